@@ -1,0 +1,1 @@
+//! The formats of Linux's integrity subsystem.

@@ -1,0 +1,1 @@
+//! QEMU and swtpm machines as values.

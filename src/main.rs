@@ -1,0 +1,3 @@
+//! The init.
+
+fn main() {}
