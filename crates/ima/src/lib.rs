@@ -17,4 +17,10 @@
     )
 )]
 
+pub mod certificate;
+pub mod cpio;
+pub mod hash;
 pub mod measurement;
+pub mod signature;
+#[cfg(feature = "verify")]
+pub mod verify;

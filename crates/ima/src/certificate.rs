@@ -1,0 +1,615 @@
+//! X.509 certificates, as far as the integrity keyrings need them.
+//!
+//! Reads what the kernel's `x509_cert_parser.c` reads and says what `restrict_link_by_digsig` would object to. It explains
+//! and never decides: which certificate is taken is the kernel's affair.
+
+use core::fmt;
+
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5280::{
+    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_KEY_IDENTIFIER,
+};
+use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
+use der::asn1::{BitStringRef, OctetStringRef, UintRef};
+use der::{Decode, Encode, Reader, SliceReader};
+use sha1::{Digest as _, Sha1};
+use x509_cert::certificate::{Raw, TbsCertificateInner};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage as X509KeyUsage};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use crate::signature::KeyId;
+
+/// The organizational unit in the subject of every sample certificate. Its private key is public knowledge.
+pub const SAMPLE_MARK: &str = "SAMPLE KEY - NOT FOR PRODUCTION";
+
+/// The longest certificate the kernel takes, in bytes of DER (`x509_akid_note_kid` and the BER decoder's 16-bit lengths:
+/// EMSGSIZE above).
+pub const MAX_DER_LEN: usize = 65535;
+
+/// The longest file [`Certificate::parse_all`] reads.
+const MAX_FILE_LEN: usize = 1 << 20;
+
+const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
+const PRIME_192_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.1");
+
+const PEM_BEGIN: &[u8] = b"-----BEGIN ";
+const PEM_END: &[u8] = b"-----END ";
+
+/// A certificate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+    tbs_der: Vec<u8>,
+    signature_algorithm: AlgorithmIdentifierOwned,
+    signature: Vec<u8>,
+    tbs: TbsCertificateInner<Raw>,
+    skid: Option<Vec<u8>>,
+    akid: Option<Vec<u8>>,
+    key: PublicKey,
+    key_usage: Option<KeyUsage>,
+    basic_constraints: Option<Constraints>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Constraints {
+    ca: bool,
+    /// `CA:FALSE` written out, which the kernel takes for a malformed certificate.
+    explicit_false: bool,
+}
+
+/// The kind of a certificate's public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublicKey {
+    /// RSA.
+    Rsa {
+        /// Length of the modulus in bits.
+        bits: u32,
+    },
+    /// A key on an elliptic curve.
+    Ec {
+        /// The curve.
+        curve: Curve,
+    },
+    /// An algorithm or curve this crate does not know.
+    Other {
+        /// Its object identifier.
+        oid: ObjectIdentifier,
+    },
+}
+
+/// A curve the kernel knows (`x509_extract_key_data`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the documentation
+pub enum Curve {
+    P192,
+    P256,
+    P384,
+    P521,
+}
+
+impl Curve {
+    /// Length of a coordinate in bytes.
+    #[must_use]
+    pub const fn field_len(self) -> usize {
+        match self {
+            Self::P192 => 24,
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
+}
+
+impl fmt::Display for Curve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P192 => "P-192",
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::P521 => "P-521",
+        })
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rsa { bits } => write!(f, "RSA-{bits}"),
+            Self::Ec { curve } => write!(f, "{curve}"),
+            Self::Other { oid } => write!(f, "algorithm {oid}"),
+        }
+    }
+}
+
+/// The bits of a keyUsage extension that matter to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// May sign data.
+    pub digital_signature: bool,
+    /// May sign certificates.
+    pub key_cert_sign: bool,
+}
+
+/// What keeps a certificate off `.ima` and `.evm`, whoever signed it (`restrict_link_by_digsig`,
+/// `x509_process_extension`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeafDefect {
+    /// No keyUsage, or one without digitalSignature: ENOKEY.
+    NoDigitalSignature,
+    /// basicConstraints with the CA bit: ENOKEY.
+    CaBit,
+    /// keyUsage with keyCertSign: ENOKEY.
+    KeyCertSign,
+    /// basicConstraints with CA:FALSE written out instead of left to its default: EBADMSG.
+    ExplicitCaFalse,
+    /// No subject key identifier: no signature can name the key.
+    NoSkid,
+    /// An algorithm or curve the kernel has no code for: ENOPKG.
+    UnsupportedKey,
+}
+
+impl fmt::Display for LeafDefect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoDigitalSignature => "its key usage does not allow digitalSignature",
+            Self::CaBit => "it is a CA certificate",
+            Self::KeyCertSign => "its key usage allows keyCertSign",
+            Self::ExplicitCaFalse => "its basicConstraints spell out CA:FALSE, which the kernel takes for malformed",
+            Self::NoSkid => "it has no subject key identifier, so no signature can name it",
+            Self::UnsupportedKey => "its key is of a kind the kernel has no code for",
+        })
+    }
+}
+
+/// Why bytes are no certificate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CertificateError {
+    /// No byte, or nothing but white space.
+    #[error("empty")]
+    Empty,
+    /// Longer than the kernel takes.
+    #[error("{0} bytes; the kernel takes at most 65535")]
+    TooLong(usize),
+    /// The DER ends before its outermost SEQUENCE does.
+    #[error("truncated: {found} bytes of {announced}")]
+    Truncated {
+        /// The length the outermost SEQUENCE announces.
+        announced: usize,
+        /// The length of the file.
+        found: usize,
+    },
+    /// Bytes after the certificate.
+    #[error("{0} bytes after the certificate")]
+    TrailingData(usize),
+    /// A PEM file without a certificate.
+    #[error("PEM without a certificate, but with a {0}")]
+    NoCertificate(String),
+    /// A PEM block that is not well formed.
+    #[error("malformed PEM: {0}")]
+    Pem(String),
+    /// Several certificates where one is asked for.
+    #[error("{0} certificates in one file")]
+    Several(usize),
+    /// Not DER, or not the DER of a certificate.
+    #[error("malformed certificate: {0}")]
+    Der(der::Error),
+    /// An extension that is malformed.
+    #[error("malformed {name} extension: {error}")]
+    Extension {
+        /// The extension's name.
+        name: &'static str,
+        /// What is wrong.
+        error: der::Error,
+    },
+}
+
+impl From<der::Error> for CertificateError {
+    fn from(error: der::Error) -> Self {
+        Self::Der(error)
+    }
+}
+
+impl Certificate {
+    /// Reads the one certificate of `bytes`, DER or PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`], among others for a PEM file with several certificates.
+    pub fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
+        let mut all = Self::parse_all(bytes)?;
+        match (all.pop(), all.len()) {
+            (Some(certificate), 0) => Ok(certificate),
+            (_, others) => Err(CertificateError::Several(others.saturating_add(1))),
+        }
+    }
+
+    /// Reads every certificate of `bytes`: one in DER, or as many as a PEM file holds, at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] for the first that is malformed.
+    pub fn parse_all(bytes: &[u8]) -> Result<Vec<Self>, CertificateError> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err(CertificateError::Empty);
+        }
+        if bytes.len() > MAX_FILE_LEN {
+            return Err(CertificateError::TooLong(bytes.len()));
+        }
+        if find(bytes, PEM_BEGIN).is_none() {
+            return Self::parse_der(bytes).map(|certificate| vec![certificate]);
+        }
+        let mut certificates = Vec::new();
+        let mut other = None;
+        for block in PemBlocks(bytes) {
+            let (label, der) = block?;
+            if label == "CERTIFICATE" {
+                certificates.push(Self::parse_der(&der)?);
+            } else {
+                other.get_or_insert(label);
+            }
+        }
+        if certificates.is_empty() {
+            return Err(CertificateError::NoCertificate(other.unwrap_or_default()));
+        }
+        Ok(certificates)
+    }
+
+    /// Reads a certificate in DER and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`].
+    pub fn parse_der(der: &[u8]) -> Result<Self, CertificateError> {
+        check_length(der)?;
+        let mut reader = SliceReader::new(der)?;
+        let (tbs_der, signature_algorithm, signature) = reader.sequence(|reader| {
+            let tbs = reader.tlv_bytes()?;
+            let algorithm = AlgorithmIdentifierOwned::decode(reader)?;
+            let signature = BitStringRef::decode(reader)?;
+            Ok::<_, der::Error>((tbs, algorithm, signature.raw_bytes()))
+        })?;
+        reader.finish()?;
+        let tbs = TbsCertificateInner::<Raw>::from_der(tbs_der)?;
+
+        let skid = extension(&tbs, "subjectKeyIdentifier", ID_CE_SUBJECT_KEY_IDENTIFIER, |value| {
+            <&OctetStringRef>::from_der(value).map(|id| id.as_bytes().to_vec())
+        })?;
+        let akid = extension(&tbs, "authorityKeyIdentifier", ID_CE_AUTHORITY_KEY_IDENTIFIER, |value| {
+            AuthorityKeyIdentifier::from_der(value).map(|akid| akid.key_identifier.map(|id| id.as_bytes().to_vec()))
+        })?
+        .flatten();
+        let key_usage = extension(&tbs, "keyUsage", ID_CE_KEY_USAGE, |value| {
+            X509KeyUsage::from_der(value).map(|usage| KeyUsage {
+                digital_signature: usage.digital_signature(),
+                key_cert_sign: usage.key_cert_sign(),
+            })
+        })?;
+        let basic_constraints = extension(&tbs, "basicConstraints", ID_CE_BASIC_CONSTRAINTS, |value| {
+            BasicConstraints::from_der(value)
+                .map(|constraints| Constraints { ca: constraints.ca, explicit_false: !constraints.ca && value.len() > 2 })
+        })?;
+        let key = public_key(&tbs)?;
+        Ok(Self {
+            der: der.to_vec(),
+            tbs_der: tbs_der.to_vec(),
+            signature_algorithm,
+            signature: signature.to_vec(),
+            tbs,
+            skid,
+            akid,
+            key,
+            key_usage,
+            basic_constraints,
+        })
+    }
+
+    /// The certificate in DER, which is what `add_key` takes.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// The signed part in DER.
+    #[must_use]
+    pub fn tbs_der(&self) -> &[u8] {
+        &self.tbs_der
+    }
+
+    /// The object identifier of the algorithm the issuer signed with.
+    #[must_use]
+    pub fn signature_algorithm(&self) -> ObjectIdentifier {
+        self.signature_algorithm.oid
+    }
+
+    /// The issuer's signature over [`tbs_der`](Self::tbs_der): raw bytes for RSA, DER for ECDSA.
+    #[must_use]
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// The subject as RFC 4514 writes names, control characters escaped.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        printable(self.tbs.subject())
+    }
+
+    /// The issuer as RFC 4514 writes names, control characters escaped.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        printable(self.tbs.issuer())
+    }
+
+    /// The issuer's name in DER.
+    ///
+    /// # Errors
+    ///
+    /// A name that cannot be encoded again.
+    pub fn issuer_der(&self) -> Result<Vec<u8>, CertificateError> {
+        Ok(self.tbs.issuer().to_der()?)
+    }
+
+    /// The subject's name in DER.
+    ///
+    /// # Errors
+    ///
+    /// A name that cannot be encoded again.
+    pub fn subject_der(&self) -> Result<Vec<u8>, CertificateError> {
+        Ok(self.tbs.subject().to_der()?)
+    }
+
+    /// The serial number, big-endian.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        self.tbs.serial_number().as_bytes()
+    }
+
+    /// The subject key identifier, if the certificate has one.
+    #[must_use]
+    pub fn skid(&self) -> Option<&[u8]> {
+        self.skid.as_deref()
+    }
+
+    /// The key identifier of the authority key identifier, if the certificate has one.
+    #[must_use]
+    pub fn akid(&self) -> Option<&[u8]> {
+        self.akid.as_deref()
+    }
+
+    /// The id signatures by this certificate's key carry: the end of the subject key identifier or, without one, of the
+    /// SHA-1 of the public key (RFC 5280 section 4.2.1.2, method 1), as evmctl does. The kernel finds a key by the former
+    /// alone; [`skid`](Self::skid) tells which it is.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.skid
+            .as_deref()
+            .and_then(KeyId::from_suffix)
+            .or_else(|| KeyId::from_suffix(&self.public_key_sha1()))
+            .unwrap_or(KeyId([0; 4]))
+    }
+
+    /// SHA-1 of the public key's BIT STRING content.
+    #[must_use]
+    pub fn public_key_sha1(&self) -> [u8; 20] {
+        Sha1::digest(self.public_key_bytes()).into()
+    }
+
+    /// The kind of the public key.
+    #[must_use]
+    pub fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The content of the public key's BIT STRING: DER of RSAPublicKey, or a SEC 1 point.
+    #[must_use]
+    pub fn public_key_bytes(&self) -> &[u8] {
+        self.tbs.subject_public_key_info().subject_public_key.raw_bytes()
+    }
+
+    /// The SubjectPublicKeyInfo in DER.
+    ///
+    /// # Errors
+    ///
+    /// One that cannot be encoded again.
+    pub fn public_key_der(&self) -> Result<Vec<u8>, CertificateError> {
+        Ok(self.tbs.subject_public_key_info().to_der()?)
+    }
+
+    /// Whether basicConstraints has the CA bit.
+    #[must_use]
+    pub fn is_ca(&self) -> bool {
+        self.basic_constraints.is_some_and(|constraints| constraints.ca)
+    }
+
+    /// The keyUsage extension, if there is one.
+    #[must_use]
+    pub fn key_usage(&self) -> Option<KeyUsage> {
+        self.key_usage
+    }
+
+    /// Start of validity, seconds since 1970. The kernel reads it and never enforces it.
+    #[must_use]
+    pub fn not_before(&self) -> u64 {
+        self.tbs.validity().not_before.to_unix_duration().as_secs()
+    }
+
+    /// End of validity, seconds since 1970. The kernel reads it and never enforces it.
+    #[must_use]
+    pub fn not_after(&self) -> u64 {
+        self.tbs.validity().not_after.to_unix_duration().as_secs()
+    }
+
+    /// Whether the subject carries [`SAMPLE_MARK`]: everybody has the private key.
+    #[must_use]
+    pub fn is_sample(&self) -> bool {
+        self.tbs
+            .subject()
+            .iter()
+            .any(|attribute| attribute.oid == ORGANIZATIONAL_UNIT && attribute.value.value() == SAMPLE_MARK.as_bytes())
+    }
+
+    /// Whether subject and issuer are the same name and the key identifiers do not say otherwise. The signature is not
+    /// looked at.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        self.tbs.subject() == self.tbs.issuer() && (self.akid.is_none() || self.akid == self.skid)
+    }
+
+    /// Whether the names and key identifiers say that `issuer` signed this certificate, as the kernel looks for the signer
+    /// (`find_asymmetric_key`). The signature is not looked at.
+    #[must_use]
+    pub fn names_issuer(&self, issuer: &Certificate) -> bool {
+        match (&self.akid, &issuer.skid) {
+            (Some(akid), Some(skid)) => akid == skid,
+            _ => self.tbs.issuer() == issuer.tbs.subject(),
+        }
+    }
+
+    /// What would keep this certificate off `.ima` and `.evm` even if a trusted CA signed it; empty if nothing does.
+    #[must_use]
+    pub fn leaf_defects(&self) -> Vec<LeafDefect> {
+        let usage = self.key_usage.unwrap_or(KeyUsage { digital_signature: false, key_cert_sign: false });
+        [
+            (matches!(self.key, PublicKey::Other { .. }), LeafDefect::UnsupportedKey),
+            (self.basic_constraints.is_some_and(|constraints| constraints.explicit_false), LeafDefect::ExplicitCaFalse),
+            (self.is_ca(), LeafDefect::CaBit),
+            (usage.key_cert_sign, LeafDefect::KeyCertSign),
+            (!usage.digital_signature, LeafDefect::NoDigitalSignature),
+            (self.skid.is_none(), LeafDefect::NoSkid),
+        ]
+        .into_iter()
+        .filter_map(|(found, defect)| found.then_some(defect))
+        .collect()
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificate")
+            .field("subject", &self.subject())
+            .field("issuer", &self.issuer())
+            .field("key", &self.key)
+            .field("key_id", &self.key_id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compares the outermost SEQUENCE's length with what is there, so that a truncated file is called truncated.
+fn check_length(der: &[u8]) -> Result<(), CertificateError> {
+    if der.is_empty() {
+        return Err(CertificateError::Empty);
+    }
+    if der.len() > MAX_DER_LEN {
+        return Err(CertificateError::TooLong(der.len()));
+    }
+    let announced = match der {
+        [0x30, len, ..] if *len < 0x80 => usize::from(*len).saturating_add(2),
+        [0x30, 0x81, len, ..] => usize::from(*len).saturating_add(3),
+        [0x30, 0x82, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])).saturating_add(4),
+        // Too short even for its header, or no SEQUENCE: the decoder says which.
+        _ => return Ok(()),
+    };
+    if der.len() < announced {
+        return Err(CertificateError::Truncated { announced, found: der.len() });
+    }
+    match der.len().saturating_sub(announced) {
+        0 => Ok(()),
+        trailing => Err(CertificateError::TrailingData(trailing)),
+    }
+}
+
+fn extension<T>(
+    tbs: &TbsCertificateInner<Raw>,
+    name: &'static str,
+    oid: ObjectIdentifier,
+    decode: impl FnOnce(&[u8]) -> der::Result<T>,
+) -> Result<Option<T>, CertificateError> {
+    let Some(extensions) = tbs.extensions() else { return Ok(None) };
+    extensions
+        .iter()
+        .find(|extension| extension.extn_id == oid)
+        .map(|extension| decode(extension.extn_value.as_bytes()))
+        .transpose()
+        .map_err(|error| CertificateError::Extension { name, error })
+}
+
+fn public_key(tbs: &TbsCertificateInner<Raw>) -> Result<PublicKey, CertificateError> {
+    let info = tbs.subject_public_key_info();
+    match info.algorithm.oid {
+        RSA_ENCRYPTION => {
+            let mut reader = SliceReader::new(info.subject_public_key.raw_bytes())?;
+            let bits = reader.sequence(|reader| {
+                let modulus = UintRef::decode(reader)?;
+                UintRef::decode(reader)?;
+                Ok::<_, der::Error>(bit_len(modulus.as_bytes()))
+            })?;
+            Ok(PublicKey::Rsa { bits })
+        }
+        ID_EC_PUBLIC_KEY => {
+            let oid = match &info.algorithm.parameters {
+                Some(parameters) => parameters.decode_as::<ObjectIdentifier>()?,
+                None => return Ok(PublicKey::Other { oid: ID_EC_PUBLIC_KEY }),
+            };
+            Ok(match oid {
+                PRIME_192_V1 => PublicKey::Ec { curve: Curve::P192 },
+                SECP_256_R_1 => PublicKey::Ec { curve: Curve::P256 },
+                SECP_384_R_1 => PublicKey::Ec { curve: Curve::P384 },
+                SECP_521_R_1 => PublicKey::Ec { curve: Curve::P521 },
+                oid => PublicKey::Other { oid },
+            })
+        }
+        oid => Ok(PublicKey::Other { oid }),
+    }
+}
+
+/// Bits of a big-endian number without leading zero bytes.
+fn bit_len(number: &[u8]) -> u32 {
+    let Some((first, rest)) = number.split_first() else { return 0 };
+    let rest = u32::try_from(rest.len()).unwrap_or(u32::MAX).saturating_mul(8);
+    rest.saturating_add(8u32.saturating_sub(first.leading_zeros()))
+}
+
+/// A name fit for a log: the kernel ring buffer and a console must not get control characters out of a certificate.
+fn printable(name: &x509_cert::name::Name) -> String {
+    let mut text = String::new();
+    for character in name.to_string().chars() {
+        if character.is_control() {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+/// The blocks of a PEM file: label and content. Text between blocks is passed over (RFC 7468 section 2).
+struct PemBlocks<'a>(&'a [u8]);
+
+impl Iterator for PemBlocks<'_> {
+    type Item = Result<(String, Vec<u8>), CertificateError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let block = self.0.get(find(self.0, PEM_BEGIN)?..)?;
+        // Whatever is wrong with a block, what follows it is not read.
+        self.0 = &[];
+        Some(self.block(block))
+    }
+}
+
+impl<'a> PemBlocks<'a> {
+    fn block(&mut self, block: &'a [u8]) -> Result<(String, Vec<u8>), CertificateError> {
+        let unfinished = || CertificateError::Pem("no END line".to_owned());
+        let end = find(block, PEM_END).ok_or_else(unfinished)?;
+        let last_line = block.get(end..).unwrap_or_default();
+        let line_len = last_line.iter().position(|&byte| byte == b'\n').unwrap_or(last_line.len());
+        let (block, rest) = block.split_at_checked(end.saturating_add(line_len)).ok_or_else(unfinished)?;
+        let (label, der) =
+            der::pem::decode_vec(block.trim_ascii_end()).map_err(|error| CertificateError::Pem(error.to_string()))?;
+        self.0 = rest;
+        Ok((label.to_owned(), der))
+    }
+}

@@ -1,0 +1,186 @@
+//! Checking signatures. Nothing here can make one.
+//!
+//! The kernel's counterpart is `public_key_verify_signature`: RSA with EMSA-PKCS1-v1_5 (`pkcs1pad(rsa, <hash>)`), ECDSA
+//! over P-256 and P-384 with the digest truncated to the curve's length (FIPS 186-5 section 6.4.2).
+
+use const_oid::ObjectIdentifier;
+use const_oid::db::rfc5912::{
+    ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_1_WITH_RSA_ENCRYPTION,
+    SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+};
+use rsa::RsaPublicKey;
+use rsa::pkcs1::DecodeRsaPublicKey as _;
+use rsa::traits::SignatureScheme as _;
+
+use crate::certificate::{Certificate, Curve, PublicKey};
+use crate::hash::HashAlgorithm;
+use crate::signature::{SignatureV2, SignatureV3};
+
+const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
+const RSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.14");
+const RSA_WITH_SHA3_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.15");
+const RSA_WITH_SHA3_512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.16");
+const ECDSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.10");
+const ECDSA_WITH_SHA3_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.11");
+const ECDSA_WITH_SHA3_512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.12");
+
+/// Why a signature does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The signature was made by another key or over other content.
+    #[error("the signature is wrong: other content, or another key")]
+    Mismatch,
+    /// The signature names another key.
+    #[error("the signature is by key {found}, the certificate's key is {expected}")]
+    OtherKey {
+        /// The key id of the certificate.
+        expected: crate::signature::KeyId,
+        /// The key id of the signature.
+        found: crate::signature::KeyId,
+    },
+    /// The issuer the certificate names is another.
+    #[error("issued by `{0}`")]
+    OtherIssuer(String),
+    /// The digest is not as long as its algorithm's.
+    #[error("{algo} digest of {found} bytes")]
+    DigestLength {
+        /// The algorithm.
+        algo: HashAlgorithm,
+        /// The length found.
+        found: usize,
+    },
+    /// The public key cannot be used: a malformed point or modulus.
+    #[error("the certificate's public key is malformed")]
+    BadKey,
+    /// A kind of key, or a hash algorithm, that is not checked here.
+    #[error("cannot check {0}")]
+    Unsupported(String),
+}
+
+/// Checks that `signature` is one of `digest`, computed with `algo`, by the key of `certificate`. RSA and DER-encoded ECDSA.
+///
+/// # Errors
+///
+/// [`VerifyError`].
+pub fn verify_digest(
+    certificate: &Certificate,
+    algo: HashAlgorithm,
+    digest: &[u8],
+    signature: &[u8],
+) -> Result<(), VerifyError> {
+    if digest.len() != algo.digest_len() {
+        return Err(VerifyError::DigestLength { algo, found: digest.len() });
+    }
+    match certificate.key() {
+        PublicKey::Rsa { .. } => verify_rsa(certificate.public_key_bytes(), algo, digest, signature),
+        PublicKey::Ec { curve: Curve::P256 } => {
+            use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(certificate.public_key_bytes())
+                .map_err(|_| VerifyError::BadKey)?;
+            let signature = p256::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
+            key.verify_prehash(&field_digest::<32>(digest), &signature).map_err(|_| VerifyError::Mismatch)
+        }
+        PublicKey::Ec { curve: Curve::P384 } => {
+            use p384::ecdsa::signature::hazmat::PrehashVerifier as _;
+            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(certificate.public_key_bytes())
+                .map_err(|_| VerifyError::BadKey)?;
+            let signature = p384::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
+            key.verify_prehash(&field_digest::<48>(digest), &signature).map_err(|_| VerifyError::Mismatch)
+        }
+        other => Err(VerifyError::Unsupported(format!("signatures by {other}"))),
+    }
+}
+
+/// Checks a version 2 signature of a file's digest: the key id first, as the kernel looks its key up by it.
+///
+/// # Errors
+///
+/// [`VerifyError`]; `digest` must be of the signature's algorithm.
+pub fn verify_signature(certificate: &Certificate, digest: &[u8], signature: &SignatureV2) -> Result<(), VerifyError> {
+    let expected = certificate.key_id();
+    if expected != signature.key_id {
+        return Err(VerifyError::OtherKey { expected, found: signature.key_id });
+    }
+    verify_digest(certificate, signature.algo, digest, &signature.signature)
+}
+
+/// Checks a version 3 signature over an fs-verity digest (attribute type 6).
+///
+/// # Errors
+///
+/// [`VerifyError`].
+pub fn verify_verity_signature(
+    certificate: &Certificate,
+    verity_digest: &[u8],
+    signature: &SignatureV3,
+) -> Result<(), VerifyError> {
+    let signature = &signature.0;
+    let signed = v3_digest(6, signature.algo, verity_digest)
+        .ok_or_else(|| VerifyError::Unsupported(format!("{} signatures", signature.algo)))?;
+    verify_signature(certificate, &signed, signature)
+}
+
+/// What a version 3 signature covers: the hash of `type || algorithm || digest` (`calc_file_id_hash`). `None` if `algo` is
+/// not computed by this crate.
+#[must_use]
+pub fn v3_digest(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Option<Vec<u8>> {
+    algo.digest(&[&[kind, algo.id()], digest].concat())
+}
+
+/// Checks that `issuer` signed `certificate`.
+///
+/// # Errors
+///
+/// [`VerifyError`]; [`VerifyError::OtherIssuer`] if the names or key identifiers already say that it did not.
+pub fn verify_certificate(certificate: &Certificate, issuer: &Certificate) -> Result<(), VerifyError> {
+    if !certificate.names_issuer(issuer) {
+        return Err(VerifyError::OtherIssuer(certificate.issuer()));
+    }
+    let oid = certificate.signature_algorithm();
+    let (algo, rsa) = match oid {
+        SHA_1_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha1, true),
+        SHA_224_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha224, true),
+        SHA_256_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha256, true),
+        SHA_384_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha384, true),
+        SHA_512_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha512, true),
+        RSA_WITH_SHA3_256 => (HashAlgorithm::Sha3_256, true),
+        RSA_WITH_SHA3_384 => (HashAlgorithm::Sha3_384, true),
+        RSA_WITH_SHA3_512 => (HashAlgorithm::Sha3_512, true),
+        ECDSA_WITH_SHA_1 => (HashAlgorithm::Sha1, false),
+        ECDSA_WITH_SHA_224 => (HashAlgorithm::Sha224, false),
+        ECDSA_WITH_SHA_256 => (HashAlgorithm::Sha256, false),
+        ECDSA_WITH_SHA_384 => (HashAlgorithm::Sha384, false),
+        ECDSA_WITH_SHA_512 => (HashAlgorithm::Sha512, false),
+        ECDSA_WITH_SHA3_256 => (HashAlgorithm::Sha3_256, false),
+        ECDSA_WITH_SHA3_384 => (HashAlgorithm::Sha3_384, false),
+        ECDSA_WITH_SHA3_512 => (HashAlgorithm::Sha3_512, false),
+        other => return Err(VerifyError::Unsupported(format!("certificates signed with {other}"))),
+    };
+    if rsa != matches!(issuer.key(), PublicKey::Rsa { .. }) {
+        return Err(VerifyError::Mismatch);
+    }
+    let digest = algo.digest(certificate.tbs_der()).ok_or_else(|| VerifyError::Unsupported(algo.to_string()))?;
+    verify_digest(issuer, algo, &digest, certificate.signature())
+}
+
+fn verify_rsa(key: &[u8], algo: HashAlgorithm, digest: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+    let key = RsaPublicKey::from_pkcs1_der(key).map_err(|_| VerifyError::BadKey)?;
+    let prefix = algo
+        .digest_info_prefix()
+        .ok_or_else(|| VerifyError::Unsupported(format!("RSA signatures of {algo} digests")))?;
+    rsa::Pkcs1v15Sign { hash_len: Some(algo.digest_len()), prefix: prefix.into() }
+        .verify(&key, digest, signature)
+        .map_err(|_| VerifyError::Mismatch)
+}
+
+/// A digest as ECDSA takes it on a curve of `LEN` bytes: the leftmost bytes of a longer one; a shorter one is a smaller
+/// number, so zeros come in front.
+fn field_digest<const LEN: usize>(digest: &[u8]) -> [u8; LEN] {
+    let mut field = [0; LEN];
+    let taken = digest.get(..LEN).unwrap_or(digest);
+    let zeros = LEN.saturating_sub(taken.len());
+    for (to, from) in field.iter_mut().skip(zeros).zip(taken) {
+        *to = *from;
+    }
+    field
+}
