@@ -7,9 +7,12 @@ use core::fmt;
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
-    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_KEY_IDENTIFIER,
+    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE,
+    ID_CE_SUBJECT_KEY_IDENTIFIER,
 };
-use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
+use const_oid::db::rfc5912::{
+    ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
+};
 use der::asn1::{BitStringRef, OctetStringRef, UintRef};
 use der::{Decode, Encode, Reader, SliceReader};
 use sha1::{Digest as _, Sha1};
@@ -155,7 +158,9 @@ impl fmt::Display for LeafDefect {
             Self::NoDigitalSignature => "its key usage does not allow digitalSignature",
             Self::CaBit => "it is a CA certificate",
             Self::KeyCertSign => "its key usage allows keyCertSign",
-            Self::ExplicitCaFalse => "its basicConstraints spell out CA:FALSE, which the kernel takes for malformed",
+            Self::ExplicitCaFalse => {
+                "its basicConstraints spell out CA:FALSE, which the kernel takes for malformed"
+            }
             Self::NoSkid => "it has no subject key identifier, so no signature can name it",
             Self::UnsupportedKey => "its key is of a kind the kernel has no code for",
         })
@@ -272,12 +277,21 @@ impl Certificate {
         reader.finish()?;
         let tbs = TbsCertificateInner::<Raw>::from_der(tbs_der)?;
 
-        let skid = extension(&tbs, "subjectKeyIdentifier", ID_CE_SUBJECT_KEY_IDENTIFIER, |value| {
-            <&OctetStringRef>::from_der(value).map(|id| id.as_bytes().to_vec())
-        })?;
-        let akid = extension(&tbs, "authorityKeyIdentifier", ID_CE_AUTHORITY_KEY_IDENTIFIER, |value| {
-            AuthorityKeyIdentifier::from_der(value).map(|akid| akid.key_identifier.map(|id| id.as_bytes().to_vec()))
-        })?
+        let skid = extension(
+            &tbs,
+            "subjectKeyIdentifier",
+            ID_CE_SUBJECT_KEY_IDENTIFIER,
+            |value| <&OctetStringRef>::from_der(value).map(|id| id.as_bytes().to_vec()),
+        )?;
+        let akid = extension(
+            &tbs,
+            "authorityKeyIdentifier",
+            ID_CE_AUTHORITY_KEY_IDENTIFIER,
+            |value| {
+                AuthorityKeyIdentifier::from_der(value)
+                    .map(|akid| akid.key_identifier.map(|id| id.as_bytes().to_vec()))
+            },
+        )?
         .flatten();
         let key_usage = extension(&tbs, "keyUsage", ID_CE_KEY_USAGE, |value| {
             X509KeyUsage::from_der(value).map(|usage| KeyUsage {
@@ -285,10 +299,13 @@ impl Certificate {
                 key_cert_sign: usage.key_cert_sign(),
             })
         })?;
-        let basic_constraints = extension(&tbs, "basicConstraints", ID_CE_BASIC_CONSTRAINTS, |value| {
-            BasicConstraints::from_der(value)
-                .map(|constraints| Constraints { ca: constraints.ca, explicit_false: !constraints.ca && value.len() > 2 })
-        })?;
+        let basic_constraints =
+            extension(&tbs, "basicConstraints", ID_CE_BASIC_CONSTRAINTS, |value| {
+                BasicConstraints::from_der(value).map(|constraints| Constraints {
+                    ca: constraints.ca,
+                    explicit_false: !constraints.ca && value.len() > 2,
+                })
+            })?;
         let key = public_key(&tbs)?;
         Ok(Self {
             der: der.to_vec(),
@@ -403,7 +420,10 @@ impl Certificate {
     /// The content of the public key's BIT STRING: DER of RSAPublicKey, or a SEC 1 point.
     #[must_use]
     pub fn public_key_bytes(&self) -> &[u8] {
-        self.tbs.subject_public_key_info().subject_public_key.raw_bytes()
+        self.tbs
+            .subject_public_key_info()
+            .subject_public_key
+            .raw_bytes()
     }
 
     /// The SubjectPublicKeyInfo in DER.
@@ -418,7 +438,8 @@ impl Certificate {
     /// Whether basicConstraints has the CA bit.
     #[must_use]
     pub fn is_ca(&self) -> bool {
-        self.basic_constraints.is_some_and(|constraints| constraints.ca)
+        self.basic_constraints
+            .is_some_and(|constraints| constraints.ca)
     }
 
     /// The keyUsage extension, if there is one.
@@ -442,10 +463,10 @@ impl Certificate {
     /// Whether the subject carries [`SAMPLE_MARK`]: everybody has the private key.
     #[must_use]
     pub fn is_sample(&self) -> bool {
-        self.tbs
-            .subject()
-            .iter()
-            .any(|attribute| attribute.oid == ORGANIZATIONAL_UNIT && attribute.value.value() == SAMPLE_MARK.as_bytes())
+        self.tbs.subject().iter().any(|attribute| {
+            attribute.oid == ORGANIZATIONAL_UNIT
+                && attribute.value.value() == SAMPLE_MARK.as_bytes()
+        })
     }
 
     /// Whether subject and issuer are the same name and the key identifiers do not say otherwise. The signature is not
@@ -468,10 +489,20 @@ impl Certificate {
     /// What would keep this certificate off `.ima` and `.evm` even if a trusted CA signed it; empty if nothing does.
     #[must_use]
     pub fn leaf_defects(&self) -> Vec<LeafDefect> {
-        let usage = self.key_usage.unwrap_or(KeyUsage { digital_signature: false, key_cert_sign: false });
+        let usage = self.key_usage.unwrap_or(KeyUsage {
+            digital_signature: false,
+            key_cert_sign: false,
+        });
         [
-            (matches!(self.key, PublicKey::Other { .. }), LeafDefect::UnsupportedKey),
-            (self.basic_constraints.is_some_and(|constraints| constraints.explicit_false), LeafDefect::ExplicitCaFalse),
+            (
+                matches!(self.key, PublicKey::Other { .. }),
+                LeafDefect::UnsupportedKey,
+            ),
+            (
+                self.basic_constraints
+                    .is_some_and(|constraints| constraints.explicit_false),
+                LeafDefect::ExplicitCaFalse,
+            ),
             (self.is_ca(), LeafDefect::CaBit),
             (usage.key_cert_sign, LeafDefect::KeyCertSign),
             (!usage.digital_signature, LeafDefect::NoDigitalSignature),
@@ -505,12 +536,17 @@ fn check_length(der: &[u8]) -> Result<(), CertificateError> {
     let announced = match der {
         [0x30, len, ..] if *len < 0x80 => usize::from(*len).saturating_add(2),
         [0x30, 0x81, len, ..] => usize::from(*len).saturating_add(3),
-        [0x30, 0x82, high, low, ..] => usize::from(u16::from_be_bytes([*high, *low])).saturating_add(4),
+        [0x30, 0x82, high, low, ..] => {
+            usize::from(u16::from_be_bytes([*high, *low])).saturating_add(4)
+        }
         // Too short even for its header, or no SEQUENCE: the decoder says which.
         _ => return Ok(()),
     };
     if der.len() < announced {
-        return Err(CertificateError::Truncated { announced, found: der.len() });
+        return Err(CertificateError::Truncated {
+            announced,
+            found: der.len(),
+        });
     }
     match der.len().saturating_sub(announced) {
         0 => Ok(()),
@@ -524,7 +560,9 @@ fn extension<T>(
     oid: ObjectIdentifier,
     decode: impl FnOnce(&[u8]) -> der::Result<T>,
 ) -> Result<Option<T>, CertificateError> {
-    let Some(extensions) = tbs.extensions() else { return Ok(None) };
+    let Some(extensions) = tbs.extensions() else {
+        return Ok(None);
+    };
     extensions
         .iter()
         .find(|extension| extension.extn_id == oid)
@@ -548,7 +586,11 @@ fn public_key(tbs: &TbsCertificateInner<Raw>) -> Result<PublicKey, CertificateEr
         ID_EC_PUBLIC_KEY => {
             let oid = match &info.algorithm.parameters {
                 Some(parameters) => parameters.decode_as::<ObjectIdentifier>()?,
-                None => return Ok(PublicKey::Other { oid: ID_EC_PUBLIC_KEY }),
+                None => {
+                    return Ok(PublicKey::Other {
+                        oid: ID_EC_PUBLIC_KEY,
+                    });
+                }
             };
             Ok(match oid {
                 PRIME_192_V1 => PublicKey::Ec { curve: Curve::P192 },
@@ -564,8 +606,12 @@ fn public_key(tbs: &TbsCertificateInner<Raw>) -> Result<PublicKey, CertificateEr
 
 /// Bits of a big-endian number without leading zero bytes.
 fn bit_len(number: &[u8]) -> u32 {
-    let Some((first, rest)) = number.split_first() else { return 0 };
-    let rest = u32::try_from(rest.len()).unwrap_or(u32::MAX).saturating_mul(8);
+    let Some((first, rest)) = number.split_first() else {
+        return 0;
+    };
+    let rest = u32::try_from(rest.len())
+        .unwrap_or(u32::MAX)
+        .saturating_mul(8);
     rest.saturating_add(8u32.saturating_sub(first.leading_zeros()))
 }
 
@@ -583,7 +629,9 @@ fn printable(name: &x509_cert::name::Name) -> String {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 /// The blocks of a PEM file: label and content. Text between blocks is passed over (RFC 7468 section 2).
@@ -605,11 +653,216 @@ impl<'a> PemBlocks<'a> {
         let unfinished = || CertificateError::Pem("no END line".to_owned());
         let end = find(block, PEM_END).ok_or_else(unfinished)?;
         let last_line = block.get(end..).unwrap_or_default();
-        let line_len = last_line.iter().position(|&byte| byte == b'\n').unwrap_or(last_line.len());
-        let (block, rest) = block.split_at_checked(end.saturating_add(line_len)).ok_or_else(unfinished)?;
-        let (label, der) =
-            der::pem::decode_vec(block.trim_ascii_end()).map_err(|error| CertificateError::Pem(error.to_string()))?;
+        let line_len = last_line
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .unwrap_or(last_line.len());
+        let (block, rest) = block
+            .split_at_checked(end.saturating_add(line_len))
+            .ok_or_else(unfinished)?;
+        let (label, der) = der::pem::decode_vec(block.trim_ascii_end())
+            .map_err(|error| CertificateError::Pem(error.to_string()))?;
         self.0 = rest;
         Ok((label.to_owned(), der))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    macro_rules! data {
+        ($name:literal) => {
+            include_bytes!(concat!("../testdata/", $name))
+        };
+    }
+
+    fn parse(bytes: &[u8]) -> Certificate {
+        Certificate::parse(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_certificates_say() {
+        for (bytes, subject, key) in [
+            (
+                &data!("rsa2048.der")[..],
+                "CN=RSA-2048 leaf,O=Test",
+                "RSA-2048",
+            ),
+            (data!("rsa2048.pem"), "CN=RSA-2048 leaf,O=Test", "RSA-2048"),
+            (data!("rsa3072.pem"), "CN=RSA-3072 leaf,O=Test", "RSA-3072"),
+            (data!("p256.der"), "CN=P-256 leaf,O=Test", "P-256"),
+            (data!("p384.der"), "CN=P-384 leaf,O=Test", "P-384"),
+            (data!("p521.der"), "CN=P-521 leaf", "P-521"),
+            (
+                data!("ed25519.der"),
+                "CN=Ed25519 leaf",
+                "algorithm 1.3.101.112",
+            ),
+        ] {
+            let certificate = parse(bytes);
+            assert_eq!(certificate.subject(), subject);
+            assert_eq!(certificate.key().to_string(), key);
+            assert!(
+                !certificate.is_ca() && !certificate.is_sample() && !certificate.is_self_signed(),
+                "{subject}"
+            );
+            assert_eq!(
+                certificate.skid(),
+                Some(&certificate.public_key_sha1()[..]),
+                "{subject}"
+            );
+            assert!(certificate.not_before() < certificate.not_after());
+        }
+        let ca = parse(data!("rsa-ca.der"));
+        assert!(ca.is_ca() && ca.is_self_signed());
+        assert_eq!(
+            ca.key_usage(),
+            Some(KeyUsage {
+                digital_signature: false,
+                key_cert_sign: true
+            })
+        );
+        assert!(parse(data!("rsa2048.der")).names_issuer(&ca));
+        assert!(!parse(data!("p384.der")).names_issuer(&ca));
+        assert!(parse(data!("sample.der")).is_sample());
+        let expired = parse(data!("expired.der"));
+        assert!(expired.not_after() < expired.not_before());
+    }
+
+    #[test]
+    fn key_id_is_the_end_of_the_skid_or_of_the_public_key_hash() {
+        let with = parse(data!("p256.der"));
+        assert_eq!(with.key_id().0, with.skid().unwrap()[16..]);
+        let without = parse(data!("no-skid.der"));
+        assert_eq!(without.skid(), None);
+        assert_eq!(without.key_id().0, without.public_key_sha1()[16..]);
+    }
+
+    #[test]
+    fn what_the_kernel_would_object_to() {
+        use LeafDefect as D;
+        for (name, bytes, defects) in [
+            ("a good leaf", &data!("p256.der")[..], vec![]),
+            (
+                "an expired one, which the kernel takes",
+                data!("expired.der"),
+                vec![],
+            ),
+            (
+                "a CA",
+                data!("rsa-ca.der"),
+                vec![D::CaBit, D::KeyCertSign, D::NoDigitalSignature],
+            ),
+            (
+                "a CA with digitalSignature",
+                data!("cert-sign.der"),
+                vec![D::CaBit, D::KeyCertSign],
+            ),
+            (
+                "no key usage",
+                data!("no-usage.der"),
+                vec![D::NoDigitalSignature],
+            ),
+            ("no SKID", data!("no-skid.der"), vec![D::NoSkid]),
+            (
+                "CA:FALSE written out",
+                data!("explicit-false.der"),
+                vec![D::ExplicitCaFalse],
+            ),
+            ("Ed25519", data!("ed25519.der"), vec![D::UnsupportedKey]),
+        ] {
+            assert_eq!(parse(bytes).leaf_defects(), defects, "{name}");
+        }
+    }
+
+    #[test]
+    fn control_characters_stay_out_of_names() {
+        assert_eq!(parse(data!("newline.der")).subject(), "CN=two\\0alines");
+    }
+
+    #[test]
+    fn files_that_are_no_certificate() {
+        use CertificateError as E;
+        let der = &data!("p256.der")[..];
+        let pem = &data!("p256.pem")[..];
+        let two = [pem, &data!("p384.pem")[..]].concat();
+        let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        for (name, bytes, expected) in [
+            ("empty", vec![], E::Empty),
+            ("blank", b" \n\n".to_vec(), E::Empty),
+            (
+                "cut by one byte",
+                der[..der.len() - 1].to_vec(),
+                E::Truncated {
+                    announced: der.len(),
+                    found: der.len() - 1,
+                },
+            ),
+            (
+                "cut in half",
+                der[..300].to_vec(),
+                E::Truncated {
+                    announced: der.len(),
+                    found: 300,
+                },
+            ),
+            ("with a newline", [der, b"\n"].concat(), E::TrailingData(1)),
+            ("70000 bytes", vec![0x30; 70_000], E::TooLong(70_000)),
+            (
+                "a private key",
+                key.to_vec(),
+                E::NoCertificate("PRIVATE KEY".to_owned()),
+            ),
+            (
+                "PEM without END",
+                pem[..400].to_vec(),
+                E::Pem("no END line".to_owned()),
+            ),
+            ("two where one is asked for", two.clone(), E::Several(2)),
+        ] {
+            assert_eq!(Certificate::parse(&bytes).unwrap_err(), expected, "{name}");
+        }
+        for (name, bytes) in [
+            ("text", &b"no certificate at all"[..]),
+            ("zeros", &[0; 64]),
+            ("SEQUENCE of nothing", &[0x30, 0]),
+            ("indefinite length", &[0x30, 0x80, 0, 0]),
+        ] {
+            assert!(
+                matches!(Certificate::parse(bytes).unwrap_err(), E::Der(_)),
+                "{name}"
+            );
+        }
+        assert_eq!(Certificate::parse_all(&two).unwrap().len(), 2);
+        let crlf = String::from_utf8(pem.to_vec())
+            .unwrap()
+            .replace('\n', "\r\n");
+        assert_eq!(parse(crlf.as_bytes()), parse(der));
+        let with_text = [b"subject=CN = P-256 leaf\n", pem, b"\nsome more text"].concat();
+        assert_eq!(parse(&with_text), parse(der));
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..1000)) {
+            let _ = Certificate::parse(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_does_no_harm(at in any::<prop::sample::Index>(), value in any::<u8>(), which in 0usize..6) {
+            let certificates: [&[u8]; 6] = [
+                data!("rsa2048.der"), data!("p256.pem"), data!("p384.der"), data!("rsa-ca.der"), data!("explicit-false.der"),
+                data!("no-skid.der"),
+            ];
+            let mut bytes = certificates[which].to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if let Ok(certificate) = Certificate::parse(&bytes) {
+                let _ = (certificate.subject(), certificate.issuer(), certificate.key_id(), certificate.leaf_defects());
+                prop_assert!(!certificate.subject().contains(char::is_control));
+            }
+        }
     }
 }

@@ -77,7 +77,12 @@ impl Writer {
     /// # Errors
     ///
     /// [`WriteError`]; nothing is written then.
-    pub fn entry(&mut self, name: &[u8], metadata: &Metadata, data: &[u8]) -> Result<(), WriteError> {
+    pub fn entry(
+        &mut self,
+        name: &[u8],
+        metadata: &Metadata,
+        data: &[u8],
+    ) -> Result<(), WriteError> {
         let lossy = || String::from_utf8_lossy(name).into_owned();
         if name.is_empty() || name == TRAILER || name.len() >= MAX_NAME_LEN || name.contains(&0) {
             return Err(WriteError::Name(lossy()));
@@ -96,8 +101,14 @@ impl Writer {
     }
 
     fn write(&mut self, inode: u32, name: &[u8], metadata: &Metadata, len: u32, data: &[u8]) {
-        let links = if metadata.mode & S_IFMT == S_IFDIR { 2 } else { 1 };
-        let name_len = u32::try_from(name.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let links = if metadata.mode & S_IFMT == S_IFDIR {
+            2
+        } else {
+            1
+        };
+        let name_len = u32::try_from(name.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
         self.archive.extend_from_slice(MAGIC);
         for number in [
             inode,
@@ -114,7 +125,8 @@ impl Writer {
             name_len,
             0,
         ] {
-            self.archive.extend_from_slice(format!("{number:08x}").as_bytes());
+            self.archive
+                .extend_from_slice(format!("{number:08x}").as_bytes());
         }
         self.archive.extend_from_slice(name);
         self.archive.push(0);
@@ -124,7 +136,8 @@ impl Writer {
     }
 
     fn pad(&mut self) {
-        self.archive.resize(self.archive.len().next_multiple_of(4), 0);
+        self.archive
+            .resize(self.archive.len().next_multiple_of(4), 0);
     }
 }
 
@@ -172,7 +185,11 @@ pub struct Entries<'a> {
 /// Reads the entries of `archive`, which must be uncompressed.
 #[must_use]
 pub fn entries(archive: &[u8]) -> Entries<'_> {
-    Entries { archive, at: 0, between: false }
+    Entries {
+        archive,
+        at: 0,
+        between: false,
+    }
 }
 
 impl<'a> Iterator for Entries<'a> {
@@ -206,7 +223,9 @@ impl<'a> Entries<'a> {
     fn read(&mut self) -> Result<Entry<'a>, ReadError> {
         let start = self.at;
         let header = self.take(HEADER_LEN)?;
-        let (magic, numbers) = header.split_at_checked(MAGIC.len()).ok_or(ReadError::Truncated(start))?;
+        let (magic, numbers) = header
+            .split_at_checked(MAGIC.len())
+            .ok_or(ReadError::Truncated(start))?;
         if magic != MAGIC && magic != MAGIC_CHECKSUM {
             return Err(ReadError::Magic(start));
         }
@@ -214,7 +233,21 @@ impl<'a> Entries<'a> {
         for (field, digits) in fields.iter_mut().zip(numbers.chunks(8)) {
             *field = hex(digits).ok_or(ReadError::Header(start))?;
         }
-        let [inode, mode, uid, gid, links, mtime, len, _, _, rdev_major, rdev_minor, name_len, _] = fields;
+        let [
+            inode,
+            mode,
+            uid,
+            gid,
+            links,
+            mtime,
+            len,
+            _,
+            _,
+            rdev_major,
+            rdev_minor,
+            name_len,
+            _,
+        ] = fields;
         let name_len = usize::try_from(name_len).map_err(|_| ReadError::Name(start))?;
         if !(2..=MAX_NAME_LEN).contains(&name_len) {
             return Err(ReadError::Name(start));
@@ -228,8 +261,21 @@ impl<'a> Entries<'a> {
         if name != TRAILER {
             self.align()?;
         }
-        let metadata = Metadata { mode, uid, gid, mtime, rdev_major, rdev_minor };
-        Ok(Entry { name, inode, links, metadata, data })
+        let metadata = Metadata {
+            mode,
+            uid,
+            gid,
+            mtime,
+            rdev_major,
+            rdev_minor,
+        };
+        Ok(Entry {
+            name,
+            inode,
+            links,
+            metadata,
+            data,
+        })
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], ReadError> {
@@ -242,7 +288,10 @@ impl<'a> Entries<'a> {
 
     /// To the next multiple of four of the whole file, or to its end.
     fn align(&mut self) -> Result<(), ReadError> {
-        let aligned = self.at.checked_next_multiple_of(4).ok_or(ReadError::Truncated(self.at))?;
+        let aligned = self
+            .at
+            .checked_next_multiple_of(4)
+            .ok_or(ReadError::Truncated(self.at))?;
         self.at = aligned.min(self.archive.len());
         Ok(())
     }
@@ -262,10 +311,33 @@ mod tests {
 
     fn sample() -> Vec<u8> {
         let mut writer = Writer::new();
-        writer.entry(b"dev", &Metadata { mode: S_IFDIR | 0o755, ..Metadata::default() }, &[]).unwrap();
-        let console = Metadata { mode: S_IFCHR | 0o600, rdev_major: 5, rdev_minor: 1, ..Metadata::default() };
+        writer
+            .entry(
+                b"dev",
+                &Metadata {
+                    mode: S_IFDIR | 0o755,
+                    ..Metadata::default()
+                },
+                &[],
+            )
+            .unwrap();
+        let console = Metadata {
+            mode: S_IFCHR | 0o600,
+            rdev_major: 5,
+            rdev_minor: 1,
+            ..Metadata::default()
+        };
         writer.entry(b"dev/console", &console, &[]).unwrap();
-        writer.entry(b"init", &Metadata { mode: S_IFREG | 0o755, ..Metadata::default() }, b"hello").unwrap();
+        writer
+            .entry(
+                b"init",
+                &Metadata {
+                    mode: S_IFREG | 0o755,
+                    ..Metadata::default()
+                },
+                b"hello",
+            )
+            .unwrap();
         writer.finish()
     }
 
@@ -274,9 +346,18 @@ mod tests {
         let archive = sample();
         let read: Vec<Entry<'_>> = entries(&archive).collect::<Result<_, _>>().unwrap();
         assert_eq!(read.len(), 3);
-        assert_eq!((read[0].name, read[0].metadata.mode, read[0].links), (&b"dev"[..], 0o040_755, 2));
-        assert_eq!((read[1].metadata.rdev_major, read[1].metadata.rdev_minor), (5, 1));
-        assert_eq!((read[2].name, read[2].data, read[2].inode), (&b"init"[..], &b"hello"[..], 3));
+        assert_eq!(
+            (read[0].name, read[0].metadata.mode, read[0].links),
+            (&b"dev"[..], 0o040_755, 2)
+        );
+        assert_eq!(
+            (read[1].metadata.rdev_major, read[1].metadata.rdev_minor),
+            (5, 1)
+        );
+        assert_eq!(
+            (read[2].name, read[2].data, read[2].inode),
+            (&b"init"[..], &b"hello"[..], 3)
+        );
         assert_eq!(archive, sample());
         assert_eq!(archive.len() % 4, 0);
     }
@@ -294,10 +375,16 @@ mod tests {
     #[test]
     fn names_that_cannot_be() {
         for name in [&b""[..], b"TRAILER!!!", b"a\0b", &[b'a'; 4096]] {
-            let error = Writer::new().entry(name, &Metadata::default(), &[]).unwrap_err();
+            let error = Writer::new()
+                .entry(name, &Metadata::default(), &[])
+                .unwrap_err();
             assert!(matches!(error, WriteError::Name(_)), "{error}");
         }
-        assert!(Writer::new().entry(&[b'a'; 4095], &Metadata::default(), &[]).is_ok());
+        assert!(
+            Writer::new()
+                .entry(&[b'a'; 4095], &Metadata::default(), &[])
+                .is_ok()
+        );
     }
 
     #[test]
@@ -305,17 +392,40 @@ mod tests {
         let whole = sample();
         for (name, archive, error) in [
             ("nothing", vec![], ReadError::Truncated(0)),
-            ("no trailer", whole[..whole.len() - 124].to_vec(), ReadError::Truncated(whole.len() - 124)),
-            ("other magic", [&b"070707"[..], &whole[6..]].concat(), ReadError::Magic(0)),
-            ("no digit", [&whole[..6], b"g", &whole[7..]].concat(), ReadError::Header(0)),
-            ("name without NUL", [&whole[..113], b"x", &whole[114..]].concat(), ReadError::Name(0)),
-            ("cut in a header", whole[..50].to_vec(), ReadError::Truncated(0)),
+            (
+                "no trailer",
+                whole[..whole.len() - 124].to_vec(),
+                ReadError::Truncated(whole.len() - 124),
+            ),
+            (
+                "other magic",
+                [&b"070707"[..], &whole[6..]].concat(),
+                ReadError::Magic(0),
+            ),
+            (
+                "no digit",
+                [&whole[..6], b"g", &whole[7..]].concat(),
+                ReadError::Header(0),
+            ),
+            (
+                "name without NUL",
+                [&whole[..113], b"x", &whole[114..]].concat(),
+                ReadError::Name(0),
+            ),
+            (
+                "cut in a header",
+                whole[..50].to_vec(),
+                ReadError::Truncated(0),
+            ),
         ] {
             let found = entries(&archive).find_map(Result::err);
             assert_eq!(found, Some(error), "{name}");
         }
         let zeros = [0u8; 512];
-        assert_eq!(entries(&zeros).find_map(Result::err), Some(ReadError::Magic(0)));
+        assert_eq!(
+            entries(&zeros).find_map(Result::err),
+            Some(ReadError::Magic(0))
+        );
     }
 
     proptest! {

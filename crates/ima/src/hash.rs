@@ -116,7 +116,9 @@ impl HashAlgorithm {
     /// The algorithm with the kernel's name `name`, exactly as the kernel spells it.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
     }
 
     /// The length of a digest in bytes.
@@ -127,7 +129,12 @@ impl HashAlgorithm {
             Self::Sha1 | Self::Rmd160 | Self::Tgr160 => 20,
             Self::Tgr192 => 24,
             Self::Sha224 => 28,
-            Self::Sha256 | Self::Rmd256 | Self::Wp256 | Self::Sm3 | Self::Streebog256 | Self::Sha3_256 => 32,
+            Self::Sha256
+            | Self::Rmd256
+            | Self::Wp256
+            | Self::Sm3
+            | Self::Streebog256
+            | Self::Sha3_256 => 32,
             Self::Rmd320 => 40,
             Self::Sha384 | Self::Wp384 | Self::Sha3_384 => 48,
             Self::Sha512 | Self::Wp512 | Self::Streebog512 | Self::Sha3_512 => 64,
@@ -141,14 +148,16 @@ impl HashAlgorithm {
     pub const fn digest_info_prefix(self) -> Option<&'static [u8]> {
         Some(match self {
             Self::Md5 => &[
-                0x30, 0x20, 0x30, 0x0c, 0x06, 0x08, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x02, 0x05, 0x05, 0x00, 0x04,
-                0x10,
+                0x30, 0x20, 0x30, 0x0c, 0x06, 0x08, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x02, 0x05,
+                0x05, 0x00, 0x04, 0x10,
             ],
             Self::Sha1 => &[
-                0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x0e, 0x03, 0x02, 0x1a, 0x05, 0x00, 0x04, 0x14,
+                0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x0e, 0x03, 0x02, 0x1a, 0x05, 0x00, 0x04,
+                0x14,
             ],
             Self::Rmd160 => &[
-                0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x24, 0x03, 0x02, 0x01, 0x05, 0x00, 0x04, 0x14,
+                0x30, 0x21, 0x30, 0x09, 0x06, 0x05, 0x2b, 0x24, 0x03, 0x02, 0x01, 0x05, 0x00, 0x04,
+                0x14,
             ],
             Self::Sha224 => const { &nist_prefix(0x2d, 0x04, 0x1c) },
             Self::Sha256 => const { &nist_prefix(0x31, 0x01, 0x20) },
@@ -190,8 +199,8 @@ impl HashAlgorithm {
 /// identifier, `digest` the length of the digest.
 const fn nist_prefix(total: u8, arc: u8, digest: u8) -> [u8; 19] {
     [
-        0x30, total, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc, 0x05, 0x00, 0x04,
-        digest,
+        0x30, total, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, arc,
+        0x05, 0x00, 0x04, digest,
     ]
 }
 
@@ -317,8 +326,16 @@ mod tests {
     fn digest_info_announces_the_digest_it_is_for() {
         for algorithm in HashAlgorithm::ALL {
             if let Some(prefix) = algorithm.digest_info_prefix() {
-                assert_eq!(usize::from(*prefix.last().unwrap()), algorithm.digest_len(), "{algorithm}");
-                assert_eq!(usize::from(prefix[1]) + 2, prefix.len() + algorithm.digest_len(), "{algorithm}");
+                assert_eq!(
+                    usize::from(*prefix.last().unwrap()),
+                    algorithm.digest_len(),
+                    "{algorithm}"
+                );
+                assert_eq!(
+                    usize::from(prefix[1]) + 2,
+                    prefix.len() + algorithm.digest_len(),
+                    "{algorithm}"
+                );
             }
         }
     }
@@ -326,9 +343,18 @@ mod tests {
     #[test]
     fn digests_of_abc() {
         for (algorithm, hex) in [
-            (HashAlgorithm::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
-            (HashAlgorithm::Sha224, "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7"),
-            (HashAlgorithm::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (
+                HashAlgorithm::Sha1,
+                "a9993e364706816aba3e25717850c26c9cd0d89d",
+            ),
+            (
+                HashAlgorithm::Sha224,
+                "23097d223405d8228642a477bda255b32aadbce4bda0b3f7e36c9da7",
+            ),
+            (
+                HashAlgorithm::Sha256,
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
             (
                 HashAlgorithm::Sha384,
                 "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
@@ -338,7 +364,10 @@ mod tests {
                 "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
                  2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
             ),
-            (HashAlgorithm::Sha3_256, "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532"),
+            (
+                HashAlgorithm::Sha3_256,
+                "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
+            ),
         ] {
             let digest = algorithm.digest(b"abc").unwrap();
             let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -148,26 +148,49 @@ impl ImaXattr {
                     16 => HashAlgorithm::Md5,
                     20 => HashAlgorithm::Sha1,
                     found if found < 16 => return Err(SignatureError::TooShort(value.len())),
-                    found => return Err(SignatureError::DigestLength { algo: HashAlgorithm::Sha1, found }),
+                    found => {
+                        return Err(SignatureError::DigestLength {
+                            algo: HashAlgorithm::Sha1,
+                            found,
+                        });
+                    }
                 };
-                Ok(Self::Digest { algo, digest: rest.to_vec() })
+                Ok(Self::Digest {
+                    algo,
+                    digest: rest.to_vec(),
+                })
             }
-            TYPE_EVM_HMAC => rest.try_into().map(Self::EvmHmac).map_err(|_| SignatureError::DigestLength {
-                algo: HashAlgorithm::Sha1,
-                found: rest.len(),
-            }),
+            TYPE_EVM_HMAC => {
+                rest.try_into()
+                    .map(Self::EvmHmac)
+                    .map_err(|_| SignatureError::DigestLength {
+                        algo: HashAlgorithm::Sha1,
+                        found: rest.len(),
+                    })
+            }
             TYPE_DIGEST_NG => {
-                let (&id, digest) = rest.split_first().ok_or(SignatureError::TooShort(value.len()))?;
-                let algo = HashAlgorithm::from_id(id).ok_or(SignatureError::UnknownAlgorithm(id))?;
+                let (&id, digest) = rest
+                    .split_first()
+                    .ok_or(SignatureError::TooShort(value.len()))?;
+                let algo =
+                    HashAlgorithm::from_id(id).ok_or(SignatureError::UnknownAlgorithm(id))?;
                 if digest.len() != algo.digest_len() {
-                    return Err(SignatureError::DigestLength { algo, found: digest.len() });
+                    return Err(SignatureError::DigestLength {
+                        algo,
+                        found: digest.len(),
+                    });
                 }
-                Ok(Self::Digest { algo, digest: digest.to_vec() })
+                Ok(Self::Digest {
+                    algo,
+                    digest: digest.to_vec(),
+                })
             }
             TYPE_SIGNATURE | TYPE_EVM_PORTABLE | TYPE_VERITY => {
-                let (&version, header) = rest.split_first().ok_or(SignatureError::TooShort(value.len()))?;
-                let signature =
-                    SignatureV2::parse_after_version(header).map_err(|error| error.of_value(value.len()))?;
+                let (&version, header) = rest
+                    .split_first()
+                    .ok_or(SignatureError::TooShort(value.len()))?;
+                let signature = SignatureV2::parse_after_version(header)
+                    .map_err(|error| error.of_value(value.len()))?;
                 match (kind, version) {
                     (TYPE_SIGNATURE, VERSION_2) => Ok(Self::Signature(signature)),
                     (TYPE_SIGNATURE, VERSION_3) => Ok(Self::SignatureV3(SignatureV3(signature))),
@@ -185,7 +208,10 @@ impl ImaXattr {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             // The kernel reads an MD5 or SHA-1 digest in the old form too; it and evmctl write the old one.
-            Self::Digest { algo: HashAlgorithm::Md5 | HashAlgorithm::Sha1, digest } => [&[TYPE_DIGEST], &digest[..]].concat(),
+            Self::Digest {
+                algo: HashAlgorithm::Md5 | HashAlgorithm::Sha1,
+                digest,
+            } => [&[TYPE_DIGEST], &digest[..]].concat(),
             Self::Digest { algo, digest } => [&[TYPE_DIGEST_NG, algo.id()], &digest[..]].concat(),
             Self::EvmHmac(hmac) => [&[TYPE_EVM_HMAC], &hmac[..]].concat(),
             Self::Signature(signature) => signature.encode(TYPE_SIGNATURE, VERSION_2),
@@ -226,19 +252,32 @@ impl SignatureV2 {
         let announced = usize::from(u16::from_be_bytes(*announced));
         let algo = HashAlgorithm::from_id(id).ok_or(SignatureError::UnknownAlgorithm(id))?;
         if announced != signature.len() {
-            return Err(SignatureError::SignatureLength { announced, found: signature.len() });
+            return Err(SignatureError::SignatureLength {
+                announced,
+                found: signature.len(),
+            });
         }
         if signature.is_empty() {
             return Err(SignatureError::EmptySignature);
         }
-        Ok(Self { algo, key_id: KeyId(*key_id), signature: signature.to_vec() })
+        Ok(Self {
+            algo,
+            key_id: KeyId(*key_id),
+            signature: signature.to_vec(),
+        })
     }
 
     fn encode(&self, kind: u8, version: u8) -> Vec<u8> {
         // No key this crate knows makes a signature of 64 KiB; a longer one is announced as what fits, which no reader
         // takes for whole.
         let len = u16::try_from(self.signature.len()).unwrap_or(u16::MAX);
-        [&[kind, version, self.algo.id()], &self.key_id.0[..], &len.to_be_bytes()[..], &self.signature[..]].concat()
+        [
+            &[kind, version, self.algo.id()],
+            &self.key_id.0[..],
+            &len.to_be_bytes()[..],
+            &self.signature[..],
+        ]
+        .concat()
     }
 }
 
@@ -248,7 +287,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn v2(len: usize) -> SignatureV2 {
-        SignatureV2 { algo: HashAlgorithm::Sha256, key_id: KeyId([0xde, 0xad, 0xbe, 0xef]), signature: vec![0x5a; len] }
+        SignatureV2 {
+            algo: HashAlgorithm::Sha256,
+            key_id: KeyId([0xde, 0xad, 0xbe, 0xef]),
+            signature: vec![0x5a; len],
+        }
     }
 
     #[test]
@@ -264,14 +307,23 @@ mod tests {
             assert_eq!(xattr.encode(), bytes);
             assert_eq!(ImaXattr::parse(&bytes), Ok(xattr));
         }
-        let sha1 = ImaXattr::Digest { algo: HashAlgorithm::Sha1, digest: vec![7; 20] };
+        let sha1 = ImaXattr::Digest {
+            algo: HashAlgorithm::Sha1,
+            digest: vec![7; 20],
+        };
         assert_eq!(sha1.encode(), [&[1][..], &[7; 20]].concat());
         assert_eq!(ImaXattr::parse(&[&[4, 2][..], &[7; 20]].concat()), Ok(sha1));
-        let sha256 = ImaXattr::Digest { algo: HashAlgorithm::Sha256, digest: vec![7; 32] };
+        let sha256 = ImaXattr::Digest {
+            algo: HashAlgorithm::Sha256,
+            digest: vec![7; 32],
+        };
         assert_eq!(sha256.encode(), [&[4, 4][..], &[7; 32]].concat());
         assert_eq!(KeyId([0, 0xad, 0xbe, 0xef]).to_string(), "00adbeef");
         assert_eq!(KeyId::from_suffix(&[1, 2, 3]), None);
-        assert_eq!(KeyId::from_suffix(&[1, 2, 3, 4, 5]), Some(KeyId([2, 3, 4, 5])));
+        assert_eq!(
+            KeyId::from_suffix(&[1, 2, 3, 4, 5]),
+            Some(KeyId([2, 3, 4, 5]))
+        );
     }
 
     #[test]
@@ -281,20 +333,81 @@ mod tests {
             ("nothing", vec![], E::TooShort(0)),
             ("type alone", vec![3], E::TooShort(1)),
             ("header cut", vec![3, 2, 4, 0, 0, 0, 0, 0], E::TooShort(8)),
-            ("no signature", vec![3, 2, 4, 0, 0, 0, 0, 0, 0], E::EmptySignature),
+            (
+                "no signature",
+                vec![3, 2, 4, 0, 0, 0, 0, 0, 0],
+                E::EmptySignature,
+            ),
             ("type 0", vec![0, 1], E::UnknownType(0)),
             ("type 7", vec![7, 1], E::UnknownType(7)),
-            ("version 1", [&[3, 1, 4][..], &[0; 6]].concat(), E::EmptySignature),
-            ("version 1 with a signature", vec![3, 1, 4, 0, 0, 0, 0, 0, 1, 9], E::UnknownVersion { kind: 3, version: 1 }),
-            ("verity version 2", vec![6, 2, 4, 0, 0, 0, 0, 0, 1, 9], E::UnknownVersion { kind: 6, version: 2 }),
-            ("algorithm 23", vec![3, 2, 23, 0, 0, 0, 0, 0, 1, 9], E::UnknownAlgorithm(23)),
-            ("longer than announced", vec![3, 2, 4, 0, 0, 0, 0, 0, 1, 9, 9], E::SignatureLength { announced: 1, found: 2 }),
-            ("padded with zeros", vec![3, 2, 4, 0, 0, 0, 0, 0, 1, 9, 0], E::SignatureLength { announced: 1, found: 2 }),
-            ("shorter than announced", vec![3, 2, 4, 0, 0, 0, 0, 1, 0, 9], E::SignatureLength { announced: 256, found: 1 }),
-            ("digest of another length", vec![4, 4, 1, 2], E::DigestLength { algo: HashAlgorithm::Sha256, found: 2 }),
+            (
+                "version 1",
+                [&[3, 1, 4][..], &[0; 6]].concat(),
+                E::EmptySignature,
+            ),
+            (
+                "version 1 with a signature",
+                vec![3, 1, 4, 0, 0, 0, 0, 0, 1, 9],
+                E::UnknownVersion {
+                    kind: 3,
+                    version: 1,
+                },
+            ),
+            (
+                "verity version 2",
+                vec![6, 2, 4, 0, 0, 0, 0, 0, 1, 9],
+                E::UnknownVersion {
+                    kind: 6,
+                    version: 2,
+                },
+            ),
+            (
+                "algorithm 23",
+                vec![3, 2, 23, 0, 0, 0, 0, 0, 1, 9],
+                E::UnknownAlgorithm(23),
+            ),
+            (
+                "longer than announced",
+                vec![3, 2, 4, 0, 0, 0, 0, 0, 1, 9, 9],
+                E::SignatureLength {
+                    announced: 1,
+                    found: 2,
+                },
+            ),
+            (
+                "padded with zeros",
+                vec![3, 2, 4, 0, 0, 0, 0, 0, 1, 9, 0],
+                E::SignatureLength {
+                    announced: 1,
+                    found: 2,
+                },
+            ),
+            (
+                "shorter than announced",
+                vec![3, 2, 4, 0, 0, 0, 0, 1, 0, 9],
+                E::SignatureLength {
+                    announced: 256,
+                    found: 1,
+                },
+            ),
+            (
+                "digest of another length",
+                vec![4, 4, 1, 2],
+                E::DigestLength {
+                    algo: HashAlgorithm::Sha256,
+                    found: 2,
+                },
+            ),
             ("digest without algorithm", vec![4], E::TooShort(1)),
             ("old digest too short", vec![1, 2, 3], E::TooShort(3)),
-            ("old digest of 32 bytes", [&[1][..], &[0; 32]].concat(), E::DigestLength { algo: HashAlgorithm::Sha1, found: 32 }),
+            (
+                "old digest of 32 bytes",
+                [&[1][..], &[0; 32]].concat(),
+                E::DigestLength {
+                    algo: HashAlgorithm::Sha1,
+                    found: 32,
+                },
+            ),
             ("64 KiB and a byte", vec![3; 65537], E::TooLong(65537)),
         ] {
             assert_eq!(ImaXattr::parse(&value), Err(error), "{name}");

@@ -5,8 +5,9 @@
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{
-    ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, SHA_1_WITH_RSA_ENCRYPTION,
-    SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+    ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512,
+    SHA_1_WITH_RSA_ENCRYPTION, SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION,
+    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
 };
 use rsa::RsaPublicKey;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
@@ -20,9 +21,12 @@ const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 const RSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.14");
 const RSA_WITH_SHA3_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.15");
 const RSA_WITH_SHA3_512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.16");
-const ECDSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.10");
-const ECDSA_WITH_SHA3_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.11");
-const ECDSA_WITH_SHA3_512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.12");
+const ECDSA_WITH_SHA3_256: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.10");
+const ECDSA_WITH_SHA3_384: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.11");
+const ECDSA_WITH_SHA3_512: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.12");
 
 /// Why a signature does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,23 +73,32 @@ pub fn verify_digest(
     signature: &[u8],
 ) -> Result<(), VerifyError> {
     if digest.len() != algo.digest_len() {
-        return Err(VerifyError::DigestLength { algo, found: digest.len() });
+        return Err(VerifyError::DigestLength {
+            algo,
+            found: digest.len(),
+        });
     }
     match certificate.key() {
-        PublicKey::Rsa { .. } => verify_rsa(certificate.public_key_bytes(), algo, digest, signature),
+        PublicKey::Rsa { .. } => {
+            verify_rsa(certificate.public_key_bytes(), algo, digest, signature)
+        }
         PublicKey::Ec { curve: Curve::P256 } => {
             use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
             let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(certificate.public_key_bytes())
                 .map_err(|_| VerifyError::BadKey)?;
-            let signature = p256::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
-            key.verify_prehash(&field_digest::<32>(digest), &signature).map_err(|_| VerifyError::Mismatch)
+            let signature =
+                p256::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
+            key.verify_prehash(&field_digest::<32>(digest), &signature)
+                .map_err(|_| VerifyError::Mismatch)
         }
         PublicKey::Ec { curve: Curve::P384 } => {
             use p384::ecdsa::signature::hazmat::PrehashVerifier as _;
             let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(certificate.public_key_bytes())
                 .map_err(|_| VerifyError::BadKey)?;
-            let signature = p384::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
-            key.verify_prehash(&field_digest::<48>(digest), &signature).map_err(|_| VerifyError::Mismatch)
+            let signature =
+                p384::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
+            key.verify_prehash(&field_digest::<48>(digest), &signature)
+                .map_err(|_| VerifyError::Mismatch)
         }
         other => Err(VerifyError::Unsupported(format!("signatures by {other}"))),
     }
@@ -96,10 +109,17 @@ pub fn verify_digest(
 /// # Errors
 ///
 /// [`VerifyError`]; `digest` must be of the signature's algorithm.
-pub fn verify_signature(certificate: &Certificate, digest: &[u8], signature: &SignatureV2) -> Result<(), VerifyError> {
+pub fn verify_signature(
+    certificate: &Certificate,
+    digest: &[u8],
+    signature: &SignatureV2,
+) -> Result<(), VerifyError> {
     let expected = certificate.key_id();
     if expected != signature.key_id {
-        return Err(VerifyError::OtherKey { expected, found: signature.key_id });
+        return Err(VerifyError::OtherKey {
+            expected,
+            found: signature.key_id,
+        });
     }
     verify_digest(certificate, signature.algo, digest, &signature.signature)
 }
@@ -132,7 +152,10 @@ pub fn v3_digest(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Option<Vec<u8>
 /// # Errors
 ///
 /// [`VerifyError`]; [`VerifyError::OtherIssuer`] if the names or key identifiers already say that it did not.
-pub fn verify_certificate(certificate: &Certificate, issuer: &Certificate) -> Result<(), VerifyError> {
+pub fn verify_certificate(
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> Result<(), VerifyError> {
     if !certificate.names_issuer(issuer) {
         return Err(VerifyError::OtherIssuer(certificate.issuer()));
     }
@@ -154,23 +177,37 @@ pub fn verify_certificate(certificate: &Certificate, issuer: &Certificate) -> Re
         ECDSA_WITH_SHA3_256 => (HashAlgorithm::Sha3_256, false),
         ECDSA_WITH_SHA3_384 => (HashAlgorithm::Sha3_384, false),
         ECDSA_WITH_SHA3_512 => (HashAlgorithm::Sha3_512, false),
-        other => return Err(VerifyError::Unsupported(format!("certificates signed with {other}"))),
+        other => {
+            return Err(VerifyError::Unsupported(format!(
+                "certificates signed with {other}"
+            )));
+        }
     };
     if rsa != matches!(issuer.key(), PublicKey::Rsa { .. }) {
         return Err(VerifyError::Mismatch);
     }
-    let digest = algo.digest(certificate.tbs_der()).ok_or_else(|| VerifyError::Unsupported(algo.to_string()))?;
+    let digest = algo
+        .digest(certificate.tbs_der())
+        .ok_or_else(|| VerifyError::Unsupported(algo.to_string()))?;
     verify_digest(issuer, algo, &digest, certificate.signature())
 }
 
-fn verify_rsa(key: &[u8], algo: HashAlgorithm, digest: &[u8], signature: &[u8]) -> Result<(), VerifyError> {
+fn verify_rsa(
+    key: &[u8],
+    algo: HashAlgorithm,
+    digest: &[u8],
+    signature: &[u8],
+) -> Result<(), VerifyError> {
     let key = RsaPublicKey::from_pkcs1_der(key).map_err(|_| VerifyError::BadKey)?;
     let prefix = algo
         .digest_info_prefix()
         .ok_or_else(|| VerifyError::Unsupported(format!("RSA signatures of {algo} digests")))?;
-    rsa::Pkcs1v15Sign { hash_len: Some(algo.digest_len()), prefix: prefix.into() }
-        .verify(&key, digest, signature)
-        .map_err(|_| VerifyError::Mismatch)
+    rsa::Pkcs1v15Sign {
+        hash_len: Some(algo.digest_len()),
+        prefix: prefix.into(),
+    }
+    .verify(&key, digest, signature)
+    .map_err(|_| VerifyError::Mismatch)
 }
 
 /// A digest as ECDSA takes it on a curve of `LEN` bytes: the leftmost bytes of a longer one; a shorter one is a smaller
@@ -183,4 +220,178 @@ fn field_digest<const LEN: usize>(digest: &[u8]) -> [u8; LEN] {
         *to = *from;
     }
     field
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::ImaXattr;
+    use proptest::prelude::*;
+
+    fn data(name: &str) -> Vec<u8> {
+        std::fs::read(format!("{}/testdata/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    fn certificate(name: &str) -> Certificate {
+        Certificate::parse(&data(&format!("{name}.der"))).unwrap()
+    }
+
+    fn signature(name: &str) -> SignatureV2 {
+        match ImaXattr::parse(&data(&format!("{name}.sig"))).unwrap() {
+            ImaXattr::Signature(signature) => signature,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const LEAVES: [&str; 4] = ["rsa2048", "rsa3072", "p256", "p384"];
+
+    #[test]
+    fn signatures_by_evmctl() {
+        for leaf in LEAVES {
+            for algo in [
+                HashAlgorithm::Sha1,
+                HashAlgorithm::Sha256,
+                HashAlgorithm::Sha384,
+                HashAlgorithm::Sha512,
+            ] {
+                let certificate = certificate(leaf);
+                let signature = signature(&format!("{leaf}.{algo}"));
+                assert_eq!(signature.algo, algo);
+                let digest = algo.digest(&data("content")).unwrap();
+                assert_eq!(
+                    verify_signature(&certificate, &digest, &signature),
+                    Ok(()),
+                    "{leaf} {algo}"
+                );
+
+                let mut other = digest.clone();
+                other[0] ^= 1;
+                let found = verify_signature(&certificate, &other, &signature);
+                assert_eq!(
+                    found,
+                    Err(VerifyError::Mismatch),
+                    "{leaf} {algo}, other content"
+                );
+
+                for cut in [0, 1, signature.signature.len() - 1] {
+                    let cut = &signature.signature[..cut];
+                    assert_eq!(
+                        verify_digest(&certificate, algo, &digest, cut),
+                        Err(VerifyError::Mismatch)
+                    );
+                }
+                let padded = [&signature.signature[..], &[0]].concat();
+                assert_eq!(
+                    verify_digest(&certificate, algo, &digest, &padded),
+                    Err(VerifyError::Mismatch)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn signature_by_another_key() {
+        let digest = HashAlgorithm::Sha256.digest(&data("content")).unwrap();
+        let signature = signature("p256.sha256");
+        let found = verify_signature(&certificate("sample"), &digest, &signature);
+        let expected = certificate("sample").key_id();
+        assert_eq!(
+            found,
+            Err(VerifyError::OtherKey {
+                expected,
+                found: signature.key_id
+            })
+        );
+        let found = verify_digest(
+            &certificate("sample"),
+            HashAlgorithm::Sha256,
+            &digest,
+            &signature.signature,
+        );
+        assert_eq!(found, Err(VerifyError::Mismatch));
+    }
+
+    #[test]
+    fn what_is_not_checked_is_not_taken() {
+        let digest = [0; 32];
+        for name in ["p521", "ed25519"] {
+            let found = verify_digest(&certificate(name), HashAlgorithm::Sha256, &digest, &[0; 64]);
+            assert!(
+                matches!(found, Err(VerifyError::Unsupported(_))),
+                "{name}: {found:?}"
+            );
+        }
+        let found = verify_digest(
+            &certificate("rsa2048"),
+            HashAlgorithm::Sm3,
+            &digest,
+            &[0; 256],
+        );
+        assert!(
+            matches!(found, Err(VerifyError::Unsupported(_))),
+            "{found:?}"
+        );
+        let found = verify_digest(
+            &certificate("p256"),
+            HashAlgorithm::Sha512,
+            &digest,
+            &[0; 64],
+        );
+        assert_eq!(
+            found,
+            Err(VerifyError::DigestLength {
+                algo: HashAlgorithm::Sha512,
+                found: 32
+            })
+        );
+    }
+
+    #[test]
+    fn chains_by_openssl() {
+        for (leaf, issuer) in [
+            ("rsa-ca", "rsa-ca"),
+            ("ec-ca", "ec-ca"),
+            ("rsa2048", "rsa-ca"),
+            ("rsa3072", "ec-ca"),
+            ("p256", "rsa-ca"),
+            ("p384", "ec-ca"),
+            ("no-skid", "ec-ca"),
+        ] {
+            assert_eq!(
+                verify_certificate(&certificate(leaf), &certificate(issuer)),
+                Ok(()),
+                "{leaf}"
+            );
+        }
+        let found = verify_certificate(&certificate("p384"), &certificate("rsa-ca"));
+        assert_eq!(
+            found,
+            Err(VerifyError::OtherIssuer("CN=EC CA,O=Test".to_owned()))
+        );
+        let mut changed = data("p256.der");
+        let subject = changed
+            .windows(10)
+            .position(|window| window == b"P-256 leaf")
+            .unwrap();
+        changed[subject] = b'Q';
+        let changed = Certificate::parse(&changed).unwrap();
+        assert_eq!(
+            verify_certificate(&changed, &certificate("rsa-ca")),
+            Err(VerifyError::Mismatch)
+        );
+    }
+
+    #[test]
+    fn digests_on_a_curve() {
+        assert_eq!(field_digest::<4>(&[1, 2]), [0, 0, 1, 2]);
+        assert_eq!(field_digest::<4>(&[1, 2, 3, 4, 5]), [1, 2, 3, 4]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn hostile_signatures_are_refused(which in 0usize..4, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            prop_assert!(verify_digest(&certificate(LEAVES[which]), HashAlgorithm::Sha256, &[7; 32], &bytes).is_err());
+        }
+    }
 }
