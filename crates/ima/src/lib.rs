@@ -1,4 +1,6 @@
-//! The formats of Linux's integrity subsystem.
+//! The formats of Linux's integrity subsystem, and those that bring it into force at boot. No I/O: each module takes
+//! bytes and gives values, or the other way round.
+
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,9 +20,17 @@
 )]
 
 pub mod certificate;
+pub mod cmdline;
+pub mod config;
 pub mod cpio;
+pub mod elf;
+pub mod fault;
+pub mod filesystem;
 pub mod hash;
+pub mod keyring;
 pub mod measurement;
+pub mod partition;
+pub mod policy;
 pub mod signature;
 #[cfg(feature = "verify")]
 pub mod verify;

@@ -1,0 +1,269 @@
+//! The kernel command line, and the names of a root on it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::filesystem::Uuid;
+
+/// The largest command line that is read, in bytes; no architecture's COMMAND_LINE_SIZE is larger than 16 KiB.
+pub const MAX_CMDLINE: usize = 1 << 16;
+
+/// One parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// The name, as written: `-` and `_` are the same to the kernel.
+    pub name: Cow<'a, str>,
+    /// What stands behind `=`, without quotes; nothing if there is no `=`.
+    pub value: Option<Cow<'a, str>>,
+}
+
+impl Parameter<'_> {
+    /// Whether this is the parameter of that name (`parameq`, kernel/params.c).
+    pub fn is(&self, name: &str) -> bool {
+        let same = |a: u8, b: u8| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
+        self.name.len() == name.len()
+            && self.name.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
+    }
+}
+
+/// The parameters in order, up to `--`, behind which stand init's arguments (`next_arg`, lib/cmdline.c: blanks part
+/// parameters but for those within double quotes; a quote that is not closed reaches to the end).
+pub fn parameters(line: &str) -> impl Iterator<Item = Parameter<'_>> {
+    let mut rest = line.get(..MAX_CMDLINE).unwrap_or(line);
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace());
+        if rest.is_empty() {
+            return None;
+        }
+        let mut quoted = false;
+        let end = rest
+            .char_indices()
+            .find(|(_, letter)| {
+                quoted ^= *letter == '"';
+                !quoted && letter.is_ascii_whitespace()
+            })
+            .map_or(rest.len(), |(at, _)| at);
+        let (word, after) = rest.split_at_checked(end)?;
+        rest = after;
+        Some(word)
+    })
+    .take_while(|word| *word != "--")
+    .map(|word| match split(word) {
+        (name, Some(value)) => Parameter {
+            name: unquoted(name),
+            value: Some(unquoted(value)),
+        },
+        (name, None) => Parameter {
+            name: unquoted(name),
+            value: None,
+        },
+    })
+}
+
+/// Parts a word at its first `=`, which the kernel finds within quotes too.
+fn split(word: &str) -> (&str, Option<&str>) {
+    match word.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (word, None),
+    }
+}
+
+fn unquoted(text: &str) -> Cow<'_, str> {
+    if text.contains('"') {
+        Cow::Owned(text.replace('"', ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// The name of a root: `root=` (Documentation/admin-guide/kernel-parameters.txt, `root=`; block/early-lookup.c).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootName {
+    /// `/dev/NAME`: the part behind `/dev/`.
+    Device(String),
+    /// `MAJOR:MINOR`
+    Number {
+        /// The major number.
+        major: u32,
+        /// The minor number.
+        minor: u32,
+    },
+    /// `UUID=`: of the file system; FAT's is not in the form of a UUID.
+    Uuid(String),
+    /// `LABEL=`: of the file system.
+    Label(String),
+    /// `PARTUUID=`, of a GPT or MBR partition, `/PARTNROFF=` behind it.
+    PartUuid {
+        /// A UUID (GPT) or `SSSSSSSS-PP` (MBR), in lower case.
+        uuid: String,
+        /// How many partitions further the root is.
+        offset: i32,
+    },
+    /// `PARTLABEL=`: the name of a GPT partition.
+    PartLabel(String),
+}
+
+impl RootName {
+    /// Parses the value of `root=`; nothing if it is none of the forms.
+    pub fn parse(text: &str) -> Option<Self> {
+        let some = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+        if let Some(name) = text.strip_prefix("/dev/") {
+            let clean = !name.is_empty()
+                && name
+                    .split('/')
+                    .all(|part| !part.is_empty() && part != "." && part != "..");
+            return clean.then(|| Self::Device(name.to_owned()));
+        }
+        if let Some(value) = text.strip_prefix("UUID=") {
+            return some(value).map(Self::Uuid);
+        }
+        if let Some(value) = text.strip_prefix("LABEL=") {
+            return some(value).map(Self::Label);
+        }
+        if let Some(value) = text.strip_prefix("PARTLABEL=") {
+            return some(value).map(Self::PartLabel);
+        }
+        if let Some(value) = text.strip_prefix("PARTUUID=") {
+            let (uuid, offset) = match value.split_once("/PARTNROFF=") {
+                Some((uuid, offset)) => (uuid, offset.parse().ok()?),
+                None => (value, 0),
+            };
+            let uuid = uuid.to_ascii_lowercase();
+            let known = Uuid::parse(&uuid).is_some() || is_mbr_partition(&uuid);
+            return known.then_some(Self::PartUuid { uuid, offset });
+        }
+        let (major, minor) = text.split_once(':')?;
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse().ok()).flatten()
+        };
+        Some(Self::Number {
+            major: number(major)?,
+            minor: number(minor)?,
+        })
+    }
+}
+
+fn is_mbr_partition(text: &str) -> bool {
+    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.split_once('-')
+        .is_some_and(|(disk, part)| disk.len() == 8 && part.len() == 2 && hex(disk) && hex(part))
+}
+
+impl fmt::Display for RootName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => write!(f, "/dev/{name}"),
+            Self::Number { major, minor } => write!(f, "{major}:{minor}"),
+            Self::Uuid(uuid) => write!(f, "UUID={uuid}"),
+            Self::Label(label) => write!(f, "LABEL={label}"),
+            Self::PartUuid { uuid, offset: 0 } => write!(f, "PARTUUID={uuid}"),
+            Self::PartUuid { uuid, offset } => write!(f, "PARTUUID={uuid}/PARTNROFF={offset}"),
+            Self::PartLabel(label) => write!(f, "PARTLABEL={label}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pairs(line: &str) -> Vec<(String, Option<String>)> {
+        parameters(line)
+            .map(|p| (p.name.into_owned(), p.value.map(Cow::into_owned)))
+            .collect()
+    }
+
+    fn pair(name: &str, value: Option<&str>) -> (String, Option<String>) {
+        (name.to_owned(), value.map(str::to_owned))
+    }
+
+    #[test]
+    fn words_quotes_and_the_double_dash() {
+        assert_eq!(
+            pairs("quiet  root=UUID=a=b\trootflags=\"a, b\" \"x y=1\" -- root=/dev/evil\n"),
+            [
+                pair("quiet", None),
+                pair("root", Some("UUID=a=b")),
+                pair("rootflags", Some("a, b")),
+                pair("x y", Some("1")),
+            ]
+        );
+        assert_eq!(pairs("a=\"b c"), [pair("a", Some("b c"))]);
+        assert_eq!(pairs(" \n"), []);
+        assert_eq!(pairs("="), [pair("", Some(""))]);
+    }
+
+    #[test]
+    fn dashes_and_underscores_are_the_same() {
+        let line = "ima-appraise=off";
+        assert!(parameters(line).all(|p| p.is("ima_appraise")));
+        assert!(!parameters(line).any(|p| p.is("ima_appraisex")));
+    }
+
+    #[test]
+    fn root_names() {
+        let part = |uuid: &str, offset| RootName::PartUuid {
+            uuid: uuid.to_owned(),
+            offset,
+        };
+        let uuid = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+        let good = [
+            ("/dev/vda2", RootName::Device("vda2".into())),
+            ("/dev/disk/by-id/x", RootName::Device("disk/by-id/x".into())),
+            ("8:1", RootName::Number { major: 8, minor: 1 }),
+            ("UUID=ABCD-1234", RootName::Uuid("ABCD-1234".into())),
+            ("LABEL=my root", RootName::Label("my root".into())),
+            ("PARTLABEL=root", RootName::PartLabel("root".into())),
+            ("PARTUUID=1234abcd-02", part("1234abcd-02", 0)),
+            ("PARTUUID=1234ABCD-02/PARTNROFF=-1", part("1234abcd-02", -1)),
+            (&format!("PARTUUID={uuid}/PARTNROFF=1"), part(uuid, 1)),
+        ];
+        for (text, name) in good {
+            assert_eq!(RootName::parse(text), Some(name), "{text}");
+        }
+        for bad in [
+            "",
+            "/dev/",
+            "/dev/../vda",
+            "/dev//vda",
+            "vda",
+            "UUID=",
+            "LABEL=",
+            "PARTUUID=",
+            "PARTUUID=xyz",
+            "8:",
+            ":1",
+            "8:1:2",
+            "+8:1",
+            "PARTUUID=1234abcd-02/PARTNROFF=x",
+            "99999999999:1",
+            "nfs",
+            "/dev/nfs/..",
+        ] {
+            assert_eq!(RootName::parse(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_lines_do_no_harm(line in "\\PC{0,200}") {
+            for parameter in parameters(&line) {
+                if let Some(name) = parameter.value.as_deref().and_then(RootName::parse) {
+                    prop_assert_eq!(RootName::parse(&name.to_string()), Some(name));
+                }
+            }
+        }
+
+        #[test]
+        fn plain_words_come_back(words in proptest::collection::vec("[a-z]{1,8}(=[a-z0-9/:]{0,8})?", 0..20)) {
+            let found = pairs(&words.join(" "));
+            let joined: Vec<String> = found
+                .into_iter()
+                .map(|(name, value)| value.map_or(name.clone(), |value| format!("{name}={value}")))
+                .collect();
+            prop_assert_eq!(joined, words);
+        }
+    }
+}

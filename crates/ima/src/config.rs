@@ -1,0 +1,532 @@
+//! `/etc/ima/ima-init.conf`: what may weaken or steer the boot, in the initramfs that the boot chain covers.
+//!
+//! Lines of `key=value`, blanks around either ignored; `#` starts a comment line. An unknown key, a bad value and a key
+//! given twice are errors.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::cmdline::RootName;
+
+/// Where the file is in the initramfs.
+pub const PATH: &str = "/etc/ima/ima-init.conf";
+
+/// The largest file that is read, in bytes.
+pub const MAX_CONFIG: usize = 1 << 16;
+
+/// `enforce=`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enforce {
+    /// The policy must be in force before the real root is left to itself.
+    Required,
+    /// A policy that is loaded but not in force is a warning.
+    Permissive,
+}
+
+/// `keyring=`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyring {
+    /// `.ima`, which takes only certificates that a CA of the kernel's signed.
+    Trusted,
+    /// `_ima`, which takes any.
+    Untrusted,
+}
+
+impl Keyring {
+    /// The keyring's name in the kernel.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trusted => ".ima",
+            Self::Untrusted => "_ima",
+        }
+    }
+}
+
+/// `on_failure=`: what a refusal ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Restart, so that a boot loader's counter falls back.
+    Reboot,
+    /// Switch off.
+    Poweroff,
+    /// Stop, the console left readable.
+    Halt,
+    /// A kernel panic, for pstore, kdump or `panic=`.
+    Panic,
+    /// A shell on the console; with `debug=yes` only.
+    Shell,
+}
+
+impl OnFailure {
+    /// The value's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reboot => "reboot",
+            Self::Poweroff => "poweroff",
+            Self::Halt => "halt",
+            Self::Panic => "panic",
+            Self::Shell => "shell",
+        }
+    }
+
+    /// The action of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [
+            Self::Reboot,
+            Self::Poweroff,
+            Self::Halt,
+            Self::Panic,
+            Self::Shell,
+        ]
+        .into_iter()
+        .find(|action| action.name() == name)
+    }
+}
+
+/// How long to wait for the root's device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootWait {
+    /// So long, then refuse.
+    AtMost(Duration),
+    /// Until it is there, saying every few seconds what is missing.
+    Forever,
+}
+
+impl RootWait {
+    /// Parses the value of `rootwait=`: seconds, at most a day.
+    pub fn parse(text: &str) -> Option<Self> {
+        seconds(text).map(Self::AtMost)
+    }
+}
+
+/// Seconds in decimal digits, at most a day.
+pub fn seconds(text: &str) -> Option<Duration> {
+    const DAY: u64 = 86_400;
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds: u64 = digits.then(|| text.parse().ok()).flatten()?;
+    (seconds <= DAY).then(|| Duration::from_secs(seconds))
+}
+
+/// A parameter that the command line may set if `cmdline=` lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parameter {
+    /// `root=`
+    Root,
+    /// `rootfstype=`
+    RootFsType,
+    /// `rootflags=`
+    RootFlags,
+    /// `ro`
+    ReadOnly,
+    /// `rw`
+    ReadWrite,
+    /// `rootwait`, `rootwait=SECONDS`
+    RootWait,
+    /// `rootdelay=SECONDS`
+    RootDelay,
+    /// `init=`
+    Init,
+}
+
+impl Parameter {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Root,
+        Self::RootFsType,
+        Self::RootFlags,
+        Self::ReadOnly,
+        Self::ReadWrite,
+        Self::RootWait,
+        Self::RootDelay,
+        Self::Init,
+    ];
+
+    /// The parameter's name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::RootFsType => "rootfstype",
+            Self::RootFlags => "rootflags",
+            Self::ReadOnly => "ro",
+            Self::ReadWrite => "rw",
+            Self::RootWait => "rootwait",
+            Self::RootDelay => "rootdelay",
+            Self::Init => "init",
+        }
+    }
+}
+
+/// The configuration. [`Config::default`] is that of an empty file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `enforce`
+    pub enforce: Enforce,
+    /// `keyring`
+    pub keyring: Keyring,
+    /// `require_tpm`
+    pub require_tpm: bool,
+    /// `on_failure`
+    pub on_failure: OnFailure,
+    /// `failure_delay`: between the refusal and the action.
+    pub failure_delay: Duration,
+    /// `debug`
+    pub debug: bool,
+    /// `switch_root`: absolute path in the real root.
+    pub switch_root: String,
+    /// `init`: absolute path in the real root.
+    pub init: String,
+    /// `cmdline`: what the command line may set.
+    pub cmdline: Vec<Parameter>,
+    /// `root`
+    pub root: Option<RootName>,
+    /// `rootfstype`
+    pub rootfstype: Option<String>,
+    /// `rootflags`
+    pub rootflags: Option<String>,
+    /// `rootwait`
+    pub rootwait: RootWait,
+    /// `modules`: absolute paths in the initramfs, in the order in which they are loaded.
+    pub modules: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enforce: Enforce::Required,
+            keyring: Keyring::Trusted,
+            require_tpm: false,
+            on_failure: OnFailure::Reboot,
+            failure_delay: Duration::from_secs(10),
+            debug: false,
+            switch_root: "/usr/sbin/switch_root.static".to_owned(),
+            init: "/sbin/init".to_owned(),
+            cmdline: Parameter::ALL
+                .into_iter()
+                .filter(|parameter| *parameter != Parameter::Init)
+                .collect(),
+            root: None,
+            rootfstype: None,
+            rootflags: None,
+            rootwait: RootWait::AtMost(Duration::from_secs(30)),
+            modules: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Parses the file.
+    ///
+    /// # Errors
+    ///
+    /// The first line that is wrong.
+    pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
+        let error = |line, token: &str, kind| ConfigError {
+            line,
+            token: token
+                .chars()
+                .take(80)
+                .flat_map(char::escape_debug)
+                .collect(),
+            kind,
+        };
+        if text.len() > MAX_CONFIG {
+            return Err(error(1, "", ConfigErrorKind::TooLarge));
+        }
+        let mut config = Self::default();
+        let mut seen: Vec<&str> = Vec::new();
+        let mut shell_line = None;
+        for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
+            let line = std::str::from_utf8(line)
+                .ok()
+                .filter(|line| !line.chars().any(|c| c != '\t' && c.is_control()))
+                .ok_or_else(|| error(number, "", ConfigErrorKind::NotText))?
+                .trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (key, value) = line
+                .split_once('=')
+                .ok_or_else(|| error(number, line, ConfigErrorKind::NoEquals))?;
+            let (key, value) = (key.trim(), value.trim());
+            if seen.contains(&key) {
+                return Err(error(number, key, ConfigErrorKind::Duplicate));
+            }
+            seen.push(key);
+            match config.set(key, value) {
+                Some(true) => {}
+                Some(false) => return Err(error(number, value, ConfigErrorKind::BadValue)),
+                None => return Err(error(number, key, ConfigErrorKind::UnknownKey)),
+            }
+            if key == "on_failure" && config.on_failure == OnFailure::Shell {
+                shell_line = Some(number);
+            }
+        }
+        match shell_line {
+            Some(number) if !config.debug => {
+                Err(error(number, "shell", ConfigErrorKind::ShellNeedsDebug))
+            }
+            _ => Ok(config),
+        }
+    }
+
+    /// Sets one key; nothing if there is none of that name, `false` if the value is not one of its.
+    fn set(&mut self, key: &str, value: &str) -> Option<bool> {
+        match key {
+            "enforce" => put(
+                &mut self.enforce,
+                match value {
+                    "required" => Some(Enforce::Required),
+                    "permissive" => Some(Enforce::Permissive),
+                    _ => None,
+                },
+            ),
+            "keyring" => put(
+                &mut self.keyring,
+                [Keyring::Trusted, Keyring::Untrusted]
+                    .into_iter()
+                    .find(|keyring| keyring.name() == value),
+            ),
+            "require_tpm" => put(&mut self.require_tpm, yes_or_no(value)),
+            "on_failure" => put(&mut self.on_failure, OnFailure::from_name(value)),
+            "failure_delay" => put(&mut self.failure_delay, seconds(value)),
+            "debug" => put(&mut self.debug, yes_or_no(value)),
+            "switch_root" => put(&mut self.switch_root, absolute(value)),
+            "init" => put(&mut self.init, absolute(value)),
+            "cmdline" => put(
+                &mut self.cmdline,
+                value
+                    .split_ascii_whitespace()
+                    .map(|name| {
+                        Parameter::ALL
+                            .into_iter()
+                            .find(|known| known.name() == name)
+                    })
+                    .collect(),
+            ),
+            "root" => put(&mut self.root, RootName::parse(value).map(Some)),
+            "rootfstype" => put(&mut self.rootfstype, fstype(value).map(Some)),
+            "rootflags" => put(&mut self.rootflags, Some(Some(value.to_owned()))),
+            "rootwait" => put(
+                &mut self.rootwait,
+                match value {
+                    "forever" => Some(RootWait::Forever),
+                    seconds => RootWait::parse(seconds),
+                },
+            ),
+            "modules" => put(
+                &mut self.modules,
+                value.split_ascii_whitespace().map(absolute).collect(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+fn put<T>(place: &mut T, value: Option<T>) -> Option<bool> {
+    let Some(value) = value else {
+        return Some(false);
+    };
+    *place = value;
+    Some(true)
+}
+
+fn yes_or_no(value: &str) -> Option<bool> {
+    match value {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+fn absolute(path: &str) -> Option<String> {
+    (path.starts_with('/') && path.len() < 4096).then(|| path.to_owned())
+}
+
+/// The name of a file system type as the command line and the configuration may give it.
+pub fn fstype(name: &str) -> Option<String> {
+    let sound = !name.is_empty()
+        && name.len() < 64
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    sound.then(|| name.to_owned())
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The word that is wrong.
+    pub token: String,
+    /// What is wrong with it.
+    pub kind: ConfigErrorKind,
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigErrorKind {
+    /// No `=`.
+    NoEquals,
+    /// No such key.
+    UnknownKey,
+    /// Not a value of this key.
+    BadValue,
+    /// The key stands there twice.
+    Duplicate,
+    /// No printable text.
+    NotText,
+    /// Larger than [`MAX_CONFIG`].
+    TooLarge,
+    /// `on_failure=shell` without `debug=yes`.
+    ShellNeedsDebug,
+}
+
+impl ConfigErrorKind {
+    /// What is wrong, as a phrase.
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Self::NoEquals => "not of the form key=value",
+            Self::UnknownKey => "no such key",
+            Self::BadValue => "not a value that this key takes",
+            Self::Duplicate => "this key is given twice",
+            Self::NotText => "there are bytes that are no printable text",
+            Self::TooLarge => "the file is larger than 64 KiB",
+            Self::ShellNeedsDebug => "on_failure=shell is taken only with debug=yes",
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        if !self.token.is_empty() {
+            write!(f, ", `{}`", self.token)?;
+        }
+        write!(f, ": {}", self.kind.explanation())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_the_default_is_safe() {
+        let config = Config::parse(b"# nothing\n\n").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.enforce, Enforce::Required);
+        assert_eq!(config.keyring, Keyring::Trusted);
+        assert_eq!(config.on_failure, OnFailure::Reboot);
+        assert!(!config.debug && !config.cmdline.contains(&Parameter::Init));
+    }
+
+    #[test]
+    fn every_key() {
+        let config = Config::parse(
+            b"enforce=permissive\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
+              switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nroot=LABEL=a b\nrootfstype=ext4\n\
+              rootflags=noatime,data=ordered\nrootwait=forever\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
+        )
+        .unwrap();
+        assert_eq!(
+            config,
+            Config {
+                enforce: Enforce::Permissive,
+                keyring: Keyring::Untrusted,
+                require_tpm: true,
+                on_failure: OnFailure::Shell,
+                failure_delay: Duration::ZERO,
+                debug: true,
+                switch_root: "/sbin/sr".into(),
+                init: "/bin/busybox".into(),
+                cmdline: vec![Parameter::Root, Parameter::Init],
+                root: Some(RootName::Label("a b".into())),
+                rootfstype: Some("ext4".into()),
+                rootflags: Some("noatime,data=ordered".into()),
+                rootwait: RootWait::Forever,
+                modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
+            }
+        );
+    }
+
+    #[test]
+    fn errors_name_line_and_word() {
+        let cases: [(&[u8], &str); 14] = [
+            (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
+            (b"enforce", "line 1, `enforce`: not of the form key=value"),
+            (
+                b"enforce=no",
+                "line 1, `no`: not a value that this key takes",
+            ),
+            (b"debug=1", "line 1, `1`: not a value that this key takes"),
+            (
+                b"debug=no\ndebug=yes",
+                "line 2, `debug`: this key is given twice",
+            ),
+            (
+                b"on_failure=shell",
+                "line 1, `shell`: on_failure=shell is taken only with debug=yes",
+            ),
+            (
+                b"init=sbin/init",
+                "line 1, `sbin/init`: not a value that this key takes",
+            ),
+            (
+                b"cmdline=root quiet",
+                "line 1, `root quiet`: not a value that this key takes",
+            ),
+            (
+                b"rootwait=-1",
+                "line 1, `-1`: not a value that this key takes",
+            ),
+            (
+                b"rootwait=86401",
+                "line 1, `86401`: not a value that this key takes",
+            ),
+            (
+                b"root=vda",
+                "line 1, `vda`: not a value that this key takes",
+            ),
+            (
+                b"rootfstype=ext4,vfat",
+                "line 1, `ext4,vfat`: not a value that this key takes",
+            ),
+            (
+                b"enforce=required\0",
+                "line 1: there are bytes that are no printable text",
+            ),
+            (
+                b"\xff",
+                "line 1: there are bytes that are no printable text",
+            ),
+        ];
+        for (text, message) in cases {
+            assert_eq!(Config::parse(text).unwrap_err().to_string(), message);
+        }
+        let large = vec![b'#'; MAX_CONFIG + 1];
+        assert_eq!(
+            Config::parse(&large).unwrap_err().kind,
+            ConfigErrorKind::TooLarge
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Config::parse(&bytes);
+        }
+
+        #[test]
+        fn no_text_weakens_without_saying_so(text in "([a-z_]{1,12}=?[a-z0-9/]{0,8}\n){0,6}") {
+            if let Ok(config) = Config::parse(text.as_bytes()) {
+                prop_assert_eq!(config.enforce == Enforce::Permissive, text.contains("enforce=permissive"));
+                prop_assert_eq!(config.debug, text.contains("debug=yes"));
+            }
+        }
+    }
+}

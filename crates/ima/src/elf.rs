@@ -1,0 +1,235 @@
+//! Executable files, as far as the kernel must find what else to execute: ELF's program interpreter and the `#!` line.
+
+/// The length of an ELF header, the longer of the two classes, in bytes.
+pub const HEADER_LENGTH: usize = 64;
+
+/// How much of a script's first line the kernel reads (include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE).
+pub const SCRIPT_LENGTH: usize = 256;
+
+/// The longest path of an interpreter, in bytes with its NUL (PATH_MAX; fs/binfmt_elf.c, `load_elf_binary`).
+const MAX_INTERPRETER: u64 = 4096;
+
+/// An ELF header (System V ABI, chapter 4) of an executable or a shared object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elf {
+    wide: bool,
+    big_endian: bool,
+    program_headers: Extent,
+}
+
+/// A part of a file, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// From the beginning of the file.
+    pub offset: u64,
+    /// How long.
+    pub length: usize,
+}
+
+impl Elf {
+    /// Parses the first bytes of a file; nothing if it is no ELF executable or shared object.
+    pub fn parse(header: &[u8]) -> Option<Self> {
+        const EXECUTABLE: u64 = 2;
+        const SHARED: u64 = 3;
+        if !header.starts_with(b"\x7fELF") {
+            return None;
+        }
+        let wide = match header.get(4)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        let big_endian = match header.get(5)? {
+            1 => false,
+            2 => true,
+            _ => return None,
+        };
+        let number = |at, length| number(header, at, length, big_endian);
+        if !matches!(number(16, 2)?, EXECUTABLE | SHARED) {
+            return None;
+        }
+        let (offset, size, count) = if wide {
+            (number(32, 8)?, number(54, 2)?, number(56, 2)?)
+        } else {
+            (number(28, 4)?, number(42, 2)?, number(44, 2)?)
+        };
+        // The kernel takes this size and no other (`load_elf_phdrs`), and at most 64 KiB of them.
+        let expected: u64 = if wide { 56 } else { 32 };
+        let length = size.checked_mul(count)?;
+        if size != expected || count == 0 || length > 65536 {
+            return None;
+        }
+        Some(Self {
+            wide,
+            big_endian,
+            program_headers: Extent {
+                offset,
+                length: usize::try_from(length).ok()?,
+            },
+        })
+    }
+
+    /// Where the program headers are.
+    pub const fn program_headers(&self) -> Extent {
+        self.program_headers
+    }
+
+    /// Where the path of the program interpreter is, NUL included, from the bytes of the program headers.
+    ///
+    /// # Errors
+    ///
+    /// [`BadInterpreter`] where the kernel would answer ENOEXEC.
+    pub fn interpreter(&self, program_headers: &[u8]) -> Result<Option<Extent>, BadInterpreter> {
+        const INTERPRETER: u64 = 3;
+        let size = if self.wide { 56 } else { 32 };
+        for header in program_headers.chunks_exact(size) {
+            let number = |at, length| number(header, at, length, self.big_endian);
+            if number(0, 4) != Some(INTERPRETER) {
+                continue;
+            }
+            let place = if self.wide {
+                number(8, 8).zip(number(32, 8))
+            } else {
+                number(4, 4).zip(number(16, 4))
+            };
+            let (offset, length) = place.ok_or(BadInterpreter)?;
+            if !(2..=MAX_INTERPRETER).contains(&length) {
+                return Err(BadInterpreter);
+            }
+            return Ok(Some(Extent {
+                offset,
+                length: usize::try_from(length).map_err(|_| BadInterpreter)?,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+/// The program header names an interpreter that no kernel would take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadInterpreter;
+
+/// The interpreter of a script, from the first [`SCRIPT_LENGTH`] bytes of the file: nothing if it is no script, or one
+/// that names none (fs/binfmt_script.c, `load_script`).
+pub fn script_interpreter(head: &[u8]) -> Option<&[u8]> {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let line = head
+        .get(..SCRIPT_LENGTH.min(head.len()))?
+        .strip_prefix(b"#!")?;
+    let end = line
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(line.len());
+    let line = line.get(..end)?;
+    let line = line.get(line.iter().position(|byte| !blank(byte))?..)?;
+    let end = line
+        .iter()
+        .position(|byte| blank(byte) || *byte == 0)
+        .unwrap_or(line.len());
+    line.get(..end).filter(|path| !path.is_empty())
+}
+
+fn number(bytes: &[u8], at: usize, length: usize, big_endian: bool) -> Option<u64> {
+    let bytes = bytes.get(at..)?.get(..length)?;
+    let fold = |value: u64, byte: &u8| (value << 8) | u64::from(*byte);
+    Some(if big_endian {
+        bytes.iter().fold(0, fold)
+    } else {
+        bytes.iter().rev().fold(0, fold)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn interpreter_of(path: &str) -> Option<String> {
+        let file = std::fs::read(path).unwrap();
+        let elf = Elf::parse(&file).unwrap();
+        let at = elf.program_headers();
+        let offset = usize::try_from(at.offset).unwrap();
+        let place = elf
+            .interpreter(&file[offset..offset + at.length])
+            .unwrap()?;
+        let offset = usize::try_from(place.offset).unwrap();
+        let text = String::from_utf8(file[offset..offset + place.length].to_vec()).unwrap();
+        Some(text.trim_end_matches('\0').to_owned())
+    }
+
+    #[test]
+    fn this_very_program_names_its_loader() {
+        let own = std::env::current_exe().unwrap();
+        let interpreter = interpreter_of(own.to_str().unwrap()).expect("tests are dynamic");
+        assert!(interpreter.contains("ld-"), "{interpreter}");
+    }
+
+    #[test]
+    fn a_32_bit_big_endian_file() {
+        let mut file = vec![0; 52 + 32];
+        file[..6].copy_from_slice(b"\x7fELF\x01\x02");
+        file[17] = 2;
+        file[31] = 52;
+        file[43] = 32;
+        file[45] = 1;
+        file[52 + 3] = 3;
+        file[52 + 7] = 84;
+        file[52 + 19] = 14;
+        let elf = Elf::parse(&file).unwrap();
+        assert_eq!(
+            elf.program_headers(),
+            Extent {
+                offset: 52,
+                length: 32
+            }
+        );
+        let expected = Extent {
+            offset: 84,
+            length: 14,
+        };
+        assert_eq!(elf.interpreter(&file[52..]), Ok(Some(expected)));
+        file[52 + 19] = 1;
+        assert_eq!(elf.interpreter(&file[52..]), Err(BadInterpreter));
+    }
+
+    #[test]
+    fn scripts() {
+        let cases: [(&[u8], Option<&[u8]>); 8] = [
+            (b"#!/bin/sh\necho", Some(b"/bin/sh")),
+            (b"#! \t/usr/bin/env python3\n", Some(b"/usr/bin/env")),
+            (b"#!/bin/sh", Some(b"/bin/sh")),
+            (b"#!\n/bin/sh", None),
+            (b"#!   \n", None),
+            (b"#", None),
+            (b"", None),
+            (b"echo\n#!/bin/sh\n", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                script_interpreter(text),
+                expected,
+                "{}",
+                text.escape_ascii()
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512), class in 1_u8..3, data in 1_u8..3) {
+            let mut bytes = bytes;
+            if bytes.len() > 6 {
+                bytes[..4].copy_from_slice(b"\x7fELF");
+                bytes[4] = class;
+                bytes[5] = data;
+            }
+            if let Some(elf) = Elf::parse(&bytes) {
+                prop_assert!(elf.program_headers().length <= 65536);
+                if let Ok(Some(place)) = elf.interpreter(&bytes) {
+                    prop_assert!(place.length <= 4096);
+                }
+            }
+            let _ = script_interpreter(&bytes);
+        }
+    }
+}

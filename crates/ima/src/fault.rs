@@ -1,0 +1,589 @@
+//! The fault catalogue: every refusal and warning of the project, once.
+//!
+//! The init prints from it, `imactl explain CODE` shows it, and `docs/errors.md` is generated from it. A code is
+//! stable: it is never given another meaning, and a fault that goes away leaves its number unused.
+//!
+//! | range | stage |
+//! |---|---|
+//! | 1xx | environment |
+//! | 2xx | configuration and kernel command line |
+//! | 3xx | modules |
+//! | 4xx | root |
+//! | 5xx | keys |
+//! | 6xx | policy |
+//! | 7xx | preflight |
+//! | 8xx | handover |
+//! | 9xx | the host tools |
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The stage of the boot (or the tool) that a fault belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// API file systems, the log, the TPM.
+    Environment,
+    /// `ima-init.conf` and the kernel command line.
+    Configuration,
+    /// Kernel modules from the initramfs.
+    Modules,
+    /// Finding and mounting the real root.
+    Root,
+    /// Certificates onto the kernel's keyrings.
+    Keys,
+    /// The IMA policy: checked, written, proved.
+    Policy,
+    /// What the kernel will be asked to execute next.
+    Preflight,
+    /// Leaving the initramfs.
+    Handover,
+    /// `imactl` on the build host or the running system.
+    Host,
+}
+
+impl Stage {
+    /// The stage's name as it stands in log lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::Configuration => "configuration",
+            Self::Modules => "modules",
+            Self::Root => "root",
+            Self::Keys => "keys",
+            Self::Policy => "policy",
+            Self::Preflight => "preflight",
+            Self::Handover => "handover",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// The boot (or the command) ends here.
+    Refusal,
+    /// Said loudly, kept in the report; the boot goes on.
+    Warning,
+}
+
+impl Severity {
+    /// `refusal` or `warning`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refusal => "refusal",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One row of the catalogue.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The stable code, `IMA-` and three digits.
+    pub id: &'static str,
+    /// The stage that finds it.
+    pub stage: Stage,
+    /// Whether the boot ends.
+    pub severity: Severity,
+    /// What happened, in a few words.
+    pub what: &'static str,
+    /// Why, as far as it is known without looking at the machine.
+    pub cause: &'static str,
+    /// What to do now.
+    pub remedy: &'static str,
+}
+
+macro_rules! catalogue {
+    ($($variant:ident $id:literal $stage:ident $severity:ident
+        what: $what:literal
+        cause: $cause:literal
+        remedy: $remedy:literal)+) => {
+        /// A fault's code. Its text is in [`Code::entry`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = concat!($id, ": ", $what, ".")] $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the catalogue.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The catalogue's row.
+            pub const fn entry(self) -> Entry {
+                match self {
+                    $(Self::$variant => Entry {
+                        id: $id,
+                        stage: Stage::$stage,
+                        severity: Severity::$severity,
+                        what: $what,
+                        cause: $cause,
+                        remedy: $remedy,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+catalogue! {
+    NotPid1 "IMA-101" Environment Refusal
+        what: "the init was not started as PID 1"
+        cause: "ima-init mounts, deletes and executes as only the first process of a machine may"
+        remedy: "put it into an initramfs as /init (imactl initramfs does); on a running system use imactl"
+    ApiMount "IMA-102" Environment Refusal
+        what: "an API file system could not be mounted"
+        cause: "the kernel was built without it, or the initramfs has no directory to mount it on"
+        remedy: "build the kernel with CONFIG_PROC_FS, CONFIG_SYSFS, CONFIG_DEVTMPFS and CONFIG_TMPFS; make the initramfs with imactl initramfs, which has the directories"
+    NoSecurityfs "IMA-103" Environment Refusal
+        what: "securityfs could not be mounted"
+        cause: "the kernel was built without CONFIG_SECURITYFS, and so without IMA"
+        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check tells what is missing)"
+    NoIma "IMA-104" Environment Refusal
+        what: "the kernel has no IMA"
+        cause: "there is no ima directory in securityfs: CONFIG_IMA is not set, or lsm= on the command line leaves integrity out"
+        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check tells what is missing) and take lsm= off the command line"
+    NoTpm "IMA-105" Environment Refusal
+        what: "the configuration requires a TPM and there is none"
+        cause: "require_tpm=yes in ima-init.conf, and the kernel shows no device in /sys/class/tpm: no TPM, disabled in the firmware, or no driver for it"
+        remedy: "enable the TPM in the firmware, build its driver into the kernel (CONFIG_TCG_TIS or CONFIG_TCG_CRB), or set require_tpm=no"
+    Internal "IMA-106" Environment Refusal
+        what: "a defect in ima-init"
+        cause: "the init met a state its authors had ruled out, and stops rather than go on"
+        remedy: "report it with the line above and the console's output; boot the previous image meanwhile"
+
+    ConfigUnreadable "IMA-201" Configuration Refusal
+        what: "the configuration could not be read"
+        cause: "/etc/ima/ima-init.conf is in the initramfs but is no readable regular file of at most 64 KiB"
+        remedy: "make the initramfs again with imactl initramfs --config FILE"
+    ConfigInvalid "IMA-202" Configuration Refusal
+        what: "the configuration has an error"
+        cause: "a line of /etc/ima/ima-init.conf is not key=value, or names a key or value that does not exist"
+        remedy: "correct the line; docs/configuration.md lists the keys, and imactl initramfs checks them when it builds"
+    CmdlineInvalid "IMA-203" Configuration Refusal
+        what: "a parameter on the kernel command line has a bad value"
+        cause: "the value cannot be understood, and guessing what to boot is not safe"
+        remedy: "correct it in the boot loader; docs/command-line.md lists the parameters and their values"
+    AppraiseWeakened "IMA-204" Configuration Refusal
+        what: "the kernel command line turns appraisal off"
+        cause: "ima_appraise=off, log or fix is on the command line, and the configuration says enforce=required"
+        remedy: "take ima_appraise= off the command line; to boot without enforcement on purpose, build an initramfs with enforce=permissive"
+    NoRootNamed "IMA-205" Configuration Refusal
+        what: "nothing says which root to boot"
+        cause: "there is no root= on the command line and none in ima-init.conf (or the configuration does not let the command line set it)"
+        remedy: "add root=UUID=..., root=LABEL=..., root=PARTUUID=... or root=/dev/... to the command line or the configuration"
+    CmdlineIgnored "IMA-251" Configuration Warning
+        what: "a parameter on the kernel command line is ignored"
+        cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"
+        remedy: "take it off the command line, or list it in cmdline= in ima-init.conf if whoever can edit the command line may decide it"
+    Permissive "IMA-252" Configuration Warning
+        what: "enforcement is not required"
+        cause: "the configuration says enforce=permissive: this system may run unsigned programs"
+        remedy: "build the initramfs with enforce=required once the system boots without denials"
+    DebugShell "IMA-253" Configuration Warning
+        what: "a failure of this boot opens a shell"
+        cause: "the configuration says debug=yes and on_failure=shell: whoever is at the console has the machine"
+        remedy: "build the initramfs with debug=no for production"
+
+    ModuleUnreadable "IMA-301" Modules Refusal
+        what: "a kernel module of the initramfs could not be read"
+        cause: "modules= in ima-init.conf names a file that is not in the initramfs"
+        remedy: "make the initramfs again with imactl initramfs --module FILE, which packs and lists them together"
+    ModuleRefused "IMA-302" Modules Refusal
+        what: "the kernel refused a module"
+        cause: "the module is of another kernel, is not signed as this kernel demands, or is compressed in a way this kernel cannot unpack"
+        remedy: "take the module from this kernel's own build; imactl initramfs packs it unpacked, with its signature kept"
+
+    RootSyntax "IMA-401" Root Refusal
+        what: "root= cannot be understood"
+        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=) and PARTLABEL="
+        remedy: "correct root= in the boot loader or the configuration; docs/command-line.md shows each form"
+    RootMissing "IMA-402" Root Refusal
+        what: "the root device did not appear"
+        cause: "no block device of that name came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
+        remedy: "compare root= with the devices listed above; add the driver with imactl initramfs --module, or rootwait if the device is only slow"
+    RootUnknown "IMA-403" Root Refusal
+        what: "the root's file system was not recognised"
+        cause: "its superblock is none of ext4, squashfs, erofs, btrfs, xfs, f2fs and vfat: the device is empty, damaged, encrypted, or the wrong one"
+        remedy: "check what is on the device (blkid); name the type with rootfstype= if it is another"
+    RootMount "IMA-404" Root Refusal
+        what: "the root could not be mounted"
+        cause: "the kernel refused: see its own words above"
+        remedy: "check the file system (fsck), rootfstype= and rootflags=; add its module to the initramfs if the kernel does not know the type"
+    RootAmbiguous "IMA-405" Root Refusal
+        what: "more than one device answers to the root's name"
+        cause: "two file systems or partitions carry the same UUID or label, and booting the wrong one would be silent"
+        remedy: "disconnect the copy or give it a new UUID or label; or name the root by PARTUUID= or /dev path"
+    RootDevice "IMA-406" Root Refusal
+        what: "the root device could not be read"
+        cause: "the device is there but reading it failed: a bad medium, cable or controller"
+        remedy: "see the kernel's messages above; replace the medium or boot the other copy"
+    RootNoXattrs "IMA-451" Root Warning
+        what: "the root's file system keeps no extended attributes"
+        cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"
+        remedy: "use ext4, xfs, btrfs, f2fs, squashfs or erofs, built into the kernel with their xattr support"
+
+    NoImaKeyring "IMA-501" Keys Refusal
+        what: "the kernel has no keyring of that name"
+        cause: "CONFIG_INTEGRITY_TRUSTED_KEYRING is not set (stock Debian kernels do not set it), so there is no .ima"
+        remedy: "boot a kernel with CONFIG_INTEGRITY_TRUSTED_KEYRING=y; or set keyring=_ima in ima-init.conf and accept its weaker trust"
+    NoCertificate "IMA-502" Keys Refusal
+        what: "the initramfs has no certificate for the IMA keyring"
+        cause: "neither /etc/keys/x509_ima*.der (or .pem) nor /etc/keys/ima/ has one, so nothing in the real root could be verified"
+        remedy: "make the initramfs again with imactl initramfs --cert FILE"
+    CertificateInvalid "IMA-503" Keys Refusal
+        what: "a certificate cannot be parsed"
+        cause: "the file is empty, cut short, or no X.509 certificate in DER or PEM"
+        remedy: "check it with openssl x509 -in FILE -noout -text; make the initramfs again with the right file"
+    CertificateRefused "IMA-504" Keys Refusal
+        what: "the kernel refused a certificate"
+        cause: "see the kernel's error in this message"
+        remedy: "sign the certificate with a CA that is on .builtin_trusted_keys or .secondary_trusted_keys (imactl kernel add-ca puts one into the kernel)"
+    KeyringUnusable "IMA-505" Keys Refusal
+        what: "the keyring could not be made or written"
+        cause: "the kernel refused to let PID 1 use the keyring"
+        remedy: "see the kernel's error in this message; keyring=.ima does not depend on permissions"
+    SampleKey "IMA-551" Keys Warning
+        what: "this system trusts the SAMPLE KEY, whose private half everybody has"
+        cause: "the certificate was made by imactl keygen --sample, for demonstration; anyone can sign programs for this machine"
+        remedy: "make your own keys with imactl keygen and sign the system again before it leaves your desk"
+    CertificateExpired "IMA-552" Keys Warning
+        what: "a certificate is outside its validity dates"
+        cause: "by this machine's clock the certificate is expired or not yet valid; the kernel does not look at the dates, so it is trusted all the same"
+        remedy: "renew the certificate with the same key (signatures stay good), or set the clock"
+    RootCertificate "IMA-553" Keys Warning
+        what: "a certificate of the real root was not taken"
+        cause: "the kernel refused it, or it cannot be parsed; programs signed with its key will be denied"
+        remedy: "have it signed by a CA the kernel trusts, or remove it from etc/keys in the real root"
+    CertificateSkipped "IMA-554" Keys Warning
+        what: "a certificate of the initramfs was not taken"
+        cause: "the kernel refused it, or it cannot be parsed; another for the same keyring was taken, so the boot goes on"
+        remedy: "correct or remove it and make the initramfs again"
+    UntrustedKeyring "IMA-555" Keys Warning
+        what: "keys are on _ima, which whoever is root can add to"
+        cause: "keyring=_ima in ima-init.conf: this kernel does not demand that a key be signed by a trusted CA"
+        remedy: "use a kernel with CONFIG_INTEGRITY_TRUSTED_KEYRING=y and keyring=.ima"
+    NoEvmKeyring "IMA-556" Keys Warning
+        what: "EVM certificates are in the initramfs but EVM could not be used"
+        cause: "the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set"
+        remedy: "boot a kernel with CONFIG_EVM=y, or leave the EVM certificates out"
+
+    PolicyMissing "IMA-601" Policy Refusal
+        what: "the initramfs has no IMA policy"
+        cause: "there is neither /etc/ima/ima_policy nor /etc/ima/ima_policy.default, so nothing would be appraised"
+        remedy: "make the initramfs again with imactl initramfs --policy FILE"
+    PolicyEmpty "IMA-602" Policy Refusal
+        what: "the IMA policy has no rules"
+        cause: "every line is blank or a comment; the kernel would take it without a word and appraise nothing"
+        remedy: "write at least one rule, or take policy/ima_policy.default"
+    PolicyInvalid "IMA-603" Policy Refusal
+        what: "the IMA policy has an error"
+        cause: "the kernel would refuse the rule and with it the whole policy"
+        remedy: "correct the rule; imactl policy check shows every error of the file"
+    PolicyRefused "IMA-604" Policy Refusal
+        what: "the kernel refused the IMA policy"
+        cause: "the rule is beyond this kernel: a keyword, hook or algorithm it was built without"
+        remedy: "see the kernel's error in this message; check the policy against this kernel with imactl kernel check"
+    PolicyNotInForce "IMA-605" Policy Refusal
+        what: "the policy is loaded but not in force"
+        cause: "an unsigned program was not denied: ima_appraise= on the command line, or a kernel without CONFIG_IMA_APPRAISE"
+        remedy: "take ima_appraise= off the command line; check the kernel with imactl kernel check"
+    PolicyReadBack "IMA-606" Policy Refusal
+        what: "the kernel's policy is not the one that was written"
+        cause: "the rules read back from securityfs do not contain those of the file"
+        remedy: "report it with the rules above; boot the previous image meanwhile"
+    PolicyNotRecorded "IMA-607" Policy Refusal
+        what: "the kernel did not take the policy"
+        cause: "its log does not say `policy update completed`: one rule failed and the whole policy was discarded"
+        remedy: "see the kernel's messages above; check the policy against this kernel with imactl kernel check"
+    PolicyClosed "IMA-608" Policy Refusal
+        what: "the kernel takes no policy any more"
+        cause: "a policy was loaded before and the kernel was built without CONFIG_IMA_WRITE_POLICY, or another process holds the file"
+        remedy: "load the policy only once: take it out of whatever loads it before ima-init"
+    PolicySignature "IMA-609" Policy Refusal
+        what: "the kernel takes only a signed policy"
+        cause: "CONFIG_IMA_APPRAISE_REQUIRE_POLICY_SIGS, ima_policy=secure_boot or secure boot with CONFIG_IMA_ARCH_POLICY; the initramfs holds no valid signature for its policy"
+        remedy: "make the initramfs with imactl initramfs --policy-key KEY, which packs the signature beside the policy"
+    PolicyUnreadable "IMA-610" Policy Refusal
+        what: "the IMA policy could not be read"
+        cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
+        remedy: "make the initramfs again with imactl initramfs --policy FILE"
+    NothingAppraised "IMA-651" Policy Warning
+        what: "the policy does not appraise programs"
+        cause: "no rule appraises BPRM_CHECK for root: unsigned programs will run"
+        remedy: "take policy/ima_policy.default, or add: appraise func=BPRM_CHECK euid=0 appraise_type=imasig"
+    RootPolicyRefused "IMA-652" Policy Warning
+        what: "a policy of the real root was not taken"
+        cause: "the kernel refused it: it is unsigned, changed after it was signed, or has an error; the policy of the initramfs stays in force"
+        remedy: "sign it with imactl sign, check it with imactl policy check"
+    RootPolicyImpossible "IMA-653" Policy Warning
+        what: "policies of the real root cannot be taken"
+        cause: "the kernel was built without CONFIG_IMA_WRITE_POLICY and takes one policy only"
+        remedy: "put all rules into the initramfs's policy, or set CONFIG_IMA_WRITE_POLICY=y"
+    RootPolicyUnguarded "IMA-654" Policy Warning
+        what: "policies of the real root were left alone"
+        cause: "the policy in force does not appraise POLICY_CHECK, so the kernel would take an unsigned one"
+        remedy: "add to the initramfs's policy: appraise func=POLICY_CHECK appraise_type=imasig"
+
+    SwitchRootMissing "IMA-701" Preflight Refusal
+        what: "the real root has no switch_root"
+        cause: "the file that the configuration names does not exist in the real root"
+        remedy: "install ima-init's switch_root as /usr/sbin/switch_root.static and sign it, or set switch_root= to the one that is there"
+    SwitchRootInvalid "IMA-702" Preflight Refusal
+        what: "the real root's switch_root is no program"
+        cause: "it is not a regular executable ELF file for this machine (a script would need its interpreter from the wrong root)"
+        remedy: "install ima-init's switch_root as /usr/sbin/switch_root.static and sign it"
+    SwitchRootDynamic "IMA-703" Preflight Refusal
+        what: "the real root's switch_root is not static"
+        cause: "it names a program interpreter, which would be looked for in the initramfs; the kernel would kill PID 1"
+        remedy: "install a statically linked switch_root (ima-init's is) and sign it"
+    SwitchRootDenied "IMA-704" Preflight Refusal
+        what: "the kernel would not run the real root's switch_root"
+        cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
+        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+    InitMissing "IMA-711" Preflight Refusal
+        what: "the real root has no init"
+        cause: "the file that the configuration names does not exist in the real root, or its path leads nowhere inside it"
+        remedy: "install an init in the root, or set init= in ima-init.conf to the one that is there"
+    InitInvalid "IMA-712" Preflight Refusal
+        what: "the real root's init is no program"
+        cause: "it is not a regular executable file that this machine can run"
+        remedy: "install an init for this machine, or set init= in ima-init.conf to the right file"
+    InitDenied "IMA-713" Preflight Refusal
+        what: "the kernel would not run the real root's init"
+        cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
+        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+    InterpreterMissing "IMA-721" Preflight Refusal
+        what: "the interpreter of the real root's init is missing"
+        cause: "init names a program interpreter (ld.so, or that of its #! line) that the real root does not have"
+        remedy: "install the interpreter in the root"
+    InterpreterDenied "IMA-722" Preflight Refusal
+        what: "the kernel would not run the interpreter of the real root's init"
+        cause: "the dynamic loader or script interpreter is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
+        remedy: "sign it: imactl sign --key KEY FILE, or the whole root: imactl sign --for-policy POLICY --key KEY ROOT"
+    InterpreterInvalid "IMA-723" Preflight Refusal
+        what: "the interpreter of the real root's init is no program"
+        cause: "it is not a regular executable ELF file for this machine"
+        remedy: "install the interpreter for this machine"
+
+    HandoverExec "IMA-801" Handover Refusal
+        what: "the real root's switch_root could not be executed"
+        cause: "the kernel denied it: it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
+        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+    SwitchUsage "IMA-811" Handover Refusal
+        what: "switch_root was called wrongly"
+        cause: "it takes a new root and an init: switch_root NEWROOT INIT [ARGUMENT]..."
+        remedy: "see switch_root --help"
+    SwitchNotPid1 "IMA-812" Handover Refusal
+        what: "switch_root was not started as PID 1"
+        cause: "only the init of an initramfs may leave it: everything in the old root is deleted"
+        remedy: "execute it from the init itself, with exec"
+    SwitchNewRoot "IMA-813" Handover Refusal
+        what: "the new root is not a mounted file system of its own"
+        cause: "the directory does not exist or is on the same device as the old root; deleting would delete it too"
+        remedy: "mount the real root on the directory first"
+    SwitchOldRoot "IMA-814" Handover Refusal
+        what: "the old root is not an initramfs"
+        cause: "/ is neither ramfs nor tmpfs; deleting its content would destroy a real system"
+        remedy: "run switch_root only from an initramfs"
+    SwitchMove "IMA-815" Handover Refusal
+        what: "the new root could not become the root"
+        cause: "the kernel refused to move a mount or to change the root directory"
+        remedy: "see the kernel's error in this message"
+    SwitchExec "IMA-816" Handover Refusal
+        what: "the real init could not be executed"
+        cause: "the kernel denied it or it is not there: unsigned, signed with a key that is not on the keyring, changed after it was signed, or no program"
+        remedy: "sign it: imactl sign --key KEY FILE; check the whole root with imactl verify"
+}
+
+impl Code {
+    /// The stable code, `IMA-` and three digits.
+    pub const fn id(self) -> &'static str {
+        self.entry().id
+    }
+
+    /// The code of that id; letters in either case, the prefix optional.
+    pub fn from_id(id: &str) -> Option<Self> {
+        let wanted = id.trim();
+        Self::ALL.iter().copied().find(|code| {
+            let id = code.id();
+            id.eq_ignore_ascii_case(wanted) || id.strip_prefix("IMA-") == Some(wanted)
+        })
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+/// One fault that happened: a code, what exactly it met, and a closer cause or remedy where one is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    code: Code,
+    detail: String,
+    cause: Cow<'static, str>,
+    remedy: Cow<'static, str>,
+}
+
+impl Fault {
+    /// A fault with the catalogue's cause and remedy; `detail` names the file, device or value and the kernel's error.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let entry = code.entry();
+        Self {
+            code,
+            detail: detail.into(),
+            cause: Cow::Borrowed(entry.cause),
+            remedy: Cow::Borrowed(entry.remedy),
+        }
+    }
+
+    /// The same with the cause that was found out in place of the catalogue's.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+        self.cause = cause.into();
+        self
+    }
+
+    /// The same with the remedy that fits the cause in place of the catalogue's.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What exactly it met.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Its three lines: what (with the code), why, what now.
+    pub fn lines(&self) -> [String; 3] {
+        let entry = self.code.entry();
+        let what = if self.detail.is_empty() {
+            format!("[{}] {}", entry.id, entry.what)
+        } else {
+            format!("[{}] {}: {}", entry.id, entry.what, self.detail)
+        };
+        [
+            what,
+            format!("  cause: {}", self.cause),
+            format!("  remedy: {}", self.remedy),
+        ]
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [what, cause, remedy] = self.lines();
+        write!(f, "{what}\n{cause}\n{remedy}")
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The catalogue as the Markdown page `docs/errors.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Errors\n\n\
+         Every refusal and warning, by code. This page is generated from the catalogue (`imactl explain --markdown`).\n\
+         `imactl explain CODE` shows one row. A *refusal* ends the boot with the action that `on_failure` chose, or the\n\
+         command with exit status 2; a *warning* is printed and kept in the report.\n",
+    );
+    let mut stage = None;
+    for code in Code::ALL {
+        let entry = code.entry();
+        if stage != Some(entry.stage) {
+            stage = Some(entry.stage);
+            page.push_str(&format!("\n## {}\n", entry.stage));
+        }
+        page.push_str(&format!(
+            "\n### {} ({})\n\n{}.\n\n- cause: {}\n- remedy: {}\n",
+            entry.id,
+            entry.severity.name(),
+            sentence(entry.what),
+            entry.cause,
+            entry.remedy
+        ));
+    }
+    page
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters
+        .next()
+        .map(|first| first.to_uppercase().chain(letters).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_the_range_of_their_stage() {
+        let mut seen = std::collections::HashSet::new();
+        for code in Code::ALL {
+            let entry = code.entry();
+            assert!(seen.insert(entry.id), "{} twice", entry.id);
+            let digits = entry.id.strip_prefix("IMA-").expect("prefix");
+            assert_eq!(digits.len(), 3, "{}", entry.id);
+            let range = match entry.stage {
+                Stage::Environment => '1',
+                Stage::Configuration => '2',
+                Stage::Modules => '3',
+                Stage::Root => '4',
+                Stage::Keys => '5',
+                Stage::Policy => '6',
+                Stage::Preflight => '7',
+                Stage::Handover => '8',
+                Stage::Host => '9',
+            };
+            assert!(digits.starts_with(range), "{} in {}", entry.id, entry.stage);
+            assert_eq!(Code::from_id(entry.id), Some(*code));
+            assert_eq!(Code::from_id(&digits.to_lowercase()), Some(*code));
+        }
+    }
+
+    #[test]
+    fn texts_are_whole_phrases_without_a_final_stop() {
+        for code in Code::ALL {
+            let entry = code.entry();
+            for text in [entry.what, entry.cause, entry.remedy] {
+                assert!(text.len() > 10, "{}: {text}", entry.id);
+                assert!(
+                    !text.ends_with('.') || text.ends_with("..."),
+                    "{}: {text}",
+                    entry.id
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_fault_is_three_lines_with_the_closer_cause() {
+        let fault = Fault::new(Code::PolicyEmpty, "/etc/ima/ima_policy").cause("only comments");
+        let text = fault.to_string();
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "[IMA-602] the IMA policy has no rules: /etc/ima/ima_policy",
+                "  cause: only comments",
+                "  remedy: write at least one rule, or take policy/ima_policy.default"
+            ]
+        );
+    }
+}

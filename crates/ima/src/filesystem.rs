@@ -1,0 +1,396 @@
+//! What file system a block device holds, by its superblock.
+
+use std::fmt;
+
+/// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
+pub const PROBE_LENGTH: usize = 0x1_1000;
+
+/// A 128-bit UUID, in the order of its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Uuid(pub [u8; 16]);
+
+impl Uuid {
+    /// Parses `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, hex digits in either case.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 36 {
+            return None;
+        }
+        let mut digits = bytes.iter().enumerate().filter_map(|(at, byte)| {
+            let dash = matches!(at, 8 | 13 | 18 | 23);
+            match (dash, byte) {
+                (true, b'-') => None,
+                (true, _) => Some(None),
+                (false, byte) => Some((*byte as char).to_digit(16)),
+            }
+        });
+        let mut uuid = [0_u8; 16];
+        for byte in &mut uuid {
+            let high = digits.next()??;
+            let low = digits.next()??;
+            *byte = u8::try_from((high << 4) | low).ok()?;
+        }
+        digits.next().is_none().then_some(Self(uuid))
+    }
+
+    /// The UUID of a GUID as it is stored in a GPT: the first three fields little-endian (UEFI 2.10, appendix A).
+    pub fn from_guid(bytes: [u8; 16]) -> Self {
+        let [a0, a1, a2, a3, b0, b1, c0, c1, rest @ ..] = bytes;
+        let [d0, d1, d2, d3, d4, d5, d6, d7] = rest;
+        Self([
+            a3, a2, a1, a0, b1, b0, c1, c0, d0, d1, d2, d3, d4, d5, d6, d7,
+        ])
+    }
+
+    /// Whether all bits are zero.
+    pub fn is_nil(&self) -> bool {
+        self.0 == [0; 16]
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The types that are recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// ext2, ext3 and ext4, all of which ext4's driver mounts.
+    Ext4,
+    /// squashfs 4
+    Squashfs,
+    /// EROFS
+    Erofs,
+    /// btrfs
+    Btrfs,
+    /// XFS
+    Xfs,
+    /// F2FS
+    F2fs,
+    /// FAT12, FAT16 and FAT32
+    Vfat,
+}
+
+impl Kind {
+    /// The type's name, as `mount -t` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Squashfs => "squashfs",
+            Self::Erofs => "erofs",
+            Self::Btrfs => "btrfs",
+            Self::Xfs => "xfs",
+            Self::F2fs => "f2fs",
+            Self::Vfat => "vfat",
+        }
+    }
+
+    /// Whether its files can carry security.ima.
+    pub const fn has_xattrs(self) -> bool {
+        !matches!(self, Self::Vfat)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A recognised file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filesystem {
+    /// The type.
+    pub kind: Kind,
+    /// The UUID as `blkid` shows it; FAT's is eight hex digits with a dash. Squashfs has none.
+    pub uuid: Option<String>,
+    /// The label, without padding; nothing if it is empty or no UTF-8.
+    pub label: Option<String>,
+}
+
+/// The file systems whose superblock is in `head`, the first [`PROBE_LENGTH`] bytes of a device or fewer. More than
+/// one means that an older one was not wiped: which is meant, the bytes do not tell.
+pub fn probe(head: &[u8]) -> Vec<Filesystem> {
+    [ext4, squashfs, erofs, btrfs, xfs, f2fs, vfat]
+        .into_iter()
+        .filter_map(|recognise| recognise(head))
+        .collect()
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+fn has(bytes: &[u8], at: usize, magic: &[u8]) -> bool {
+    bytes
+        .get(at..)
+        .is_some_and(|bytes| bytes.starts_with(magic))
+}
+
+fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+    field(bytes, at).map(u32::from_le_bytes)
+}
+
+fn uuid(bytes: &[u8], at: usize) -> Option<String> {
+    let uuid = Uuid(field(bytes, at)?);
+    (!uuid.is_nil()).then(|| uuid.to_string())
+}
+
+/// A label of at most `length` bytes, ended by a NUL or by its length.
+fn label(bytes: &[u8], at: usize, length: usize) -> Option<String> {
+    let bytes = bytes.get(at..)?.get(..length)?;
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(length);
+    let text = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// fs/ext4/ext4.h, `struct ext4_super_block`, 1024 bytes in.
+fn ext4(head: &[u8]) -> Option<Filesystem> {
+    const JOURNAL_DEVICE: u32 = 0x8;
+    let block = head.get(1024..)?;
+    let incompatible = le32(block, 0x60)?;
+    (has(block, 0x38, &[0x53, 0xef]) && incompatible & JOURNAL_DEVICE == 0).then(|| Filesystem {
+        kind: Kind::Ext4,
+        uuid: uuid(block, 0x68),
+        label: label(block, 0x78, 16),
+    })
+}
+
+/// fs/squashfs/squashfs_fs.h, `struct squashfs_super_block`: magic and, 28 bytes in, the major version.
+fn squashfs(head: &[u8]) -> Option<Filesystem> {
+    (has(head, 0, b"hsqs") && has(head, 28, &[4, 0])).then_some(Filesystem {
+        kind: Kind::Squashfs,
+        uuid: None,
+        label: None,
+    })
+}
+
+/// fs/erofs/erofs_fs.h, `struct erofs_super_block`, 1024 bytes in.
+fn erofs(head: &[u8]) -> Option<Filesystem> {
+    let block = head.get(1024..)?;
+    has(block, 0, &0xe0f5_e1e2_u32.to_le_bytes()).then(|| Filesystem {
+        kind: Kind::Erofs,
+        uuid: uuid(block, 48),
+        label: label(block, 64, 16),
+    })
+}
+
+/// fs/btrfs/fs.h, `struct btrfs_super_block`, 64 KiB in.
+fn btrfs(head: &[u8]) -> Option<Filesystem> {
+    let block = head.get(0x1_0000..)?;
+    has(block, 0x40, b"_BHRfS_M").then(|| Filesystem {
+        kind: Kind::Btrfs,
+        uuid: uuid(block, 0x20),
+        label: label(block, 0x12b, 256),
+    })
+}
+
+/// fs/xfs/libxfs/xfs_format.h, `struct xfs_dsb`.
+fn xfs(head: &[u8]) -> Option<Filesystem> {
+    has(head, 0, b"XFSB").then(|| Filesystem {
+        kind: Kind::Xfs,
+        uuid: uuid(head, 32),
+        label: label(head, 108, 12),
+    })
+}
+
+/// include/linux/f2fs_fs.h, `struct f2fs_super_block`, 1024 bytes in; the label is UTF-16LE.
+fn f2fs(head: &[u8]) -> Option<Filesystem> {
+    let block = head.get(1024..)?;
+    has(block, 0, &0xf2f5_2010_u32.to_le_bytes()).then(|| Filesystem {
+        kind: Kind::F2fs,
+        uuid: uuid(block, 108),
+        label: block.get(124..).and_then(|label| utf16(label, 512)),
+    })
+}
+
+/// The boot sector of FAT (ECMA-107; Microsoft's FAT specification 1.03).
+fn vfat(head: &[u8]) -> Option<Filesystem> {
+    if !has(head, 510, &[0x55, 0xaa]) {
+        return None;
+    }
+    let (serial_at, label_at) = if has(head, 0x52, b"FAT32   ") {
+        (0x43, 0x47)
+    } else if has(head, 0x36, b"FAT12   ") || has(head, 0x36, b"FAT16   ") {
+        (0x27, 0x2b)
+    } else {
+        return None;
+    };
+    let serial = le32(head, serial_at)?;
+    let (high, low) = (serial >> 16, serial & 0xffff);
+    let name = label(head, label_at, 11)
+        .map(|name| name.trim_end().to_owned())
+        .filter(|name| !name.is_empty() && name != "NO NAME");
+    Some(Filesystem {
+        kind: Kind::Vfat,
+        uuid: Some(format!("{high:04X}-{low:04X}")),
+        label: name,
+    })
+}
+
+/// A UTF-16LE string of at most `units` code units, ended by a zero.
+pub(crate) fn utf16(bytes: &[u8], units: usize) -> Option<String> {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let units: Vec<u16> = pairs
+        .iter()
+        .take(units)
+        .map(|pair| u16::from_le_bytes(*pair))
+        .take_while(|unit| *unit != 0)
+        .collect();
+    let text = String::from_utf16(&units).ok()?;
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UUID: &str = "0f3c1b2a-1122-3344-5566-778899aabbcc";
+
+    fn block(length: usize, fields: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        for (at, field) in fields {
+            bytes[*at..at + field.len()].copy_from_slice(field);
+        }
+        bytes
+    }
+
+    #[test]
+    fn each_superblock_is_recognised_with_uuid_and_label() {
+        let uuid = Uuid::parse(UUID).unwrap().0;
+        let utf16: Vec<u8> = "root".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases = [
+            (
+                Kind::Ext4,
+                block(
+                    4096,
+                    &[(1080, &[0x53, 0xef]), (1128, &uuid), (1144, b"root")],
+                ),
+            ),
+            (
+                Kind::Erofs,
+                block(
+                    4096,
+                    &[
+                        (1024, &[0xe2, 0xe1, 0xf5, 0xe0]),
+                        (1072, &uuid),
+                        (1088, b"root"),
+                    ],
+                ),
+            ),
+            (
+                Kind::Btrfs,
+                block(
+                    PROBE_LENGTH,
+                    &[
+                        (0x1_0040, b"_BHRfS_M"),
+                        (0x1_0020, &uuid),
+                        (0x1_012b, b"root"),
+                    ],
+                ),
+            ),
+            (
+                Kind::Xfs,
+                block(512, &[(0, b"XFSB"), (32, &uuid), (108, b"root")]),
+            ),
+            (
+                Kind::F2fs,
+                block(
+                    4096,
+                    &[
+                        (1024, &[0x10, 0x20, 0xf5, 0xf2]),
+                        (1132, &uuid),
+                        (1148, &utf16),
+                    ],
+                ),
+            ),
+        ];
+        for (kind, bytes) in cases {
+            assert_eq!(
+                probe(&bytes),
+                [Filesystem {
+                    kind,
+                    uuid: Some(UUID.to_owned()),
+                    label: Some("root".to_owned())
+                }]
+            );
+        }
+    }
+
+    #[test]
+    fn squashfs_has_neither_and_fat_has_its_own_kind() {
+        let squashfs = probe(&block(96, &[(0, b"hsqs"), (28, &[4, 0])]));
+        assert_eq!(squashfs[0].kind, Kind::Squashfs);
+        assert_eq!((&squashfs[0].uuid, &squashfs[0].label), (&None, &None));
+        let fat = probe(&block(
+            512,
+            &[
+                (510, &[0x55, 0xaa]),
+                (0x52, b"FAT32   "),
+                (0x43, &[0x34, 0x12, 0xcd, 0xab]),
+                (0x47, b"ROOT       "),
+            ],
+        ));
+        assert_eq!(fat[0].kind, Kind::Vfat);
+        assert_eq!(fat[0].uuid.as_deref(), Some("ABCD-1234"));
+        assert_eq!(fat[0].label.as_deref(), Some("ROOT"));
+    }
+
+    #[test]
+    fn what_is_no_root_is_not_recognised() {
+        let journal = block(4096, &[(1080, &[0x53, 0xef]), (1024 + 0x60, &[8])]);
+        assert_eq!(probe(&journal), []);
+        let old_squashfs = block(96, &[(0, b"hsqs"), (28, &[3, 0])]);
+        assert_eq!(probe(&old_squashfs), []);
+        assert_eq!(probe(&[]), []);
+    }
+
+    #[test]
+    fn two_superblocks_are_both_told() {
+        let both = block(
+            PROBE_LENGTH,
+            &[(1080, &[0x53, 0xef]), (0x1_0040, b"_BHRfS_M")],
+        );
+        let kinds: Vec<Kind> = probe(&both).into_iter().map(|found| found.kind).collect();
+        assert_eq!(kinds, [Kind::Ext4, Kind::Btrfs]);
+    }
+
+    #[test]
+    fn uuid_text() {
+        assert_eq!(Uuid::parse(UUID).unwrap().to_string(), UUID);
+        for bad in [
+            "",
+            "0f3c1b2a-1122-3344-5566-778899aabbc",
+            "0f3c1b2a01122-3344-5566-778899aabbcc",
+            "zf3c1b2a-1122-3344-5566-778899aabbcc",
+        ] {
+            assert_eq!(Uuid::parse(bad), None, "{bad}");
+        }
+        let guid =
+            Uuid::from_guid(*b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b");
+        assert_eq!(guid.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(mut bytes in proptest::collection::vec(any::<u8>(), 0..5000), at in 0_usize..3) {
+            let magics: [(usize, &[u8]); 3] = [(1080, &[0x53, 0xef]), (0, b"XFSB"), (510, &[0x55, 0xaa])];
+            let (offset, magic) = magics[at];
+            if let Some(place) = bytes.get_mut(offset..offset + magic.len()) {
+                place.copy_from_slice(magic);
+            }
+            for found in probe(&bytes) {
+                prop_assert!(found.label.is_none_or(|label| !label.is_empty() && label.len() <= 2048));
+            }
+        }
+    }
+}
