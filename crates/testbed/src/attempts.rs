@@ -1,0 +1,127 @@
+//! The files with which the guest program tries what an appraising kernel must allow and deny.
+//!
+//! An image builder puts them into the root and signs them as each says; the guest program finds them by name.
+
+/// Where they are in the root, without the leading slash.
+pub const DIRECTORY: &str = "usr/lib/ima-testbed";
+
+/// A systemd service that reports how far the system came, makes the attempts and switches the machine off. It belongs
+/// into `etc/systemd/system`, and is wanted by no target: a link in `multi-user.target.wants` starts it.
+pub const SYSTEMD_UNIT: &str = include_str!("../systemd/ima-testbed.service");
+
+/// Names of the files, within [`DIRECTORY`].
+pub mod names {
+    /// The guest program itself, where it is not the init.
+    pub const GUEST: &str = "guest";
+    /// A program with a signature.
+    pub const SIGNED: &str = "signed";
+    /// The same program without.
+    pub const UNSIGNED: &str = "unsigned";
+    /// The same program changed after it was signed.
+    pub const TAMPERED: &str = "tampered";
+    /// A script with a signature.
+    pub const SIGNED_SCRIPT: &str = "signed.sh";
+    /// The same script without.
+    pub const UNSIGNED_SCRIPT: &str = "unsigned.sh";
+    /// A file to be mapped executable, with a signature.
+    pub const SIGNED_LIBRARY: &str = "signed.so";
+    /// The same file without.
+    pub const UNSIGNED_LIBRARY: &str = "unsigned.so";
+    /// A module with a signature, if the builder has one for the kernel.
+    pub const SIGNED_MODULE: &str = "signed.ko";
+    /// The same module without; any content does, as appraisal comes before the kernel looks at it.
+    pub const UNSIGNED_MODULE: &str = "unsigned.ko";
+    /// A policy without a signature.
+    pub const UNSIGNED_POLICY: &str = "unsigned.policy";
+}
+
+/// A file for the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its path in the root, without the leading slash.
+    pub path: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// What its security.ima is a signature of; `None`: it gets no security.ima. Other than `content` for the file that was
+    /// changed after it was signed.
+    pub signature_of: Option<Vec<u8>>,
+}
+
+/// The files for attempts with `program`: the guest program, or any static program that exits with 0 when its first
+/// argument is `ok`. `module` is one that loads into the kernel and does nothing.
+#[must_use]
+pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
+    let file = |name: &str, mode: u32, content: &[u8], signature_of: Option<&[u8]>| File {
+        path: format!("{DIRECTORY}/{name}"),
+        mode,
+        content: content.to_vec(),
+        signature_of: signature_of.map(<[u8]>::to_vec),
+    };
+    let pair = |signed: &str, unsigned: &str, mode: u32, content: &[u8]| {
+        [
+            file(signed, mode, content, Some(content)),
+            file(unsigned, mode, content, None),
+        ]
+    };
+    let script = format!("#!/{DIRECTORY}/{} ok\n", names::SIGNED);
+    let tampered = [program, b"\0"].concat();
+
+    let mut files = Vec::new();
+    files.extend(pair(names::SIGNED, names::UNSIGNED, 0o755, program));
+    files.push(file(names::TAMPERED, 0o755, &tampered, Some(program)));
+    files.extend(pair(
+        names::SIGNED_SCRIPT,
+        names::UNSIGNED_SCRIPT,
+        0o755,
+        script.as_bytes(),
+    ));
+    files.extend(pair(
+        names::SIGNED_LIBRARY,
+        names::UNSIGNED_LIBRARY,
+        0o644,
+        program,
+    ));
+    match module {
+        Some(module) => files.extend(pair(
+            names::SIGNED_MODULE,
+            names::UNSIGNED_MODULE,
+            0o644,
+            module,
+        )),
+        None => files.push(file(names::UNSIGNED_MODULE, 0o644, b"no module\n", None)),
+    }
+    // A rule that changes nothing, should it be taken.
+    let policy = b"dont_measure func=FILE_CHECK uid=4294967294\n";
+    files.push(file(names::UNSIGNED_POLICY, 0o644, policy, None));
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_tampered_file_differs_from_what_was_signed() {
+        let files = files(b"program", Some(b"module"));
+        let odd: Vec<&str> = files
+            .iter()
+            .filter(|file| {
+                file.signature_of
+                    .as_ref()
+                    .is_some_and(|signed| *signed != file.content)
+            })
+            .map(|file| file.path.as_str())
+            .collect();
+        assert_eq!(odd, ["usr/lib/ima-testbed/tampered"]);
+        for file in &files {
+            let name = file.path.strip_prefix("usr/lib/ima-testbed/").unwrap();
+            assert_eq!(
+                file.signature_of.is_none(),
+                name.starts_with("unsigned"),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Attempts to run what must and what must not run.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use ima_testbed::attempts::{DIRECTORY, names};
+use ima_testbed::report::{
+    Attempt, AttemptResult, Expected, FromGuest, ToGuest, decode_hex, encode_hex,
+};
+use rustix::fs::XattrFlags;
+use rustix::mount::{MountFlags, mount};
+use sha2::{Digest, Sha256};
+
+use crate::look::{self, errno_name};
+use crate::map::map_executable;
+use crate::port::Port;
+
+/// Exit status of `exec-memfd` when it could not execute; the error's name is on its standard output.
+const NOT_EXECUTED: i32 = 99;
+
+/// A file of the attempts.
+pub fn path(name: &str) -> PathBuf {
+    Path::new("/").join(DIRECTORY).join(name)
+}
+
+/// Make them all.
+pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
+    use Expected::{Allowed, Denied};
+    let mut made = vec![
+        Attempt::judge(
+            "signed",
+            "run a signed program",
+            Allowed,
+            run(&path(names::SIGNED)),
+        ),
+        Attempt::judge(
+            "unsigned",
+            "run a program without signature",
+            Denied,
+            run(&path(names::UNSIGNED)),
+        ),
+        Attempt::judge(
+            "tampered",
+            "run a program changed after it was signed",
+            Denied,
+            run(&path(names::TAMPERED)),
+        ),
+        Attempt::judge(
+            "tmpfs-copy",
+            "run a copy of a signed program on a tmpfs",
+            Denied,
+            on_tmpfs().map_or_else(not_made, |copy| run(&copy)),
+        ),
+        Attempt::judge(
+            "memfd",
+            "run a copy of a signed program from a memfd",
+            Denied,
+            memfd(),
+        ),
+        Attempt::judge(
+            "library-signed",
+            "map a signed file executable, as a shared library",
+            Allowed,
+            outcome(map_executable(&path(names::SIGNED_LIBRARY))),
+        ),
+        Attempt::judge(
+            "library-unsigned",
+            "map a file without signature executable, as a shared library",
+            Denied,
+            outcome(map_executable(&path(names::UNSIGNED_LIBRARY))),
+        ),
+        Attempt::judge(
+            "module-unsigned",
+            "load a module without signature",
+            Denied,
+            load_module(&path(names::UNSIGNED_MODULE)),
+        ),
+    ];
+    if path(names::SIGNED_MODULE).exists() {
+        made.push(Attempt::judge(
+            "module-signed",
+            "load a signed module",
+            Allowed,
+            load_module(&path(names::SIGNED_MODULE)),
+        ));
+    }
+    made.extend([
+        Attempt::judge(
+            "policy-unsigned",
+            "add a policy without signature",
+            Denied,
+            add_policy(),
+        ),
+        Attempt::judge(
+            "script-unsigned",
+            "run a script without signature as ./x",
+            Denied,
+            run(&path(names::UNSIGNED_SCRIPT)),
+        ),
+        Attempt::judge(
+            "script-signed",
+            "run a signed script as ./x",
+            Allowed,
+            run(&path(names::SIGNED_SCRIPT)),
+        ),
+    ]);
+    made.extend(new_program(port));
+    made
+}
+
+fn failed(error: &io::Error) -> AttemptResult {
+    AttemptResult::Failed(errno_name(error))
+}
+
+fn not_made(error: io::Error) -> AttemptResult {
+    AttemptResult::NotMadeBecause(error.to_string())
+}
+
+fn outcome(result: io::Result<()>) -> AttemptResult {
+    match result {
+        Ok(()) => AttemptResult::Succeeded,
+        Err(error) => failed(&error),
+    }
+}
+
+fn run(program: &Path) -> AttemptResult {
+    match Command::new(program)
+        .arg("ok")
+        .stdin(Stdio::null())
+        .status()
+    {
+        Ok(status) => match status.signal() {
+            Some(signal) => AttemptResult::Killed(signal),
+            None => AttemptResult::Exited(status.code().unwrap_or_default()),
+        },
+        Err(error) => failed(&error),
+    }
+}
+
+/// A tmpfs of our own, on which programs may be executed as far as the mount is concerned: /run may be noexec, whose
+/// EACCES would look like IMA's.
+fn scratch() -> io::Result<PathBuf> {
+    let directory = PathBuf::from("/run/ima-testbed");
+    if !look::mounted("/run/ima-testbed") {
+        fs::create_dir_all(&directory)?;
+        mount("tmpfs", &directory, "tmpfs", MountFlags::empty(), None)?;
+    }
+    Ok(directory)
+}
+
+fn write_program(file: &Path, content: &[u8]) -> io::Result<()> {
+    let mut out = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(file)?;
+    out.write_all(content)?;
+    // Whatever the umask.
+    out.set_permissions(fs::Permissions::from_mode(0o755))
+}
+
+fn on_tmpfs() -> io::Result<PathBuf> {
+    let copy = scratch()?.join("copy");
+    write_program(&copy, &fs::read(path(names::SIGNED))?)?;
+    Ok(copy)
+}
+
+/// execveat() replaces the caller, so a process of its own makes it and says how it failed.
+fn memfd() -> AttemptResult {
+    let us = match std::env::current_exe() {
+        Ok(us) => us,
+        Err(error) => return not_made(error),
+    };
+    let child = Command::new(us)
+        .arg("exec-memfd")
+        .arg(path(names::SIGNED))
+        .output();
+    match child {
+        Ok(output) if output.status.code() == Some(NOT_EXECUTED) => {
+            AttemptResult::Failed(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        }
+        Ok(output) => match output.status.signal() {
+            Some(signal) => AttemptResult::Killed(signal),
+            None => AttemptResult::Exited(output.status.code().unwrap_or_default()),
+        },
+        Err(error) => not_made(error),
+    }
+}
+
+/// `guest exec-memfd PROGRAM`
+pub fn exec_memfd(program: Option<&String>) -> ExitCode {
+    let executed = || -> io::Result<()> {
+        let content = fs::read(program.ok_or(io::ErrorKind::InvalidInput)?)?;
+        let memfd = rustix::fs::memfd_create("program", rustix::fs::MemfdFlags::CLOEXEC)?;
+        File::from(memfd.try_clone()?).write_all(&content)?;
+        let words = [CString::from(c"program"), CString::from(c"ok")];
+        let environment: [CString; 0] = [];
+        nix::unistd::execveat(
+            &memfd,
+            c"",
+            &words,
+            &environment,
+            nix::fcntl::AtFlags::AT_EMPTY_PATH,
+        )?;
+        Ok(())
+    };
+    if let Err(error) = executed() {
+        println!("{}", errno_name(&error));
+    }
+    ExitCode::from(NOT_EXECUTED as u8)
+}
+
+fn load_module(file: &Path) -> AttemptResult {
+    let load =
+        || -> io::Result<()> { Ok(rustix::system::finit_module(File::open(file)?, c"", 0)?) };
+    outcome(load())
+}
+
+fn add_policy() -> AttemptResult {
+    let Some(ima) = look::ima_directory(&mut Vec::new()) else {
+        return AttemptResult::NotMadeBecause("there is no IMA".to_owned());
+    };
+    let add = || -> io::Result<()> {
+        let mut policy = File::options().write(true).open(ima.join("policy"))?;
+        policy.write_all(path(names::UNSIGNED_POLICY).to_string_lossy().as_bytes())
+    };
+    match add() {
+        // A kernel that takes one policy and no more removes the file, or refuses to open it.
+        Err(error) if matches!(errno_name(&error).as_str(), "ENOENT" | "EBUSY") => {
+            AttemptResult::NotMadeBecause(format!(
+                "the kernel takes no further policy: {}",
+                errno_name(&error)
+            ))
+        }
+        result => outcome(result),
+    }
+}
+
+/// A program that nobody has seen before: denied, and after the host has signed it allowed.
+fn new_program(port: Option<&mut Port>) -> [Attempt; 2] {
+    let tried = [
+        "run a program that was made just now",
+        "run it after the host has signed it",
+    ];
+    let judge = |unsigned, signed| {
+        [
+            Attempt::judge("new", tried[0], Expected::Denied, unsigned),
+            Attempt::judge("new-signed", tried[1], Expected::Allowed, signed),
+        ]
+    };
+    let (file, digest) = match make_new() {
+        Ok(made) => made,
+        Err(error) => return judge(not_made(error), AttemptResult::NotMade),
+    };
+    let unsigned = run(&file);
+    let signed = match sign(&file, digest, port) {
+        Ok(()) => run(&file),
+        Err(error) => not_made(error),
+    };
+    judge(unsigned, signed)
+}
+
+/// In the root if it can be written to, else on our tmpfs.
+fn make_new() -> io::Result<(PathBuf, [u8; 32])> {
+    let mut content = fs::read(path(names::SIGNED))?;
+    // New to the kernel and to the host: bytes after the end of an ELF image change nothing but its digest.
+    content.extend_from_slice(fs::read_to_string("/proc/sys/kernel/random/uuid")?.as_bytes());
+    let mut file = path("new");
+    if write_program(&file, &content).is_err() {
+        file = scratch()?.join("new");
+        write_program(&file, &content)?;
+    }
+    Ok((file, Sha256::digest(&content).into()))
+}
+
+fn sign(file: &Path, sha256: [u8; 32], port: Option<&mut Port>) -> io::Result<()> {
+    let port = port.ok_or_else(|| io::Error::other("there is no port to the host"))?;
+    port.send(&FromGuest::Sign {
+        path: file.display().to_string(),
+        sha256: encode_hex(&sha256),
+    })?;
+    match port.receive()? {
+        ToGuest::Signed { xattr } => {
+            let value = decode_hex(&xattr).ok_or(io::ErrorKind::InvalidData)?;
+            Ok(rustix::fs::setxattr(
+                file,
+                c"security.ima",
+                &value,
+                XattrFlags::empty(),
+            )?)
+        }
+        ToGuest::Refused { reason } => Err(io::Error::other(reason)),
+    }
+}

@@ -1,0 +1,294 @@
+//! What there is to see.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use ima_testbed::report::{Keyring, Mount, Report, encode_hex};
+use linux_keyutils::{Key, KeySerialId};
+use nix::errno::Errno;
+use rustix::mount::{MountFlags, mount};
+
+const SECURITYFS: &str = "/sys/kernel/security";
+const INIT_REPORT: &str = "/run/ima-init/report.json";
+
+/// The name of an I/O error: `EACCES`.
+pub fn errno_name(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => format!("{:?}", Errno::from_raw(code)),
+        None => error.to_string(),
+    }
+}
+
+/// A parameter of the kernel's command line.
+pub fn parameter(name: &str) -> Option<String> {
+    let line = fs::read_to_string("/proc/cmdline").ok()?;
+    line.split_whitespace()
+        .filter_map(|word| word.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+}
+
+/// Whether something is mounted at a point.
+pub fn mounted(point: &str) -> bool {
+    mounts(&mut Vec::new())
+        .iter()
+        .any(|mount| mount.point == point)
+}
+
+/// Where the kernel's IMA files are; securityfs is mounted if it is not.
+pub fn ima_directory(problems: &mut Vec<String>) -> Option<PathBuf> {
+    let directory = Path::new(SECURITYFS).join("ima");
+    if !directory.exists()
+        && let Err(error) = mount(
+            "securityfs",
+            SECURITYFS,
+            "securityfs",
+            MountFlags::empty(),
+            None,
+        )
+    {
+        problems.push(format!("cannot mount securityfs: {error}"));
+    }
+    directory.exists().then_some(directory)
+}
+
+/// Everything but the attempts and the system's state.
+pub fn around(report: &mut Report) {
+    let mut problems = std::mem::take(&mut report.problems);
+    report.pid = std::process::id();
+    report.arguments = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    report.environment = std::env::vars_os()
+        .map(|(key, value)| {
+            (
+                key.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect();
+    report.command_line = text(Path::new("/proc/cmdline"), &mut problems)
+        .trim_end()
+        .to_owned();
+    report.kernel = text(Path::new("/proc/sys/kernel/osrelease"), &mut problems)
+        .trim_end()
+        .to_owned();
+    report.mounts = mounts(&mut problems);
+    report.keyrings = keyrings(&mut problems);
+
+    // The PCRs before the list: what is measured in between is then at its end.
+    let tpm = Path::new("/sys/class/tpm/tpm0");
+    report.tpm = tpm.exists();
+    if report.tpm {
+        pcrs(tpm, report, &mut problems);
+    }
+    if let Some(ima) = ima_directory(&mut problems) {
+        report.ima = true;
+        report.measurements_binary = fs::read(ima.join("binary_runtime_measurements"))
+            .map(|bytes| encode_hex(&bytes))
+            .unwrap_or_else(|error| {
+                problems.push(format!("binary_runtime_measurements: {error}"));
+                String::new()
+            });
+        report.measurements_ascii = text(&ima.join("ascii_runtime_measurements"), &mut problems);
+        match fs::read(ima.join("policy")) {
+            Ok(policy) => report.policy = Some(String::from_utf8_lossy(&policy).into_owned()),
+            Err(error) => report.policy_unreadable = Some(errno_name(&error)),
+        }
+    }
+    if Path::new(INIT_REPORT).exists() {
+        report.init = serde_json::from_str(&text(Path::new(INIT_REPORT), &mut problems))
+            .map_err(|error| problems.push(format!("{INIT_REPORT}: {error}")))
+            .ok();
+    }
+    report.problems = problems;
+    at_log(report);
+}
+
+/// The lines of the kernel's log that concern integrity, up to now.
+pub fn at_log(report: &mut Report) {
+    report.kernel_log = kernel_log(&mut report.problems)
+        .into_iter()
+        .filter(|line| {
+            [
+                "ima",
+                "IMA",
+                "integrity",
+                "audit",
+                "evm:",
+                "appraise",
+                "Loading X.509",
+            ]
+            .iter()
+            .any(|word| line.contains(word))
+        })
+        .collect();
+}
+
+/// Denials of IMA so far: audit records of type INTEGRITY_DATA that say why access was refused.
+pub fn denials(problems: &mut Vec<String>) -> Vec<String> {
+    kernel_log(problems)
+        .into_iter()
+        .filter(|line| {
+            line.contains("type=1800")
+                && line.contains("op=appraise_data")
+                && line.contains("res=0")
+        })
+        .collect()
+}
+
+fn text(path: &Path, problems: &mut Vec<String>) -> String {
+    match fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => {
+            problems.push(format!("{}: {error}", path.display()));
+            String::new()
+        }
+    }
+}
+
+fn mounts(problems: &mut Vec<String>) -> Vec<Mount> {
+    text(Path::new("/proc/self/mountinfo"), problems)
+        .lines()
+        .filter_map(mount_line)
+        .collect()
+}
+
+/// proc_pid_mountinfo(5): id parent major:minor root point options [tags...] - type source super-options
+fn mount_line(line: &str) -> Option<Mount> {
+    let (left, right) = line.split_once(" - ")?;
+    let left: Vec<&str> = left.split(' ').collect();
+    let mut right = right.splitn(3, ' ');
+    let list = |text: &str| text.split(',').map(str::to_owned).collect();
+    Some(Mount {
+        point: (*left.get(4)?).to_owned(),
+        options: list(left.get(5)?),
+        fstype: right.next()?.to_owned(),
+        source: right.next()?.to_owned(),
+        super_options: list(right.next()?),
+    })
+}
+
+/// The keyrings whose names begin with a dot or `_`, and what is on them. /proc/keys lists all keys, but not which keyring
+/// holds them: that the keyring itself says, as serials.
+fn keyrings(problems: &mut Vec<String>) -> BTreeMap<String, Keyring> {
+    let keys = text(Path::new("/proc/keys"), problems);
+    // serial flags usage timeout permissions uid gid type description
+    let rows: Vec<(i32, &str, String)> = keys
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let serial = u32::from_str_radix(words.first()?, 16).ok()?;
+            Some((
+                serial.cast_signed(),
+                *words.get(7)?,
+                words.get(8..)?.join(" "),
+            ))
+        })
+        .collect();
+    let mut found = BTreeMap::new();
+    for (serial, kind, description) in &rows {
+        let name = description.split(':').next().unwrap_or_default();
+        if *kind != "keyring" || !name.starts_with(['.', '_']) || name.starts_with("_uid") {
+            continue;
+        }
+        let mut content = vec![0; 64 << 10];
+        let links = match Key::from_id(KeySerialId::new(*serial)).read(&mut content) {
+            // The length is what there is, which may be more than was room for.
+            Ok(length) => content.get(..length).unwrap_or(&content),
+            Err(error) => {
+                problems.push(format!("keyring {name}: {error}"));
+                &[]
+            }
+        };
+        let on_it = links
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| i32::from_ne_bytes(*bytes));
+        let described = on_it.map(|link| {
+            rows.iter()
+                .find(|(serial, ..)| *serial == link)
+                .map_or_else(
+                    || format!("{link:08x}"),
+                    |(.., description)| description.clone(),
+                )
+        });
+        found.insert(
+            name.to_owned(),
+            Keyring {
+                serial: format!("{serial:08x}"),
+                keys: described.collect(),
+            },
+        );
+    }
+    found
+}
+
+fn pcrs(tpm: &Path, report: &mut Report, problems: &mut Vec<String>) {
+    for bank in ["sha1", "sha256", "sha384", "sha512"] {
+        let directory = tpm.join(format!("pcr-{bank}"));
+        if !directory.exists() {
+            continue;
+        }
+        let mut read = |number: u32| {
+            text(&directory.join(number.to_string()), problems)
+                .trim()
+                .to_ascii_lowercase()
+        };
+        report.pcr10.insert(bank.to_owned(), read(10));
+        report
+            .pcrs
+            .insert(bank.to_owned(), (0..10).map(read).collect());
+    }
+}
+
+/// All records of /dev/kmsg, without waiting for more: "priority,sequence,microseconds,flags;text".
+fn kernel_log(problems: &mut Vec<String>) -> Vec<String> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut file = match fs::File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open("/dev/kmsg")
+    {
+        Ok(file) => file,
+        Err(error) => {
+            problems.push(format!("/dev/kmsg: {error}"));
+            return Vec::new();
+        }
+    };
+    let mut lines = Vec::new();
+    let mut record = [0; 8192];
+    loop {
+        match file.read(&mut record) {
+            Ok(length) => {
+                let record = String::from_utf8_lossy(&record[..length]);
+                let Some((head, text)) = record.split_once(';') else {
+                    continue;
+                };
+                let time: u64 = head
+                    .split(',')
+                    .nth(2)
+                    .and_then(|time| time.parse().ok())
+                    .unwrap_or_default();
+                let text = text.lines().next().unwrap_or_default();
+                lines.push(format!(
+                    "[{:5}.{:06}] {text}",
+                    time / 1_000_000,
+                    time % 1_000_000
+                ));
+            }
+            // Records that were overwritten before they were read.
+            Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {}
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::WouldBlock {
+                    problems.push(format!("/dev/kmsg: {error}"));
+                }
+                return lines;
+            }
+        }
+    }
+}

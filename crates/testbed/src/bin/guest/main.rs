@@ -1,0 +1,94 @@
+//! The program that runs inside a machine and reports what it sees.
+//!
+//! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
+//! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
+//! otherwise. As an ordinary program:
+//!
+//!     guest ok                                             exit with 0
+//!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
+//!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
+
+mod attempts;
+mod look;
+mod map;
+mod port;
+mod system;
+
+use std::process::ExitCode;
+
+use ima_testbed::report::{FromGuest, Report};
+use nix::sys::reboot::{RebootMode, reboot};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args_os()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if std::process::id() == 1 {
+        return init();
+    }
+    match arguments.get(1).map(String::as_str) {
+        Some("ok") => ExitCode::SUCCESS,
+        Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
+        Some("report") => {
+            let has = |option: &str| arguments.iter().any(|argument| argument == option);
+            let sent = report(has("--system"), has("--attempts"));
+            if has("--power-off") {
+                end(RebootMode::RB_POWER_OFF);
+            }
+            sent
+        }
+        _ => {
+            eprintln!(
+                "usage: guest ok | report [--system] [--attempts] [--power-off] | exec-memfd PROGRAM"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn init() -> ExitCode {
+    let problems = system::prepare();
+    system::hello();
+    for problem in problems {
+        system::say(&problem);
+    }
+    // Without the files there is nothing to try.
+    let with_attempts = attempts::path(ima_testbed::attempts::names::SIGNED).exists();
+    report(false, with_attempts);
+    match look::parameter("testbed.end").as_deref() {
+        Some("reboot") => end(RebootMode::RB_AUTOBOOT),
+        Some("halt") => end(RebootMode::RB_HALT_SYSTEM),
+        // The end of PID 1 is a panic.
+        Some("panic") => ExitCode::FAILURE,
+        _ => end(RebootMode::RB_POWER_OFF),
+    }
+}
+
+fn report(system: bool, with_attempts: bool) -> ExitCode {
+    let mut report = Report::default();
+    if system {
+        report.system = Some(system::settle(&mut report.problems));
+    }
+    look::around(&mut report);
+    let mut port = port::open();
+    if with_attempts {
+        report.attempts = attempts::make(port.as_mut().ok());
+        // The attempts' own entries belong to the story.
+        look::at_log(&mut report);
+    }
+    let sent = port.and_then(|mut port| port.send(&FromGuest::Report(Box::new(report))));
+    match sent {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            system::say(&format!("cannot report: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn end(mode: RebootMode) -> ExitCode {
+    rustix::fs::sync();
+    let Err(error) = reboot(mode);
+    system::say(&format!("cannot end the machine: {error}"));
+    ExitCode::FAILURE
+}

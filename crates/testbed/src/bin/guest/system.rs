@@ -1,0 +1,99 @@
+//! The system around: file systems that must be there, the console, systemd.
+
+use std::fs;
+use std::io::Write;
+use std::process::Command;
+
+use ima_testbed::report::{HELLO, System};
+use rustix::mount::{MountFlags, mount};
+
+use crate::look;
+
+/// Mount what an init finds mounted, where it is not. Gives what could not be.
+pub fn prepare() -> Vec<String> {
+    let mut problems = Vec::new();
+    for (point, fstype) in [
+        ("/dev", "devtmpfs"),
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/run", "tmpfs"),
+    ] {
+        let there = match point {
+            "/dev" => fs::exists("/dev/null").unwrap_or(false),
+            "/proc" => fs::exists("/proc/self").unwrap_or(false),
+            "/sys" => fs::exists("/sys/class").unwrap_or(false),
+            _ => look::mounted(point),
+        };
+        if there {
+            continue;
+        }
+        // Of a read-only root the directories are there, or the mount says that they are not.
+        let _ = fs::create_dir(point);
+        if let Err(error) = mount(fstype, point, fstype, MountFlags::empty(), None) {
+            problems.push(format!("cannot mount {fstype} on {point}: {error}"));
+        }
+    }
+    problems
+}
+
+/// A line on the console: standard output is nothing in an initramfs without /dev/console.
+pub fn say(text: &str) {
+    let line = format!("ima-testbed guest: {text}\n");
+    let console = fs::File::options().write(true).open("/dev/console");
+    // Nobody is left to tell.
+    let _ = match console {
+        Ok(mut console) => console.write_all(line.as_bytes()),
+        Err(_) => std::io::stdout().write_all(line.as_bytes()),
+    };
+}
+
+/// The line that shows that this program ran.
+pub fn hello() {
+    say(HELLO.strip_prefix("ima-testbed guest: ").unwrap_or(HELLO));
+}
+
+fn output(problems: &mut Vec<String>, arguments: &[&str]) -> String {
+    match Command::new("systemctl").args(arguments).output() {
+        // `is-system-running` exits with 1 for "degraded", which is an answer.
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(error) => {
+            problems.push(format!("systemctl {}: {error}", arguments.join(" ")));
+            String::new()
+        }
+    }
+}
+
+/// Wait until systemd has done what it had to, and see how it went.
+pub fn settle(problems: &mut Vec<String>) -> System {
+    hello();
+    let state = output(problems, &["is-system-running", "--wait"]);
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let failed = output(
+        problems,
+        &[
+            "list-units",
+            "--failed",
+            "--plain",
+            "--no-legend",
+            "--no-pager",
+        ],
+    );
+    let default_target = output(problems, &["get-default"]);
+    let active = output(problems, &["is-active", &default_target]);
+    System {
+        state,
+        failed_units: failed
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .map(str::to_owned)
+            .collect(),
+        target_reached: active == "active",
+        default_target,
+        seconds: uptime
+            .split_whitespace()
+            .next()
+            .and_then(|seconds| seconds.parse().ok())
+            .unwrap_or_default(),
+        denials: look::denials(problems),
+    }
+}

@@ -1,0 +1,57 @@
+//! swtpm beside a machine.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use crate::TestbedError;
+use crate::process::spawn;
+
+/// A TPM 2.0 emulator with fresh state in `directory`: all PCRs zero, banks as libtpms allocates them.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl Emulator {
+    pub(crate) fn start(directory: &Path) -> Result<Emulator, TestbedError> {
+        let socket = directory.join("tpm.socket");
+        // It gets a socket that listens already, so that nobody has to wait until it does.
+        let listener =
+            UnixListener::bind(&socket).map_err(TestbedError::io("make the TPM's socket"))?;
+        let state = directory.join("tpm");
+        std::fs::create_dir(&state).map_err(TestbedError::io("make the TPM's state directory"))?;
+        let child = spawn("swtpm", |command| {
+            command
+                .args([
+                    "socket",
+                    "--tpm2",
+                    "--terminate",
+                    "--flags",
+                    "not-need-init",
+                ])
+                .args(["--ctrl", "type=unixio,fd=0"])
+                .arg("--tpmstate")
+                .arg(format!("dir={}", state.display()))
+                .stdin(Stdio::from(OwnedFd::from(listener)))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+        })
+        .map_err(|source| TestbedError::Spawn {
+            program: "swtpm".to_owned(),
+            package: "swtpm",
+            source,
+        })?;
+        Ok(Emulator { child, socket })
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // It ends by itself when QEMU's connection closes; if it has not yet, its state is of no use to anyone.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
