@@ -180,7 +180,8 @@ fn without_tpm_the_boot_aggregate_is_zeros() {
 #[test]
 fn endings_are_told_apart() {
     let image = initramfs(&[]);
-    let rows: [(&str, fn(&Ending) -> bool); 5] = [
+    type Check = fn(&Ending) -> bool;
+    let rows: [(&str, Check); 5] = [
         ("testbed.end=poweroff", |ending| *ending == Ending::PowerOff),
         ("testbed.end=reboot", |ending| *ending == Ending::Reboot),
         ("testbed.end=halt", |ending| *ending == Ending::Halt),
