@@ -400,6 +400,86 @@ catalogue! {
         what: "the real init could not be executed"
         cause: "the kernel denied it or it is not there: unsigned, signed with a key that is not on the keyring, changed after it was signed, or no program"
         remedy: "sign it: imactl sign --key KEY FILE; check the whole root with imactl verify"
+    InputUnreadable "IMA-901" Host Refusal
+        what: "a file could not be read"
+        cause: "it is not there, or not readable for this user"
+        remedy: "check the path and its permissions"
+    OutputUnwritable "IMA-902" Host Refusal
+        what: "the output could not be written"
+        cause: "the directory is not there or not writable, or the file system is full; nothing was left under the final name"
+        remedy: "choose another place, or make room"
+    PrivateKeyMalformed "IMA-903" Host Refusal
+        what: "no usable private key"
+        cause: "the file is not PKCS#8, PKCS#1 or SEC 1 in PEM or DER, is truncated, or holds a kind of key the kernel has no use for"
+        remedy: "look at it with: openssl pkey -in FILE -noout -text; make a new one with imactl keygen"
+    KeyPassword "IMA-904" Host Refusal
+        what: "the private key could not be decrypted"
+        cause: "the password is wrong or missing"
+        remedy: "give it with --password-file FILE, in EVMCTL_KEY_PASSWORD or at the prompt; the password of sample keys is: password"
+    KeyMismatch "IMA-905" Host Refusal
+        what: "the private key does not belong to the certificate"
+        cause: "their public keys differ; the kernel would look for another key than the one that signed"
+        remedy: "give the certificate that was made with this key"
+    CertificateUnusable "IMA-906" Host Refusal
+        what: "the certificate cannot be used"
+        cause: "it is malformed, or the kernel would refuse it on this keyring"
+        remedy: "look at it with: openssl x509 -in FILE -noout -text; make a new one with imactl keygen"
+    SigningFailed "IMA-907" Host Refusal
+        what: "a signature could not be made"
+        cause: "the key cannot sign digests of this algorithm"
+        remedy: "use sha256, sha384 or sha512"
+    XattrUnwritable "IMA-908" Host Refusal
+        what: "the extended attribute could not be written"
+        cause: "writing security.ima needs CAP_SYS_ADMIN and a file system with extended attributes"
+        remedy: "run as root on such a file system, write sidecar files with --sidecar, or let imactl image put the signatures into an image without privilege"
+    FileChanged "IMA-909" Host Refusal
+        what: "a file changed while it was being signed"
+        cause: "something else writes to it; a signature made now would be wrong"
+        remedy: "end what writes to the tree and sign again"
+    VerificationFailed "IMA-910" Host Refusal
+        what: "not every file carries a good signature"
+        cause: "see the lines above: unsigned, changed after signing, or signed with another key"
+        remedy: "sign the files named: imactl sign --key KEY --cert CERTIFICATE FILE..."
+    InitramfsRefused "IMA-911" Host Refusal
+        what: "the init would refuse to boot from this initramfs"
+        cause: "a file it needs is missing or malformed"
+        remedy: "correct the file named; --unchecked packs it all the same, for tests"
+    ImageTooSmall "IMA-912" Host Refusal
+        what: "the content does not fit in the image"
+        cause: "the size given is too small for the files, their inodes and the journal"
+        remedy: "give a larger --size, or none: it is then computed"
+    ImageContent "IMA-913" Host Refusal
+        what: "an entry cannot be put into the image"
+        cause: "the file system has no place for it: a name or link target too long, a parent that is no directory, or extended attributes that are too large"
+        remedy: "change or exclude the entry"
+    KernelImage "IMA-914" Host Refusal
+        what: "no room for a CA certificate in the kernel image"
+        cause: "it was built without CONFIG_SYSTEM_EXTRA_CERTIFICATE, or the place of its symbols is not known"
+        remedy: "build with CONFIG_SYSTEM_EXTRA_CERTIFICATE=y and CONFIG_KERNEL_GZIP=y as qemu/build-kernel does, and keep extra-cert.json beside the image"
+    KernelRoom "IMA-915" Host Refusal
+        what: "the CA certificate does not fit in the kernel image"
+        cause: "it is longer than the room reserved, or the kernel packed again is longer than before"
+        remedy: "use an elliptic-curve CA, which is a third as long, or build with a larger CONFIG_SYSTEM_EXTRA_CERTIFICATE_SIZE filled with noise"
+    KernelConfiguration "IMA-916" Host Refusal
+        what: "the kernel lacks what the policy and the configuration need"
+        cause: "see the options above, each with its reason"
+        remedy: "set the options named and build the kernel again"
+    Usage "IMA-917" Host Refusal
+        what: "the command line does not make sense"
+        cause: "options contradict each other, or one that is needed is missing"
+        remedy: "see the command's --help, which has examples"
+    SourceMalformed "IMA-918" Host Refusal
+        what: "the source of the image cannot be used"
+        cause: "the archive is malformed or truncated, or the tree has an entry of a kind no image can hold"
+        remedy: "make the archive again: tar --xattrs --format=pax; or give the directory"
+    SkippedEntry "IMA-919" Host Warning
+        what: "an entry was passed over"
+        cause: "only regular files carry signatures"
+        remedy: "nothing to do if that is what it is meant to be"
+    ToolMissing "IMA-920" Host Refusal
+        what: "a program needed for this is not installed"
+        cause: "squashfs and erofs images are written by their own tools"
+        remedy: "install squashfs-tools or erofs-utils, or make an ext4 image, which needs no other program"
 }
 
 impl Code {

@@ -1,0 +1,141 @@
+//! Reading and writing whole files: bounded in, atomic out.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use ima::fault::{Code, Fault};
+
+use crate::Result;
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// `IMA-901`, also for a longer file.
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let unreadable = |error: std::io::Error| unreadable(path, &error);
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > limit {
+        return Err(
+            Fault::new(Code::InputUnreadable, path.display().to_string()).cause(format!(
+                "it is longer than {limit} bytes, the most that is read here"
+            )),
+        );
+    }
+    Ok(bytes)
+}
+
+/// The fault of a file that cannot be read.
+#[must_use]
+pub fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::new(
+        Code::InputUnreadable,
+        format!("{}: {error}", path.display()),
+    )
+}
+
+/// The fault of a file that cannot be written.
+#[must_use]
+pub fn unwritable(path: &Path, error: &std::io::Error) -> Fault {
+    Fault::new(
+        Code::OutputUnwritable,
+        format!("{}: {error}", path.display()),
+    )
+}
+
+/// The same fault with the file it was met in.
+#[must_use]
+pub fn in_file(fault: Fault, path: &Path) -> Fault {
+    let [_, cause, remedy] = fault.lines();
+    let strip = |line: &str, prefix: &str| {
+        line.trim_start()
+            .trim_start_matches(prefix)
+            .trim_start()
+            .to_owned()
+    };
+    Fault::new(
+        fault.code(),
+        format!("{}: {}", path.display(), fault.detail()),
+    )
+    .cause(strip(&cause, "cause:"))
+    .remedy(strip(&remedy, "remedy:"))
+}
+
+/// A file in the making: written beside its final name, and renamed to it only when it is whole. A run that ends before
+/// leaves nothing under the final name.
+#[derive(Debug)]
+pub struct Output {
+    file: tempfile::NamedTempFile,
+    path: std::path::PathBuf,
+}
+
+impl Output {
+    /// Begins the file that will be `path`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-902`.
+    pub fn create(path: &Path) -> Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".imactl-")
+            .tempfile_in(directory)
+            .map_err(|error| unwritable(path, &error))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The open file.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Gives the file its mode and its name. `replace` says whether an existing file may be replaced.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-902`.
+    pub fn finish(self, mode: u32, replace: bool) -> Result<()> {
+        let path = self.path;
+        let fail = |error: &std::io::Error| unwritable(&path, error);
+        self.file
+            .as_file()
+            .set_permissions(PermissionsExt::from_mode(mode))
+            .map_err(|error| fail(&error))?;
+        self.file
+            .as_file()
+            .sync_all()
+            .map_err(|error| fail(&error))?;
+        let persisted = if replace {
+            self.file.persist(&path)
+        } else {
+            self.file.persist_noclobber(&path)
+        };
+        persisted.map(drop).map_err(|error| fail(&error.error))
+    }
+}
+
+/// Writes a whole file, beside its final name first.
+///
+/// # Errors
+///
+/// `IMA-902`.
+pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<()> {
+    let mut output = Output::create(path)?;
+    output
+        .file()
+        .write_all(bytes)
+        .map_err(|error| unwritable(path, &error))?;
+    output.finish(mode, replace)
+}

@@ -1,0 +1,625 @@
+//! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use ima::certificate::Certificate;
+use ima::config::Config;
+use ima::cpio::{self, Metadata, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
+use ima::elf::{Elf, Extent, HEADER_LENGTH};
+use ima::fault::{Code, Fault};
+use ima::policy::Policy;
+
+use crate::Result;
+
+/// Where the init looks for its configuration.
+pub const CONFIG_PATH: &str = "etc/ima/ima-init.conf";
+/// The custom policy, which counts if it is not empty.
+pub const POLICY_PATH: &str = "etc/ima/ima_policy";
+/// The policy that counts otherwise.
+pub const DEFAULT_POLICY_PATH: &str = "etc/ima/ima_policy.default";
+/// Where certificates for `.ima` are looked for.
+pub const KEYS_PATH: &str = "etc/keys";
+
+/// How an image is compressed. All are reproducible; the kernel must have the matching `CONFIG_RD_*`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// gzip: every kernel can read it.
+    #[default]
+    Gzip,
+    /// zstd, level 19.
+    Zstd,
+    /// Not at all.
+    None,
+}
+
+/// A file of the initramfs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    metadata: Metadata,
+    data: Vec<u8>,
+}
+
+/// An initramfs in the making. Paths are relative to its root, with or without a leading slash; a later entry of the same
+/// path replaces an earlier one; directories above an entry are made as needed.
+#[derive(Debug, Clone)]
+pub struct InitramfsBuilder {
+    entries: BTreeMap<Vec<u8>, Entry>,
+    modules: Vec<String>,
+    compression: Compression,
+    mtime: u32,
+    unchecked: bool,
+}
+
+impl Default for InitramfsBuilder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl InitramfsBuilder {
+    /// An initramfs with the mount points and the console the init needs, and nothing else.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut builder = Self {
+            entries: BTreeMap::new(),
+            modules: Vec::new(),
+            compression: Compression::default(),
+            mtime: 0,
+            unchecked: false,
+        };
+        for directory in ["dev", "proc", "sys", "run", "rootfs", "etc/ima", KEYS_PATH] {
+            builder = builder.directory(directory, 0o755);
+        }
+        // The kernel opens it as the init's standard input and output before the init can mount anything
+        // (console_on_rootfs in init/main.c).
+        builder.character_device("dev/console", 0o600, 5, 1)
+    }
+
+    /// Adds the init.
+    #[must_use]
+    pub fn init(self, program: impl Into<Vec<u8>>) -> Self {
+        self.file("init", 0o755, program)
+    }
+
+    /// Adds a certificate for `.ima` under `/etc/keys/NAME`; the init takes names of the form `x509_ima*.der` and
+    /// `x509_ima*.pem`.
+    #[must_use]
+    pub fn certificate(self, name: &str, certificate: impl Into<Vec<u8>>) -> Self {
+        self.file(format!("{KEYS_PATH}/{name}"), 0o644, certificate)
+    }
+
+    /// Adds the custom policy.
+    #[must_use]
+    pub fn policy(self, policy: impl Into<Vec<u8>>) -> Self {
+        self.file(POLICY_PATH, 0o644, policy)
+    }
+
+    /// Adds the default policy.
+    #[must_use]
+    pub fn default_policy(self, policy: impl Into<Vec<u8>>) -> Self {
+        self.file(DEFAULT_POLICY_PATH, 0o644, policy)
+    }
+
+    /// Adds the configuration.
+    #[must_use]
+    pub fn config(self, config: impl Into<Vec<u8>>) -> Self {
+        self.file(CONFIG_PATH, 0o644, config)
+    }
+
+    /// Adds an uncompressed kernel module as `/lib/modules/NAME` and to the configuration's `modules=`. Modules are loaded in
+    /// the order in which they are added; [`crate::modules`] finds it.
+    #[must_use]
+    pub fn module(mut self, name: &str, module: impl Into<Vec<u8>>) -> Self {
+        let path = format!("lib/modules/{name}");
+        self.modules.push(format!("/{path}"));
+        self.file(path, 0o644, module)
+    }
+
+    /// Adds a regular file.
+    #[must_use]
+    pub fn file(self, path: impl AsRef<[u8]>, mode: u32, data: impl Into<Vec<u8>>) -> Self {
+        self.entry(
+            path.as_ref(),
+            Metadata {
+                mode: S_IFREG | mode,
+                ..Metadata::default()
+            },
+            data.into(),
+        )
+    }
+
+    /// Adds a directory.
+    #[must_use]
+    pub fn directory(self, path: impl AsRef<[u8]>, mode: u32) -> Self {
+        self.entry(
+            path.as_ref(),
+            Metadata {
+                mode: S_IFDIR | mode,
+                ..Metadata::default()
+            },
+            Vec::new(),
+        )
+    }
+
+    /// Adds a symbolic link.
+    #[must_use]
+    pub fn symlink(self, path: impl AsRef<[u8]>, target: impl Into<Vec<u8>>) -> Self {
+        self.entry(
+            path.as_ref(),
+            Metadata {
+                mode: S_IFLNK | 0o777,
+                ..Metadata::default()
+            },
+            target.into(),
+        )
+    }
+
+    /// Adds a character device.
+    #[must_use]
+    pub fn character_device(
+        self,
+        path: impl AsRef<[u8]>,
+        mode: u32,
+        major: u32,
+        minor: u32,
+    ) -> Self {
+        let metadata = Metadata {
+            mode: S_IFCHR | mode,
+            rdev_major: major,
+            rdev_minor: minor,
+            ..Metadata::default()
+        };
+        self.entry(path.as_ref(), metadata, Vec::new())
+    }
+
+    /// Takes an entry away, and everything below it.
+    #[must_use]
+    pub fn without(mut self, path: impl AsRef<[u8]>) -> Self {
+        let path = relative(path.as_ref());
+        self.entries.retain(|name, _| {
+            name != path
+                && !name
+                    .strip_prefix(path)
+                    .is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        self
+    }
+
+    /// Sets the compression.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Sets the modification time of every entry, seconds since 1970; 0 otherwise.
+    #[must_use]
+    pub fn mtime(mut self, seconds: u32) -> Self {
+        self.mtime = seconds;
+        self
+    }
+
+    /// Builds even what the init would refuse. For tests.
+    #[must_use]
+    pub fn unchecked(mut self) -> Self {
+        self.unchecked = true;
+        self
+    }
+
+    /// The archive, compressed. The same entries give the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// The fault the init would end with; `IMA-911` for an init that cannot run, `IMA-913` for a name the format has no place
+    /// for, `IMA-902` if the compressor fails.
+    pub fn build(mut self) -> Result<Vec<u8>> {
+        self.list_modules();
+        if !self.unchecked {
+            self.check()?;
+        }
+        let mut writer = cpio::Writer::new();
+        for (name, entry) in &self.with_parents() {
+            let metadata = Metadata {
+                mtime: self.mtime,
+                ..entry.metadata
+            };
+            writer
+                .entry(name, &metadata, &entry.data)
+                .map_err(|error| Fault::new(Code::ImageContent, error.to_string()))?;
+        }
+        compress(&writer.finish(), self.compression)
+    }
+
+    /// What the init would refuse in this initramfs, in the init's words and with its codes.
+    ///
+    /// # Errors
+    ///
+    /// The first such fault.
+    pub fn check(&self) -> Result<()> {
+        self.check_init()?;
+        let config = match self.data(CONFIG_PATH) {
+            Some(text) => Config::parse(text).map_err(|error| {
+                Fault::new(Code::ConfigInvalid, format!("/{CONFIG_PATH}: {error}"))
+            })?,
+            None => Config::default(),
+        };
+        for module in &config.modules {
+            if self.data(module).is_none() {
+                return Err(Fault::new(
+                    Code::ModuleUnreadable,
+                    format!("{module}: not in the initramfs"),
+                ));
+            }
+        }
+        self.check_certificates()?;
+        self.check_policy()
+    }
+
+    fn check_init(&self) -> Result<()> {
+        let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
+        let init = self
+            .entries
+            .get(&b"init"[..])
+            .ok_or_else(|| refused("it has no /init"))?;
+        if init.metadata.mode & cpio::S_IFMT != S_IFREG || init.metadata.mode & 0o111 == 0 {
+            return Err(refused("/init is no executable file"));
+        }
+        let header = init.data.get(..HEADER_LENGTH).unwrap_or(&init.data);
+        if let Some(elf) = Elf::parse(header) {
+            let malformed = || refused("/init is a malformed or truncated ELF program");
+            let headers = part(&init.data, elf.program_headers()).ok_or_else(malformed)?;
+            let interpreter = elf.interpreter(headers).map_err(|_| malformed())?;
+            if let Some(at) = interpreter {
+                let path = part(&init.data, at).ok_or_else(malformed)?;
+                let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
+                if self.data(path).is_none() {
+                    return Err(refused("/init is not static").cause(format!(
+                        "it needs {}, which is not in the initramfs; the kernel would panic",
+                        String::from_utf8_lossy(path)
+                    )));
+                }
+            }
+        } else if !init.data.starts_with(b"#!") {
+            return Err(refused("/init is neither an ELF program nor a script"));
+        }
+        Ok(())
+    }
+
+    fn check_certificates(&self) -> Result<()> {
+        let mut found = false;
+        for (path, entry) in self.files_below(KEYS_PATH) {
+            let Some(keyring) = keyring_of(path) else {
+                continue;
+            };
+            let shown = format!("/{}", String::from_utf8_lossy(path));
+            let certificate = Certificate::parse(&entry.data).map_err(|error| {
+                Fault::new(Code::CertificateInvalid, format!("{shown}: {error}"))
+            })?;
+            if let Some(defect) = certificate.leaf_defects().first() {
+                return Err(Fault::new(
+                    Code::CertificateRefused,
+                    format!("{shown} ({})", certificate.subject()),
+                )
+                .cause(format!(
+                    "the kernel takes it on no trusted keyring: {defect}"
+                )));
+            }
+            found |= keyring == "ima";
+        }
+        if found {
+            Ok(())
+        } else {
+            Err(Fault::new(
+                Code::NoCertificate,
+                format!("nothing like /{KEYS_PATH}/x509_ima.der"),
+            ))
+        }
+    }
+
+    fn check_policy(&self) -> Result<()> {
+        let custom = self.data(POLICY_PATH).filter(|text| !text.is_empty());
+        let (path, text) = match (custom, self.data(DEFAULT_POLICY_PATH)) {
+            (Some(text), _) => (POLICY_PATH, text),
+            (None, Some(text)) => (DEFAULT_POLICY_PATH, text),
+            (None, None) => {
+                return Err(Fault::new(
+                    Code::PolicyMissing,
+                    format!("neither /{POLICY_PATH} nor /{DEFAULT_POLICY_PATH}"),
+                ));
+            }
+        };
+        let policy = Policy::parse(text)
+            .map_err(|error| Fault::new(Code::PolicyInvalid, format!("/{path}: {error}")))?;
+        if policy.is_empty() {
+            return Err(Fault::new(Code::PolicyEmpty, format!("/{path}")));
+        }
+        Ok(())
+    }
+
+    /// Puts the modules added into the configuration, unless it lists modules itself.
+    fn list_modules(&mut self) {
+        if self.modules.is_empty() {
+            return;
+        }
+        let mut text = self.data(CONFIG_PATH).unwrap_or_default().to_vec();
+        let listed = Config::parse(&text).is_ok_and(|config| !config.modules.is_empty());
+        if listed {
+            return;
+        }
+        if !text.is_empty() && !text.ends_with(b"\n") {
+            text.push(b'\n');
+        }
+        text.extend(format!("modules={}\n", self.modules.join(" ")).as_bytes());
+        let metadata = Metadata {
+            mode: S_IFREG | 0o644,
+            ..Metadata::default()
+        };
+        self.entries.insert(
+            CONFIG_PATH.as_bytes().to_vec(),
+            Entry {
+                metadata,
+                data: text,
+            },
+        );
+    }
+
+    /// The entries, each after the directory it is in.
+    fn with_parents(&self) -> BTreeMap<Vec<u8>, Entry> {
+        let mut entries = self.entries.clone();
+        for path in self.entries.keys() {
+            for (at, _) in path.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+                let parent = path.get(..at).unwrap_or_default().to_vec();
+                let metadata = Metadata {
+                    mode: S_IFDIR | 0o755,
+                    ..Metadata::default()
+                };
+                entries.entry(parent).or_insert(Entry {
+                    metadata,
+                    data: Vec::new(),
+                });
+            }
+        }
+        entries
+    }
+
+    fn entry(mut self, path: &[u8], metadata: Metadata, data: Vec<u8>) -> Self {
+        self.entries
+            .insert(relative(path).to_vec(), Entry { metadata, data });
+        self
+    }
+
+    fn data(&self, path: impl AsRef<[u8]>) -> Option<&[u8]> {
+        let entry = self.entries.get(relative(path.as_ref()))?;
+        (entry.metadata.mode & cpio::S_IFMT == S_IFREG).then_some(&entry.data)
+    }
+
+    fn files_below(&self, directory: &str) -> impl Iterator<Item = (&[u8], &Entry)> {
+        let prefix = format!("{directory}/").into_bytes();
+        self.entries
+            .iter()
+            .filter(move |(path, entry)| {
+                path.starts_with(&prefix) && entry.metadata.mode & cpio::S_IFMT == S_IFREG
+            })
+            .map(|(path, entry)| (path.as_slice(), entry))
+    }
+}
+
+/// The keyring a file of `/etc/keys` is for: `x509_ima*.{der,pem}` and `ima/*.{der,pem}`, the same with `evm`.
+fn keyring_of(path: &[u8]) -> Option<&'static str> {
+    let name = path
+        .strip_prefix(KEYS_PATH.as_bytes())?
+        .strip_prefix(b"/")?;
+    if !name.ends_with(b".der") && !name.ends_with(b".pem") {
+        return None;
+    }
+    if name.starts_with(b"x509_ima") || name.starts_with(b"ima/") {
+        Some("ima")
+    } else if name.starts_with(b"x509_evm") || name.starts_with(b"evm/") {
+        Some("evm")
+    } else {
+        None
+    }
+}
+
+/// That part of a file, if the file has it.
+fn part(file: &[u8], extent: Extent) -> Option<&[u8]> {
+    let start = usize::try_from(extent.offset).ok()?;
+    file.get(start..start.checked_add(extent.length)?)
+}
+
+fn relative(path: &[u8]) -> &[u8] {
+    let start = path
+        .iter()
+        .position(|&byte| byte != b'/')
+        .unwrap_or(path.len());
+    let path = path.get(start..).unwrap_or_default();
+    let end = path
+        .iter()
+        .rposition(|&byte| byte != b'/')
+        .map_or(0, |last| last.saturating_add(1));
+    path.get(..end).unwrap_or_default()
+}
+
+fn compress(archive: &[u8], compression: Compression) -> Result<Vec<u8>> {
+    let failed =
+        |error: std::io::Error| Fault::new(Code::OutputUnwritable, format!("compressing: {error}"));
+    match compression {
+        // flate2 writes no name and no time into the header, so the result depends on the content alone.
+        Compression::Gzip => {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            encoder.write_all(archive).map_err(failed)?;
+            encoder.finish().map_err(failed)
+        }
+        Compression::Zstd => zstd::bulk::compress(archive, 19).map_err(failed),
+        Compression::None => Ok(archive.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{FileKey, KeyKind};
+    use crate::x509::{BasicConstraints, Template};
+    use std::io::Read as _;
+
+    const POLICY: &[u8] = b"appraise func=BPRM_CHECK appraise_type=imasig\n";
+
+    fn certificate(change: impl FnOnce(&mut Template)) -> Vec<u8> {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let mut template = Template::leaf("test");
+        change(&mut template);
+        template.sign(&key, None, None).unwrap().der().to_vec()
+    }
+
+    fn good() -> InitramfsBuilder {
+        InitramfsBuilder::new()
+            .init(&b"#!/bin/sh\n"[..])
+            .certificate("x509_ima.der", certificate(|_| ()))
+            .default_policy(POLICY)
+    }
+
+    #[test]
+    fn what_the_init_would_refuse() {
+        let truncated = certificate(|_| ())[..100].to_vec();
+        let ca = certificate(|template| template.basic_constraints = BasicConstraints::Ca);
+        for (name, builder, code) in [
+            ("no init", good().without("init"), Code::InitramfsRefused),
+            (
+                "an init that is text",
+                good().init(&b"hello"[..]),
+                Code::InitramfsRefused,
+            ),
+            (
+                "an init that may not be executed",
+                good().file("init", 0o644, &b"#!/bin/sh\n"[..]),
+                Code::InitramfsRefused,
+            ),
+            (
+                "no certificate",
+                good().without("etc/keys/x509_ima.der"),
+                Code::NoCertificate,
+            ),
+            (
+                "only an EVM certificate",
+                good()
+                    .without("etc/keys/x509_ima.der")
+                    .certificate("x509_evm.der", certificate(|_| ())),
+                Code::NoCertificate,
+            ),
+            (
+                "an empty certificate",
+                good().certificate("x509_ima.der", []),
+                Code::CertificateInvalid,
+            ),
+            (
+                "a truncated certificate",
+                good().certificate("x509_ima2.der", truncated),
+                Code::CertificateInvalid,
+            ),
+            (
+                "a CA as leaf",
+                good().certificate("ima/ca.pem", ca),
+                Code::CertificateRefused,
+            ),
+            (
+                "no policy",
+                good().without(DEFAULT_POLICY_PATH),
+                Code::PolicyMissing,
+            ),
+            (
+                "a policy of comments",
+                good().policy(&b"# nothing\n"[..]),
+                Code::PolicyEmpty,
+            ),
+            (
+                "a policy with a bad rule",
+                good().policy([POLICY, b"appraise funk=BPRM_CHECK\n"].concat()),
+                Code::PolicyInvalid,
+            ),
+            (
+                "a configuration with an unknown key",
+                good().config(&b"color=blue\n"[..]),
+                Code::ConfigInvalid,
+            ),
+            (
+                "a module that is not there",
+                good().config(&b"modules=/lib/modules/a.ko\n"[..]),
+                Code::ModuleUnreadable,
+            ),
+        ] {
+            assert_eq!(builder.clone().build().unwrap_err().code(), code, "{name}");
+            assert!(builder.unchecked().build().is_ok(), "{name}, unchecked");
+        }
+        good().build().unwrap();
+        good().policy([]).build().unwrap();
+    }
+
+    #[test]
+    fn a_dynamic_init_is_refused_without_its_interpreter() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let fault = good().init(program.clone()).build().unwrap_err();
+        assert_eq!(fault.code(), Code::InitramfsRefused);
+        assert!(fault.to_string().contains("ld-linux"), "{fault}");
+        good()
+            .init(program)
+            .file("lib64/ld-linux-x86-64.so.2", 0o755, &b"loader"[..])
+            .build()
+            .unwrap();
+    }
+
+    #[test]
+    fn modules_are_listed_in_order() {
+        let archive = good()
+            .config(&b"root=/dev/vda"[..])
+            .module("b.ko", &b"\x7fELF b"[..])
+            .module("a.ko", &b"\x7fELF a"[..])
+            .compression(Compression::None)
+            .build()
+            .unwrap();
+        let config = cpio::entries(&archive)
+            .map(|entry| entry.unwrap())
+            .find(|entry| entry.name == CONFIG_PATH.as_bytes())
+            .unwrap();
+        assert_eq!(
+            config.data,
+            b"root=/dev/vda\nmodules=/lib/modules/b.ko /lib/modules/a.ko\n"
+        );
+    }
+
+    #[test]
+    fn twice_the_same_bytes_and_readable() {
+        let one = good();
+        let plain = one.clone().compression(Compression::None).build().unwrap();
+        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
+            let image = one.clone().compression(compression).build().unwrap();
+            assert_eq!(image, one.clone().compression(compression).build().unwrap());
+            let unpacked = match compression {
+                Compression::Gzip => {
+                    let mut unpacked = Vec::new();
+                    flate2::read::GzDecoder::new(&image[..])
+                        .read_to_end(&mut unpacked)
+                        .unwrap();
+                    unpacked
+                }
+                Compression::Zstd => zstd::decode_all(&image[..]).unwrap(),
+                Compression::None => image,
+            };
+            assert_eq!(unpacked, plain, "{compression:?}");
+        }
+        let names: Vec<String> = cpio::entries(&plain)
+            .map(|entry| String::from_utf8_lossy(entry.unwrap().name).into_owned())
+            .collect();
+        let mut seen = std::collections::HashSet::new();
+        for name in &names {
+            if let Some((parent, _)) = name.rsplit_once('/') {
+                assert!(seen.contains(parent), "{name} before its directory");
+            }
+            seen.insert(name.clone());
+        }
+        for needed in ["init", "dev/console", "proc", "sys", "run", "rootfs"] {
+            assert!(seen.contains(needed), "{needed}");
+        }
+    }
+}
