@@ -1,1 +1,28 @@
-//! The init.
+//! The init for the initramfs: brings Linux's Integrity Measurement Architecture into force, then executes the real
+//! root's signed switch_root. [`boot`] is the boot from top to bottom; [`switch`] is what the signed switch_root does.
+
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod boot;
+pub mod failure;
+pub mod files;
+pub mod logging;
+pub mod report;
+pub mod switch;
+pub mod syscalls;

@@ -1,3 +1,7 @@
-//! The init.
+//! `/init` of the initramfs.
 
-fn main() {}
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+fn main() {
+    ima_init::boot::start()
+}

@@ -108,6 +108,17 @@ impl RootName {
     pub fn parse(text: &str) -> Option<Self> {
         let some = |value: &str| (!value.is_empty()).then(|| value.to_owned());
         if let Some(name) = text.strip_prefix("/dev/") {
+            // udev's links, which nobody makes in this initramfs, say the same as the names do.
+            for (directory, key) in [
+                ("disk/by-uuid/", "UUID="),
+                ("disk/by-label/", "LABEL="),
+                ("disk/by-partuuid/", "PARTUUID="),
+                ("disk/by-partlabel/", "PARTLABEL="),
+            ] {
+                if let Some(value) = name.strip_prefix(directory) {
+                    return Self::parse(&format!("{key}{value}"));
+                }
+            }
             let clean = !name.is_empty()
                 && name
                     .split('/')
@@ -213,6 +224,11 @@ mod tests {
             ("/dev/vda2", RootName::Device("vda2".into())),
             ("/dev/disk/by-id/x", RootName::Device("disk/by-id/x".into())),
             ("8:1", RootName::Number { major: 8, minor: 1 }),
+            ("/dev/disk/by-uuid/AB-1", RootName::Uuid("AB-1".into())),
+            (
+                "/dev/disk/by-partlabel/root",
+                RootName::PartLabel("root".into()),
+            ),
             ("UUID=ABCD-1234", RootName::Uuid("ABCD-1234".into())),
             ("LABEL=my root", RootName::Label("my root".into())),
             ("PARTLABEL=root", RootName::PartLabel("root".into())),

@@ -331,6 +331,11 @@ catalogue! {
         cause: "the policy in force does not appraise POLICY_CHECK, so the kernel would take an unsigned one"
         remedy: "add to the initramfs's policy: appraise func=POLICY_CHECK appraise_type=imasig"
 
+    NotEnforced "IMA-655" Policy Warning
+        what: "the policy is loaded but not enforced"
+        cause: "an unsigned program was not denied (ima_appraise= on the command line, or a kernel without CONFIG_IMA_APPRAISE), and the configuration says enforce=permissive"
+        remedy: "build the initramfs with enforce=required once the system boots without denials"
+
     SwitchRootMissing "IMA-701" Preflight Refusal
         what: "the real root has no switch_root"
         cause: "the file that the configuration names does not exist in the real root"

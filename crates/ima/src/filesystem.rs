@@ -92,11 +92,6 @@ impl Kind {
             Self::Vfat => "vfat",
         }
     }
-
-    /// Whether its files can carry security.ima.
-    pub const fn has_xattrs(self) -> bool {
-        !matches!(self, Self::Vfat)
-    }
 }
 
 impl fmt::Display for Kind {

@@ -511,6 +511,13 @@ impl Policy {
         Ok(Self { lines })
     }
 
+    /// The rules that can be understood, the others skipped: for what a newer kernel shows of its policy.
+    pub fn parse_known(text: &[u8]) -> Self {
+        Self {
+            lines: parse::lines(text).filter_map(Result::ok).collect(),
+        }
+    }
+
     /// Every error of a policy file, one a line at most.
     pub fn errors(text: &[u8]) -> Vec<PolicyError> {
         parse::lines(text).filter_map(Result::err).collect()

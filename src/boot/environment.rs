@@ -1,0 +1,107 @@
+//! The API file systems and the kernel's IMA.
+
+use std::path::Path;
+
+use ima::config::Config;
+use ima::fault::{Code, Fault, Stage};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+
+use crate::files::describe;
+use crate::logging;
+use crate::report::Report;
+
+/// Where the kernel's policy is written and read.
+pub const POLICY: &str = "/sys/kernel/security/ima/policy";
+
+/// Where EVM is switched on.
+pub const EVM: &str = "/sys/kernel/security/evm";
+
+/// The API file systems are mounted and the kernel has IMA.
+#[derive(Debug)]
+pub struct Environment {
+    tpm: bool,
+}
+
+/// Mounts what the boot works with and looks for IMA.
+///
+/// # Errors
+///
+/// `NotPid1`, `ApiMount`, `NoSecurityfs`, `NoIma`.
+pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
+    let pid = std::process::id();
+    if pid != 1 {
+        return Err(Fault::new(Code::NotPid1, format!("process {pid}")));
+    }
+    // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let nothing = MountFlags::empty();
+    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
+    logging::open();
+    api("proc", "/proc", closed, "")?;
+    // Now the console's level can be read.
+    logging::open();
+    api("sysfs", "/sys", closed, "")?;
+    api(
+        "tmpfs",
+        "/run",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        "mode=0755",
+    )?;
+    api("securityfs", "/sys/kernel/security", closed | nothing, "")
+        .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;
+    if !Path::new("/sys/kernel/security/ima").is_dir() {
+        return Err(Fault::new(
+            Code::NoIma,
+            "/sys/kernel/security/ima is not there",
+        ));
+    }
+    let tpm = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut devices| devices.next().is_some());
+    let kernel = rustix::system::uname();
+    report.kernel = kernel.release().to_string_lossy().into_owned();
+    report.tpm = tpm;
+    let text = format!(
+        "ima-init {} on Linux {}, {}",
+        env!("CARGO_PKG_VERSION"),
+        report.kernel,
+        if tpm { "with a TPM" } else { "without a TPM" }
+    );
+    report.done(Stage::Environment, &text);
+    Ok(Environment { tpm })
+}
+
+/// Mounts a file system where nothing of its type is mounted yet.
+fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(), Fault> {
+    let fault = |errno| {
+        Fault::new(
+            Code::ApiMount,
+            format!("{kind} on {target}: {}", describe(errno)),
+        )
+    };
+    match rustix::fs::mkdir(target, rustix::fs::Mode::from_raw_mode(0o755)) {
+        // In sysfs and securityfs nothing can be made; whether it is there, mount will tell.
+        Ok(()) | Err(Errno::EXIST | Errno::PERM | Errno::ROFS) => {}
+        Err(errno) => return Err(fault(errno)),
+    }
+    let options = std::ffi::CString::new(options).map_err(|_| fault(Errno::INVAL))?;
+    match mount(kind, target, kind, flags, options.as_c_str()) {
+        // EBUSY: the same file system is mounted there already (CONFIG_DEVTMPFS_MOUNT).
+        Ok(()) | Err(Errno::BUSY) => Ok(()),
+        Err(errno) => Err(fault(errno)),
+    }
+}
+
+impl Environment {
+    /// Refuses what the configuration demands and the machine lacks.
+    ///
+    /// # Errors
+    ///
+    /// `NoTpm`.
+    pub fn require(&self, config: &Config) -> Result<(), Fault> {
+        if config.require_tpm && !self.tpm {
+            return Err(Fault::new(Code::NoTpm, "/sys/class/tpm is empty"));
+        }
+        Ok(())
+    }
+}

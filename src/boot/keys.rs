@@ -1,0 +1,353 @@
+//! Certificates onto the kernel's keyrings.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ima::certificate::Certificate;
+use ima::config::{self, Config};
+use ima::fault::{Code, Fault, Stage};
+use ima::keyring;
+use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
+use log::info;
+use nix::errno::Errno;
+use std::os::fd::OwnedFd;
+
+use super::environment::EVM;
+use super::explain;
+use super::policy::Wanted;
+use super::root::MountedRoot;
+use crate::files;
+use crate::report::{KeyRecord, Report};
+use crate::syscalls::{self, Keyring};
+
+/// The largest certificate file that is read, in bytes.
+const MAX_FILE: usize = 1 << 20;
+
+/// EVM_INIT_X509 and EVM_SETUP_COMPLETE (security/integrity/evm/evm.h): portable signatures are verified, and nobody
+/// changes EVM's mode any more.
+const EVM_X509_LOCKED: &str = "0x80000002";
+
+/// The keys are on their keyrings.
+#[derive(Debug)]
+pub struct KeysLoaded {
+    certificates: Vec<Certificate>,
+}
+
+impl KeysLoaded {
+    /// The certificates that the kernel took for appraisal.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+}
+
+/// A file that may hold certificates.
+struct Offer {
+    path: PathBuf,
+    source: &'static str,
+    content: Result<Vec<u8>, String>,
+}
+
+/// Loads the initramfs's certificates, then the real root's, which the kernel takes only if a CA it trusts signed them.
+///
+/// # Errors
+///
+/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`.
+pub fn load(
+    config: &Config,
+    wanted: &Wanted,
+    root: &MountedRoot,
+    report: &mut Report,
+) -> Result<KeysLoaded, Fault> {
+    let initramfs = files::directory(Path::new("/")).map_err(|errno| {
+        Fault::new(
+            Code::KeyringUnusable,
+            format!("/: {}", files::describe(errno)),
+        )
+    })?;
+    let offers = find(&initramfs, "x509_ima", Some("ima"), "initramfs");
+    let name = config.keyring.name();
+    let mut loader = Loader {
+        certificates: Vec::new(),
+        report,
+    };
+    if !offers.is_empty() || wanted.policy().appraises() {
+        let ring = loader.ima_keyring(config)?;
+        let before = held(name);
+        loader.required(&offers, ring, name)?;
+        if offers.is_empty() && before == 0 {
+            return Err(Fault::new(Code::NoCertificate, "/etc/keys"));
+        }
+        let secondary = ".secondary_trusted_keys";
+        let others = find(root.directory(), "x509_secondary_", None, "root");
+        if let Some(serial) = serial(secondary) {
+            loader.optional(&others, Keyring::Serial(serial), secondary);
+        } else {
+            loader.no_keyring(&others, secondary);
+        }
+        let more = find(root.directory(), "x509_ima", None, "root");
+        loader.optional(&more, ring, name);
+    }
+    loader.evm(&find(&initramfs, "x509_evm", Some("evm"), "initramfs"))?;
+    let taken = loader.certificates.len();
+    let certificates = loader.certificates;
+    report.done(Stage::Keys, &format!("{taken} on {name}"));
+    Ok(KeysLoaded { certificates })
+}
+
+/// The files of `etc/keys` that begin so, and all of a directory in it; sorted.
+fn find(root: &OwnedFd, prefix: &str, directory: Option<&str>, source: &'static str) -> Vec<Offer> {
+    let keys = Path::new("/etc/keys");
+    let is_certificate = |path: &Path| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["der", "pem", "crt", "cer"].contains(&extension))
+    };
+    let begins = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(prefix)) && is_certificate(path)
+    };
+    let below = |directory: &Path| -> Vec<PathBuf> {
+        let names = files::names_in(root, directory);
+        names.iter().map(|name| directory.join(name)).collect()
+    };
+    let mut paths: Vec<PathBuf> = below(keys).into_iter().filter(begins).collect();
+    if let Some(directory) = directory {
+        paths.extend(below(&keys.join(directory)));
+    }
+    let read = |path: &PathBuf| {
+        let file = files::open_in(root, path).map_err(|error| error.to_string())?;
+        files::read(&file, MAX_FILE).map_err(|error| error.to_string())
+    };
+    paths
+        .into_iter()
+        .map(|path| Offer {
+            content: read(&path),
+            path,
+            source,
+        })
+        .collect()
+}
+
+fn proc_keys() -> String {
+    String::from_utf8_lossy(&std::fs::read("/proc/keys").unwrap_or_default()).into_owned()
+}
+
+fn serial(name: &str) -> Option<keyring::Serial> {
+    keyring::keyring(&proc_keys(), name)
+}
+
+/// How many keys are on a keyring of the kernel's: CONFIG_IMA_LOAD_X509 may have put one there.
+fn held(name: &str) -> u32 {
+    let list = proc_keys();
+    keyring::keys(&list)
+        .filter(|key| key.kind == "keyring")
+        .find_map(|key| key.description.strip_prefix(name)?.strip_prefix(':'))
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+struct Loader<'a> {
+    certificates: Vec<Certificate>,
+    report: &'a mut Report,
+}
+
+impl Loader<'_> {
+    /// The keyring that appraisal looks in.
+    fn ima_keyring(&mut self, config: &Config) -> Result<Keyring, Fault> {
+        let name = config.keyring.name();
+        match config.keyring {
+            config::Keyring::Trusted => serial(name)
+                .map(Keyring::Serial)
+                .ok_or_else(|| Fault::new(Code::NoImaKeyring, name)),
+            config::Keyring::Untrusted => {
+                self.report.warn(Fault::new(Code::UntrustedKeyring, name));
+                untrusted_keyring()
+                    .map_err(|error| Fault::new(Code::KeyringUnusable, format!("{name}: {error}")))
+            }
+        }
+    }
+
+    /// Offers certificates of which one at least must be taken, if there are any.
+    fn required(&mut self, offers: &[Offer], ring: Keyring, name: &str) -> Result<(), Fault> {
+        let mut refused = Vec::new();
+        let mut taken: usize = 0;
+        for offer in offers {
+            match self.offer(offer, ring, name) {
+                Ok(count) => taken = taken.saturating_add(count),
+                Err(fault) => refused.push(fault),
+            }
+        }
+        let mut refused = refused.into_iter();
+        if taken == 0 {
+            return refused.next().map_or(Ok(()), Err);
+        }
+        for fault in refused {
+            self.skip(Code::CertificateSkipped, &fault);
+        }
+        Ok(())
+    }
+
+    /// Offers certificates whose refusal is only told.
+    fn optional(&mut self, offers: &[Offer], ring: Keyring, name: &str) {
+        for offer in offers {
+            if let Err(fault) = self.offer(offer, ring, name) {
+                self.skip(Code::RootCertificate, &fault);
+            }
+        }
+    }
+
+    fn no_keyring(&mut self, offers: &[Offer], name: &str) {
+        for offer in offers {
+            let detail = format!("{}: the kernel has no {name}", offer.path.display());
+            self.report.warn(Fault::new(Code::RootCertificate, detail));
+        }
+    }
+
+    /// The refusal as a warning, with the cause that was found.
+    fn skip(&mut self, code: Code, fault: &Fault) {
+        let [_, cause, _] = fault.lines();
+        let cause = cause.trim_start().trim_start_matches("cause: ").to_owned();
+        self.report
+            .warn(Fault::new(code, fault.detail()).cause(cause));
+    }
+
+    /// Offers all certificates of one file to the kernel, which decides; how many it took.
+    fn offer(&mut self, offer: &Offer, ring: Keyring, name: &str) -> Result<usize, Fault> {
+        let path = match offer.source {
+            "root" => format!("{}{}", super::ROOT, offer.path.display()),
+            _ => offer.path.display().to_string(),
+        };
+        let invalid = |why: &str| Fault::new(Code::CertificateInvalid, format!("{path}: {why}"));
+        let bytes = offer.content.as_ref().map_err(|error| invalid(error))?;
+        let parsed = match Certificate::parse_all(bytes) {
+            Ok(certificates) => certificates,
+            // What this parser does not understand, the kernel's may.
+            Err(error) => {
+                let result = syscalls::add_certificate(bytes, ring);
+                let fault = result.is_err().then(|| invalid(&error.to_string()));
+                self.record(offer, &path, name, None, fault.as_ref());
+                return fault.map_or(Ok(1), Err);
+            }
+        };
+        let mut taken: usize = 0;
+        let mut first = None;
+        for certificate in parsed {
+            let result = syscalls::add_certificate(certificate.der(), ring);
+            let fault = result
+                .err()
+                .map(|errno| explain::certificate(&path, &certificate, name, errno, &proc_keys()));
+            self.record(offer, &path, name, Some(&certificate), fault.as_ref());
+            if let Some(fault) = fault {
+                first.get_or_insert(fault);
+                continue;
+            }
+            taken = taken.saturating_add(1);
+            self.remark(&path, &certificate);
+            if name == ".ima" || name == "_ima" {
+                self.certificates.push(certificate);
+            }
+        }
+        match first {
+            Some(fault) if taken == 0 => Err(fault),
+            Some(fault) => {
+                self.skip(Code::CertificateSkipped, &fault);
+                Ok(taken)
+            }
+            None => Ok(taken),
+        }
+    }
+
+    fn record(
+        &mut self,
+        offer: &Offer,
+        path: &str,
+        name: &str,
+        certificate: Option<&Certificate>,
+        fault: Option<&Fault>,
+    ) {
+        if fault.is_none() {
+            let what = certificate.map_or_else(
+                || "a certificate of a kind unknown here".to_owned(),
+                |certificate| {
+                    let key = certificate.key();
+                    format!(
+                        "{}, key id {}, {key}",
+                        certificate.subject(),
+                        certificate.key_id()
+                    )
+                },
+            );
+            info!("keys: {name}: {what} ({path})");
+        }
+        self.report.keys.push(KeyRecord {
+            keyring: name.to_owned(),
+            path: path.to_owned(),
+            subject: certificate.map(Certificate::subject),
+            key_id: certificate.map(|certificate| certificate.key_id().to_string()),
+            algorithm: certificate.map(|certificate| certificate.key().to_string()),
+            source: offer.source,
+            refused: fault.map(|fault| fault.code().id()),
+        });
+    }
+
+    /// What is to be said of a certificate that was taken.
+    fn remark(&mut self, path: &str, certificate: &Certificate) {
+        if certificate.is_sample() {
+            let detail = format!("{path}: {}", certificate.subject());
+            self.report.warn(Fault::new(Code::SampleKey, detail));
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
+        if now > certificate.not_after() || now < certificate.not_before() {
+            let detail = format!("{path}: {}", certificate.subject());
+            self.report
+                .warn(Fault::new(Code::CertificateExpired, detail));
+        }
+    }
+
+    /// EVM's certificates; with one on the keyring EVM is switched on.
+    fn evm(&mut self, offers: &[Offer]) -> Result<(), Fault> {
+        if offers.is_empty() {
+            return Ok(());
+        }
+        let Some(serial) = serial(".evm") else {
+            let detail = "the kernel has no .evm keyring";
+            self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+            return Ok(());
+        };
+        self.required(offers, Keyring::Serial(serial), ".evm")?;
+        if let Err(error) = std::fs::write(EVM, EVM_X509_LOCKED) {
+            let detail = format!("{EVM}: {error}");
+            self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+        }
+        Ok(())
+    }
+}
+
+/// Makes `_ima` in the user session keyring, where the kernel finds it (security/integrity/digsig.c,
+/// `integrity_keyring_from_id`; request_key searches it for a process that has no session keyring, as PID 1 has none),
+/// and lets root add to it later from any session.
+fn untrusted_keyring() -> Result<Keyring, String> {
+    let parent = KeyRing::from_special_id(KeyRingIdentifier::UserSession, true)
+        .map_err(|error| format!("the user session keyring: {error:?}"))?;
+    // Kept alive by the user; what counts is that it is there.
+    let _ = parent;
+    let serial = syscalls::add_keyring(c"_ima", Keyring::UserSession)
+        .map_err(|errno: Errno| errno.to_string())?;
+    let id = linux_keyutils::KeySerialId::new(serial);
+    let permissions = KeyPermissionsBuilder::builder()
+        .posessor(Permission::ALL)
+        .user(Permission::ALL)
+        .build();
+    Key::from_id(id)
+        .set_perms(permissions)
+        .map_err(|error| format!("its permissions: {error:?}"))?;
+    serial_in(serial).ok_or_else(|| "it is not in /proc/keys".to_owned())
+}
+
+fn serial_in(wanted: i32) -> Option<Keyring> {
+    let list = proc_keys();
+    keyring::keys(&list)
+        .find(|key| key.serial.get() == wanted)
+        .map(|key| Keyring::Serial(key.serial))
+}

@@ -1,0 +1,53 @@
+//! Kernel modules of the initramfs, in the order in which the configuration lists them.
+
+use std::fs::File;
+
+use ima::config::Config;
+use ima::fault::{Code, Fault, Stage};
+use rustix::io::Errno;
+
+use crate::files::describe;
+use crate::report::Report;
+
+/// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel unpacks it, with the one algorithm it was
+/// built with (CONFIG_MODULE_DECOMPRESS).
+const COMPRESSED: i32 = 4;
+
+/// Loads the modules.
+///
+/// # Errors
+///
+/// `ModuleUnreadable`, `ModuleRefused`.
+pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
+    for path in &config.modules {
+        let file = File::open(path)
+            .map_err(|error| Fault::new(Code::ModuleUnreadable, format!("{path}: {error}")))?;
+        let compressed = [".gz", ".xz", ".zst"].iter().any(|end| path.ends_with(end));
+        let flags = if compressed { COMPRESSED } else { 0 };
+        match rustix::system::finit_module(&file, c"", flags) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(refused(path, errno, compressed)),
+        }
+    }
+    if !config.modules.is_empty() {
+        report.done(Stage::Modules, &format!("{} loaded", config.modules.len()));
+    }
+    Ok(())
+}
+
+fn refused(path: &str, errno: Errno, compressed: bool) -> Fault {
+    let fault = Fault::new(Code::ModuleRefused, format!("{path}: {}", describe(errno)));
+    match errno {
+        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOEXEC if compressed => fault.cause(
+            "the module is compressed, and this kernel cannot unpack it (CONFIG_MODULE_DECOMPRESS and its algorithm)",
+        ),
+        Errno::NOEXEC => fault.cause("the module is of another kernel or damaged"),
+        Errno::NOENT => fault.cause(
+            "it needs a symbol that no module before it in modules= has, or the kernel's own version of it is another",
+        ),
+        Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG => {
+            fault.cause("the module's own signature is missing or wrong, and this kernel demands one")
+        }
+        _ => fault,
+    }
+}

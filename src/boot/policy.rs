@@ -1,0 +1,377 @@
+//! The IMA policy: read, checked, written, and proved in force.
+
+mod canary;
+mod kernel_log;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use ima::certificate::Certificate;
+use ima::config::Enforce;
+use ima::fault::{Code, Fault, Stage};
+use ima::policy::{Hook, MAX_POLICY, Policy, Query};
+use log::info;
+use nix::errno::Errno;
+
+use super::cmdline::Settings;
+use super::environment::POLICY;
+use super::explain;
+use super::keys::KeysLoaded;
+use super::root::MountedRoot;
+use crate::files::{self, OpenError};
+use crate::report::{PolicyRecord, Report};
+use canary::{Canary, Tried};
+use kernel_log::KernelLog;
+
+/// The custom policy, taken if it is there and not empty.
+const CUSTOM: &str = "/etc/ima/ima_policy";
+
+/// The default policy.
+const DEFAULT: &str = "/etc/ima/ima_policy.default";
+
+/// How many policies of the real root are offered to the kernel at most.
+const MAX_ADDITIONAL: usize = 64;
+
+/// A policy that has been checked and is to be loaded.
+#[derive(Debug)]
+pub struct Wanted {
+    path: &'static str,
+    text: Vec<u8>,
+    policy: Policy,
+    required: bool,
+}
+
+impl Wanted {
+    /// Its rules.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+/// The policy is loaded, and was proved to be in force as far as it appraises. Only [`enforce`] makes one.
+#[derive(Debug)]
+pub struct PolicyInForce {
+    policy: Policy,
+    keys: KeysLoaded,
+}
+
+impl PolicyInForce {
+    /// The rules of the initramfs's policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The certificates on the keyring that appraisal looks in.
+    pub fn certificates(&self) -> &[Certificate] {
+        self.keys.certificates()
+    }
+}
+
+/// Reads and checks the policy of the initramfs.
+///
+/// # Errors
+///
+/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`.
+pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
+    let (path, text) = match file(CUSTOM)? {
+        Some(text) if !text.is_empty() => (CUSTOM, text),
+        custom => match file(DEFAULT)? {
+            Some(text) => (DEFAULT, text),
+            None if custom.is_some() => return Err(Fault::new(Code::PolicyEmpty, CUSTOM)),
+            None => return Err(Fault::new(Code::PolicyMissing, DEFAULT)),
+        },
+    };
+    let policy = Policy::parse(&text)
+        .map_err(|error| Fault::new(Code::PolicyInvalid, format!("{path}, {error}")))?;
+    if policy.is_empty() {
+        return Err(Fault::new(Code::PolicyEmpty, path));
+    }
+    let required = settings.config.enforce == Enforce::Required;
+    if let (Some(parameter), true, true) = (&settings.weakened, policy.appraises(), required) {
+        return Err(Fault::new(Code::AppraiseWeakened, parameter));
+    }
+    let rules = policy.lines().len();
+    info!("policy: {path}, {rules} rules, checked");
+    report.policy = PolicyRecord {
+        path: path.to_owned(),
+        rules,
+        ..PolicyRecord::default()
+    };
+    Ok(Wanted {
+        path,
+        text,
+        policy,
+        required,
+    })
+}
+
+fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
+    let unreadable = |why: String| Fault::new(Code::PolicyUnreadable, format!("{path}: {why}"));
+    let initramfs =
+        files::directory(Path::new("/")).map_err(|errno| unreadable(files::describe(errno)))?;
+    match files::open_in(&initramfs, Path::new(path)) {
+        Ok(file) => match files::read(&file, MAX_POLICY) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) => Err(unreadable(error.to_string())),
+        },
+        Err(OpenError::Missing(_)) => Ok(None),
+        Err(error) => Err(unreadable(error.to_string())),
+    }
+}
+
+/// Writes the policy, proves it in force, then offers the real root's policies to the kernel.
+///
+/// # Errors
+///
+/// `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`, `PolicyNotInForce`.
+pub fn enforce(
+    wanted: Wanted,
+    keys: KeysLoaded,
+    root: &MountedRoot,
+    report: &mut Report,
+) -> Result<PolicyInForce, Fault> {
+    let canary = Canary::new()?;
+    let before = canary.execute();
+    let mut log = KernelLog::from_now();
+    load(&wanted, &canary)?;
+    let mut proofs = Vec::new();
+    match log.policy_update() {
+        Some(true) => proofs.push("record"),
+        Some(false) => {
+            return Err(Fault::new(
+                Code::PolicyNotRecorded,
+                format!("{}: the kernel says: {}", wanted.path, log.words()),
+            ));
+        }
+        None => {}
+    }
+    if read_back(&wanted)? {
+        proofs.push("read-back");
+    }
+    let appraised = canary.is_appraised(&wanted.policy);
+    if appraised {
+        prove_denial(&canary, before, wanted.required, &mut proofs, report)?;
+    }
+    if proofs.is_empty() {
+        let detail = format!("{}: neither its log nor its policy shows it", wanted.path);
+        return Err(Fault::new(Code::PolicyNotRecorded, detail));
+    }
+    let programs = Query::by_root(Hook::BprmCheck, root.magic(), root.fstype());
+    if wanted.policy.appraisal(&programs).is_none() {
+        report.warn(Fault::new(Code::NothingAppraised, wanted.path));
+    }
+    additional(&wanted, &keys, root, report);
+    if appraised && wanted.required && canary.execute() != Tried::Denied {
+        // Rules are only ever appended; this must not happen, and must not pass if it does.
+        let detail = "after the real root's policies were loaded, an unsigned program runs";
+        return Err(Fault::new(Code::PolicyNotInForce, detail));
+    }
+    report.policy.proofs.clone_from(&proofs);
+    let text = format!(
+        "{} in force, {} rules; proved by {}",
+        wanted.path,
+        wanted.policy.lines().len(),
+        proofs.join(", ")
+    );
+    report.done(Stage::Policy, &text);
+    Ok(PolicyInForce {
+        policy: wanted.policy,
+        keys,
+    })
+}
+
+/// The canary must be denied now.
+fn prove_denial(
+    canary: &Canary,
+    before: Tried,
+    required: bool,
+    proofs: &mut Vec<&'static str>,
+    report: &mut Report,
+) -> Result<(), Fault> {
+    match canary.execute() {
+        Tried::Denied => {
+            // Had it been denied before, it would prove nothing of this policy.
+            if before == Tried::NoProgram {
+                proofs.push("canary");
+            }
+            Ok(())
+        }
+        result => {
+            let detail = format!("executing an unsigned file: {result}");
+            if required {
+                return Err(Fault::new(Code::PolicyNotInForce, detail));
+            }
+            report.warn(Fault::new(Code::NotEnforced, detail));
+            Ok(())
+        }
+    }
+}
+
+/// Writes the rules, or names a signed copy where the kernel takes only a signed policy.
+fn load(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
+    let closed = |errno: Errno| {
+        Fault::new(
+            Code::PolicyClosed,
+            format!("{POLICY}: {} ({errno:?})", errno.desc()),
+        )
+    };
+    match write_rules(wanted) {
+        Ok(()) => Ok(()),
+        Err(WriteError::Open(errno)) => Err(closed(errno)),
+        // The kernel wants a path, and a signature on what it names (ima_fs.c, ima_write_policy).
+        Err(WriteError::Rule(_, Errno::EACCES)) => load_signed(wanted, canary),
+        Err(WriteError::Rule(line, errno)) => {
+            let detail = format!("{}, line {line}: {} ({errno:?})", wanted.path, errno.desc());
+            Err(Fault::new(Code::PolicyRefused, detail))
+        }
+    }
+}
+
+enum WriteError {
+    Open(Errno),
+    Rule(usize, Errno),
+}
+
+/// One write a rule: the kernel parses only the first line of each. A refused one poisons the open file, so the first
+/// error is the last write.
+fn write_rules(wanted: &Wanted) -> Result<(), WriteError> {
+    let errno = |error: &std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(POLICY)
+        .map_err(|error| WriteError::Open(errno(&error)))?;
+    for line in wanted.policy.lines() {
+        let rule = format!("{}\n", line.text);
+        let written = file
+            .write(rule.as_bytes())
+            .map_err(|error| WriteError::Rule(line.number, errno(&error)))?;
+        if written < rule.len() {
+            return Err(WriteError::Rule(line.number, Errno::E2BIG));
+        }
+    }
+    Ok(())
+}
+
+/// Names a copy of the policy that carries the signature packed beside it: rootfs may be a ramfs, which keeps no
+/// extended attributes, but a tmpfs does.
+fn load_signed(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
+    let fault = |why: String| Fault::new(Code::PolicySignature, format!("{}: {why}", wanted.path));
+    let signature_path = format!("{}.sig", wanted.path);
+    let signature = file(&signature_path)?
+        .filter(|signature| !signature.is_empty())
+        .ok_or_else(|| fault(format!("{signature_path} is not there")))?;
+    let copy = canary
+        .signed_copy(&wanted.text, &signature)
+        .map_err(|errno| {
+            fault(format!(
+                "a signed copy on a tmpfs: {}",
+                files::describe(errno)
+            ))
+        })?;
+    write_path(&copy).map_err(|errno| {
+        fault(format!("{} ({errno:?})", errno.desc()))
+            .cause("the kernel refused the packed signature: it is of another policy or by a key that is not on the keyring")
+    })
+}
+
+/// Writes the path of an open file, by which the kernel finds exactly that file.
+fn write_path(file: &File) -> Result<(), Errno> {
+    let path = format!("{}\n", files::descriptor_path(file));
+    let written = OpenOptions::new()
+        .write(true)
+        .open(POLICY)
+        .and_then(|mut policy| policy.write(path.as_bytes()));
+    match written {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Errno::from_raw(error.raw_os_error().unwrap_or_default())),
+    }
+}
+
+/// Compares with what the kernel shows; `false` if this kernel shows nothing (CONFIG_IMA_READ_POLICY).
+fn read_back(wanted: &Wanted) -> Result<bool, Fault> {
+    let Ok(text) = std::fs::read(POLICY) else {
+        return Ok(false);
+    };
+    if wanted.policy.is_within(&Policy::parse_known(&text)) {
+        return Ok(true);
+    }
+    let shown = String::from_utf8_lossy(&text);
+    let first: Vec<&str> = shown.lines().take(8).collect();
+    let detail = format!("{}: the kernel shows: {}", wanted.path, first.join(" | "));
+    Err(Fault::new(Code::PolicyReadBack, detail))
+}
+
+/// Offers the real root's `etc/ima/ima_policy*`, by path, so that the kernel checks their signatures.
+fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &mut Report) {
+    let directory = Path::new("/etc/ima");
+    let names = files::names_in(root.directory(), directory);
+    let policies = names
+        .iter()
+        .filter(|name| name.as_bytes().starts_with(b"ima_policy"))
+        .take(MAX_ADDITIONAL);
+    let guard = Query::by_root(Hook::PolicyCheck, root.magic(), root.fstype());
+    let guarded = wanted.policy.appraisal(&guard).is_some();
+    for name in policies {
+        let path = directory.join(name);
+        let shown = format!("{}{}", super::ROOT, path.display());
+        let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
+        let file = match files::open_in(root.directory(), &path) {
+            Ok(file) => file,
+            Err(error) => {
+                report.warn(warning(Code::RootPolicyRefused, &error.to_string()));
+                continue;
+            }
+        };
+        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            continue;
+        }
+        if !guarded {
+            report.warn(warning(Code::RootPolicyUnguarded, "not loaded"));
+            report.policy.additional.push((shown, false));
+            continue;
+        }
+        let mut log = KernelLog::from_now();
+        let result = write_path(&file);
+        let taken = result.is_ok() && log.policy_update() != Some(false);
+        if taken {
+            info!("policy: {shown} added");
+        } else {
+            let why = match result {
+                Err(errno) => format!("{} ({errno:?})", errno.desc()),
+                Ok(()) => log.words(),
+            };
+            report.warn(match result {
+                Err(Errno::ENOENT | Errno::EBUSY) => warning(Code::RootPolicyImpossible, &why),
+                _ => {
+                    let warning = warning(Code::RootPolicyRefused, &why);
+                    match cause(&file, result, keys) {
+                        Some(cause) => warning.cause(cause),
+                        None => warning,
+                    }
+                }
+            });
+        }
+        report.policy.additional.push((shown, taken));
+    }
+}
+
+/// Why the kernel did not take a policy of the real root.
+fn cause(file: &File, result: Result<(), Errno>, keys: &KeysLoaded) -> Option<String> {
+    match result {
+        Err(Errno::EACCES) => explain::denial(file, keys.certificates()),
+        Err(Errno::EINVAL) => {
+            let text = files::read(file, MAX_POLICY).ok()?;
+            let errors = Policy::errors(&text);
+            if let Some(error) = errors.first() {
+                return Some(format!("the kernel refuses one of its rules: {error}"));
+            }
+            (text.last() != Some(&b'\n')).then(|| {
+                "its last line does not end in a newline, which the kernel demands of a policy named by path"
+                    .to_owned()
+            })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! Whether what is executed next will run, asked of the kernel before there is no way back.
+
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use ima::elf::{self, Elf};
+use ima::fault::{Code, Fault, Stage};
+use ima::policy::{Hook, Query};
+
+use super::cmdline::Settings;
+use super::explain;
+use super::policy::PolicyInForce;
+use super::root::MountedRoot;
+use crate::files::{self, OpenError};
+use crate::report::Report;
+use crate::syscalls::{self, Verdict};
+
+/// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
+const MAX_INTERPRETERS: usize = 5;
+
+/// What is executed next was asked about, under a policy that is in force. Only [`check`] makes one, of a
+/// [`PolicyInForce`].
+#[derive(Debug)]
+pub struct Ready {
+    pub(super) policy: PolicyInForce,
+    pub(super) settings: Settings,
+    pub(super) switch_root: File,
+}
+
+/// The codes for one of the files.
+struct Codes {
+    missing: Code,
+    invalid: Code,
+    denied: Code,
+}
+
+const SWITCH_ROOT: Codes = Codes {
+    missing: Code::SwitchRootMissing,
+    invalid: Code::SwitchRootInvalid,
+    denied: Code::SwitchRootDenied,
+};
+
+const INIT: Codes = Codes {
+    missing: Code::InitMissing,
+    invalid: Code::InitInvalid,
+    denied: Code::InitDenied,
+};
+
+const INTERPRETER: Codes = Codes {
+    missing: Code::InterpreterMissing,
+    invalid: Code::InterpreterInvalid,
+    denied: Code::InterpreterDenied,
+};
+
+/// Looks at switch_root, init and init's interpreters.
+///
+/// # Errors
+///
+/// `SwitchRoot*`, `Init*`, `Interpreter*`.
+pub fn check(
+    policy: PolicyInForce,
+    root: &MountedRoot,
+    settings: Settings,
+    report: &mut Report,
+) -> Result<Ready, Fault> {
+    let examiner = Examiner {
+        policy: &policy,
+        root,
+    };
+    let path = Path::new(&settings.config.switch_root);
+    let switch_root = examiner.open(path, &SWITCH_ROOT)?;
+    match interpreter(&switch_root, path, &SWITCH_ROOT)? {
+        Format::Static => {}
+        Format::Interpreted(interpreter) => {
+            let detail = format!("{} needs {}", path.display(), interpreter.display());
+            return Err(Fault::new(Code::SwitchRootDynamic, detail));
+        }
+        Format::Script(_) => {
+            let detail = format!("{} is a script", path.display());
+            return Err(Fault::new(Code::SwitchRootInvalid, detail));
+        }
+    }
+    examiner.ask(&switch_root, path, &SWITCH_ROOT)?;
+    examiner.init(Path::new(&settings.init))?;
+    report.switch_root.clone_from(&settings.config.switch_root);
+    report.init.clone_from(&settings.init);
+    let text = format!(
+        "{} and {} may run",
+        settings.config.switch_root, settings.init
+    );
+    report.done(Stage::Preflight, &text);
+    Ok(Ready {
+        policy,
+        settings,
+        switch_root,
+    })
+}
+
+struct Examiner<'a> {
+    policy: &'a PolicyInForce,
+    root: &'a MountedRoot,
+}
+
+impl Examiner<'_> {
+    /// The init, then what interprets it, and what interprets that.
+    fn init(&self, path: &Path) -> Result<(), Fault> {
+        let mut path = path.to_owned();
+        let mut codes = &INIT;
+        for _ in 0..MAX_INTERPRETERS {
+            let file = self.open(&path, codes)?;
+            let format = interpreter(&file, &path, codes)?;
+            self.ask(&file, &path, codes)?;
+            match format {
+                Format::Static => return Ok(()),
+                Format::Interpreted(loader) => {
+                    let file = self.open(&loader, &INTERPRETER)?;
+                    return self.ask(&file, &loader, &INTERPRETER);
+                }
+                Format::Script(program) => path = program,
+            }
+            codes = &INTERPRETER;
+        }
+        let detail = format!("{}: scripts all the way down", path.display());
+        Err(Fault::new(Code::InterpreterInvalid, detail))
+    }
+
+    /// Opens a file of the real root that is to be executed.
+    fn open(&self, path: &Path, codes: &Codes) -> Result<File, Fault> {
+        let shown = path.display();
+        let file = files::open_in(self.root.directory(), path).map_err(|error| match error {
+            OpenError::Missing(_) => Fault::new(codes.missing, format!("{shown}: {error}")),
+            OpenError::NotRegular(_) => Fault::new(codes.invalid, format!("{shown} is {error}")),
+            // A policy with FILE_CHECK denies even opening it.
+            OpenError::Failed(rustix::io::Errno::ACCESS) => {
+                Fault::new(codes.denied, format!("{shown}: {error}"))
+            }
+            OpenError::Failed(_) => Fault::new(codes.invalid, format!("{shown}: {error}")),
+        })?;
+        let metadata = file
+            .metadata()
+            .map_err(|error| Fault::new(codes.invalid, format!("{shown}: {error}")))?;
+        if metadata.permissions().mode() & 0o111 == 0 {
+            return Err(
+                Fault::new(codes.invalid, format!("{shown} is not executable"))
+                    .cause("it has no execute permission for anybody")
+                    .remedy(format!(
+                        "chmod 755 {shown}, and sign it again if security.evm is used"
+                    )),
+            );
+        }
+        Ok(file)
+    }
+
+    /// Asks the kernel. Where it cannot be asked about an execution, it is asked about a mapping, which is appraised
+    /// under the same conditions in every policy that has MMAP_CHECK; under one that has not, the execution decides.
+    fn ask(&self, file: &File, path: &Path, codes: &Codes) -> Result<(), Fault> {
+        let verdict = match syscalls::execve_check(file) {
+            Verdict::Unknown if self.is_appraised() => syscalls::map_executable(file),
+            Verdict::Unknown => Verdict::Allowed,
+            verdict => verdict,
+        };
+        let Verdict::Denied(errno) = verdict else {
+            return Ok(());
+        };
+        let detail = format!("{}: {} ({errno:?})", path.display(), errno.desc());
+        let fault = Fault::new(codes.denied, detail);
+        Err(match explain::denial(file, self.policy.certificates()) {
+            Some(cause) => fault.cause(cause),
+            None => fault,
+        })
+    }
+
+    fn is_appraised(&self) -> bool {
+        [Hook::BprmCheck, Hook::MmapCheck].into_iter().any(|hook| {
+            let query = Query::by_root(hook, self.root.magic(), self.root.fstype());
+            self.policy.policy().appraisal(&query).is_some()
+        })
+    }
+}
+
+/// What a program needs to run.
+enum Format {
+    /// Nothing.
+    Static,
+    /// A dynamic loader.
+    Interpreted(PathBuf),
+    /// Another program.
+    Script(PathBuf),
+}
+
+fn interpreter(file: &File, path: &Path, codes: &Codes) -> Result<Format, Fault> {
+    let invalid = |why: &str| Fault::new(codes.invalid, format!("{}: {why}", path.display()));
+    let read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; length];
+        let mut filled = 0_usize;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match file.read_at(rest, at) {
+                Ok(0) => break,
+                Ok(count) => filled = filled.saturating_add(count),
+                Err(error) => return Err(invalid(&error.to_string())),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    };
+    let head = read(0, elf::SCRIPT_LENGTH)?;
+    if let Some(program) = elf::script_interpreter(&head) {
+        return Ok(Format::Script(path_of(program)));
+    }
+    let program =
+        Elf::parse(&head).ok_or_else(|| invalid("neither an ELF program nor a script"))?;
+    let place = program.program_headers();
+    let headers = read(place.offset, place.length)?;
+    if headers.len() != place.length {
+        return Err(invalid("its program headers are cut off"));
+    }
+    let place = program
+        .interpreter(&headers)
+        .map_err(|_| invalid("its interpreter's name is malformed"))?;
+    let Some(place) = place else {
+        return Ok(Format::Static);
+    };
+    let name = read(place.offset, place.length)?;
+    let Some((0, name)) = name.split_last().map(|(last, name)| (*last, name)) else {
+        return Err(invalid("its interpreter's name is malformed"));
+    };
+    Ok(Format::Interpreted(path_of(name)))
+}
+
+fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}

@@ -1,0 +1,186 @@
+//! The real root: found by its name, waited for, mounted.
+
+mod devices;
+mod mounting;
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use ima::cmdline::RootName;
+use ima::config::RootWait;
+use ima::fault::{Code, Fault, Stage};
+use ima::filesystem::Filesystem;
+use log::warn;
+
+use super::ROOT;
+use super::cmdline::Settings;
+use super::uevent::Uevents;
+use crate::report::{Report, RootRecord};
+use devices::Device;
+
+/// How often a line says what is waited for.
+const NOTICE: Duration = Duration::from_secs(5);
+
+/// File systems on which no file can carry security.ima.
+const WITHOUT_XATTRS: [&str; 4] = ["vfat", "msdos", "exfat", "iso9660"];
+
+/// The mounted root.
+#[derive(Debug)]
+pub struct MountedRoot {
+    directory: OwnedFd,
+    magic: u64,
+    fstype: String,
+}
+
+impl MountedRoot {
+    /// The root's directory: nothing of the root is opened but below it.
+    pub const fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// The magic of its super block, for the policy's `fsmagic=`.
+    pub const fn magic(&self) -> u64 {
+        self.magic
+    }
+
+    /// The name of its type, for the policy's `fsname=`.
+    pub fn fstype(&self) -> &str {
+        &self.fstype
+    }
+}
+
+/// Waits for the root's device and mounts it.
+///
+/// # Errors
+///
+/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`.
+pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fault> {
+    let device = wait(&settings.root, settings.rootwait)?;
+    let fstype = match &settings.rootfstype {
+        Some(name) => name.clone(),
+        None => recognise(&device)?.kind.name().to_owned(),
+    };
+    if WITHOUT_XATTRS.contains(&fstype.as_str()) {
+        let detail = format!("{} is {fstype}", device.path());
+        report.warn(Fault::new(Code::RootNoXattrs, detail));
+    }
+    let mounted = mounting::mount(
+        &device.path(),
+        &fstype,
+        &settings.rootflags,
+        settings.read_only,
+    )?;
+    report.root = RootRecord {
+        name: settings.root.to_string(),
+        device: device.path(),
+        fstype: fstype.clone(),
+        options: mounted.options.clone(),
+    };
+    let text = format!(
+        "{} is {}, {fstype} ({}), mounted on {ROOT}",
+        settings.root,
+        device.path(),
+        mounted.options
+    );
+    report.done(Stage::Root, &text);
+    Ok(MountedRoot {
+        directory: mounted.directory,
+        magic: mounted.magic,
+        fstype,
+    })
+}
+
+/// Waits until a device answers to the name.
+fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
+    let started = Instant::now();
+    // Before the first look, so that nothing comes unseen between a look and the wait after it.
+    let uevents = Uevents::listen().map_err(|errno| {
+        warn!("root: no uevents ({errno}); looking every second instead");
+    });
+    let mut next_notice = NOTICE;
+    loop {
+        let devices = devices::all();
+        let found = devices::named(name, &devices);
+        match found.as_slice() {
+            [] => {}
+            [device] => return Ok(device.clone()),
+            several => {
+                let paths: Vec<String> = several.iter().map(Device::path).collect();
+                let detail = format!("{name} is {}", paths.join(" and "));
+                return Err(Fault::new(Code::RootAmbiguous, detail));
+            }
+        }
+        let waited = started.elapsed();
+        let left = match patience {
+            RootWait::AtMost(most) => most.saturating_sub(waited),
+            RootWait::Forever => NOTICE,
+        };
+        if left.is_zero() {
+            return Err(missing(name, waited, &devices));
+        }
+        if waited >= next_notice {
+            let until = match patience {
+                RootWait::AtMost(most) => {
+                    format!("for {} s more", most.saturating_sub(waited).as_secs())
+                }
+                RootWait::Forever => "until it comes (rootwait)".to_owned(),
+            };
+            warn!(
+                "root: waiting for {name} {until}; block devices: {}",
+                devices::list(&devices)
+            );
+            next_notice = waited.saturating_add(NOTICE);
+        }
+        let pause = left.min(next_notice.saturating_sub(waited));
+        match &uevents {
+            Ok(uevents) => uevents.wait(pause),
+            Err(()) => std::thread::sleep(pause.min(Duration::from_secs(1))),
+        }
+    }
+}
+
+fn missing(name: &RootName, waited: Duration, devices: &[Device]) -> Fault {
+    let detail = format!(
+        "{name} after {} s; block devices: {}",
+        waited.as_secs(),
+        devices::list(devices)
+    );
+    let unreadable: Vec<String> = devices
+        .iter()
+        .filter(|device| device.probe().is_err())
+        .map(Device::path)
+        .collect();
+    if devices.is_empty() {
+        return Fault::new(Code::RootMissing, detail).cause(
+            "the kernel shows no block device at all: the driver of the disk's controller is not in the kernel or the initramfs",
+        );
+    }
+    if !unreadable.is_empty() && matches!(name, RootName::Uuid(_) | RootName::Label(_)) {
+        let detail = format!(
+            "{name} was not found, and {} cannot be read",
+            unreadable.join(", ")
+        );
+        return Fault::new(Code::RootDevice, detail);
+    }
+    Fault::new(Code::RootMissing, detail)
+}
+
+/// The one file system that the device holds.
+fn recognise(device: &Device) -> Result<Filesystem, Fault> {
+    let path = device.path();
+    let mut found = device
+        .probe()
+        .map_err(|error| Fault::new(Code::RootDevice, format!("{path}: {error}")))?;
+    match (found.pop(), found.is_empty()) {
+        (Some(filesystem), true) => Ok(filesystem),
+        (None, _) => Err(Fault::new(Code::RootUnknown, path)),
+        (Some(last), false) => {
+            let mut kinds: Vec<&str> = found.iter().map(|other| other.kind.name()).collect();
+            kinds.push(last.kind.name());
+            let detail = format!("{path} looks like {}", kinds.join(" and "));
+            Err(Fault::new(Code::RootUnknown, detail)
+                .cause("an older file system's superblock was not wiped when this one was made")
+                .remedy("name the right one with rootfstype=, or wipe the old one (wipefs)"))
+        }
+    }
+}

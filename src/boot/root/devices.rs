@@ -1,0 +1,248 @@
+//! The block devices there are, and which of them a name means.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use ima::cmdline::RootName;
+use ima::filesystem::{self, Filesystem};
+use ima::partition::{self, GptHeader};
+
+/// A block device of `/sys/class/block`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Device {
+    /// Its name in `/dev`.
+    name: String,
+    major: u32,
+    minor: u32,
+    /// Its size in units of 512 bytes.
+    sectors: u64,
+    /// Its number on its disk, if it is a partition.
+    partition: Option<u32>,
+    /// Its directory in sysfs, links resolved: a partition's lies in its disk's.
+    sysfs: PathBuf,
+}
+
+impl Device {
+    /// Its path.
+    pub(super) fn path(&self) -> String {
+        format!("/dev/{}", self.name)
+    }
+
+    /// The file systems it holds: one, or none, or those that an older one was not wiped from.
+    pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
+        let file = File::open(self.path())?;
+        let mut head = vec![0; filesystem::PROBE_LENGTH];
+        let length = read_at(&file, &mut head, 0)?;
+        Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
+    }
+}
+
+/// Reads until the buffer is full or the device ends.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        let at = u64::try_from(length)
+            .unwrap_or(u64::MAX)
+            .saturating_add(offset);
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(count) => length = length.saturating_add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
+}
+
+/// Every block device with a size, by name.
+pub(super) fn all() -> Vec<Device> {
+    let Ok(entries) = std::fs::read_dir("/sys/class/block") else {
+        return Vec::new();
+    };
+    let mut devices: Vec<Device> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| device(&entry.path()))
+        .filter(|device| device.sectors > 0)
+        .collect();
+    devices.sort_by(|a, b| a.name.cmp(&b.name));
+    devices
+}
+
+fn device(path: &Path) -> Option<Device> {
+    let uevent = std::fs::read_to_string(path.join("uevent")).ok()?;
+    let field = |key: &str| {
+        uevent
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+    };
+    let size = std::fs::read_to_string(path.join("size")).ok()?;
+    Some(Device {
+        name: field("DEVNAME")?.to_owned(),
+        major: field("MAJOR")?.parse().ok()?,
+        minor: field("MINOR")?.parse().ok()?,
+        sectors: size.trim().parse().ok()?,
+        partition: field("PARTN").and_then(|number| number.parse().ok()),
+        sysfs: std::fs::canonicalize(path).ok()?,
+    })
+}
+
+/// The devices that answer to the name.
+pub(super) fn named(name: &RootName, devices: &[Device]) -> Vec<Device> {
+    let filter = |holds: &dyn Fn(&Device) -> bool| -> Vec<Device> {
+        devices
+            .iter()
+            .filter(|device| holds(device))
+            .cloned()
+            .collect()
+    };
+    match name {
+        RootName::Device(name) => filter(&|device| device.name == *name),
+        RootName::Number { major, minor } => {
+            filter(&|device| device.major == *major && device.minor == *minor)
+        }
+        RootName::Uuid(uuid) => filter(&|device| {
+            holds(device, |found| {
+                found
+                    .uuid
+                    .as_ref()
+                    .is_some_and(|found| found.eq_ignore_ascii_case(uuid))
+            })
+        }),
+        RootName::Label(label) => {
+            filter(&|device| holds(device, |found| found.label.as_ref() == Some(label)))
+        }
+        RootName::PartUuid { uuid, offset } => filter(&|device| {
+            let names = |disk: &Table, number: u32| disk.uuid(number).as_ref() == Some(uuid);
+            is_partition(device, devices, *offset, names)
+        }),
+        RootName::PartLabel(label) => filter(&|device| {
+            let names = |disk: &Table, number: u32| disk.label(number) == Some(label);
+            is_partition(device, devices, 0, names)
+        }),
+    }
+}
+
+fn holds(device: &Device, matches: impl Fn(&Filesystem) -> bool) -> bool {
+    device.probe().is_ok_and(|found| found.iter().any(matches))
+}
+
+/// Whether the device is the partition so many behind one that the table names so.
+fn is_partition(
+    device: &Device,
+    devices: &[Device],
+    offset: i32,
+    names: impl Fn(&Table, u32) -> bool,
+) -> bool {
+    let check = || {
+        let number = device
+            .partition?
+            .checked_add_signed(offset.checked_neg()?)?;
+        let disk = devices
+            .iter()
+            .find(|disk| device.sysfs.parent() == Some(disk.sysfs.as_path()))?;
+        Some(names(&Table::read(disk)?, number))
+    };
+    check().unwrap_or(false)
+}
+
+/// A disk's partition table, as far as it names partitions.
+enum Table {
+    Gpt(Vec<partition::GptEntry>),
+    Mbr(u32),
+}
+
+impl Table {
+    fn read(disk: &Device) -> Option<Self> {
+        let file = File::open(disk.path()).ok()?;
+        let mut sector = [0; 512];
+        read_at(&file, &mut sector, 0).ok()?;
+        if let Some(signature) = partition::mbr_signature(&sector) {
+            return Some(Self::Mbr(signature));
+        }
+        let block: u64 = std::fs::read_to_string(disk.sysfs.join("queue/logical_block_size"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+            .filter(|size| (512..=65536).contains(size))?;
+        let last = disk
+            .sectors
+            .checked_mul(512)?
+            .checked_div(block)?
+            .checked_sub(1)?;
+        // The copy at the end of the disk serves where the one at its beginning is damaged.
+        [1, last]
+            .into_iter()
+            .find_map(|position| gpt(&file, block, position))
+            .map(Self::Gpt)
+    }
+
+    /// The partition's PARTUUID, in lower case.
+    fn uuid(&self, number: u32) -> Option<String> {
+        match self {
+            Self::Gpt(entries) => entries
+                .iter()
+                .find(|entry| entry.number == number)
+                .map(|entry| entry.uuid.to_string()),
+            Self::Mbr(signature) => Some(format!("{signature:08x}-{number:02x}")),
+        }
+    }
+
+    fn label(&self, number: u32) -> Option<&String> {
+        match self {
+            Self::Gpt(entries) => entries
+                .iter()
+                .find(|entry| entry.number == number)?
+                .label
+                .as_ref(),
+            Self::Mbr(_) => None,
+        }
+    }
+}
+
+fn gpt(file: &File, block: u64, position: u64) -> Option<Vec<partition::GptEntry>> {
+    let mut header = vec![0; usize::try_from(block).ok()?];
+    read_at(file, &mut header, position.checked_mul(block)?).ok()?;
+    let header = GptHeader::parse(&header, position)?;
+    let mut entries = vec![0; header.entries_length()?];
+    read_at(
+        file,
+        &mut entries,
+        header.entries_block().checked_mul(block)?,
+    )
+    .ok()?;
+    header.entries(&entries)
+}
+
+/// The devices for a person: name, size, and what they hold.
+pub(super) fn list(devices: &[Device]) -> String {
+    if devices.is_empty() {
+        return "none".to_owned();
+    }
+    let describe = |device: &Device| {
+        let size = device.sectors.checked_div(2048).unwrap_or(0);
+        let content = match device.probe() {
+            Err(error) => error.to_string(),
+            Ok(found) => match found.first() {
+                None => "no file system".to_owned(),
+                Some(found) => [
+                    Some(found.kind.name().to_owned()),
+                    found.label.as_ref().map(|label| format!("LABEL={label}")),
+                    found.uuid.as_ref().map(|uuid| format!("UUID={uuid}")),
+                ]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" "),
+            },
+        };
+        format!("{} ({size} MiB, {content})", device.name)
+    };
+    let shown: Vec<String> = devices.iter().take(16).map(describe).collect();
+    match devices.len().checked_sub(16) {
+        None | Some(0) => shown.join(", "),
+        Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}

@@ -1,0 +1,120 @@
+//! Mounting with the kernel's own words when it refuses (fsopen(2), fsconfig(2)).
+
+use std::os::fd::OwnedFd;
+
+use ima::fault::{Code, Fault};
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use crate::boot::ROOT;
+use crate::files::{self, describe};
+
+/// What was mounted.
+pub(super) struct Mounted {
+    pub(super) directory: OwnedFd,
+    pub(super) magic: u64,
+    pub(super) options: String,
+}
+
+/// Options that belong to the mount, not to the file system.
+const ATTRIBUTES: [(&str, MountAttrFlags); 6] = [
+    ("nosuid", MountAttrFlags::MOUNT_ATTR_NOSUID),
+    ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV),
+    ("noexec", MountAttrFlags::MOUNT_ATTR_NOEXEC),
+    ("noatime", MountAttrFlags::MOUNT_ATTR_NOATIME),
+    ("nodiratime", MountAttrFlags::MOUNT_ATTR_NODIRATIME),
+    ("strictatime", MountAttrFlags::MOUNT_ATTR_STRICTATIME),
+];
+
+/// Mounts the device on [`ROOT`].
+pub(super) fn mount(
+    device: &str,
+    fstype: &str,
+    flags: &str,
+    read_only: bool,
+) -> Result<Mounted, Fault> {
+    let refused = |step: &str, errno: Errno, context: Option<&OwnedFd>| {
+        let words = context.map(messages).unwrap_or_default();
+        let detail = format!("{device} as {fstype}: {step}{}{words}", describe(errno));
+        Fault::new(Code::RootMount, detail)
+    };
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
+        Errno::NODEV => refused("", errno, None)
+            .cause(format!("the kernel does not know the file system {fstype}"))
+            .remedy(format!(
+                "build it into the kernel, or pack its module: imactl initramfs --module {fstype}.ko"
+            )),
+        errno => refused("", errno, None),
+    })?;
+    let mut attributes = if read_only {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    } else {
+        MountAttrFlags::empty()
+    };
+    let mut options = vec![if read_only { "ro" } else { "rw" }];
+    let set = |result: Result<(), Errno>, option: &str| {
+        result.map_err(|errno| refused(&format!("option {option}: "), errno, Some(&context)))
+    };
+    set(fsconfig_set_string(&context, "source", device), "source")?;
+    if read_only {
+        set(fsconfig_set_flag(&context, "ro"), "ro")?;
+    }
+    for option in flags.split(',').filter(|option| !option.is_empty()) {
+        // Whether it is read-only, ro and rw say.
+        if matches!(option, "defaults" | "ro" | "rw" | "relatime") {
+            continue;
+        }
+        options.push(option);
+        if let Some((_, attribute)) = ATTRIBUTES.iter().find(|(name, _)| *name == option) {
+            attributes |= *attribute;
+            continue;
+        }
+        let result = match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(&context, key, value),
+            None => fsconfig_set_flag(&context, option),
+        };
+        set(result, option)?;
+    }
+    fsconfig_create(&context).map_err(|errno| refused("", errno, Some(&context)))?;
+    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .map_err(|errno| refused("", errno, Some(&context)))?;
+    let _ = rustix::fs::mkdir(ROOT, rustix::fs::Mode::from_raw_mode(0o755));
+    move_mount(
+        &mounted,
+        "",
+        CWD,
+        ROOT,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .map_err(|errno| refused(&format!("onto {ROOT}: "), errno, None))?;
+    let directory = files::directory(ROOT.as_ref())
+        .map_err(|errno| refused(&format!("{ROOT}: "), errno, None))?;
+    let status = rustix::fs::fstatfs(&directory)
+        .map_err(|errno| refused(&format!("{ROOT}: "), errno, None))?;
+    Ok(Mounted {
+        directory,
+        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        options: options.join(","),
+    })
+}
+
+/// What the kernel said about the mount (fs/fsopen.c, `fscontext_read`: one message a read).
+fn messages(context: &OwnedFd) -> String {
+    let mut words = String::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        if length == 0 {
+            break;
+        }
+        let message = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+        // A letter for the level and a space come first.
+        let text = message.get(2..).unwrap_or_default().trim_end();
+        words.push_str("; the kernel says: ");
+        words.push_str(text);
+    }
+    words
+}

@@ -1,0 +1,98 @@
+//! The kernel's announcements of devices, so that a root that comes late is found when it comes.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with,
+};
+
+/// A socket on which the kernel announces devices (lib/kobject_uevent.c).
+#[derive(Debug)]
+pub struct Uevents {
+    socket: OwnedFd,
+}
+
+impl Uevents {
+    /// Starts to listen. What is announced from now on is not lost, so that a look at the devices after this misses
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// What socket(2) and bind(2) say: a kernel without CONFIG_NET has none of this.
+    pub fn listen() -> Result<Self, Errno> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::KOBJECT_UEVENT),
+        )?;
+        // Group 1 is the kernel's own; 2 would be udev's.
+        bind(&socket, &netlink::SocketAddrNetlink::new(0, 1))?;
+        Ok(Self { socket })
+    }
+
+    /// Waits until a block device is announced or the time is over.
+    pub fn wait(&self, most: Duration) {
+        let mut left = most;
+        loop {
+            let start = std::time::Instant::now();
+            let timeout = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            let mut waiting = [PollFd::new(&self.socket, PollFlags::IN)];
+            let announced = poll(&mut waiting, Some(&timeout)).is_ok_and(|ready| ready > 0);
+            if announced && self.drain() {
+                return;
+            }
+            left = left.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+        }
+    }
+
+    /// Takes all that was announced; whether a block device was among it, or something was lost.
+    fn drain(&self) -> bool {
+        let mut buffer = [0_u8; 8192];
+        let mut found = false;
+        loop {
+            match recv(&self.socket, &mut buffer[..], RecvFlags::empty()) {
+                Ok((length, _)) => found |= is_block(buffer.get(..length).unwrap_or_default()),
+                Err(Errno::NOBUFS) => found = true,
+                Err(Errno::INTR) => {}
+                Err(_) => return found,
+            }
+        }
+    }
+}
+
+/// Whether an announcement is of a block device: NUL-terminated `KEY=value` behind a headline.
+fn is_block(message: &[u8]) -> bool {
+    message
+        .split(|byte| *byte == 0)
+        .any(|field| field == b"SUBSYSTEM=block")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_devices_are_told_from_others() {
+        assert!(is_block(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0"));
+        assert!(!is_block(b"add@/devices/x\0SUBSYSTEM=blockx\0"));
+        assert!(!is_block(b""));
+    }
+
+    #[test]
+    fn waiting_ends_when_the_time_is_over() {
+        let uevents = Uevents::listen().unwrap();
+        let start = std::time::Instant::now();
+        uevents.wait(Duration::from_millis(20));
+        assert!(start.elapsed() >= Duration::from_millis(19));
+    }
+}

@@ -1,0 +1,150 @@
+//! How a refused boot ends. Nothing here leads to another program but `on_failure=shell`, which the configuration in
+//! the initramfs must have asked for twice.
+
+use std::time::Duration;
+
+use ima::config::{Config, OnFailure};
+use ima::fault::{Code, Fault};
+use log::error;
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::boot::ROOT;
+
+/// The variable in which the init hands its action on to switch_root.
+pub const VARIABLE: &str = "IMA_INIT_ON_FAILURE";
+
+/// What a refusal ends in, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The action.
+    pub action: OnFailure,
+    /// How long the message stays before it.
+    pub delay: Duration,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self::of(&Config::default())
+    }
+}
+
+impl Ending {
+    /// The ending that a configuration chose.
+    pub const fn of(config: &Config) -> Self {
+        Self {
+            action: config.on_failure,
+            delay: config.failure_delay,
+        }
+    }
+
+    /// `ACTION:SECONDS`, for [`VARIABLE`]. The shell is of the initramfs, which is gone when switch_root fails.
+    pub fn to_text(self) -> String {
+        let action = match self.action {
+            OnFailure::Shell => OnFailure::Reboot,
+            action => action,
+        };
+        format!("{}:{}", action.name(), self.delay.as_secs())
+    }
+
+    /// The ending of such a text; the default one if it is none.
+    pub fn from_text(text: &str) -> Self {
+        let parse = || {
+            let (action, delay) = text.split_once(':')?;
+            let action =
+                OnFailure::from_name(action).filter(|action| *action != OnFailure::Shell)?;
+            let delay = ima::config::seconds(delay)?;
+            Some(Self { action, delay })
+        };
+        parse().unwrap_or_default()
+    }
+}
+
+/// Says what was refused, why, and what now; waits; does the action. Never returns.
+pub fn end(fault: &Fault, ending: Ending) -> ! {
+    error!("refused: {fault}");
+    let seconds = ending.delay.as_secs();
+    error!("action: {} in {seconds} s", ending.action.name());
+    // A file system that was written to is left clean; open files keep it from being unmounted at once.
+    let _ = mount_remount(ROOT, MountFlags::RDONLY, "");
+    let _ = unmount(ROOT, UnmountFlags::DETACH);
+    rustix::fs::sync();
+    std::thread::sleep(ending.delay);
+    match ending.action {
+        OnFailure::Reboot => {}
+        OnFailure::Poweroff => drop(reboot(RebootCommand::PowerOff)),
+        OnFailure::Halt => {
+            let _ = reboot(RebootCommand::Halt);
+            // A kernel that cannot halt: stay, as it would have.
+            forever();
+        }
+        OnFailure::Panic => {
+            let _ = std::fs::write("/proc/sys/kernel/sysrq", "1\n");
+            let _ = std::fs::write("/proc/sysrq-trigger", "c\n");
+            // Without CONFIG_MAGIC_SYSRQ the end of PID 1 is the way to a panic.
+            std::process::exit(1);
+        }
+        OnFailure::Shell => shell(),
+    }
+    let _ = reboot(RebootCommand::Restart);
+    error!("the kernel refused to {}; stopped", ending.action.name());
+    forever()
+}
+
+/// The initramfs's own shell; back here only if there is none.
+fn shell() {
+    let arguments = [c"sh"];
+    let environment = [
+        c"HOME=/",
+        c"TERM=linux",
+        c"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    ];
+    let Err(errno) = nix::unistd::execve(c"/bin/sh", &arguments, &environment);
+    error!("/bin/sh of the initramfs: {}; rebooting", errno.desc());
+}
+
+fn forever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Has a panic end like any refusal: a defect must not read "Attempted to kill init".
+pub fn catch_panics(ending: Ending) {
+    std::panic::set_hook(Box::new(move |panic| {
+        end(&Fault::new(Code::Internal, panic.to_string()), ending);
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ending_survives_the_way_to_switch_root() {
+        for action in [
+            OnFailure::Reboot,
+            OnFailure::Poweroff,
+            OnFailure::Halt,
+            OnFailure::Panic,
+        ] {
+            let ending = Ending {
+                action,
+                delay: Duration::from_secs(3),
+            };
+            assert_eq!(Ending::from_text(&ending.to_text()), ending);
+        }
+    }
+
+    #[test]
+    fn no_text_leads_to_a_shell() {
+        for text in ["shell:0", "", "reboot", "reboot:x", ":", "shell"] {
+            assert_eq!(Ending::from_text(text), Ending::default(), "{text}");
+        }
+        let shell = Ending {
+            action: OnFailure::Shell,
+            delay: Duration::ZERO,
+        };
+        assert_eq!(shell.to_text(), "reboot:0");
+    }
+}

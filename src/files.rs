@@ -1,0 +1,199 @@
+//! Reading files that somebody else may have made: bounded, and from the real root never through a link that leads out
+//! of it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// The most names that are taken from one directory.
+const MAX_NAMES: usize = 4096;
+
+/// Why a file could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenError {
+    /// It does not exist, or its path leads nowhere inside the root.
+    Missing(Errno),
+    /// It is a directory, device, fifo or socket.
+    NotRegular(FileType),
+    /// Anything else.
+    Failed(Errno),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing(errno) | Self::Failed(errno) => write!(f, "{}", describe(*errno)),
+            Self::NotRegular(kind) => {
+                let kind = match kind {
+                    FileType::Directory => "a directory",
+                    FileType::Fifo => "a fifo",
+                    FileType::Socket => "a socket",
+                    FileType::CharacterDevice => "a character device",
+                    FileType::BlockDevice => "a block device",
+                    _ => "something else",
+                };
+                write!(f, "not a regular file but {kind}")
+            }
+        }
+    }
+}
+
+/// An errno's text and name, such as `Permission denied (EACCES)`.
+pub fn describe(errno: Errno) -> String {
+    let errno = nix::errno::Errno::from_raw(errno.raw_os_error());
+    format!("{} ({errno:?})", errno.desc())
+}
+
+/// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it; nothing
+/// but a regular file is opened, so that no device or fifo sees it.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub fn open_in(root: impl AsFd, path: &Path) -> Result<File, OpenError> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let place = fs::openat2(
+        root,
+        relative,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )
+    .map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG => {
+            OpenError::Missing(errno)
+        }
+        errno => OpenError::Failed(errno),
+    })?;
+    let kind = fs::fstat(&place)
+        .map(|stat| FileType::from_raw_mode(stat.st_mode))
+        .map_err(OpenError::Failed)?;
+    if kind != FileType::RegularFile {
+        return Err(OpenError::NotRegular(kind));
+    }
+    // The path is that of this very file, whatever happens to its name meanwhile.
+    let again = descriptor_path(&place);
+    fs::open(&again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map(File::from)
+        .map_err(OpenError::Failed)
+}
+
+/// The path under which the kernel finds an open file again, links or not.
+pub fn descriptor_path(file: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+/// The directory, as the root that [`open_in`] works in.
+///
+/// # Errors
+///
+/// What open(2) says.
+pub fn directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::open(path, flags, Mode::empty())
+}
+
+/// The names in a directory below `root`, sorted; none if it is not there or no directory.
+pub fn names_in(root: impl AsFd, path: &Path) -> Vec<OsString> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let opened = fs::openat2(
+        root,
+        relative,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    );
+    let Ok(directory) = opened.and_then(Dir::new) else {
+        return Vec::new();
+    };
+    let mut names: Vec<OsString> = directory
+        .filter_map(Result::ok)
+        .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
+        .filter(|name| name != "." && name != "..")
+        .take(MAX_NAMES)
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// What read(2) says; `FileTooLarge` for a larger one.
+pub fn read(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (std::path::PathBuf, OwnedFd) {
+        let name = std::thread::current().name().unwrap().replace("::", "-");
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(path.join("etc")).unwrap();
+        let root = directory(&path).unwrap();
+        (path, root)
+    }
+
+    #[test]
+    fn links_stay_inside_the_root() {
+        let (path, root) = root();
+        std::fs::write(path.join("etc/passwd"), "inside").unwrap();
+        for (name, target) in [
+            ("absolute", "/etc/passwd"),
+            ("up", "../../../../etc/passwd"),
+        ] {
+            symlink(target, path.join("etc").join(name)).unwrap();
+            let file = open_in(&root, &Path::new("/etc").join(name)).unwrap();
+            assert_eq!(read(&file, 100).unwrap(), b"inside", "{name}");
+        }
+        symlink("loop", path.join("loop")).unwrap();
+        assert_eq!(
+            open_in(&root, Path::new("/loop")).unwrap_err(),
+            OpenError::Missing(Errno::LOOP)
+        );
+        symlink("/proc/self/root/etc/passwd", path.join("out")).unwrap();
+        assert!(matches!(
+            open_in(&root, Path::new("/out")),
+            Err(OpenError::Missing(_))
+        ));
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_only_small_ones_read() {
+        let (path, root) = root();
+        assert!(matches!(
+            open_in(&root, Path::new("/etc")),
+            Err(OpenError::NotRegular(FileType::Directory))
+        ));
+        rustix::fs::mkfifoat(&root, "fifo", Mode::RUSR).unwrap();
+        assert!(matches!(
+            open_in(&root, Path::new("/fifo")),
+            Err(OpenError::NotRegular(FileType::Fifo))
+        ));
+        std::fs::write(path.join("big"), [0; 101]).unwrap();
+        let big = open_in(&root, Path::new("/big")).unwrap();
+        assert_eq!(
+            read(&big, 100).unwrap_err().kind(),
+            std::io::ErrorKind::FileTooLarge
+        );
+        std::fs::remove_dir_all(path).unwrap();
+    }
+}

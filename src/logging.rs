@@ -1,0 +1,176 @@
+//! The log: to `/dev/kmsg`, one write a record; warnings and errors to the console too where the kernel's own console
+//! level would keep them from it.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::sync::{Mutex, OnceLock};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// A record longer than the kernel's PRINTKRB_RECORD_MAX is refused with EINVAL (kernel/printk/printk.c,
+/// `devkmsg_write`); the prefix and the kernel's own header fit in what is left.
+const MAX_RECORD: usize = 960;
+
+/// The syslog facility "daemon", which tells these records from the kernel's own.
+const FACILITY: u8 = 3 << 3;
+
+struct Logger {
+    state: Mutex<State>,
+}
+
+enum State {
+    /// `/dev` is not there yet: records wait.
+    Waiting(Vec<(Level, String)>),
+    Open {
+        kmsg: File,
+        /// Records of a smaller severity number reach the console through the kernel.
+        console_level: u8,
+    },
+}
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Starts to take records, which wait for [`open`].
+pub fn start() {
+    let logger = LOGGER.get_or_init(|| Logger {
+        state: Mutex::new(State::Waiting(Vec::new())),
+    });
+    if log::set_logger(logger).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}
+
+/// Opens `/dev/kmsg` and writes what waited. Called again, for what a mount made visible, it changes nothing but the
+/// console level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
+pub fn open() {
+    let Some(logger) = LOGGER.get() else { return };
+    // The kernel drops records of userspace beyond ten in five seconds (printk_devkmsg=ratelimit, its default).
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    let console_level = std::fs::read_to_string("/proc/sys/kernel/printk")
+        .ok()
+        .and_then(|levels| levels.split_ascii_whitespace().next()?.parse().ok())
+        .unwrap_or(7);
+    let Ok(mut state) = logger.state.lock() else {
+        return;
+    };
+    let waiting = match &mut *state {
+        State::Open {
+            console_level: level,
+            ..
+        } => {
+            *level = console_level;
+            return;
+        }
+        State::Waiting(records) => std::mem::take(records),
+    };
+    let Ok(kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") else {
+        *state = State::Waiting(waiting);
+        return;
+    };
+    let mut open = State::Open {
+        kmsg,
+        console_level,
+    };
+    for (level, text) in waiting {
+        open.write(level, &text);
+    }
+    *state = open;
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Info
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        if let Ok(mut state) = self.state.lock() {
+            state.write(record.level(), &text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl State {
+    fn write(&mut self, level: Level, text: &str) {
+        match self {
+            Self::Waiting(records) => {
+                if level <= Level::Warn {
+                    console(text);
+                }
+                records.push((level, text.to_owned()));
+            }
+            Self::Open {
+                kmsg,
+                console_level,
+            } => {
+                let severity = severity(level);
+                for line in text.lines() {
+                    let _ = kmsg.write_all(record(severity, line).as_bytes());
+                }
+                if severity >= *console_level && level <= Level::Warn {
+                    console(text);
+                }
+            }
+        }
+    }
+}
+
+fn console(text: &str) {
+    let mut all = String::new();
+    for line in text.lines() {
+        let _ = write!(all, "ima-init: {}\r\n", printable(line));
+    }
+    let _ = match OpenOptions::new().write(true).open("/dev/console") {
+        Ok(mut console) => console.write_all(all.as_bytes()),
+        // What the kernel opened for the init, from the initramfs's own /dev.
+        Err(_) => std::io::stderr().write_all(all.as_bytes()),
+    };
+}
+
+const fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn record(severity: u8, line: &str) -> String {
+    let mut record = format!("<{}>ima-init: {}", FACILITY | severity, printable(line));
+    let mut end = MAX_RECORD.min(record.len());
+    while !record.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    record.truncate(end);
+    record
+}
+
+/// File names and labels of a hostile disk must not steer the console.
+fn printable(line: &str) -> String {
+    line.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_has_its_level_and_no_control_characters() {
+        assert_eq!(record(3, "root: \u{1b}[2Jx"), "<27>ima-init: root: ?[2Jx");
+    }
+
+    #[test]
+    fn a_long_record_is_cut_between_characters() {
+        let cut = record(6, &"é".repeat(2000));
+        assert!(cut.len() <= MAX_RECORD && cut.len() > MAX_RECORD - 4);
+    }
+}

@@ -1,0 +1,317 @@
+//! What happened, for the real system: `/run/ima-init/report.json`. Its keys are documented in docs/report.md.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use ima::fault::{Fault, Stage};
+use log::{info, warn};
+
+/// Where the report goes.
+pub const PATH: &str = "/run/ima-init/report.json";
+
+/// A certificate that was offered to a keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// The keyring's name.
+    pub keyring: String,
+    /// The file.
+    pub path: String,
+    /// The certificate's subject, if it could be parsed.
+    pub subject: Option<String>,
+    /// The key id that signatures carry, in hex.
+    pub key_id: Option<String>,
+    /// The key's algorithm.
+    pub algorithm: Option<String>,
+    /// `initramfs` or `root`.
+    pub source: &'static str,
+    /// The fault's code, if it was not taken.
+    pub refused: Option<&'static str>,
+}
+
+/// The policy in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PolicyRecord {
+    /// The file in the initramfs.
+    pub path: String,
+    /// How many rules it has.
+    pub rules: usize,
+    /// How it was proved: `record`, `read-back`, `canary`.
+    pub proofs: Vec<&'static str>,
+    /// The policies of the real root, and whether the kernel took them.
+    pub additional: Vec<(String, bool)>,
+}
+
+/// The mounted root.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RootRecord {
+    /// How it was named.
+    pub name: String,
+    /// The device's path.
+    pub device: String,
+    /// The type of its file system.
+    pub fstype: String,
+    /// The mount options.
+    pub options: String,
+}
+
+/// The report while the boot goes on.
+#[derive(Debug)]
+pub struct Report {
+    started: Instant,
+    stage_started: Instant,
+    times: Vec<(Stage, Duration)>,
+    warnings: Vec<Fault>,
+    /// The kernel's release.
+    pub kernel: String,
+    /// Whether there is a TPM.
+    pub tpm: bool,
+    /// `required` or `permissive`.
+    pub enforce: &'static str,
+    /// Every certificate that was offered.
+    pub keys: Vec<KeyRecord>,
+    /// The policy.
+    pub policy: PolicyRecord,
+    /// The root.
+    pub root: RootRecord,
+    /// The switch_root that is executed.
+    pub switch_root: String,
+    /// The init that it executes.
+    pub init: String,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            started: now,
+            stage_started: now,
+            times: Vec::new(),
+            warnings: Vec::new(),
+            kernel: String::new(),
+            tpm: false,
+            enforce: "required",
+            keys: Vec::new(),
+            policy: PolicyRecord::default(),
+            root: RootRecord::default(),
+            switch_root: String::new(),
+            init: String::new(),
+        }
+    }
+}
+
+impl Report {
+    /// Logs a warning and keeps it.
+    pub fn warn(&mut self, fault: Fault) {
+        warn!("{}: {fault}", fault.code().entry().stage);
+        self.warnings.push(fault);
+    }
+
+    /// Ends a stage: its one line in the log, with the time since the stage before it ended.
+    pub fn done(&mut self, stage: Stage, text: &str) {
+        let now = Instant::now();
+        let time = now.duration_since(self.stage_started);
+        self.stage_started = now;
+        self.times.push((stage, time));
+        info!("{stage}: {text} ({})", milliseconds(time));
+    }
+
+    /// The time since the init began.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The report as JSON (RFC 8259), one line.
+    pub fn json(&self) -> String {
+        let mut json = Json::default();
+        json.object(|json| {
+            json.key("version").number(1);
+            json.key("kernel").string(&self.kernel);
+            json.key("tpm").boolean(self.tpm);
+            json.key("enforce").string(self.enforce);
+            json.key("keys").array(&self.keys, |json, key| {
+                json.object(|json| {
+                    json.key("keyring").string(&key.keyring);
+                    json.key("path").string(&key.path);
+                    json.key("subject").optional(key.subject.as_deref());
+                    json.key("key_id").optional(key.key_id.as_deref());
+                    json.key("algorithm").optional(key.algorithm.as_deref());
+                    json.key("source").string(key.source);
+                    json.key("accepted").boolean(key.refused.is_none());
+                    json.key("code").optional(key.refused);
+                });
+            });
+            json.key("policy").object(|json| {
+                json.key("path").string(&self.policy.path);
+                json.key("rules").number(self.policy.rules as u128);
+                json.key("proofs")
+                    .array(&self.policy.proofs, |json, proof| json.string(proof));
+                json.key("additional")
+                    .array(&self.policy.additional, |json, (path, accepted)| {
+                        json.object(|json| {
+                            json.key("path").string(path);
+                            json.key("accepted").boolean(*accepted);
+                        });
+                    });
+            });
+            json.key("root").object(|json| {
+                json.key("name").string(&self.root.name);
+                json.key("device").string(&self.root.device);
+                json.key("fstype").string(&self.root.fstype);
+                json.key("options").string(&self.root.options);
+            });
+            json.key("switch_root").string(&self.switch_root);
+            json.key("init").string(&self.init);
+            json.key("warnings").array(&self.warnings, |json, fault| {
+                json.object(|json| {
+                    json.key("code").string(fault.code().id());
+                    json.key("detail").string(fault.detail());
+                });
+            });
+            json.key("times_us").object(|json| {
+                for (stage, time) in &self.times {
+                    json.key(stage.name()).number(time.as_micros());
+                }
+                json.key("total").number(self.elapsed().as_micros());
+            });
+        });
+        json.text
+    }
+}
+
+/// A duration in milliseconds with one decimal.
+pub fn milliseconds(time: Duration) -> String {
+    let tenths = time.as_micros().checked_div(100).unwrap_or(0);
+    let whole = tenths.checked_div(10).unwrap_or(0);
+    let rest = tenths.checked_rem(10).unwrap_or(0);
+    format!("{whole}.{rest} ms")
+}
+
+/// JSON as it is written, commas where they belong.
+#[derive(Default)]
+struct Json {
+    text: String,
+    comma: bool,
+}
+
+impl Json {
+    fn separate(&mut self) {
+        if self.comma {
+            self.text.push(',');
+        }
+        self.comma = true;
+    }
+
+    fn key(&mut self, name: &str) -> &mut Self {
+        self.string(name);
+        self.text.push(':');
+        self.comma = false;
+        self
+    }
+
+    fn string(&mut self, value: &str) {
+        self.separate();
+        self.text.push('"');
+        for letter in value.chars() {
+            match letter {
+                '"' => self.text.push_str("\\\""),
+                '\\' => self.text.push_str("\\\\"),
+                control if u32::from(control) < 0x20 => {
+                    let _ = write!(self.text, "\\u{:04x}", u32::from(control));
+                }
+                letter => self.text.push(letter),
+            }
+        }
+        self.text.push('"');
+    }
+
+    fn optional(&mut self, value: Option<&str>) {
+        match value {
+            Some(value) => self.string(value),
+            None => self.bare("null"),
+        }
+    }
+
+    fn boolean(&mut self, value: bool) {
+        self.bare(if value { "true" } else { "false" });
+    }
+
+    fn number(&mut self, value: u128) {
+        self.bare(&value.to_string());
+    }
+
+    fn bare(&mut self, text: &str) {
+        self.separate();
+        self.text.push_str(text);
+    }
+
+    fn object(&mut self, content: impl FnOnce(&mut Self)) {
+        self.separate();
+        self.text.push('{');
+        self.comma = false;
+        content(self);
+        self.text.push('}');
+        self.comma = true;
+    }
+
+    fn array<T>(&mut self, items: &[T], mut content: impl FnMut(&mut Self, &T)) {
+        self.separate();
+        self.text.push('[');
+        self.comma = false;
+        for item in items {
+            content(self, item);
+        }
+        self.text.push(']');
+        self.comma = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ima::fault::Code;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_report_is_json_with_what_was_put_in() {
+        let mut report = Report {
+            kernel: "6.12\"\\\n".to_owned(),
+            tpm: true,
+            ..Report::default()
+        };
+        report.keys.push(KeyRecord {
+            keyring: ".ima".into(),
+            path: "/etc/keys/x509_ima.der".into(),
+            subject: Some("CN=x".into()),
+            key_id: None,
+            algorithm: None,
+            source: "initramfs",
+            refused: Some("IMA-504"),
+        });
+        report.policy.additional.push(("a".into(), false));
+        report.policy.additional.push(("b".into(), true));
+        report.warn(Fault::new(Code::SampleKey, "x"));
+        report.done(Stage::Keys, "done");
+        let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        assert_eq!(value["kernel"], "6.12\"\\\n");
+        assert_eq!(value["keys"][0]["code"], "IMA-504");
+        assert_eq!(value["keys"][0]["accepted"], false);
+        assert!(value["keys"][0]["key_id"].is_null());
+        assert_eq!(value["policy"]["additional"][1]["accepted"], true);
+        assert_eq!(value["warnings"][0]["code"], "IMA-551");
+        assert!(value["times_us"]["keys"].is_u64() && value["times_us"]["total"].is_u64());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back(text in "\\PC{0,20}[\\x00-\\x1f]{0,3}\\PC{0,20}") {
+            let report = Report { init: text.clone(), ..Report::default() };
+            let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+            prop_assert_eq!(value["init"].as_str(), Some(text.as_str()));
+        }
+    }
+
+    #[test]
+    fn milliseconds_have_one_decimal() {
+        assert_eq!(milliseconds(Duration::from_micros(12_345)), "12.3 ms");
+    }
+}

@@ -1,0 +1,155 @@
+//! The system calls that no crate has: the only module with `unsafe`.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use ima::keyring::Serial;
+use nix::errno::Errno;
+use nix::libc;
+
+/// Where a key goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyring {
+    /// A keyring by its serial number.
+    Serial(Serial),
+    /// The user session keyring, through which the kernel finds `_ima` (security/keys/process_keys.c).
+    UserSession,
+}
+
+impl Keyring {
+    fn id(self) -> i32 {
+        match self {
+            Self::Serial(serial) => serial.get(),
+            Self::UserSession => libc::KEY_SPEC_USER_SESSION_KEYRING,
+        }
+    }
+}
+
+/// add_key(2) of an X.509 certificate in DER: the kernel describes the key by the certificate.
+///
+/// # Errors
+///
+/// What security/keys/keyctl.c, crypto/asymmetric_keys and the keyring's restriction answer.
+pub fn add_certificate(der: &[u8], keyring: Keyring) -> Result<i32, Errno> {
+    // SAFETY: the type is a C string; the description may be NULL for a type that makes its own (keyctl.c, add_key);
+    // the payload is read only, up to its length.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"asymmetric".as_ptr(),
+            std::ptr::null::<libc::c_char>(),
+            der.as_ptr(),
+            der.len(),
+            keyring.id(),
+        )
+    };
+    serial_of(serial)
+}
+
+/// add_key(2) of an empty keyring of that name.
+///
+/// # Errors
+///
+/// EPERM for a name with a dot, EACCES where the parent cannot be written, EDQUOT.
+pub fn add_keyring(name: &CStr, parent: Keyring) -> Result<i32, Errno> {
+    // SAFETY: type and description are C strings; a keyring has no payload.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"keyring".as_ptr(),
+            name.as_ptr(),
+            std::ptr::null::<u8>(),
+            0_usize,
+            parent.id(),
+        )
+    };
+    serial_of(serial)
+}
+
+fn serial_of(result: libc::c_long) -> Result<i32, Errno> {
+    let serial = Errno::result(result)?;
+    i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// What the kernel says to executing a file, without executing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It would.
+    Allowed,
+    /// It would not.
+    Denied(Errno),
+    /// This kernel cannot be asked that way.
+    Unknown,
+}
+
+/// execveat(2) with AT_EXECVE_CHECK (since 6.14): all checks of an execution, none of its effects.
+pub fn execve_check(file: &File) -> Verdict {
+    const AT_EXECVE_CHECK: libc::c_int = 0x10000;
+    let arguments = [c"check".as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: both vectors are NULL-terminated arrays of C strings that live through the call. A kernel that does not
+    // know the flag answers EINVAL and executes nothing (fs/exec.c, do_open_execat).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH | AT_EXECVE_CHECK,
+        )
+    };
+    match Errno::result(result) {
+        Ok(_) => Verdict::Allowed,
+        Err(Errno::EINVAL | Errno::ENOSYS) => Verdict::Unknown,
+        Err(errno) => Verdict::Denied(errno),
+    }
+}
+
+/// Maps the file's first page executable and unmaps it: the kernel answers as it will when the file is loaded
+/// (MMAP_CHECK; security/integrity/ima/ima_main.c, `ima_file_mmap`).
+pub fn map_executable(file: &File) -> Verdict {
+    const LENGTH: usize = 4096;
+    // SAFETY: a private mapping at an address of the kernel's choice touches no memory of this program, and nobody
+    // reads from it.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            LENGTH,
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_PRIVATE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Verdict::Denied(Errno::last());
+    }
+    // SAFETY: exactly the mapping made above, to which there is no reference.
+    unsafe { libc::munmap(address, LENGTH) };
+    Verdict::Allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_may_be_mapped_and_a_directory_not() {
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(map_executable(&own), Verdict::Allowed);
+        let directory = File::open("/").unwrap();
+        assert_eq!(map_executable(&directory), Verdict::Denied(Errno::ENODEV));
+    }
+
+    #[test]
+    fn asking_about_an_execution_executes_nothing() {
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert!(matches!(
+            execve_check(&own),
+            Verdict::Allowed | Verdict::Unknown
+        ));
+    }
+}
