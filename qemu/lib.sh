@@ -1,6 +1,7 @@
 # Shell functions that the scripts of qemu/ and benches/ share. Sourced, never run.
 # shellcheck shell=bash
 set -euo pipefail
+shopt -s inherit_errexit
 
 # Where everything that takes long to make is kept; removing it is always safe.
 cache=${IMA_INIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ima-init}
@@ -108,4 +109,90 @@ locked() {
         }
         "$@" 9>&-
     ) 9>"$file"
+}
+
+# The directory that these files are in a folder of.
+top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+
+# need_rust: a Rust that this project builds with. Debian 12's is too old, but for the one that its browsers are built
+# with; rust-web-src and musl-tools are for the small static programs (build/ship).
+need_rust() {
+    local have=0
+    if command -v cargo >/dev/null; then
+        have=$(cargo --version | cut -d' ' -f2)
+    fi
+    # The lower of the two versions, by version sort, is the one needed.
+    if [[ $(printf '%s\n' 1.95.0 "$have" | sort -V | head -1) != 1.95.0 ]]; then
+        need_packages rustc-web cargo-web
+    fi
+    need_packages rust-web-src musl-tools gcc libc6-dev ca-certificates
+}
+
+# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed and
+# testbed_boot to the programs' paths, and ship to the directory of the static ones: ima-init, switch_root, guest.
+build_programs() {
+    local target paths
+    progress "building the host tools" "$cache/log/cargo-host" \
+        cargo build --manifest-path "$top/Cargo.toml" --locked --release -p imactl -p ima-testbed
+    target=$(cargo metadata --manifest-path "$top/Cargo.toml" --locked --no-deps --format-version 1 |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    paths=$(mktemp)
+    progress "building the static programs" "$cache/log/ship" sh -c "'$top/build/ship' guest >'$paths'"
+    imactl=$target/release/imactl
+    testbed=$target/release/testbed
+    testbed_boot=$target/release/ima-testbed-boot
+    ship=$(dirname "$(head -1 "$paths")")
+    rm "$paths"
+    local program
+    for program in "$imactl" "$testbed" "$testbed_boot" "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
+        [[ -x $program ]] || die "the build did not make $program"
+    done
+}
+
+# made DIRECTORY KEY FUNCTION: the directory KEY under DIRECTORY of the cache, made by FUNCTION, which gets the name that
+# it has until it is whole. Of each kind the newest three are kept.
+made() {
+    local directory=$cache/$1/$2
+    if [[ ! -d $directory ]]; then
+        locked "$cache/$1/.lock" make_beside "$directory" "$3"
+    fi
+    touch "$directory"
+    echo "$directory"
+}
+
+make_beside() {
+    local directory=$1 half old
+    [[ -d $directory ]] && return
+    half=$(mktemp -d "$(dirname "$directory")/.half.XXXXXX")
+    chmod 755 "$half"
+    "$2" "$half"
+    mv -T "$half" "$directory"
+    while IFS= read -r old; do
+        rm -r "$old"
+    done < <(find "$(dirname "$directory")" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2-)
+}
+
+make_sample_keys() {
+    progress "making sample keys" "$cache/log/keys" "$imactl" keygen --sample --out "$1"
+}
+
+# sample_keys: a directory with ca.der, ima.der and ima.key, made once.
+sample_keys() {
+    made keys "$("$imactl" --version | key_of)" make_sample_keys
+}
+
+put_ca() {
+    progress "putting the CA into the kernel" "$cache/log/add-ca" \
+        "$imactl" kernel add-ca --image "$kernel_built/bzImage" --symbols "$kernel_built/extra-cert.json" \
+        --cert "$kernel_ca" --out "$1/bzImage"
+}
+
+# kernel_with_ca DIRECTORY CERTIFICATE: the bzImage that build-kernel put into DIRECTORY, with this CA in it.
+kernel_with_ca() {
+    local kernel_built=$1 kernel_ca=$2 key
+    key=$({
+        echo "$kernel_built"
+        cat "$kernel_ca" "$imactl"
+    } | key_of)
+    echo "$(made kernel-with-ca "$key" put_ca)/bzImage"
 }

@@ -31,6 +31,7 @@ run     starts a machine, waits until it ends, and shows what its guest program 
   --memory MIB      512 unless told
   --cpus N          1 unless told
   --tcg, --kvm      what executes; found out by trying unless told
+  --count           TCG that counts instructions: the guest's times hardly differ from run to run
   --sign COMMAND    run for the program that the guest makes: COMMAND SHA256 PATH, prints security.ima in hexadecimal
   --report FILE     keep the report, as JSON
   --console FILE    keep the console
@@ -160,6 +161,7 @@ fn run(mut arguments: VecDeque<String>) -> Result<ExitCode, Error> {
             "--quiet" => quiet = true,
             "--tpm" => changes.push(Box::new(|machine| machine.tpm(Tpm::Swtpm))),
             "--tcg" => changes.push(Box::new(|machine| machine.accel(Accel::Tcg))),
+            "--count" => changes.push(Box::new(|machine| machine.accel(Accel::TcgCounting))),
             "--kvm" => changes.push(Box::new(|machine| machine.accel(Accel::Kvm))),
             "--initramfs" => {
                 let path = value(&option, rest)?;

@@ -110,6 +110,15 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
         ),
     ]);
     made.extend(new_program(port));
+    // A program of the root itself that was changed after it was signed.
+    if let Some(file) = look::parameter("testbed.try") {
+        made.push(Attempt::judge(
+            "tampered-file",
+            &format!("run {file}, changed after it was signed"),
+            Denied,
+            run(Path::new(&file)),
+        ));
+    }
     made
 }
 

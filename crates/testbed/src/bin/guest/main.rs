@@ -2,7 +2,8 @@
 //!
 //! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
-//! otherwise. As an ordinary program:
+//! otherwise. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
+//! As an ordinary program:
 //!
 //!     guest ok                                             exit with 0
 //!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
