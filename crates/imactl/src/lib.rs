@@ -3,10 +3,15 @@
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
 pub mod file;
+pub mod identity;
+pub mod image;
 pub mod initramfs;
 pub mod key;
 pub mod modules;
+pub mod select;
+pub mod tree;
 pub mod x509;
+pub mod xattr;
 
 /// A result whose error is a fault of the catalogue: code, cause, remedy.
 pub type Result<T> = std::result::Result<T, ima::fault::Fault>;

@@ -1,0 +1,121 @@
+//! Who signs: a key, the id under which the kernel finds its certificate, and a hash algorithm.
+
+use std::sync::Arc;
+
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use ima::hash::{HashAlgorithm, Hasher};
+use ima::signature::{ImaXattr, KeyId, SignatureV2};
+use sha1::{Digest as _, Sha1};
+
+use crate::Result;
+use crate::key::{Signer, check_belongs};
+
+/// A key with all that is needed to make values of `security.ima`. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    signer: Arc<dyn Signer>,
+    key_id: KeyId,
+    algo: HashAlgorithm,
+}
+
+impl Identity {
+    /// Signs with `signer`, whose certificate is `certificate`, digests of `algo`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-905` if the key does not belong to the certificate; `IMA-906` if the certificate has no subject key identifier,
+    /// because the kernel would never find the key; `IMA-907` for an algorithm that cannot be computed.
+    pub fn new(
+        signer: Arc<dyn Signer>,
+        certificate: &Certificate,
+        algo: HashAlgorithm,
+    ) -> Result<Self> {
+        check_belongs(&*signer, certificate)?;
+        if certificate.skid().is_none() {
+            return Err(Fault::new(Code::CertificateUnusable, format!("`{}`", certificate.subject()))
+                .cause("it has no subject key identifier, by which the kernel finds the key of a signature"));
+        }
+        Self {
+            signer,
+            key_id: certificate.key_id(),
+            algo,
+        }
+        .checked()
+    }
+
+    /// The same without a certificate: the key id is taken from the SHA-1 of the public key, as evmctl does. It is that of the
+    /// certificate only if the certificate's subject key identifier was made in this usual way.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907` for an algorithm that cannot be computed.
+    pub fn without_certificate(signer: Arc<dyn Signer>, algo: HashAlgorithm) -> Result<Self> {
+        let sha1 = Sha1::digest(signer.public_key());
+        let key_id = KeyId::from_suffix(&sha1).unwrap_or(KeyId([0; 4]));
+        Self {
+            signer,
+            key_id,
+            algo,
+        }
+        .checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        match self.algo {
+            HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512 => Ok(self),
+            other => Err(Fault::new(
+                Code::SigningFailed,
+                format!("digests of {other}"),
+            )),
+        }
+    }
+
+    /// The id under which the kernel finds the key.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.key_id
+    }
+
+    /// The hash algorithm.
+    #[must_use]
+    pub fn algo(&self) -> HashAlgorithm {
+        self.algo
+    }
+
+    /// An empty digest of this identity's algorithm.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907` for an algorithm that cannot be computed.
+    pub fn hasher(&self) -> Result<Hasher> {
+        Hasher::new(self.algo)
+            .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))
+    }
+
+    /// The value of `security.ima` for a file with this digest.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907`.
+    pub fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>> {
+        let signature = self.signer.sign_digest(self.algo, digest)?;
+        Ok(ImaXattr::Signature(SignatureV2 {
+            algo: self.algo,
+            key_id: self.key_id,
+            signature,
+        })
+        .encode())
+    }
+
+    /// The value of `security.ima` for a file with this content.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907`.
+    pub fn sign(&self, content: &[u8]) -> Result<Vec<u8>> {
+        let mut hasher = self.hasher()?;
+        hasher.update(content);
+        self.sign_digest(&hasher.finish())
+    }
+}

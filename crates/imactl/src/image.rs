@@ -1,0 +1,539 @@
+//! Root images: ext4 from a [`Tree`], with signatures made on the way, without privilege.
+
+mod ext4;
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use ima::fault::{Code, Fault};
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use crate::Result;
+use crate::file::Output;
+use crate::identity::Identity;
+use crate::select::{self, Chooser};
+use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
+use crate::xattr::SECURITY_IMA;
+
+pub use ext4::BLOCK;
+
+/// Which regular files get signatures.
+#[derive(Debug, Clone)]
+pub enum Signing {
+    /// All of them.
+    All(Identity),
+    /// Those that a policy will have appraised.
+    ForPolicy(Identity, Box<Chooser>),
+}
+
+/// What was built.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Size of the image in bytes.
+    pub size: u64,
+    /// Inodes in it.
+    pub inodes: usize,
+    /// Regular files that were signed.
+    pub signed: usize,
+    /// Regular files that were left as they were.
+    pub unsigned: usize,
+}
+
+/// An image in the making: a tree, and how it is to be packed. What is wrong with an entry is said when the image is built.
+#[derive(Debug)]
+pub struct ImageBuilder {
+    tree: Tree,
+    fault: Option<Fault>,
+    signing: Option<Signing>,
+    size: Option<u64>,
+    label: String,
+    uuid: Option<[u8; 16]>,
+    hash_seed: Option<[u8; 16]>,
+    time: Option<i64>,
+    journal: bool,
+    inodes: Option<u32>,
+}
+
+impl Default for ImageBuilder {
+    fn default() -> Self {
+        Self::new(Tree::new())
+    }
+}
+
+impl ImageBuilder {
+    /// An image of that tree.
+    #[must_use]
+    pub fn new(tree: Tree) -> Self {
+        Self {
+            tree,
+            fault: None,
+            signing: None,
+            size: None,
+            label: String::new(),
+            uuid: None,
+            hash_seed: None,
+            time: None,
+            journal: true,
+            inodes: None,
+        }
+    }
+
+    /// Adds a directory of root's.
+    #[must_use]
+    pub fn directory(self, path: &str, mode: u16) -> Self {
+        self.entry(path, Inode::new(Kind::Directory, mode))
+    }
+
+    /// Adds a regular file of root's.
+    #[must_use]
+    pub fn file(self, path: &str, mode: u16, content: impl Into<Vec<u8>>) -> Self {
+        self.entry(
+            path,
+            Inode::new(Kind::File(Content::Bytes(content.into().into())), mode),
+        )
+    }
+
+    /// Adds a regular file of root's with that `security.ima`, signature or not.
+    #[must_use]
+    pub fn file_with_ima(
+        self,
+        path: &str,
+        mode: u16,
+        content: impl Into<Vec<u8>>,
+        ima: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.file(path, mode, content)
+            .xattr(path, SECURITY_IMA, ima)
+    }
+
+    /// Adds a regular file of root's with a good signature.
+    #[must_use]
+    pub fn signed_file(
+        mut self,
+        path: &str,
+        mode: u16,
+        content: impl Into<Vec<u8>>,
+        identity: &Identity,
+    ) -> Self {
+        let content = content.into();
+        match identity.sign(&content) {
+            Ok(ima) => self.file_with_ima(path, mode, content, ima),
+            Err(fault) => {
+                self.fault.get_or_insert(fault);
+                self
+            }
+        }
+    }
+
+    /// Adds a symbolic link.
+    #[must_use]
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(
+            path,
+            Inode::new(Kind::Symlink(target.as_bytes().to_vec()), 0o777),
+        )
+    }
+
+    /// Adds an entry of any kind.
+    #[must_use]
+    pub fn entry(mut self, path: &str, inode: Inode) -> Self {
+        if let Err(fault) = self.tree.insert(path.as_bytes(), inode) {
+            self.fault.get_or_insert(fault);
+        }
+        self
+    }
+
+    /// Adds another name of a file.
+    #[must_use]
+    pub fn hard_link(mut self, path: &str, target: &str) -> Self {
+        if let Err(fault) = self.tree.link(path.as_bytes(), target.as_bytes()) {
+            self.fault.get_or_insert(fault);
+        }
+        self
+    }
+
+    /// Sets the owner of an entry that is there.
+    #[must_use]
+    pub fn owner(self, path: &str, uid: u32, gid: u32) -> Self {
+        self.change(path, |inode| (inode.uid, inode.gid) = (uid, gid))
+    }
+
+    /// Sets an extended attribute of an entry that is there.
+    #[must_use]
+    pub fn xattr(self, path: &str, name: &str, value: impl Into<Vec<u8>>) -> Self {
+        self.change(path, |inode| {
+            inode.xattrs.insert(name.as_bytes().to_vec(), value.into());
+        })
+    }
+
+    fn change(mut self, path: &str, change: impl FnOnce(&mut Inode)) -> Self {
+        match self.tree.get_mut(path.as_bytes()) {
+            Some(inode) => change(inode),
+            None => {
+                self.fault.get_or_insert(Fault::new(
+                    Code::ImageContent,
+                    format!("{path}: no such entry"),
+                ));
+            }
+        }
+        self
+    }
+
+    /// Signs while building. Files that are not chosen keep the `security.ima` they have.
+    #[must_use]
+    pub fn sign(mut self, signing: Signing) -> Self {
+        self.signing = Some(signing);
+        self
+    }
+
+    /// Sets the size in bytes; otherwise it is what the content needs and a tenth more.
+    #[must_use]
+    pub fn size(mut self, bytes: u64) -> Self {
+        self.size = Some(bytes);
+        self
+    }
+
+    /// Sets the volume label, at most 16 bytes.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Sets the UUID; otherwise it follows from the content's names, sizes and times.
+    #[must_use]
+    pub fn uuid(mut self, uuid: [u8; 16]) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// Sets the seed of directory hashes; otherwise it follows from the UUID.
+    #[must_use]
+    pub fn hash_seed(mut self, seed: [u8; 16]) -> Self {
+        self.hash_seed = Some(seed);
+        self
+    }
+
+    /// Sets the time of making, seconds since 1970, and limits every file's time to it; otherwise it is the time of the newest
+    /// file.
+    #[must_use]
+    pub fn time(mut self, seconds: i64) -> Self {
+        self.time = Some(seconds);
+        self
+    }
+
+    /// Whether to make a journal; yes, unless said otherwise, if the image is at least 8 MiB.
+    #[must_use]
+    pub fn journal(mut self, journal: bool) -> Self {
+        self.journal = journal;
+        self
+    }
+
+    /// Sets the number of inodes, at least.
+    #[must_use]
+    pub fn inodes(mut self, inodes: u32) -> Self {
+        self.inodes = Some(inodes);
+        self
+    }
+
+    /// Builds the image as the file `path`. Nothing is left under that name unless the image is whole.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`, `IMA-902`, `IMA-907`, `IMA-909`, `IMA-912`, `IMA-913`.
+    pub fn build(self, path: &Path) -> Result<Summary> {
+        self.build_with(path, &|| ())
+    }
+
+    /// The same, calling `progress` once for each file read.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_with(mut self, path: &Path, progress: &(dyn Fn() + Sync)) -> Result<Summary> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        if let Some(time) = self.time {
+            self.tree.clamp_times(time);
+        }
+        let mut output = Output::create(path)?;
+        let read = self.read_content(progress)?;
+        let mut summary = Summary {
+            inodes: read.len(),
+            ..Summary::default()
+        };
+        let mut runs = HashMap::new();
+        let mut digests = HashMap::new();
+        for (index, file) in read {
+            summary.signed += usize::from(file.ima.is_some());
+            summary.unsigned += usize::from(file.ima.is_none());
+            if let Some((digest, ima)) = file.ima {
+                self.tree
+                    .inode_mut(index)
+                    .xattrs
+                    .insert(SECURITY_IMA.as_bytes().to_vec(), ima);
+                digests.insert(index, digest);
+            }
+            runs.insert(index, file.runs);
+        }
+        let parameters = self.parameters();
+        let writer = ext4::Writer::plan(&self.tree, &runs, &parameters)?;
+        summary.size = writer.size();
+        summary.inodes = self
+            .tree
+            .names()
+            .map(|(_, index)| index)
+            .collect::<BTreeSet<_>>()
+            .len();
+        let image = output
+            .file()
+            .try_clone()
+            .map_err(|error| crate::file::unwritable(path, &error))?;
+        writer.write(&image, &mut |index, write| {
+            self.write_content(index, digests.get(&index).map(Vec::as_slice), write)
+        })?;
+        output.finish(0o644, true)?;
+        Ok(summary)
+    }
+
+    /// Reads every regular file once, on all cores: where its data is, and its signature.
+    fn read_content(&self, progress: &(dyn Fn() + Sync)) -> Result<Vec<(InodeIndex, ReadFile)>> {
+        let mut names: HashMap<InodeIndex, Vec<&[u8]>> = HashMap::new();
+        for (name, index) in self.tree.names() {
+            names.entry(index).or_default().push(name);
+        }
+        let mut files: Vec<(InodeIndex, Vec<&[u8]>)> = names
+            .into_iter()
+            .filter(|(index, _)| matches!(self.tree.inode(*index).kind, Kind::File(_)))
+            .collect();
+        files.sort();
+        files
+            .into_par_iter()
+            .map(|(index, names)| {
+                let read = self.read_file(index, &names)?;
+                progress();
+                Ok((index, read))
+            })
+            .collect()
+    }
+
+    fn read_file(&self, index: InodeIndex, names: &[&[u8]]) -> Result<ReadFile> {
+        let inode = self.tree.inode(index);
+        let Kind::File(content) = &inode.kind else {
+            return Ok(ReadFile::default());
+        };
+        let identity = match &self.signing {
+            None => None,
+            Some(Signing::All(identity)) => Some(identity),
+            Some(Signing::ForPolicy(identity, chooser)) => {
+                let head = content.head(select::HEAD)?;
+                names
+                    .iter()
+                    .any(|path| {
+                        let mode = u32::from(inode.mode);
+                        let file = select::File {
+                            path,
+                            mode,
+                            uid: inode.uid,
+                            gid: inode.gid,
+                            head: &head,
+                        };
+                        chooser.appraised_by(&file).is_some()
+                    })
+                    .then_some(identity)
+            }
+        };
+        let mut hasher = identity.map(Identity::hasher).transpose()?;
+        let mut runs = RunCollector::default();
+        content.read(&mut |piece| {
+            match piece {
+                Piece::Data(data) => {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(data);
+                    }
+                    runs.data(data);
+                }
+                Piece::Hole(len) => {
+                    if let Some(hasher) = &mut hasher {
+                        hash_zeros(hasher, len);
+                    }
+                    runs.hole(len);
+                }
+            }
+            Ok(())
+        })?;
+        let ima = match (identity, hasher) {
+            (Some(identity), Some(hasher)) => {
+                let digest = hasher.finish();
+                let ima = identity.sign_digest(&digest)?;
+                Some((digest, ima))
+            }
+            _ => None,
+        };
+        Ok(ReadFile {
+            runs: runs.runs,
+            ima,
+        })
+    }
+
+    /// Reads a file again to write it; what was signed must still be there.
+    fn write_content(
+        &self,
+        index: InodeIndex,
+        digest: Option<&[u8]>,
+        write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let Kind::File(content) = &self.tree.inode(index).kind else {
+            return Ok(());
+        };
+        let mut hasher = match (&self.signing, digest) {
+            (Some(Signing::All(identity) | Signing::ForPolicy(identity, _)), Some(_)) => {
+                Some(identity.hasher()?)
+            }
+            _ => None,
+        };
+        let mut block = 0;
+        content.read(&mut |piece| {
+            match piece {
+                Piece::Hole(len) => {
+                    if let Some(hasher) = &mut hasher {
+                        hash_zeros(hasher, len);
+                    }
+                    block += len / BLOCK;
+                }
+                Piece::Data(data) => {
+                    if let Some(hasher) = &mut hasher {
+                        hasher.update(data);
+                    }
+                    for chunk in data.chunks(BLOCK as usize) {
+                        if chunk.iter().any(|&byte| byte != 0) {
+                            write(block, chunk)?;
+                        }
+                        block += 1;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let read_again = hasher.map(ima::hash::Hasher::finish);
+        if read_again.as_deref() == digest {
+            return Ok(());
+        }
+        let name = match content {
+            Content::Host { path, .. } => path.display().to_string(),
+            _ => "temporary file".to_owned(),
+        };
+        Err(Fault::new(Code::FileChanged, name))
+    }
+
+    fn parameters(&self) -> ext4::Parameters {
+        let uuid = self.uuid.unwrap_or_else(|| self.derived_uuid());
+        let hash_seed = self.hash_seed.unwrap_or_else(|| {
+            let digest = Sha256::digest([b"hash seed".as_slice(), &uuid].concat());
+            as_uuid(&digest)
+        });
+        let newest = self
+            .tree
+            .names()
+            .map(|(_, index)| self.tree.inode(index).mtime.seconds)
+            .max()
+            .unwrap_or(0);
+        ext4::Parameters {
+            size: self.size,
+            uuid,
+            hash_seed,
+            label: self.label.clone(),
+            time: self.time.unwrap_or(newest),
+            journal: self.journal,
+            inodes: self.inodes,
+        }
+    }
+
+    /// A UUID (version 8, RFC 9562) from what is in the tree, without the files' content.
+    fn derived_uuid(&self) -> [u8; 16] {
+        let mut hash = Sha256::new();
+        hash.update(self.label.as_bytes());
+        for (name, index) in self.tree.names() {
+            let inode = self.tree.inode(index);
+            let (kind, len) = match &inode.kind {
+                Kind::File(content) => (1_u64, content.len()),
+                Kind::Directory => (2, 0),
+                Kind::Symlink(target) => (3, target.len() as u64),
+                Kind::CharacterDevice(major, minor) => {
+                    (4, u64::from(*major) << 32 | u64::from(*minor))
+                }
+                Kind::BlockDevice(major, minor) => (5, u64::from(*major) << 32 | u64::from(*minor)),
+                Kind::Fifo => (6, 0),
+                Kind::Socket => (7, 0),
+            };
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            for number in [
+                kind,
+                len,
+                u64::from(inode.mode),
+                u64::from(inode.uid),
+                u64::from(inode.gid),
+                inode.mtime.seconds as u64,
+            ] {
+                hash.update(number.to_le_bytes());
+            }
+        }
+        as_uuid(&hash.finalize())
+    }
+}
+
+/// What reading a regular file gave.
+#[derive(Debug, Default)]
+struct ReadFile {
+    runs: ext4::DataRuns,
+    /// Digest and value of `security.ima`.
+    ima: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Collects the blocks that are not all zeros.
+#[derive(Default)]
+struct RunCollector {
+    runs: ext4::DataRuns,
+    block: u64,
+}
+
+impl RunCollector {
+    fn data(&mut self, data: &[u8]) {
+        for chunk in data.chunks(BLOCK as usize) {
+            if chunk.iter().any(|&byte| byte != 0) {
+                match self.runs.last_mut() {
+                    Some((start, len)) if *start + *len == self.block => *len += 1,
+                    _ => self.runs.push((self.block, 1)),
+                }
+            }
+            self.block += 1;
+        }
+    }
+
+    fn hole(&mut self, len: u64) {
+        self.block += len / BLOCK;
+    }
+}
+
+fn hash_zeros(hasher: &mut ima::hash::Hasher, mut len: u64) {
+    const ZEROS: &[u8] = &[0; 65_536];
+    while len > 0 {
+        let take = len.min(ZEROS.len() as u64);
+        hasher.update(ZEROS.get(..take as usize).unwrap_or(ZEROS));
+        len -= take;
+    }
+}
+
+fn as_uuid(digest: &[u8]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest[..16]);
+    uuid[6] = (uuid[6] & 0x0f) | 0x80;
+    uuid[8] = (uuid[8] & 0x3f) | 0x80;
+    uuid
+}
+
+#[cfg(test)]
+mod tests;

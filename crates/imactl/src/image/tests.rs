@@ -1,0 +1,484 @@
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ima::hash::HashAlgorithm;
+use ima::policy::Policy;
+
+use super::*;
+use crate::key::{FileKey, KeyKind};
+use crate::select::FileSystem;
+use crate::tree::Timestamp;
+use crate::x509::Template;
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .output()
+        .unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {text}");
+    text
+}
+
+/// e2fsprogs' own checker, which changes nothing with -n and exits with 0 only if there is nothing to say.
+fn fsck(image: &Path) {
+    run("e2fsck", &["-fn", image.to_str().unwrap()]);
+}
+
+fn debugfs(image: &Path, request: &str) -> String {
+    run("debugfs", &["-R", request, image.to_str().unwrap()])
+}
+
+fn identity() -> (Identity, ima::certificate::Certificate) {
+    let key = FileKey::generate(KeyKind::P256).unwrap();
+    let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+    (
+        Identity::new(Arc::new(key), &certificate, HashAlgorithm::Sha256).unwrap(),
+        certificate,
+    )
+}
+
+fn build(builder: ImageBuilder) -> (tempfile::TempDir, std::path::PathBuf, Summary) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root.img");
+    let summary = builder.build(&path).unwrap();
+    fsck(&path);
+    (directory, path, summary)
+}
+
+fn xattr_of(image: &Path, path: &str, name: &str) -> Vec<u8> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    debugfs(
+        image,
+        &format!("ea_get -f {} {path} {name}", out.path().display()),
+    );
+    std::fs::read(out.path()).unwrap()
+}
+
+fn content_of(image: &Path, path: &str) -> Vec<u8> {
+    let out = tempfile::NamedTempFile::new().unwrap();
+    debugfs(image, &format!("dump {path} {}", out.path().display()));
+    std::fs::read(out.path()).unwrap()
+}
+
+#[test]
+fn an_empty_image() {
+    let (_directory, image, summary) = build(ImageBuilder::default());
+    assert_eq!(summary.signed, 0);
+    assert!(debugfs(&image, "ls -p /").contains("lost+found"));
+}
+
+#[test]
+fn every_kind_of_entry_is_kept() {
+    let (identity, certificate) = identity();
+    let long_target = "x/".repeat(100);
+    let capability = [
+        1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ];
+    let acl = [
+        &2_u32.to_le_bytes()[..],
+        &[1, 0, 6, 0, 255, 255, 255, 255],
+        &[2, 0, 4, 0, 232, 3, 0, 0],
+        &[4, 0, 4, 0, 255, 255, 255, 255],
+        &[16, 0, 4, 0, 255, 255, 255, 255],
+        &[32, 0, 4, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    let mut dated = Inode::new(Kind::File(Content::Bytes(Arc::from(&b"later"[..]))), 0o600);
+    dated.mtime = Timestamp {
+        seconds: 4_000_000_000,
+        nanoseconds: 123_456_789,
+    };
+    let builder = ImageBuilder::default()
+        .signed_file("usr/bin/program", 0o4755, b"program".to_vec(), &identity)
+        .hard_link("bin/program", "usr/bin/program")
+        .file("etc/passwd", 0o644, b"root:x:0:0".to_vec())
+        .owner("etc/passwd", 100_000, 70_000)
+        .xattr("etc/passwd", "security.capability", capability)
+        .xattr("etc/passwd", "system.posix_acl_access", acl.clone())
+        .xattr("etc/passwd", "user.note", b"a note".to_vec())
+        .file("etc/many", 0o644, b"".to_vec())
+        .xattr("etc/many", "user.large", vec![7; 3000])
+        .xattr("etc/many", "security.ima", vec![3; 520])
+        .symlink("short", "target")
+        .symlink("long", &long_target)
+        .entry("dev/null", Inode::new(Kind::CharacterDevice(1, 3), 0o666))
+        .entry(
+            "dev/large",
+            Inode::new(Kind::BlockDevice(259, 70_000), 0o660),
+        )
+        .entry("run/pipe", Inode::new(Kind::Fifo, 0o600))
+        .entry("run/socket", Inode::new(Kind::Socket, 0o600))
+        .entry("dated", dated)
+        .directory("tmp", 0o1777)
+        .label("test root")
+        .uuid([0x11; 16]);
+    let (_directory, image, _) = build(builder);
+
+    let signature = xattr_of(&image, "/usr/bin/program", "security.ima");
+    let ima::signature::ImaXattr::Signature(signature) =
+        ima::signature::ImaXattr::parse(&signature).unwrap()
+    else {
+        panic!()
+    };
+    let digest = HashAlgorithm::Sha256.digest(b"program").unwrap();
+    assert_eq!(
+        ima::verify::verify_signature(&certificate, &digest, &signature),
+        Ok(())
+    );
+    for (path, needles) in [
+        ("/usr/bin/program", &["Mode:  04755", "Links: 2"][..]),
+        ("/bin/program", &["Mode:  04755", "Links: 2"]),
+        ("/etc/passwd", &["User: 100000", "Group: 70000", "Size: 10"]),
+        ("/short", &["Type: symlink", "Fast link dest: \"target\""]),
+        ("/long", &["Type: symlink", "Size: 200"]),
+        ("/dev/null", &["Type: character special", "01:03"]),
+        ("/dev/large", &["Type: block special", "259:70000"]),
+        ("/run/pipe", &["Type: FIFO"]),
+        ("/run/socket", &["Type: socket"]),
+        ("/dated", &["mtime: 0xee6b2800:1d6f3455"]),
+        ("/tmp", &["Mode:  01777", "Type: directory"]),
+    ] {
+        let shown = debugfs(&image, &format!("stat {path}"));
+        for needle in needles {
+            assert!(shown.contains(needle), "{path}: no `{needle}` in {shown}");
+        }
+    }
+    assert_eq!(
+        xattr_of(&image, "/etc/passwd", "security.capability"),
+        capability
+    );
+    // debugfs gives 0 where there is no id; getfacl does not look at it.
+    let without_ids: Vec<u8> = acl.iter().map(|&byte| if byte == 255 { 0 } else { byte }).collect();
+    assert_eq!(
+        xattr_of(&image, "/etc/passwd", "system.posix_acl_access"),
+        without_ids
+    );
+    assert_eq!(xattr_of(&image, "/etc/passwd", "user.note"), b"a note");
+    assert_eq!(xattr_of(&image, "/etc/many", "user.large"), vec![7; 3000]);
+    assert_eq!(xattr_of(&image, "/etc/many", "security.ima"), vec![3; 520]);
+    assert_eq!(content_of(&image, "/etc/passwd"), b"root:x:0:0");
+    let stats = debugfs(&image, "stats");
+    assert!(
+        stats.contains("test root") && stats.contains("11111111-1111-1111-1111-111111111111"),
+        "{stats}"
+    );
+}
+
+#[test]
+fn contents_of_every_shape() {
+    let noise: Vec<u8> = (0..3_000_000_u32)
+        .flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes())
+        .collect();
+    // Every other block is a hole: more extents than an inode or one block of the extent tree holds.
+    let mut striped = vec![0; 4096 * 2000];
+    for block in (0..2000).step_by(2) {
+        striped[block * 4096] = 1;
+    }
+    let zeros = vec![0; 5_000_000];
+    let mut tail = vec![0; 10_001];
+    tail[10_000] = 9;
+    let builder = ImageBuilder::default()
+        .file("noise", 0o644, noise.clone())
+        .file("striped", 0o644, striped.clone())
+        .file("zeros", 0o644, zeros.clone())
+        .file("tail", 0o644, tail.clone())
+        .file("empty", 0o644, Vec::new())
+        .file("block", 0o644, vec![5; 4096]);
+    let (_directory, image, _) = build(builder);
+    for (path, content) in [
+        ("/noise", noise),
+        ("/striped", striped),
+        ("/zeros", zeros),
+        ("/tail", tail),
+        ("/empty", vec![]),
+        ("/block", vec![5; 4096]),
+    ] {
+        assert!(content_of(&image, path) == content, "{path}");
+    }
+    assert!(debugfs(&image, "stat /zeros").contains("Blockcount: 0"));
+}
+
+#[test]
+fn more_than_one_block_group_and_large_directories() {
+    let mut tree = Tree::new();
+    for number in 0..5000 {
+        let content = Content::Bytes(Arc::from(format!("file {number}").into_bytes()));
+        let name = format!("usr/share/a-directory-with-many-files/file-number-{number:08}");
+        tree.insert(name.as_bytes(), Inode::new(Kind::File(content), 0o644))
+            .unwrap();
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let large = directory.path().join("large");
+    let file = std::fs::File::create(&large).unwrap();
+    // 4 GiB and a bit, of which 150 MiB are data: more than one group holds.
+    let chunk: Vec<u8> = (0..1 << 20).map(|at: u32| (at >> 3) as u8 | 1).collect();
+    for at in (0..300).step_by(2) {
+        std::os::unix::fs::FileExt::write_all_at(&file, &chunk, at << 20).unwrap();
+    }
+    file.set_len((4 << 30) + 5).unwrap();
+    let content = Content::Host {
+        path: large.clone(),
+        len: (4 << 30) + 5,
+    };
+    tree.insert(b"large", Inode::new(Kind::File(content), 0o644))
+        .unwrap();
+    let (_image_directory, image, summary) = build(ImageBuilder::new(tree));
+    assert!(summary.size < 250 << 20, "{summary:?}");
+    assert!(debugfs(&image, "stat /large").contains("Size: 4294967301"));
+    assert_eq!(
+        content_of(
+            &image,
+            "/usr/share/a-directory-with-many-files/file-number-00004999"
+        ),
+        b"file 4999"
+    );
+    let dumped = directory.path().join("dumped");
+    debugfs(&image, &format!("dump /large {}", dumped.display()));
+    run("cmp", &[large.to_str().unwrap(), dumped.to_str().unwrap()]);
+}
+
+#[test]
+fn twice_the_same_bytes() {
+    // RSA, because an ECDSA signature is another each time.
+    let key = FileKey::generate(KeyKind::Rsa(2048)).unwrap();
+    let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+    let identity = Identity::new(Arc::new(key), &certificate, HashAlgorithm::Sha256).unwrap();
+    let source = tempfile::tempdir().unwrap();
+    for number in 0..200 {
+        std::fs::write(
+            source.path().join(format!("file{number}")),
+            vec![number as u8; number * 1000],
+        )
+        .unwrap();
+    }
+    let image = || {
+        let tree = Tree::from_directory(source.path()).unwrap();
+        let (_directory, path, summary) =
+            build(ImageBuilder::new(tree).sign(Signing::All(identity.clone())));
+        assert_eq!((summary.signed, summary.unsigned), (200, 0));
+        std::fs::read(path).unwrap()
+    };
+    assert!(image() == image());
+}
+
+#[test]
+fn a_small_image_takes_less_than_a_second() {
+    let (identity, _) = identity();
+    let directory = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let mut builder = ImageBuilder::default().size(16 << 20);
+    for number in 0..50 {
+        builder = builder.signed_file(
+            &format!("bin/program{number}"),
+            0o755,
+            vec![number; 100_000],
+            &identity,
+        );
+    }
+    builder.build(&directory.path().join("image")).unwrap();
+    assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
+    fsck(&directory.path().join("image"));
+    assert_eq!(
+        std::fs::metadata(directory.path().join("image"))
+            .unwrap()
+            .len(),
+        16 << 20
+    );
+}
+
+#[test]
+fn what_does_not_fit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    let noise = vec![1; 3 << 20];
+    for (name, builder, code) in [
+        (
+            "too small",
+            ImageBuilder::default()
+                .file("a", 0o644, noise.clone())
+                .size(2 << 20),
+            Code::ImageTooSmall,
+        ),
+        (
+            "much too small",
+            ImageBuilder::default().size(4096),
+            Code::ImageTooSmall,
+        ),
+        (
+            "no room for the journal",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![1; 5 << 20])
+                .size(8 << 20),
+            Code::ImageTooSmall,
+        ),
+        (
+            "a long label",
+            ImageBuilder::default().label("seventeen letters"),
+            Code::Usage,
+        ),
+        (
+            "a long name",
+            ImageBuilder::default().file(&"n".repeat(256), 0o644, vec![]),
+            Code::ImageContent,
+        ),
+        (
+            "out of the tree",
+            ImageBuilder::default().file("../a", 0o644, vec![]),
+            Code::ImageContent,
+        ),
+        (
+            "below a file",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![])
+                .file("a/b", 0o644, vec![]),
+            Code::ImageContent,
+        ),
+        (
+            "a link to nothing",
+            ImageBuilder::default().hard_link("a", "b"),
+            Code::ImageContent,
+        ),
+        (
+            "a link too long",
+            ImageBuilder::default().symlink("a", &"t".repeat(4096)),
+            Code::ImageContent,
+        ),
+        (
+            "attributes too large",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![])
+                .xattr("a", "user.a", vec![1; 5000]),
+            Code::ImageContent,
+        ),
+        (
+            "an attribute of no class",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![])
+                .xattr("a", "nonsense", vec![1]),
+            Code::ImageContent,
+        ),
+        (
+            "an attribute of nothing",
+            ImageBuilder::default().xattr("a", "user.a", vec![1]),
+            Code::ImageContent,
+        ),
+    ] {
+        let fault = builder.build(&path).unwrap_err();
+        assert_eq!(fault.code(), code, "{name}: {fault}");
+        assert_eq!(
+            std::fs::read_dir(directory.path()).unwrap().count(),
+            0,
+            "{name} left something"
+        );
+    }
+    let fault = ImageBuilder::default()
+        .build(Path::new("/nonexistent/image"))
+        .unwrap_err();
+    assert_eq!(fault.code(), Code::OutputUnwritable);
+}
+
+#[test]
+fn only_what_the_policy_appraises_is_signed() {
+    let (identity, _) = identity();
+    let policy = Policy::parse(b"appraise func=BPRM_CHECK appraise_type=imasig\n").unwrap();
+    let chooser = Chooser::new(policy, FileSystem::default());
+    let builder = ImageBuilder::default()
+        .file("bin/program", 0o755, b"#!/bin/sh".to_vec())
+        .file("etc/text", 0o644, b"text".to_vec())
+        .hard_link("etc/other", "etc/text")
+        .sign(Signing::ForPolicy(identity, Box::new(chooser)));
+    let (_directory, image, summary) = build(builder);
+    assert_eq!((summary.signed, summary.unsigned), (1, 1));
+    assert!(!xattr_of(&image, "/bin/program", "security.ima").is_empty());
+    assert!(!debugfs(&image, "ea_list /etc/text").contains("security.ima"));
+}
+
+#[test]
+fn tar_archives_keep_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "set -e; mkdir -p root/bin root/dev; cd root; echo program >bin/program; \
+                  ln bin/program bin/link; ln -s bin/program soft; mkfifo pipe; chown 1000:1001 bin/program; chmod 4755 bin/program; \
+                  setfattr -n security.ima -v 0x0301 bin/program; setfattr -n user.note -v text bin/program; \
+                  mknod dev/null c 1 3; truncate -s 50M sparse; echo end >>sparse; touch -d @1234567890 bin/program; \
+                  printf 'x' > \"$(printf 'not-utf8-\\377')\"; \
+                  tar --xattrs --xattrs-include='*' --format=pax -S -cf ../plain.tar . ; \
+                  tar --xattrs --xattrs-include='*' --format=pax -czf ../packed.tar.gz .; \
+                  zstd -q ../plain.tar -o ../packed.tar.zst; xz -k ../plain.tar; tar --format=gnu -S -cf ../gnu.tar .";
+    run(
+        "sh",
+        &[
+            "-c",
+            &format!("cd {}; {script}", directory.path().display()),
+        ],
+    );
+    for (archive, xattrs) in [
+        ("plain.tar", true),
+        ("packed.tar.gz", true),
+        ("packed.tar.zst", true),
+        ("plain.tar.xz", true),
+        ("gnu.tar", false),
+    ] {
+        let file = std::fs::File::open(directory.path().join(archive)).unwrap();
+        let tree = Tree::from_tar(file).unwrap_or_else(|fault| panic!("{archive}: {fault}"));
+        let program = tree.get(b"bin/program").unwrap();
+        assert_eq!(
+            (
+                program.mode,
+                program.uid,
+                program.gid,
+                program.mtime.seconds
+            ),
+            (0o4755, 1000, 1001, 1_234_567_890),
+            "{archive}"
+        );
+        assert_eq!(
+            program.xattrs.contains_key(&b"user.note"[..]),
+            xattrs,
+            "{archive}"
+        );
+        if xattrs {
+            assert_eq!(program.xattrs[&b"security.ima"[..]], [3, 1], "{archive}");
+        }
+        assert!(tree.get(b"not-utf8-\xff").is_some(), "{archive}");
+        let (_directory, image, _) = build(ImageBuilder::new(tree));
+        assert!(
+            debugfs(&image, "stat /bin/link").contains("Links: 2"),
+            "{archive}"
+        );
+        assert!(
+            debugfs(&image, "stat /dev/null").contains("01:03"),
+            "{archive}"
+        );
+        assert!(debugfs(&image, "stat /pipe").contains("FIFO"), "{archive}");
+        let sparse = content_of(&image, "/sparse");
+        assert_eq!(
+            (sparse.len(), sparse.ends_with(b"end\n")),
+            (50 * (1 << 20) + 4, true),
+            "{archive}"
+        );
+        assert!(
+            std::fs::metadata(&image).unwrap().len() < 20 << 20,
+            "{archive}"
+        );
+    }
+    for (name, bytes) in [
+        ("empty", &b""[..]),
+        ("text", b"no archive"),
+        ("cut", &[0x1f, 0x8b, 8]),
+    ] {
+        assert_eq!(
+            Tree::from_tar(bytes).unwrap_err().code(),
+            Code::SourceMalformed,
+            "{name}"
+        );
+    }
+    let whole = std::fs::read(directory.path().join("plain.tar")).unwrap();
+    assert_eq!(
+        Tree::from_tar(&whole[..1100]).unwrap_err().code(),
+        Code::SourceMalformed
+    );
+}

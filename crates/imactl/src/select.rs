@@ -1,0 +1,299 @@
+//! Which files a policy will have appraised.
+//!
+//! The kernel asks its policy at each access; on the build host only the files are there. So each file gets the accesses that
+//! its kind makes possible, by every user the policy tells apart, and is chosen if any of them is appraised.
+
+use std::collections::BTreeSet;
+
+use ima::elf::Elf;
+use ima::policy::{Access, Hook, Policy, Query};
+
+/// Bytes of a file's beginning that [`File::head`] needs.
+pub const HEAD: usize = ima::elf::SCRIPT_LENGTH;
+
+/// The file system a root will be on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Type as in /proc/filesystems.
+    pub name: String,
+    /// Magic number (`include/uapi/linux/magic.h`).
+    pub magic: u64,
+    /// UUID, if it is known.
+    pub uuid: Option<[u8; 16]>,
+}
+
+impl FileSystem {
+    /// The file system types roots are commonly on, by name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        let magic = match name {
+            "ext2" | "ext3" | "ext4" => 0xef53,
+            "squashfs" => 0x7371_7368,
+            "erofs" => 0xe0f5_e1e2,
+            "btrfs" => 0x9123_683e,
+            "xfs" => 0x5846_5342,
+            "f2fs" => 0xf2f5_2010,
+            "overlay" => 0x794c_7630,
+            "tmpfs" => 0x0102_1994,
+            _ => return None,
+        };
+        Some(Self {
+            name: name.to_owned(),
+            magic,
+            uuid: None,
+        })
+    }
+}
+
+impl Default for FileSystem {
+    fn default() -> Self {
+        Self {
+            name: "ext4".to_owned(),
+            magic: 0xef53,
+            uuid: None,
+        }
+    }
+}
+
+/// A regular file as far as a policy can see it.
+#[derive(Debug, Clone, Copy)]
+pub struct File<'a> {
+    /// Path below the root, without a leading slash.
+    pub path: &'a [u8],
+    /// Permissions.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// The first [`HEAD`] bytes, or all if there are fewer.
+    pub head: &'a [u8],
+}
+
+impl File<'_> {
+    /// The hooks through which the kernel can come to this file.
+    #[must_use]
+    pub fn hooks(&self) -> Vec<Hook> {
+        let mut hooks = vec![Hook::FileCheck];
+        let below = |directories: &[&[u8]]| {
+            directories
+                .iter()
+                .any(|directory| self.path.starts_with(directory))
+        };
+        let last = self
+            .path
+            .rsplit(|&byte| byte == b'/')
+            .next()
+            .unwrap_or_default();
+        let elf = Elf::parse(self.head).is_some();
+        if self.mode & 0o111 != 0 {
+            hooks.extend([Hook::BprmCheck, Hook::CredsCheck]);
+        }
+        // A library is mapped executable whatever its mode; so are programs, and interpreters by the kernel.
+        if elf {
+            hooks.extend([Hook::MmapCheck, Hook::MmapCheckReqprot]);
+        }
+        if last.ends_with(b".ko") || last.windows(4).any(|window| window == b".ko.") {
+            hooks.push(Hook::ModuleCheck);
+        }
+        if below(&[b"lib/firmware/", b"usr/lib/firmware/"]) {
+            hooks.push(Hook::FirmwareCheck);
+        }
+        if below(&[b"etc/ima/"]) {
+            hooks.push(Hook::PolicyCheck);
+        }
+        if last.starts_with(b"vmlinu") || last.starts_with(b"bzImage") || last.starts_with(b"Image")
+        {
+            hooks.push(Hook::KexecKernelCheck);
+        }
+        if last.starts_with(b"initr") || last.ends_with(b".cpio") || last.ends_with(b".img") {
+            hooks.push(Hook::KexecInitramfsCheck);
+        }
+        hooks
+    }
+}
+
+/// A policy made ready to choose files.
+#[derive(Debug, Clone)]
+pub struct Chooser {
+    policy: Policy,
+    filesystem: FileSystem,
+    /// The users and groups to try: root, and on each side of every number the policy compares with.
+    users: Vec<u32>,
+    groups: Vec<u32>,
+}
+
+impl Chooser {
+    /// Prepares `policy` for a root on `filesystem`.
+    #[must_use]
+    pub fn new(policy: Policy, filesystem: FileSystem) -> Self {
+        let mut users = BTreeSet::from([0]);
+        let mut groups = BTreeSet::from([0]);
+        for rule in policy.rules() {
+            for (ids, process) in [(&mut users, &rule.uid), (&mut groups, &rule.gid)] {
+                if let Some(process) = process {
+                    let id = process.condition.id;
+                    ids.extend([id.saturating_sub(1), id, id.saturating_add(1)]);
+                }
+            }
+        }
+        Self {
+            policy,
+            filesystem,
+            users: users.into_iter().collect(),
+            groups: groups.into_iter().collect(),
+        }
+    }
+
+    /// The hook through which this policy will have the file appraised, the first of those it can be reached by; `None` if it
+    /// never will.
+    #[must_use]
+    pub fn appraised_by(&self, file: &File<'_>) -> Option<Hook> {
+        file.hooks()
+            .into_iter()
+            .find(|&hook| self.is_appraised(file, hook))
+    }
+
+    fn is_appraised(&self, file: &File<'_>, hook: Hook) -> bool {
+        let accesses: &[Access] = match hook {
+            Hook::FileCheck => &[Access::Read, Access::Write, Access::Append, Access::Exec],
+            Hook::BprmCheck | Hook::CredsCheck | Hook::MmapCheck | Hook::MmapCheckReqprot => {
+                &[Access::Exec]
+            }
+            _ => &[Access::Read],
+        };
+        accesses.iter().any(|&access| {
+            self.users.iter().any(|&uid| {
+                self.users.iter().any(|&euid| {
+                    self.groups.iter().any(|&gid| {
+                        self.groups.iter().any(|&egid| {
+                            let query = Query {
+                                hook,
+                                access,
+                                fsmagic: self.filesystem.magic,
+                                fsname: &self.filesystem.name,
+                                fsuuid: self.filesystem.uuid,
+                                uid,
+                                euid,
+                                gid,
+                                egid,
+                                fowner: file.uid,
+                                fgroup: file.gid,
+                            };
+                            self.policy.appraisal(&query).is_some()
+                        })
+                    })
+                })
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ELF: &[u8] = &{
+        let mut head = [0; 64];
+        (head[0], head[1], head[2], head[3]) = (0x7f, b'E', b'L', b'F');
+        (head[4], head[5], head[6], head[16], head[18]) = (2, 1, 1, 3, 62);
+        (head[32], head[54], head[56]) = (64, 56, 1);
+        head
+    };
+
+    #[test]
+    fn what_is_chosen() {
+        let default = "appraise func=MMAP_CHECK euid=0 appraise_type=imasig\n\
+                       appraise func=BPRM_CHECK euid=0 appraise_type=imasig\n\
+                       appraise func=MODULE_CHECK euid=0 appraise_type=imasig\n\
+                       appraise func=FIRMWARE_CHECK euid=0 appraise_type=imasig\n\
+                       appraise func=POLICY_CHECK euid=0 appraise_type=imasig\n";
+        let by_owner = "appraise func=FILE_CHECK mask=MAY_READ fowner=0 appraise_type=imasig\n";
+        let on_tmpfs = "dont_appraise fsname=ext4\nappraise func=BPRM_CHECK\n";
+        let for_users = "appraise func=BPRM_CHECK uid>999\n";
+        for (policy, path, mode, uid, head, hook) in [
+            (
+                default,
+                "usr/bin/true",
+                0o755,
+                0,
+                ELF,
+                Some(Hook::BprmCheck),
+            ),
+            (
+                default,
+                "usr/bin/script",
+                0o755,
+                0,
+                b"#!/bin/sh",
+                Some(Hook::BprmCheck),
+            ),
+            (
+                default,
+                "usr/lib/libc.so.6",
+                0o644,
+                0,
+                ELF,
+                Some(Hook::MmapCheck),
+            ),
+            (
+                default,
+                "usr/lib/ext4.ko.xz",
+                0o644,
+                0,
+                b"\xfd7zXZ",
+                Some(Hook::ModuleCheck),
+            ),
+            (
+                default,
+                "usr/lib/firmware/a.bin",
+                0o644,
+                0,
+                b"fw",
+                Some(Hook::FirmwareCheck),
+            ),
+            (
+                default,
+                "etc/ima/ima_policy",
+                0o644,
+                0,
+                b"# rules",
+                Some(Hook::PolicyCheck),
+            ),
+            (default, "etc/passwd", 0o644, 0, b"root:", None),
+            (default, "usr/share/koala", 0o644, 0, b"text", None),
+            (
+                by_owner,
+                "etc/passwd",
+                0o644,
+                0,
+                b"root:",
+                Some(Hook::FileCheck),
+            ),
+            (by_owner, "home/file", 0o644, 1000, b"text", None),
+            (on_tmpfs, "usr/bin/true", 0o755, 0, ELF, None),
+            (
+                for_users,
+                "usr/bin/true",
+                0o755,
+                0,
+                ELF,
+                Some(Hook::BprmCheck),
+            ),
+            (for_users, "usr/lib/libc.so.6", 0o644, 0, ELF, None),
+        ] {
+            let chooser = Chooser::new(
+                Policy::parse(policy.as_bytes()).unwrap(),
+                FileSystem::default(),
+            );
+            let file = File {
+                path: path.as_bytes(),
+                mode,
+                uid,
+                gid: 0,
+                head,
+            };
+            assert_eq!(chooser.appraised_by(&file), hook, "{path} under {policy}");
+        }
+    }
+}

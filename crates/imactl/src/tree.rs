@@ -1,0 +1,643 @@
+//! A file tree with everything an image keeps of it: owners, modes, times, extended attributes, devices, hard links.
+//!
+//! It comes from a directory, from a tar archive, or is put together in memory. Names are bytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ima::fault::{Code, Fault};
+
+use crate::Result;
+use crate::file::unreadable;
+
+/// A time with nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp {
+    /// Seconds since 1970.
+    pub seconds: i64,
+    /// 0 to 999 999 999.
+    pub nanoseconds: u32,
+}
+
+/// The bytes of a regular file.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// In memory.
+    Bytes(Arc<[u8]>),
+    /// A whole file of the host.
+    Host {
+        /// Where.
+        path: PathBuf,
+        /// Its length when the tree was read.
+        len: u64,
+    },
+    /// A part of an open file: what a tar archive was unpacked into.
+    Spooled {
+        /// The file.
+        file: Arc<File>,
+        /// Start of the part in bytes.
+        offset: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+}
+
+impl Content {
+    /// Length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Host { len, .. } | Self::Spooled { len, .. } => *len,
+        }
+    }
+
+    /// Whether there is no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hands the content to `each` in pieces, in order, each but the last a multiple of 4096 bytes long. A piece of `None` is
+    /// a hole of that many bytes. The file system's own holes are passed over without being read.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if it cannot be read, `IMA-909` if a file has another length than when the tree was read.
+    pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Bytes(bytes) => each(Piece::Data(bytes)),
+            Self::Spooled { file, offset, len } => {
+                let mut buffer = vec![0; PIECE];
+                let mut at = 0;
+                while at < *len {
+                    let take = usize::try_from(len.saturating_sub(at))
+                        .unwrap_or(PIECE)
+                        .min(PIECE);
+                    let piece = buffer.get_mut(..take).unwrap_or_default();
+                    file.read_exact_at(piece, offset.saturating_add(at))
+                        .map_err(|error| {
+                            Fault::new(Code::InputUnreadable, format!("temporary file: {error}"))
+                        })?;
+                    each(Piece::Data(piece))?;
+                    at += take as u64;
+                }
+                Ok(())
+            }
+            Self::Host { path, len } => read_host(path, *len, each),
+        }
+    }
+
+    /// The first bytes, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`.
+    pub fn head(&self, limit: usize) -> Result<Vec<u8>> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.get(..limit).unwrap_or(bytes).to_vec()),
+            Self::Host { path, .. } => {
+                let mut head = Vec::new();
+                File::open(path)
+                    .and_then(|file| file.take(limit as u64).read_to_end(&mut head))
+                    .map_err(|error| unreadable(path, &error))?;
+                Ok(head)
+            }
+            Self::Spooled { file, offset, len } => {
+                let mut head = vec![0; usize::try_from(*len).unwrap_or(limit).min(limit)];
+                file.read_exact_at(&mut head, *offset).map_err(|error| {
+                    Fault::new(Code::InputUnreadable, format!("temporary file: {error}"))
+                })?;
+                Ok(head)
+            }
+        }
+    }
+}
+
+/// Bytes read at once.
+const PIECE: usize = 1 << 18;
+
+/// A piece of a file.
+#[derive(Debug)]
+pub enum Piece<'a> {
+    /// Bytes.
+    Data(&'a [u8]),
+    /// So many zeros that take no room.
+    Hole(u64),
+}
+
+fn read_host(path: &Path, len: u64, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let changed = || Fault::new(Code::FileChanged, path.display().to_string());
+    let stamp = |file: &File| {
+        file.metadata().map(|meta| {
+            (
+                meta.len(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+                meta.ctime_nsec(),
+            )
+        })
+    };
+    let before = stamp(&file).map_err(|error| unreadable(path, &error))?;
+    if before.0 != len {
+        return Err(changed());
+    }
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    while at < len {
+        // Where the next data begins; a file system without holes says: here. Only whole blocks count as holes.
+        let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => (data & !4095).clamp(at, len),
+            Err(rustix::io::Errno::NXIO) => len,
+            Err(_) => at,
+        };
+        if data > at {
+            each(Piece::Hole(data - at))?;
+            at = data;
+            continue;
+        }
+        file.seek(SeekFrom::Start(at))
+            .map_err(|error| unreadable(path, &error))?;
+        let take = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
+        let piece = buffer.get_mut(..take).unwrap_or_default();
+        file.read_exact(piece).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => changed(),
+            _ => unreadable(path, &error),
+        })?;
+        each(Piece::Data(piece))?;
+        at += take as u64;
+    }
+    if stamp(&file).map_err(|error| unreadable(path, &error))? != before {
+        return Err(changed());
+    }
+    Ok(())
+}
+
+/// What an inode is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File(Content),
+    /// A symbolic link and its target.
+    Symlink(Vec<u8>),
+    /// A character device: major, minor.
+    CharacterDevice(u32, u32),
+    /// A block device: major, minor.
+    BlockDevice(u32, u32),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// An inode: a file under one or more names.
+#[derive(Debug, Clone)]
+pub struct Inode {
+    /// What it is.
+    pub kind: Kind,
+    /// Permissions with setuid, setgid and sticky: the low twelve bits.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Extended attributes by full name, such as `security.ima`.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Inode {
+    /// An inode of root's without extended attributes, dated 1970.
+    #[must_use]
+    pub fn new(kind: Kind, mode: u16) -> Self {
+        Self {
+            kind,
+            mode: mode & 0o7777,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where an inode stands in a [`Tree`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeIndex(usize);
+
+/// A file tree. The root directory is always there, under the empty name; names are relative to it.
+#[derive(Debug, Clone)]
+pub struct Tree {
+    names: BTreeMap<Vec<u8>, InodeIndex>,
+    inodes: Vec<Inode>,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tree {
+    /// A tree with an empty root directory.
+    #[must_use]
+    pub fn new() -> Self {
+        let root = Inode::new(Kind::Directory, 0o755);
+        Self {
+            names: BTreeMap::from([(Vec::new(), InodeIndex(0))]),
+            inodes: vec![root],
+        }
+    }
+
+    /// Adds an inode under a name, replacing what was there. Directories above it are made as needed; a leading slash does
+    /// not matter.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-913` for a name with `..`, or below something that is no directory.
+    pub fn insert(&mut self, name: &[u8], inode: Inode) -> Result<InodeIndex> {
+        let name = clean(name)?;
+        self.make_parents(&name)?;
+        if let Some(&index) = self.names.get(&name) {
+            // A directory that was made on the way gets its properties now; one with content cannot become a file.
+            let has_children = self
+                .names
+                .range([&name[..], b"/"].concat()..[&name[..], b"0"].concat())
+                .next()
+                .is_some();
+            if has_children && !matches!(inode.kind, Kind::Directory) {
+                return Err(content(
+                    &name,
+                    "a directory with content cannot become something else",
+                ));
+            }
+            let hard_linked = self.names.values().filter(|&&other| other == index).count() > 1;
+            if !hard_linked {
+                if let Some(place) = self.inodes.get_mut(index.0) {
+                    *place = inode;
+                }
+                return Ok(index);
+            }
+        }
+        let index = InodeIndex(self.inodes.len());
+        self.inodes.push(inode);
+        self.names.insert(name, index);
+        Ok(index)
+    }
+
+    /// Gives an inode another name: a hard link.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-913` if there is nothing under `target`, or it is a directory.
+    pub fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
+        let (name, target) = (clean(name)?, clean(target)?);
+        let index = *self
+            .names
+            .get(&target)
+            .ok_or_else(|| content(&name, "a hard link to nothing"))?;
+        if matches!(self.inode(index).kind, Kind::Directory) {
+            return Err(content(&name, "a hard link to a directory"));
+        }
+        self.make_parents(&name)?;
+        self.names.insert(name, index);
+        Ok(())
+    }
+
+    /// The inode at `index`.
+    #[must_use]
+    pub fn inode(&self, index: InodeIndex) -> &Inode {
+        // An index is only ever handed out by this tree, which never shrinks.
+        &self.inodes[index.0]
+    }
+
+    /// The inode at `index`, to be changed.
+    pub fn inode_mut(&mut self, index: InodeIndex) -> &mut Inode {
+        &mut self.inodes[index.0]
+    }
+
+    /// The inode under a name.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&Inode> {
+        self.names
+            .get(&clean(name).ok()?)
+            .map(|&index| self.inode(index))
+    }
+
+    /// The inode under a name, to be changed.
+    pub fn get_mut(&mut self, name: &[u8]) -> Option<&mut Inode> {
+        let index = *self.names.get(&clean(name).ok()?)?;
+        self.inodes.get_mut(index.0)
+    }
+
+    /// Every name and its inode, sorted by name: a directory comes before what is in it.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], InodeIndex)> {
+        self.names
+            .iter()
+            .map(|(name, &index)| (name.as_slice(), index))
+    }
+
+    /// Number of names, the root among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is nothing but the root.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.len() == 1
+    }
+
+    /// Limits every time to `latest`, as reproducible builds do with `SOURCE_DATE_EPOCH`.
+    pub fn clamp_times(&mut self, latest: i64) {
+        let latest = Timestamp {
+            seconds: latest,
+            nanoseconds: 0,
+        };
+        for inode in &mut self.inodes {
+            inode.mtime = inode.mtime.min(latest);
+        }
+    }
+
+    /// Reads a directory of the host. Owners, modes, times and extended attributes are what they are there; attributes this
+    /// user may not read are not seen.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`.
+    pub fn from_directory(directory: &Path) -> Result<Self> {
+        let mut tree = Self::new();
+        let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+        for entry in walkdir::WalkDir::new(directory)
+            .sort_by_file_name()
+            .follow_root_links(true)
+        {
+            let entry =
+                entry.map_err(|error| Fault::new(Code::InputUnreadable, error.to_string()))?;
+            let path = entry.path();
+            let name = path
+                .strip_prefix(directory)
+                .unwrap_or(path)
+                .as_os_str()
+                .as_bytes();
+            let meta = if entry.depth() == 0 {
+                std::fs::metadata(path)
+            } else {
+                std::fs::symlink_metadata(path)
+            }
+            .map_err(|error| unreadable(path, &error))?;
+            if !meta.is_dir() && meta.nlink() > 1 {
+                if let Some(first) = links.get(&(meta.dev(), meta.ino())) {
+                    tree.link(name, &first.clone())?;
+                    continue;
+                }
+                links.insert((meta.dev(), meta.ino()), name.to_vec());
+            }
+            let kind = meta.file_type();
+            let device = || {
+                (
+                    rustix::fs::major(meta.rdev()),
+                    rustix::fs::minor(meta.rdev()),
+                )
+            };
+            let kind = if kind.is_dir() {
+                Kind::Directory
+            } else if kind.is_file() {
+                Kind::File(Content::Host {
+                    path: path.to_owned(),
+                    len: meta.len(),
+                })
+            } else if kind.is_symlink() {
+                let target = std::fs::read_link(path).map_err(|error| unreadable(path, &error))?;
+                Kind::Symlink(target.into_os_string().into_vec())
+            } else if kind.is_char_device() {
+                let (major, minor) = device();
+                Kind::CharacterDevice(major, minor)
+            } else if kind.is_block_device() {
+                let (major, minor) = device();
+                Kind::BlockDevice(major, minor)
+            } else if kind.is_fifo() {
+                Kind::Fifo
+            } else {
+                Kind::Socket
+            };
+            let inode = Inode {
+                kind,
+                mode: (meta.mode() & 0o7777) as u16,
+                uid: meta.uid(),
+                gid: meta.gid(),
+                mtime: Timestamp {
+                    seconds: meta.mtime(),
+                    nanoseconds: u32::try_from(meta.mtime_nsec()).unwrap_or(0),
+                },
+                xattrs: crate::xattr::read_all(path)?,
+            };
+            tree.insert(name, inode)?;
+        }
+        Ok(tree)
+    }
+
+    /// Reads a tar archive, plain or compressed with gzip, zstd or xz. Extended attributes are taken from PAX records
+    /// `SCHILY.xattr.*` (as `tar --xattrs` writes them) and `LIBARCHIVE.xattr.*`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-918` for a malformed archive, `IMA-902` if there is no room for its content in the temporary directory.
+    pub fn from_tar(archive: impl Read) -> Result<Self> {
+        let malformed =
+            |error: std::io::Error| Fault::new(Code::SourceMalformed, error.to_string());
+        let spool_error = |error: std::io::Error| {
+            Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
+        };
+        let spool = tempfile::tempfile().map_err(spool_error)?;
+        let spool = Arc::new(spool);
+        let mut offset = 0;
+        let mut tree = Self::new();
+        let mut archive = tar::Archive::new(unpacked(archive).map_err(malformed)?);
+        let mut count = 0_u64;
+        for entry in archive.entries().map_err(malformed)? {
+            let mut entry = entry.map_err(malformed)?;
+            count += 1;
+            let mut xattrs = BTreeMap::new();
+            if let Some(records) = entry.pax_extensions().map_err(malformed)? {
+                for record in records {
+                    let record = record.map_err(malformed)?;
+                    let key = record.key_bytes();
+                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                        xattrs.insert(name.to_vec(), record.value_bytes().to_vec());
+                    }
+                }
+            }
+            let name = entry.path_bytes().into_owned();
+            let header = entry.header();
+            let number = |number: std::io::Result<u64>| {
+                number
+                    .and_then(|number| u32::try_from(number).map_err(std::io::Error::other))
+                    .map_err(malformed)
+            };
+            let device = || -> Result<(u32, u32)> {
+                let number = |number: std::io::Result<Option<u32>>| {
+                    number.map(Option::unwrap_or_default).map_err(malformed)
+                };
+                Ok((
+                    number(header.device_major())?,
+                    number(header.device_minor())?,
+                ))
+            };
+            let (uid, gid) = (number(header.uid())?, number(header.gid())?);
+            let mode = (header.mode().map_err(malformed)? & 0o7777) as u16;
+            let mtime = i64::try_from(header.mtime().map_err(malformed)?).unwrap_or(i64::MAX);
+            let target = || {
+                entry
+                    .link_name_bytes()
+                    .map(|name| name.into_owned())
+                    .ok_or_else(|| Fault::new(Code::SourceMalformed, "a link without a target"))
+            };
+            let kind = match header.entry_type() {
+                tar::EntryType::Directory => Kind::Directory,
+                tar::EntryType::Symlink => Kind::Symlink(target()?),
+                tar::EntryType::Link => {
+                    let target = target()?;
+                    tree.link(&name, &target)?;
+                    continue;
+                }
+                tar::EntryType::Char => {
+                    let (major, minor) = device()?;
+                    Kind::CharacterDevice(major, minor)
+                }
+                tar::EntryType::Block => {
+                    let (major, minor) = device()?;
+                    Kind::BlockDevice(major, minor)
+                }
+                tar::EntryType::Fifo => Kind::Fifo,
+                tar::EntryType::Regular
+                | tar::EntryType::Continuous
+                | tar::EntryType::GNUSparse => {
+                    let mut len = 0_u64;
+                    let mut buffer = vec![0; PIECE];
+                    loop {
+                        let read = entry.read(&mut buffer).map_err(malformed)?;
+                        let piece = buffer.get(..read).unwrap_or_default();
+                        if piece.is_empty() {
+                            break;
+                        }
+                        (&*spool).write_all(piece).map_err(spool_error)?;
+                        len += read as u64;
+                    }
+                    let content = Content::Spooled {
+                        file: Arc::clone(&spool),
+                        offset,
+                        len,
+                    };
+                    offset += len;
+                    Kind::File(content)
+                }
+                tar::EntryType::XGlobalHeader => continue,
+                other => {
+                    return Err(Fault::new(
+                        Code::SourceMalformed,
+                        format!(
+                            "{}: entry of type {other:?}",
+                            String::from_utf8_lossy(&name)
+                        ),
+                    ));
+                }
+            };
+            let inode = Inode {
+                kind,
+                mode,
+                uid,
+                gid,
+                mtime: Timestamp {
+                    seconds: mtime,
+                    nanoseconds: 0,
+                },
+                xattrs,
+            };
+            tree.insert(&name, inode)?;
+        }
+        if count == 0 {
+            return Err(Fault::new(
+                Code::SourceMalformed,
+                "the archive has no entries",
+            ));
+        }
+        Ok(tree)
+    }
+
+    fn make_parents(&mut self, name: &[u8]) -> Result<()> {
+        for (at, _) in name.iter().enumerate().filter(|&(_, &byte)| byte == b'/') {
+            let parent = name.get(..at).unwrap_or_default();
+            match self.names.get(parent) {
+                Some(&index) if !matches!(self.inode(index).kind, Kind::Directory) => {
+                    return Err(content(name, "what it is in is no directory"));
+                }
+                Some(_) => {}
+                None => {
+                    let index = InodeIndex(self.inodes.len());
+                    self.inodes.push(Inode::new(Kind::Directory, 0o755));
+                    self.names.insert(parent.to_vec(), index);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn content(name: &[u8], cause: &'static str) -> Fault {
+    Fault::new(
+        Code::ImageContent,
+        format!("/{}", String::from_utf8_lossy(name)),
+    )
+    .cause(cause)
+}
+
+/// A name without empty components and without `.`.
+fn clean(name: &[u8]) -> Result<Vec<u8>> {
+    let mut clean = Vec::with_capacity(name.len());
+    for component in name.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => continue,
+            b".." => return Err(content(name, "a name with `..` would leave the tree")),
+            _ if component.len() > 255 => {
+                return Err(content(name, "a component longer than 255 bytes"));
+            }
+            _ if component.contains(&0) => return Err(content(name, "a NUL byte in a name")),
+            _ => {}
+        }
+        if !clean.is_empty() {
+            clean.push(b'/');
+        }
+        clean.extend_from_slice(component);
+    }
+    Ok(clean)
+}
+
+/// Unpacks a stream by what its first bytes are.
+fn unpacked<'a>(mut archive: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::new();
+    archive.by_ref().take(6).read_to_end(&mut head)?;
+    let whole = std::io::Cursor::new(head.clone()).chain(archive);
+    Ok(match head.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(whole)?),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            let mut plain = tempfile::tempfile()?;
+            lzma_rs::xz_decompress(&mut std::io::BufReader::new(whole), &mut plain)
+                .map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+            plain.rewind()?;
+            Box::new(plain)
+        }
+        _ => Box::new(whole),
+    })
+}

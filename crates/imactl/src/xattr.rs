@@ -1,0 +1,90 @@
+//! Extended attributes of the host's files.
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use ima::fault::{Code, Fault};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+
+use crate::Result;
+
+/// The name of IMA's attribute.
+pub const SECURITY_IMA: &str = "security.ima";
+
+/// Reads one attribute of a file, symbolic links followed; `None` if it has no such attribute.
+///
+/// # Errors
+///
+/// `IMA-901`; a file system without extended attributes is a file without one.
+pub fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
+    value(path, name.as_bytes(), true)
+}
+
+/// Reads every attribute of a file this user may read, symbolic links not followed.
+///
+/// # Errors
+///
+/// `IMA-901`.
+pub fn read_all(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let unreadable = |errno: Errno| crate::file::unreadable(path, &errno.into());
+    let mut names = vec![0_u8; 65_536];
+    let len = match rustix::fs::llistxattr(path, &mut names[..]) {
+        Ok(len) => len,
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(unreadable(errno)),
+    };
+    let mut xattrs = BTreeMap::new();
+    for name in names
+        .get(..len)
+        .unwrap_or_default()
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        if let Some(value) = value(path, name, false)? {
+            xattrs.insert(name.to_vec(), value);
+        }
+    }
+    Ok(xattrs)
+}
+
+fn value(path: &Path, name: &[u8], follow: bool) -> Result<Option<Vec<u8>>> {
+    let name = std::ffi::OsStr::from_bytes(name);
+    let mut value = vec![0_u8; 65_536];
+    let read = if follow {
+        rustix::fs::getxattr(path, name, &mut value[..])
+    } else {
+        rustix::fs::lgetxattr(path, name, &mut value[..])
+    };
+    match read {
+        Ok(len) => {
+            value.truncate(len);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        // trusted.* is not for everybody.
+        Err(Errno::PERM | Errno::ACCESS) if !follow => Ok(None),
+        Err(errno) => Err(crate::file::unreadable(path, &errno.into())),
+    }
+}
+
+/// Sets an attribute of a file.
+///
+/// # Errors
+///
+/// `IMA-908`, with the cause the kernel's answer tells.
+pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
+    rustix::fs::setxattr(path, name, value, XattrFlags::empty()).map_err(|errno| {
+        let fault = Fault::new(Code::XattrUnwritable, format!("{}: {}", path.display(), std::io::Error::from(errno)));
+        match errno {
+            Errno::PERM | Errno::ACCESS => fault.cause("writing security.ima needs CAP_SYS_ADMIN"),
+            Errno::OPNOTSUPP => fault.cause("the file system has no extended attributes, or none of that name"),
+            Errno::ROFS => fault.cause("the file system is mounted read-only"),
+            Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => {
+                fault.cause("there is no room for the attribute: the file system is full or its inodes are too small")
+            }
+            _ => fault,
+        }
+    })
+}
