@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom, Write as _};
+use std::io::{Read, Seek as _, SeekFrom};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -454,11 +454,6 @@ impl Tree {
     ///
     /// `IMA-918` for a malformed archive, `IMA-902` if there is no room for its content in the temporary directory.
     pub fn from_tar(archive: impl Read) -> Result<Self> {
-        let malformed =
-            |error: std::io::Error| Fault::new(Code::SourceMalformed, error.to_string());
-        let spool_error = |error: std::io::Error| {
-            Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
-        };
         let spool = tempfile::tempfile().map_err(spool_error)?;
         let spool = Arc::new(spool);
         let mut offset = 0;
@@ -469,16 +464,22 @@ impl Tree {
             let mut entry = entry.map_err(malformed)?;
             count += 1;
             let mut xattrs = BTreeMap::new();
+            let mut sparse = SparseRecords::default();
             if let Some(records) = entry.pax_extensions().map_err(malformed)? {
                 for record in records {
                     let record = record.map_err(malformed)?;
                     let key = record.key_bytes();
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                         xattrs.insert(name.to_vec(), record.value_bytes().to_vec());
+                    } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
+                        sparse.set(name, record.value_bytes());
                     }
                 }
             }
-            let name = entry.path_bytes().into_owned();
+            let name = sparse
+                .name
+                .clone()
+                .unwrap_or_else(|| entry.path_bytes().into_owned());
             let header = entry.header();
             let number = |number: std::io::Result<u64>| {
                 number
@@ -523,17 +524,13 @@ impl Tree {
                 tar::EntryType::Regular
                 | tar::EntryType::Continuous
                 | tar::EntryType::GNUSparse => {
-                    let mut len = 0_u64;
-                    let mut buffer = vec![0; PIECE];
-                    loop {
-                        let read = entry.read(&mut buffer).map_err(malformed)?;
-                        let piece = buffer.get(..read).unwrap_or_default();
-                        if piece.is_empty() {
-                            break;
+                    let len = match sparse.real_size()? {
+                        Some(size) => {
+                            spool_sparse(&mut entry, &spool, offset, size)?;
+                            size
                         }
-                        (&*spool).write_all(piece).map_err(spool_error)?;
-                        len += read as u64;
-                    }
+                        None => spool_plain(&mut entry, &spool, offset)?,
+                    };
                     let content = Content::Spooled {
                         file: Arc::clone(&spool),
                         offset,
@@ -621,6 +618,114 @@ fn clean(name: &[u8]) -> Result<Vec<u8>> {
         clean.extend_from_slice(component);
     }
     Ok(clean)
+}
+
+fn malformed(error: std::io::Error) -> Fault {
+    Fault::new(Code::SourceMalformed, error.to_string())
+}
+
+fn spool_error(error: std::io::Error) -> Fault {
+    Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
+}
+
+/// What PAX records say of a sparse file (GNU tar manual, "Storing Sparse Files", PAX format version 1.0).
+#[derive(Default)]
+struct SparseRecords {
+    version: Option<Vec<u8>>,
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl SparseRecords {
+    fn set(&mut self, key: &[u8], value: &[u8]) {
+        match key {
+            b"major" | b"minor" => self
+                .version
+                .get_or_insert_default()
+                .extend_from_slice(value),
+            b"name" => self.name = Some(value.to_vec()),
+            b"realsize" => self.size = decimal(value),
+            // The records of version 0, which has no `major`.
+            b"numblocks" | b"map" | b"size" => self.version = Some(b"0".to_vec()),
+            _ => {}
+        }
+    }
+
+    /// The length of the file if it is sparse.
+    fn real_size(&self) -> Result<Option<u64>> {
+        match (self.version.as_deref(), self.size) {
+            (None, _) => Ok(None),
+            (Some(b"10"), Some(size)) => Ok(Some(size)),
+            _ => Err(Fault::new(Code::SourceMalformed, "a sparse file")
+                .cause("it is stored in an old form of the PAX format")
+                .remedy("make the archive with --sparse-version=1.0, or without --sparse")),
+        }
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Copies a file of an archive to the spool and gives its length.
+fn spool_plain(entry: &mut impl Read, spool: &File, offset: u64) -> Result<u64> {
+    let mut len = 0;
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let read = entry.read(&mut buffer).map_err(malformed)?;
+        let piece = buffer.get(..read).unwrap_or_default();
+        if piece.is_empty() {
+            return Ok(len);
+        }
+        spool
+            .write_all_at(piece, offset + len)
+            .map_err(spool_error)?;
+        len += read as u64;
+    }
+}
+
+/// Copies a sparse file: its data begins with a map in decimal lines, the number of pieces and then the offset and length of
+/// each, filled up to a multiple of 512 bytes.
+fn spool_sparse(entry: &mut impl Read, spool: &File, offset: u64, size: u64) -> Result<()> {
+    let bad = || Fault::new(Code::SourceMalformed, "a sparse file with a malformed map");
+    let mut map: Vec<u8> = Vec::new();
+    let mut numbers: Vec<u64> = Vec::new();
+    loop {
+        let mut block = [0; 512];
+        entry.read_exact(&mut block).map_err(malformed)?;
+        map.extend(block);
+        while let Some(end) = map.iter().position(|&byte| byte == b'\n') {
+            numbers.push(map.get(..end).and_then(decimal).ok_or_else(bad)?);
+            map.drain(..=end);
+            if numbers
+                .first()
+                .is_some_and(|&pieces| numbers.len() as u64 > pieces.saturating_mul(2))
+            {
+                map.clear();
+            }
+        }
+        if numbers
+            .first()
+            .is_some_and(|&pieces| numbers.len() as u64 > pieces.saturating_mul(2))
+        {
+            break;
+        }
+        if numbers.len() > 1 << 20 || map.len() > 512 {
+            return Err(bad());
+        }
+    }
+    spool.set_len(offset + size).map_err(spool_error)?;
+    for piece in numbers.get(1..).unwrap_or_default().chunks_exact(2) {
+        let &[at, len] = piece else { return Err(bad()) };
+        if at.checked_add(len).is_none_or(|end| end > size) {
+            return Err(bad());
+        }
+        let copied = spool_plain(&mut entry.by_ref().take(len), spool, offset + at)?;
+        if copied != len {
+            return Err(bad());
+        }
+    }
+    Ok(())
 }
 
 /// Unpacks a stream by what its first bytes are.

@@ -403,11 +403,7 @@ impl<'a> Writer<'a> {
     /// # Errors
     ///
     /// `IMA-902` if the image cannot be written, and what `content` answers.
-    pub fn write(
-        &self,
-        image: &File,
-        content: &mut ReadContent<'_>,
-    ) -> Result<()> {
+    pub fn write(&self, image: &File, content: &mut ReadContent<'_>) -> Result<()> {
         let out = Output { image };
         image.set_len(self.size()).map_err(write_error)?;
         let mut allocator = Allocator::new(&self.geometry);

@@ -152,7 +152,10 @@ fn every_kind_of_entry_is_kept() {
         capability
     );
     // debugfs gives 0 where there is no id; getfacl does not look at it.
-    let without_ids: Vec<u8> = acl.iter().map(|&byte| if byte == 255 { 0 } else { byte }).collect();
+    let without_ids: Vec<u8> = acl
+        .iter()
+        .map(|&byte| if byte == 255 { 0 } else { byte })
+        .collect();
     assert_eq!(
         xattr_of(&image, "/etc/passwd", "system.posix_acl_access"),
         without_ids
