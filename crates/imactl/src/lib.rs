@@ -6,6 +6,7 @@ pub mod file;
 pub mod identity;
 pub mod image;
 pub mod initramfs;
+pub mod kernel;
 pub mod key;
 pub mod modules;
 pub mod select;

@@ -1,0 +1,652 @@
+//! A CA certificate into the room that `CONFIG_SYSTEM_EXTRA_CERTIFICATE` reserved, in a `vmlinux` or a finished `bzImage`.
+//!
+//! The kernel's `scripts/insert-sys-cert.c` does it for `vmlinux` before the image is made: the certificate goes to
+//! `system_extra_cert`, its length to `system_extra_cert_used`, and the length of the whole list, which the room directly
+//! follows, grows by it. In a `bzImage` the same ELF file lies compressed between the loader and its end
+//! (`Documentation/arch/x86/boot.rst`, `payload_offset`); packed again it must not be longer than before, which is why the room
+//! is filled with noise when the image is built.
+
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// Where the room is: byte offsets in the ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Symbols {
+    /// The room.
+    pub system_extra_cert: u64,
+    /// A 32-bit number: bytes of it in use.
+    pub system_extra_cert_used: u64,
+    /// A 64-bit number: bytes of the list of built-in certificates.
+    pub system_certificate_list_size: u64,
+    /// Bytes of room.
+    pub reserved: u64,
+}
+
+impl Symbols {
+    /// Reads `extra-cert.json`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-914`.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|error| {
+            Fault::new(
+                Code::KernelImage,
+                format!("the description of the room: {error}"),
+            )
+        })
+    }
+
+    /// Finds them in the symbol table of a 64-bit little-endian `vmlinux`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-914` if it has none, or not these.
+    pub fn from_elf(elf: &[u8]) -> Result<Self> {
+        let elf = Elf64::parse(elf)?;
+        let (room, reserved) = elf.symbol(b"system_extra_cert")?;
+        let (used, _) = elf.symbol(b"system_extra_cert_used")?;
+        let (size, _) = elf.symbol(b"system_certificate_list_size")?;
+        Ok(Self {
+            system_extra_cert: room,
+            system_extra_cert_used: used,
+            system_certificate_list_size: size,
+            reserved,
+        })
+    }
+}
+
+/// An image with the certificates in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The image.
+    pub image: Vec<u8>,
+    /// Bytes of certificates that were in the room before and are replaced.
+    pub replaced: u32,
+    /// The image carried a signature for Secure Boot, which does not hold any more.
+    pub secure_boot_signature_broken: bool,
+}
+
+/// Puts certificates into an image, in place of those that were put there before; with none the room is emptied. `symbols`
+/// says where the room is; without it the symbol table of an ELF file does.
+///
+/// # Errors
+///
+/// `IMA-914` if there is no room or it is not found, `IMA-915` if the certificates do not fit, `IMA-906` for one that is no CA.
+pub fn add_ca(
+    image: &[u8],
+    certificates: &[Certificate],
+    symbols: Option<&Symbols>,
+) -> Result<Outcome> {
+    for certificate in certificates {
+        if !certificate.is_ca() {
+            return Err(Fault::new(Code::CertificateUnusable, format!("`{}` is no CA", certificate.subject()))
+                .cause("what is built into the kernel decides which certificates it accepts; a leaf can sign none")
+                .remedy("give the certificate of the CA that signed it"));
+        }
+    }
+    let list: Vec<u8> = certificates
+        .iter()
+        .flat_map(Certificate::der)
+        .copied()
+        .collect();
+    if image.starts_with(b"\x7fELF") {
+        let symbols = symbols
+            .copied()
+            .map_or_else(|| Symbols::from_elf(image), Ok)?;
+        let mut image = image.to_vec();
+        let replaced = insert(&mut image, &list, &symbols)?;
+        return Ok(Outcome {
+            image,
+            replaced,
+            secure_boot_signature_broken: false,
+        });
+    }
+    let payload = Payload::find(image)?;
+    let mut elf = payload.unpack(image)?;
+    let symbols = symbols
+        .copied()
+        .map_or_else(|| Symbols::from_elf(&elf), Ok)?;
+    let replaced = insert(&mut elf, &list, &symbols)?;
+    let mut out = image.to_vec();
+    payload.pack(&mut out, &elf)?;
+    let secure_boot_signature_broken = has_signature(image);
+    Ok(Outcome {
+        image: out,
+        replaced,
+        secure_boot_signature_broken,
+    })
+}
+
+fn no_room(detail: impl Into<String>) -> Fault {
+    Fault::new(Code::KernelImage, detail)
+}
+
+/// Writes the list and the two lengths; gives the length that was there.
+fn insert(elf: &mut [u8], list: &[u8], symbols: &Symbols) -> Result<u32> {
+    let outside =
+        || no_room("the description of the room is not of this kernel: it points outside of it");
+    let used = number(elf, symbols.system_extra_cert_used, 4).ok_or_else(outside)?;
+    let total = number(elf, symbols.system_certificate_list_size, 8).ok_or_else(outside)?;
+    // Both are small: what stands there otherwise is something else.
+    if used > symbols.reserved || total < used || total > 1 << 24 {
+        return Err(no_room(format!(
+            "there are no lengths where they should be: {used} of {total} bytes"
+        ))
+        .cause("the description of the room belongs to another kernel"));
+    }
+    if list.len() as u64 > symbols.reserved {
+        return Err(Fault::new(
+            Code::KernelRoom,
+            format!("{} bytes, room for {}", list.len(), symbols.reserved),
+        ));
+    }
+    let room = slice(elf, symbols.system_extra_cert, symbols.reserved).ok_or_else(outside)?;
+    room.fill(0);
+    room[..list.len()].copy_from_slice(list);
+    let total = total - used + list.len() as u64;
+    slice(elf, symbols.system_extra_cert_used, 4)
+        .ok_or_else(outside)?
+        .copy_from_slice(&(list.len() as u32).to_le_bytes());
+    slice(elf, symbols.system_certificate_list_size, 8)
+        .ok_or_else(outside)?
+        .copy_from_slice(&total.to_le_bytes());
+    Ok(used as u32)
+}
+
+fn slice(bytes: &mut [u8], at: u64, len: u64) -> Option<&mut [u8]> {
+    let at = usize::try_from(at).ok()?;
+    bytes.get_mut(at..at.checked_add(usize::try_from(len).ok()?)?)
+}
+
+/// A little-endian number of at most eight bytes.
+fn number(bytes: &[u8], at: u64, len: usize) -> Option<u64> {
+    let at = usize::try_from(at).ok()?;
+    let bytes = bytes.get(at..at.checked_add(len)?)?;
+    Some(
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte)),
+    )
+}
+
+/// The compressed kernel inside a bzImage: byte offset and length in the image, the last four bytes being the length of what is
+/// inside.
+#[derive(Debug, Clone, Copy)]
+struct Payload {
+    start: usize,
+    len: usize,
+}
+
+impl Payload {
+    fn find(image: &[u8]) -> Result<Self> {
+        let no_kernel = || {
+            no_room("neither an ELF file nor a bzImage")
+                .cause("certificates are put into vmlinux and into x86 bzImage files")
+                .remedy("give the vmlinux of the build, or its arch/x86/boot/bzImage")
+        };
+        if image.get(0x202..0x206) != Some(b"HdrS") {
+            return Err(no_kernel());
+        }
+        let sectors = match *image.get(0x1f1).ok_or_else(no_kernel)? {
+            0 => 4,
+            sectors => usize::from(sectors),
+        };
+        let field = |at| {
+            number(image, at, 4)
+                .map(|number| number as usize)
+                .ok_or_else(no_kernel)
+        };
+        let start = (sectors + 1) * 512 + field(0x248)?;
+        let len = field(0x24c)?;
+        if len < 32 || start.checked_add(len).is_none_or(|end| end > image.len()) {
+            return Err(no_room(
+                "the bzImage is truncated, or its header is damaged",
+            ));
+        }
+        Ok(Self { start, len })
+    }
+
+    fn unpack(self, image: &[u8]) -> Result<Vec<u8>> {
+        use std::io::Read as _;
+        let packed = &image[self.start..self.start + self.len];
+        let how = match packed {
+            [0x1f, 0x8b, ..] => None,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("xz"),
+            [0x5d, 0, 0, ..] => Some("lzma"),
+            [b'B', b'Z', b'h', ..] => Some("bzip2"),
+            [0x02, 0x21, 0x4c, 0x18, ..] => Some("lz4"),
+            [0x89, b'L', b'Z', b'O', ..] => Some("lzo"),
+            _ => Some("something unknown"),
+        };
+        if let Some(how) = how {
+            return Err(no_room(format!("the kernel is compressed with {how}"))
+                .cause("only gzip is packed again so that it fits in the old room")
+                .remedy("build the kernel with CONFIG_KERNEL_GZIP=y"));
+        }
+        let mut elf = Vec::new();
+        flate2::read::GzDecoder::new(packed)
+            .read_to_end(&mut elf)
+            .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}")))?;
+        if number(packed, self.len as u64 - 4, 4) != Some(elf.len() as u64 & 0xffff_ffff)
+            || !elf.starts_with(b"\x7fELF")
+        {
+            return Err(no_room("what is packed in the bzImage is not what it says"));
+        }
+        Ok(elf)
+    }
+
+    /// Packs `elf` into the old room; the bytes left over are zeros between its end and the length.
+    fn pack(self, image: &mut [u8], elf: &[u8]) -> Result<()> {
+        let room = self.len - 4;
+        let mut shortest = usize::MAX;
+        // The kernel's build uses gzip -9. Most often a quick level of a better compressor is as good; the last is the best.
+        for level in [9, 12] {
+            let level = libdeflater::CompressionLvl::new(level)
+                .map_err(|error| Fault::new(Code::KernelRoom, format!("{error:?}")))?;
+            let mut compressor = libdeflater::Compressor::new(level);
+            let mut packed = vec![0; compressor.gzip_compress_bound(elf.len())];
+            let len = compressor
+                .gzip_compress(elf, &mut packed)
+                .map_err(|error| Fault::new(Code::KernelRoom, error.to_string()))?;
+            shortest = shortest.min(len);
+            if len <= room {
+                let checksum = Checksum::of(image);
+                let payload = &mut image[self.start..self.start + room];
+                payload[..len].copy_from_slice(&packed[..len]);
+                payload[len..].fill(0);
+                checksum.renew(image);
+                return Ok(());
+            }
+        }
+        Err(Fault::new(
+            Code::KernelRoom,
+            format!(
+                "packed again it is {} bytes longer than before",
+                shortest - room
+            ),
+        ))
+    }
+}
+
+/// The CRC-32 that `arch/x86/boot/tools/build.c` writes as the last four bytes of an image, if it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checksum {
+    Plain,
+    Inverted,
+    None,
+}
+
+impl Checksum {
+    fn of(image: &[u8]) -> Self {
+        let Some((body, end)) = image.split_last_chunk::<4>() else {
+            return Self::None;
+        };
+        let crc = libdeflater::crc32(body);
+        match u32::from_le_bytes(*end) {
+            found if found == crc => Self::Plain,
+            found if found == !crc => Self::Inverted,
+            _ => Self::None,
+        }
+    }
+
+    fn renew(self, image: &mut [u8]) {
+        let Some((body, end)) = image.split_last_chunk_mut::<4>() else {
+            return;
+        };
+        let crc = libdeflater::crc32(body);
+        match self {
+            Self::Plain => *end = crc.to_le_bytes(),
+            Self::Inverted => *end = (!crc).to_le_bytes(),
+            Self::None => {}
+        }
+    }
+}
+
+/// Whether the PE header of an EFI kernel names a certificate table.
+fn has_signature(image: &[u8]) -> bool {
+    const CERTIFICATE_TABLE: u64 = 24 + 112 + 4 * 8;
+    let size = || {
+        let pe = number(image, 0x3c, 4)?;
+        (image
+            .get(usize::try_from(pe).ok()?..)?
+            .starts_with(b"PE\0\0"))
+        .then_some(())?;
+        // PE32+ only: 32-bit EFI kernels are not signed.
+        (number(image, pe + 24, 2)? == 0x20b).then_some(())?;
+        number(image, pe + CERTIFICATE_TABLE + 4, 4)
+    };
+    size().is_some_and(|size| size > 0)
+}
+
+/// As much of a 64-bit little-endian ELF file as finds symbols.
+struct Elf64<'a> {
+    bytes: &'a [u8],
+    symbols: (u64, u64),
+    strings: (u64, u64),
+}
+
+impl<'a> Elf64<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self> {
+        let bad = || no_room("the ELF file is malformed, or not of a 64-bit little-endian kernel");
+        if bytes.get(..6) != Some(b"\x7fELF\x02\x01") {
+            return Err(bad());
+        }
+        let field = |at, len| number(bytes, at, len).ok_or_else(bad);
+        let (sections, entry, count) = (field(0x28, 8)?, field(0x3a, 2)?, field(0x3c, 2)?);
+        for index in 0..count {
+            let header = sections.checked_add(index * entry).ok_or_else(bad)?;
+            if field(header + 4, 4)? == 2 {
+                let link = field(header + 0x28, 4)?;
+                let strings = sections
+                    .checked_add(link.checked_mul(entry).ok_or_else(bad)?)
+                    .ok_or_else(bad)?;
+                return Ok(Self {
+                    bytes,
+                    symbols: (field(header + 0x18, 8)?, field(header + 0x20, 8)?),
+                    strings: (field(strings + 0x18, 8)?, field(strings + 0x20, 8)?),
+                });
+            }
+        }
+        Err(
+            no_room("the kernel has no symbol table and there is no description of the room")
+                .remedy(
+                    "give the description that the kernel's build left: --symbols extra-cert.json",
+                ),
+        )
+    }
+
+    /// File offset and size of an object.
+    fn symbol(&self, name: &[u8]) -> Result<(u64, u64)> {
+        let missing = || no_room(format!("no symbol {}", String::from_utf8_lossy(name)));
+        for index in 0..self.symbols.1 / 24 {
+            let at = self.symbols.0.checked_add(index * 24).ok_or_else(missing)?;
+            let string = number(self.bytes, at, 4)
+                .and_then(|offset| self.strings.0.checked_add(offset))
+                .ok_or_else(missing)?;
+            let string = usize::try_from(string)
+                .ok()
+                .and_then(|at| self.bytes.get(at..))
+                .ok_or_else(missing)?;
+            if string.starts_with(name) && string.get(name.len()) == Some(&0) {
+                let value = number(self.bytes, at + 8, 8).ok_or_else(missing)?;
+                let size = number(self.bytes, at + 16, 8).ok_or_else(missing)?;
+                return self
+                    .file_offset(value)
+                    .map(|offset| (offset, size))
+                    .ok_or_else(missing);
+            }
+        }
+        Err(missing())
+    }
+
+    /// Where in the file a virtual address is, by the segments that are loaded.
+    fn file_offset(&self, address: u64) -> Option<u64> {
+        let field = |at, len| number(self.bytes, at, len);
+        let (headers, entry, count) = (field(0x20, 8)?, field(0x36, 2)?, field(0x38, 2)?);
+        for index in 0..count {
+            let header = headers.checked_add(index * entry)?;
+            let (offset, start, len) = (
+                field(header + 8, 8)?,
+                field(header + 16, 8)?,
+                field(header + 32, 8)?,
+            );
+            if field(header, 4)? == 1 && address >= start && address - start < len {
+                return offset.checked_add(address - start);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{FileKey, KeyKind};
+    use crate::x509::Template;
+    use std::io::{Read as _, Write as _};
+
+    const ROOM: usize = 4096;
+    const SYMBOLS: Symbols = Symbols {
+        system_extra_cert: 0x4000,
+        system_extra_cert_used: 0x5000,
+        system_certificate_list_size: 0x5008,
+        reserved: 4096,
+    };
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut noise = vec![0; len];
+        aws_lc_rs::rand::fill(&mut noise).unwrap();
+        noise
+    }
+
+    /// What is inside a kernel: text that packs, and a room full of noise.
+    fn elf() -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01".to_vec();
+        elf.extend(
+            b"the kernel, more or less. "
+                .iter()
+                .cycle()
+                .take(0x4000 - 6),
+        );
+        elf.extend(noise(ROOM));
+        elf.extend(0_u32.to_le_bytes());
+        elf.extend([0; 4]);
+        elf.extend(1000_u64.to_le_bytes());
+        elf.extend(noise(500));
+        elf
+    }
+
+    fn bz_image(elf: &[u8], room_left: usize) -> Vec<u8> {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        gzip.write_all(elf).unwrap();
+        let mut payload = gzip.finish().unwrap();
+        payload.extend(vec![0; room_left]);
+        payload.extend((elf.len() as u32).to_le_bytes());
+        let mut image = vec![0; 5 * 512 + 0x200];
+        image[0x1f1] = 4;
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x248..0x24c].copy_from_slice(&0x200_u32.to_le_bytes());
+        image[0x24c..0x250].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+        image.extend(payload);
+        image.extend([0xcc; 64]);
+        let crc = !libdeflater::crc32(&image);
+        image.extend(crc.to_le_bytes());
+        image
+    }
+
+    fn inside(image: &[u8]) -> Vec<u8> {
+        let mut elf = Vec::new();
+        flate2::read::GzDecoder::new(&image[5 * 512 + 0x200..])
+            .read_to_end(&mut elf)
+            .unwrap();
+        elf
+    }
+
+    fn ca(kind: KeyKind) -> Certificate {
+        Template::ca("CA")
+            .sign(&FileKey::generate(kind).unwrap(), None, None)
+            .unwrap()
+    }
+
+    #[test]
+    fn into_a_finished_image_and_again() {
+        let image = bz_image(&elf(), 0);
+        let (one, other) = (ca(KeyKind::P256), ca(KeyKind::Rsa(2048)));
+        let first = add_ca(&image, std::slice::from_ref(&one), Some(&SYMBOLS)).unwrap();
+        assert_eq!(first.image.len(), image.len());
+        assert_eq!(first.replaced, 0);
+        let elf = inside(&first.image);
+        assert_eq!(elf[0x4000..][..one.der().len()], *one.der());
+        assert!(
+            elf[0x4000 + one.der().len()..0x5000]
+                .iter()
+                .all(|&byte| byte == 0)
+        );
+        assert_eq!(number(&elf, 0x5000, 4), Some(one.der().len() as u64));
+        assert_eq!(number(&elf, 0x5008, 8), Some(1000 + one.der().len() as u64));
+        assert_eq!(Checksum::of(&first.image), Checksum::Inverted);
+        // The same again changes nothing; another takes its place; both together fit; and none empties the room.
+        let again = add_ca(&first.image, std::slice::from_ref(&one), Some(&SYMBOLS)).unwrap();
+        assert_eq!(again.image, first.image);
+        let second = add_ca(&first.image, std::slice::from_ref(&other), Some(&SYMBOLS)).unwrap();
+        assert_eq!(second.replaced as usize, one.der().len());
+        assert_eq!(
+            number(&inside(&second.image), 0x5008, 8),
+            Some(1000 + other.der().len() as u64)
+        );
+        let both = add_ca(&image, &[one.clone(), other.clone()], Some(&SYMBOLS)).unwrap();
+        assert_eq!(
+            number(&inside(&both.image), 0x5000, 4),
+            Some((one.der().len() + other.der().len()) as u64)
+        );
+        let none = add_ca(&both.image, &[], Some(&SYMBOLS)).unwrap();
+        assert_eq!(number(&inside(&none.image), 0x5008, 8), Some(1000));
+    }
+
+    #[test]
+    fn images_without_room() {
+        let ca_certificate = ca(KeyKind::P256);
+        let leaf = Template::leaf("leaf")
+            .sign(&FileKey::generate(KeyKind::P256).unwrap(), None, None)
+            .unwrap();
+        let image = bz_image(&elf(), 0);
+        let mut no_noise = elf();
+        no_noise[0x4000..0x5000].fill(0);
+        let tight = bz_image(&no_noise, 0);
+        let zstd = {
+            let mut image = image.clone();
+            image[5 * 512 + 0x200..][..4].copy_from_slice(&[0x28, 0xb5, 0x2f, 0xfd]);
+            image
+        };
+        let elsewhere = Symbols {
+            system_certificate_list_size: 0x1000,
+            ..SYMBOLS
+        };
+        let outside = Symbols {
+            system_extra_cert: 1 << 40,
+            ..SYMBOLS
+        };
+        let small = Symbols {
+            reserved: 100,
+            ..SYMBOLS
+        };
+        for (name, image, certificate, symbols, code) in [
+            (
+                "text",
+                &b"no kernel"[..],
+                &ca_certificate,
+                Some(&SYMBOLS),
+                Code::KernelImage,
+            ),
+            (
+                "truncated",
+                &image[..5000],
+                &ca_certificate,
+                Some(&SYMBOLS),
+                Code::KernelImage,
+            ),
+            (
+                "zstd",
+                &zstd,
+                &ca_certificate,
+                Some(&SYMBOLS),
+                Code::KernelImage,
+            ),
+            (
+                "no description",
+                &image,
+                &ca_certificate,
+                None,
+                Code::KernelImage,
+            ),
+            (
+                "another kernel's description",
+                &image,
+                &ca_certificate,
+                Some(&elsewhere),
+                Code::KernelImage,
+            ),
+            (
+                "a description out of bounds",
+                &image,
+                &ca_certificate,
+                Some(&outside),
+                Code::KernelImage,
+            ),
+            (
+                "little room",
+                &image,
+                &ca_certificate,
+                Some(&small),
+                Code::KernelRoom,
+            ),
+            (
+                "a room of zeros",
+                &tight,
+                &ca_certificate,
+                Some(&SYMBOLS),
+                Code::KernelRoom,
+            ),
+            (
+                "a leaf",
+                &image,
+                &leaf,
+                Some(&SYMBOLS),
+                Code::CertificateUnusable,
+            ),
+        ] {
+            let fault = add_ca(image, std::slice::from_ref(certificate), symbols).unwrap_err();
+            assert_eq!(fault.code(), code, "{name}: {fault}");
+        }
+        assert_eq!(
+            Symbols::from_json(b"{}").unwrap_err().code(),
+            Code::KernelImage
+        );
+    }
+
+    #[test]
+    fn into_an_elf_file_by_its_symbols() {
+        // Assembled and linked by the system's tools, with the kernel's own layout of the symbols.
+        let directory = tempfile::tempdir().unwrap();
+        let source = ".data\n.globl system_extra_cert\n.type system_extra_cert, @object\n\
+                      .size system_extra_cert, 4096\n.fill 1000, 1, 0\nsystem_extra_cert:\n.fill 4096, 1, 0\n.align 4\n\
+                      .globl system_extra_cert_used\nsystem_extra_cert_used:\n.int 0\n.align 8\n\
+                      .globl system_certificate_list_size\nsystem_certificate_list_size:\n.quad 1000\n";
+        std::fs::write(directory.path().join("a.s"), source).unwrap();
+        for command in ["as a.s -o a.o", "ld --entry=0 a.o -o vmlinux"] {
+            let status = std::process::Command::new("sh")
+                .args(["-c", command])
+                .current_dir(directory.path())
+                .status()
+                .unwrap();
+            assert!(status.success(), "{command}: binutils are needed");
+        }
+        let elf = std::fs::read(directory.path().join("vmlinux")).unwrap();
+        let certificate = ca(KeyKind::P384);
+        let outcome = add_ca(&elf, std::slice::from_ref(&certificate), None).unwrap();
+        let symbols = Symbols::from_elf(&elf).unwrap();
+        assert_eq!(symbols.reserved, 4096);
+        let at = symbols.system_extra_cert as usize;
+        assert_eq!(
+            outcome.image[at..at + certificate.der().len()],
+            *certificate.der()
+        );
+        assert_eq!(
+            number(&outcome.image, symbols.system_certificate_list_size, 8),
+            Some(1000 + certificate.der().len() as u64)
+        );
+        let again = add_ca(&outcome.image, std::slice::from_ref(&certificate), None).unwrap();
+        assert_eq!(again.image, outcome.image);
+        let stripped = &elf[..elf.len().min(0x40)];
+        assert_eq!(
+            Symbols::from_elf(stripped).unwrap_err().code(),
+            Code::KernelImage
+        );
+    }
+}

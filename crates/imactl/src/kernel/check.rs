@@ -1,0 +1,448 @@
+//! Whether a kernel's configuration has what a policy and a configuration of the init need, option by option.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use ima::certificate::{Certificate, Curve, PublicKey};
+use ima::config::{Config, Keyring};
+use ima::fault::{Code, Fault};
+use ima::policy::{Action, AppraiseType, Hook, Policy};
+use serde::Serialize;
+
+use crate::Result;
+
+/// The options of a kernel configuration that are set.
+#[derive(Debug, Clone, Default)]
+pub struct KernelConfig(BTreeMap<String, String>);
+
+impl KernelConfig {
+    /// Reads a `.config`, plain or compressed as in `/proc/config.gz`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-916` if it is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let bad = |cause: String| {
+            Fault::new(Code::KernelConfiguration, "no kernel configuration")
+                .cause(cause)
+                .remedy("give a .config file")
+        };
+        let mut text = Vec::new();
+        if bytes.starts_with(&[0x1f, 0x8b]) {
+            flate2::read::GzDecoder::new(bytes)
+                .take(16 << 20)
+                .read_to_end(&mut text)
+                .map_err(|error| bad(format!("it cannot be unpacked: {error}")))?;
+        } else {
+            text.extend_from_slice(bytes);
+        }
+        let options: BTreeMap<String, String> = String::from_utf8_lossy(&text)
+            .lines()
+            .filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='))
+            .map(|(option, value)| (option.to_owned(), value.to_owned()))
+            .collect();
+        if options.is_empty() {
+            return Err(bad("it has no line of the form CONFIG_...=...".to_owned()));
+        }
+        Ok(Self(options))
+    }
+
+    fn is_builtin(&self, option: &str) -> bool {
+        self.0.get(option).is_some_and(|value| value == "y")
+    }
+
+    fn is_available(&self, option: &str) -> bool {
+        self.0
+            .get(option)
+            .is_some_and(|value| value == "y" || value == "m")
+    }
+
+    fn value(&self, option: &str) -> &str {
+        self.0.get(option).map_or("n", String::as_str)
+    }
+}
+
+/// What the kernel is wanted for.
+#[derive(Debug, Default)]
+pub struct Wanted<'a> {
+    /// The policies.
+    pub policies: Vec<&'a Policy>,
+    /// The init's configuration.
+    pub config: Config,
+    /// Certificates for `.ima` and `.evm`.
+    pub certificates: Vec<&'a Certificate>,
+    /// The root's file system type, if it is known.
+    pub filesystem: Option<&'a str>,
+}
+
+/// An option that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Name with `CONFIG_`.
+    pub option: String,
+    /// What it should be.
+    pub wanted: &'static str,
+    /// What it is: `y`, `m`, `n` or a value.
+    pub found: String,
+    /// Without it the init refuses to boot or the policy does not hold; otherwise something is merely missed.
+    pub required: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Goes through every option that matters; what is as it should be is not in the answer.
+#[must_use]
+pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
+    let mut findings = Findings {
+        kernel,
+        list: Vec::new(),
+    };
+    let always = [
+        ("IMA", "nothing is measured or appraised without it"),
+        ("IMA_APPRAISE", "signatures are not checked without it"),
+        ("SECURITYFS", "the policy is written to it"),
+        ("INTEGRITY_SIGNATURE", "it verifies signatures of files"),
+        (
+            "INTEGRITY_ASYMMETRIC_KEYS",
+            "it verifies signatures by keys in certificates",
+        ),
+        ("X509_CERTIFICATE_PARSER", "it reads certificates"),
+        ("BLK_DEV_INITRD", "the init comes in an initramfs"),
+        (
+            "PROC_FS",
+            "the keyrings and the command line are read from it",
+        ),
+        ("SYSFS", "devices are found in it"),
+        ("DEVTMPFS", "the root device's node is in it"),
+        ("TMPFS", "/run is on it"),
+        ("CRYPTO_SHA256", "digests are computed with it"),
+    ];
+    for (option, reason) in always {
+        findings.builtin(option, reason);
+    }
+    match wanted.config.keyring {
+        Keyring::Trusted => {
+            findings.builtin(
+                "INTEGRITY_TRUSTED_KEYRING",
+                "the keyring .ima is there only with it; without it use keyring=_ima",
+            );
+            findings.builtin(
+                "SYSTEM_TRUSTED_KEYRING",
+                "the CA that certificates for .ima are checked against is on it",
+            );
+            let none = ["", "\"\"", "n"].contains(&kernel.value("SYSTEM_TRUSTED_KEYS"));
+            if none
+                && !kernel.is_builtin("SYSTEM_EXTRA_CERTIFICATE")
+                && !kernel.is_builtin("INTEGRITY_MACHINE_KEYRING")
+            {
+                findings.required(
+                    "SYSTEM_EXTRA_CERTIFICATE",
+                    "y, or SYSTEM_TRUSTED_KEYS a file",
+                    "the local CA gets into the kernel by one of them, or as a MOK with INTEGRITY_MACHINE_KEYRING",
+                );
+            }
+        }
+        Keyring::Untrusted => {
+            findings.builtin("KEYS", "the keyring _ima is made by the init");
+            if kernel.is_builtin("INTEGRITY_TRUSTED_KEYRING") {
+                findings.required(
+                    "INTEGRITY_TRUSTED_KEYRING",
+                    "n",
+                    "with it the kernel looks at .ima and never at _ima",
+                );
+            }
+        }
+    }
+    findings.must_be_off(
+        "IMA_APPRAISE_REQUIRE_POLICY_SIGS",
+        "the initramfs cannot hold a signed policy, because no file in it has extended attributes",
+    );
+    if wanted.config.require_tpm {
+        findings.available("TCG_TPM", "the configuration says require_tpm=yes");
+    } else {
+        findings.advised(
+            "TCG_TPM",
+            "measurements are not protected without a TPM driver",
+        );
+    }
+    findings.advised(
+        "IMA_READ_POLICY",
+        "the init proves the policy by reading it back, where it can",
+    );
+    findings.advised(
+        "IMA_WRITE_POLICY",
+        "policies of the real root can be added only with it",
+    );
+    findings.advised("INTEGRITY_AUDIT", "denials are logged with it");
+    for certificate in &wanted.certificates {
+        match certificate.key() {
+            PublicKey::Rsa { .. } => findings.builtin(
+                "CRYPTO_RSA",
+                format!("the key of `{}` is RSA", certificate.subject()),
+            ),
+            PublicKey::Ec {
+                curve: Curve::P192 | Curve::P256 | Curve::P384 | Curve::P521,
+            } => {
+                findings.builtin(
+                    "CRYPTO_ECDSA",
+                    format!("the key of `{}` is ECDSA", certificate.subject()),
+                );
+            }
+            PublicKey::Other { .. } => {}
+        }
+    }
+    for policy in &wanted.policies {
+        for line in policy.lines() {
+            let rule = &line.rule;
+            let because = format!("policy line {}: {}", line.number, line.text);
+            if rule.appraise_type == Some(AppraiseType::ImasigOrModsig) {
+                findings.builtin("IMA_APPRAISE_MODSIG", because.clone());
+            }
+            if !rule.lsm.is_empty() {
+                findings.builtin("IMA_LSM_RULES", because.clone());
+            }
+            if rule.verity {
+                findings.builtin("FS_VERITY", because.clone());
+            }
+            if rule.action == Action::Audit {
+                findings.builtin("AUDIT", because.clone());
+            }
+            match rule.hook {
+                Some(Hook::KeyCheck) => {
+                    findings.builtin("IMA_MEASURE_ASYMMETRIC_KEYS", because.clone())
+                }
+                Some(Hook::KexecKernelCheck | Hook::KexecInitramfsCheck) => {
+                    findings.builtin("KEXEC_FILE", because.clone())
+                }
+                _ => {}
+            }
+            for algorithm in &rule.appraise_algos {
+                let option = match algorithm.as_str() {
+                    "sha1" => "CRYPTO_SHA1",
+                    "sha224" | "sha256" => "CRYPTO_SHA256",
+                    "sha384" | "sha512" => "CRYPTO_SHA512",
+                    "sha3-256" | "sha3-384" | "sha3-512" => "CRYPTO_SHA3",
+                    "sm3" => "CRYPTO_SM3_GENERIC",
+                    _ => continue,
+                };
+                findings.builtin(option, because.clone());
+            }
+        }
+    }
+    let options: &[&str] = match wanted.filesystem.or(wanted.config.rootfstype.as_deref()) {
+        Some("ext4") => &["EXT4_FS", "EXT4_FS_SECURITY"],
+        Some("squashfs") => &["SQUASHFS", "SQUASHFS_XATTR"],
+        Some("erofs") => &["EROFS_FS", "EROFS_FS_XATTR", "EROFS_FS_SECURITY"],
+        Some("f2fs") => &["F2FS_FS", "F2FS_FS_XATTR", "F2FS_FS_SECURITY"],
+        Some("btrfs") => &["BTRFS_FS"],
+        Some("xfs") => &["XFS_FS"],
+        _ => &[],
+    };
+    for option in options {
+        findings.available(option, "the root's file system and the signatures on it");
+    }
+    findings.list
+}
+
+struct Findings<'a> {
+    kernel: &'a KernelConfig,
+    list: Vec<Finding>,
+}
+
+impl Findings<'_> {
+    fn add(
+        &mut self,
+        option: &str,
+        wanted: &'static str,
+        required: bool,
+        reason: impl Into<String>,
+    ) {
+        let option = format!("CONFIG_{option}");
+        if self.list.iter().all(|finding| finding.option != option) {
+            let found = self
+                .kernel
+                .value(option.trim_start_matches("CONFIG_"))
+                .to_owned();
+            self.list.push(Finding {
+                option,
+                wanted,
+                found,
+                required,
+                reason: reason.into(),
+            });
+        }
+    }
+
+    fn required(&mut self, option: &str, wanted: &'static str, reason: impl Into<String>) {
+        self.add(option, wanted, true, reason);
+    }
+
+    fn builtin(&mut self, option: &str, reason: impl Into<String>) {
+        if !self.kernel.is_builtin(option) {
+            self.add(option, "y", true, reason);
+        }
+    }
+
+    fn available(&mut self, option: &str, reason: impl Into<String>) {
+        if !self.kernel.is_available(option) {
+            self.add(
+                option,
+                "y, or m with the module in the initramfs",
+                true,
+                reason,
+            );
+        }
+    }
+
+    fn advised(&mut self, option: &str, reason: impl Into<String>) {
+        if !self.kernel.is_available(option) {
+            self.add(option, "y", false, reason);
+        }
+    }
+
+    fn must_be_off(&mut self, option: &str, reason: impl Into<String>) {
+        if self.kernel.is_available(option) {
+            self.add(option, "n", true, reason);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "CONFIG_IMA=y\nCONFIG_IMA_APPRAISE=y\nCONFIG_SECURITYFS=y\nCONFIG_INTEGRITY_SIGNATURE=y\n\
+        CONFIG_INTEGRITY_ASYMMETRIC_KEYS=y\nCONFIG_X509_CERTIFICATE_PARSER=y\nCONFIG_BLK_DEV_INITRD=y\nCONFIG_PROC_FS=y\n\
+        CONFIG_SYSFS=y\nCONFIG_DEVTMPFS=y\nCONFIG_TMPFS=y\nCONFIG_CRYPTO_SHA256=y\nCONFIG_INTEGRITY_TRUSTED_KEYRING=y\n\
+        CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_EXTRA_CERTIFICATE=y\nCONFIG_TCG_TPM=m\nCONFIG_IMA_READ_POLICY=y\n\
+        CONFIG_IMA_WRITE_POLICY=y\nCONFIG_INTEGRITY_AUDIT=y\nCONFIG_KEYS=y\n";
+
+    fn findings(config: &str, policy: &str, init: &str) -> Vec<(String, bool)> {
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        let wanted = Wanted {
+            policies: vec![&policy],
+            config: Config::parse(init.as_bytes()).unwrap(),
+            ..Wanted::default()
+        };
+        check(&KernelConfig::parse(config.as_bytes()).unwrap(), &wanted)
+            .into_iter()
+            .map(|finding| (finding.option.replace("CONFIG_", ""), finding.required))
+            .collect()
+    }
+
+    #[test]
+    fn options_and_what_asks_for_them() {
+        let without = |option: &str| {
+            GOOD.replace(
+                &format!("CONFIG_{option}=y\n"),
+                &format!("# CONFIG_{option} is not set\n"),
+            )
+        };
+        for (name, config, policy, init, expected) in [
+            (
+                "nothing missing",
+                GOOD.to_owned(),
+                "appraise func=BPRM_CHECK",
+                "",
+                vec![],
+            ),
+            ("no IMA", without("IMA"), "", "", vec![("IMA", true)]),
+            (
+                "no .ima",
+                without("INTEGRITY_TRUSTED_KEYRING"),
+                "",
+                "",
+                vec![("INTEGRITY_TRUSTED_KEYRING", true)],
+            ),
+            (
+                "no .ima, and none wanted",
+                without("INTEGRITY_TRUSTED_KEYRING"),
+                "",
+                "keyring=_ima",
+                vec![],
+            ),
+            (
+                "_ima wanted where the kernel looks at .ima",
+                GOOD.to_owned(),
+                "",
+                "keyring=_ima",
+                vec![("INTEGRITY_TRUSTED_KEYRING", true)],
+            ),
+            (
+                "no way for a CA",
+                without("SYSTEM_EXTRA_CERTIFICATE"),
+                "",
+                "",
+                vec![("SYSTEM_EXTRA_CERTIFICATE", true)],
+            ),
+            (
+                "a CA built in",
+                without("SYSTEM_EXTRA_CERTIFICATE") + "CONFIG_SYSTEM_TRUSTED_KEYS=\"ca.pem\"\n",
+                "",
+                "",
+                vec![],
+            ),
+            (
+                "no reading back",
+                without("IMA_READ_POLICY"),
+                "",
+                "",
+                vec![("IMA_READ_POLICY", false)],
+            ),
+            (
+                "signed policies only",
+                GOOD.to_owned() + "CONFIG_IMA_APPRAISE_REQUIRE_POLICY_SIGS=y\n",
+                "",
+                "",
+                vec![("IMA_APPRAISE_REQUIRE_POLICY_SIGS", true)],
+            ),
+            (
+                "modsig",
+                GOOD.to_owned(),
+                "appraise func=MODULE_CHECK appraise_type=imasig|modsig",
+                "",
+                vec![("IMA_APPRAISE_MODSIG", true)],
+            ),
+            (
+                "a label",
+                GOOD.to_owned(),
+                "measure func=FILE_CHECK obj_type=etc_t",
+                "",
+                vec![("IMA_LSM_RULES", true)],
+            ),
+            (
+                "an algorithm",
+                GOOD.to_owned(),
+                "appraise func=BPRM_CHECK appraise_algos=sha256,sha512",
+                "",
+                vec![("CRYPTO_SHA512", true)],
+            ),
+            (
+                "a TPM",
+                GOOD.replace("CONFIG_TCG_TPM=m\n", ""),
+                "",
+                "require_tpm=yes",
+                vec![("TCG_TPM", true)],
+            ),
+            (
+                "a file system",
+                GOOD.to_owned() + "CONFIG_EXT4_FS=m\n",
+                "",
+                "rootfstype=ext4",
+                vec![("EXT4_FS_SECURITY", true)],
+            ),
+        ] {
+            let expected: Vec<(String, bool)> = expected
+                .into_iter()
+                .map(|(option, required): (&str, bool)| (option.to_owned(), required))
+                .collect();
+            assert_eq!(findings(&config, policy, init), expected, "{name}");
+        }
+        for bytes in [&b""[..], b"text", &[0x1f, 0x8b, 8]] {
+            assert_eq!(
+                KernelConfig::parse(bytes).unwrap_err().code(),
+                Code::KernelConfiguration
+            );
+        }
+    }
+}
