@@ -35,7 +35,6 @@ pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
     }
     // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let nothing = MountFlags::empty();
     let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     logging::open();
@@ -49,7 +48,7 @@ pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
         MountFlags::NOSUID | MountFlags::NODEV,
         "mode=0755",
     )?;
-    api("securityfs", "/sys/kernel/security", closed | nothing, "")
+    api("securityfs", "/sys/kernel/security", closed, "")
         .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;
     if !Path::new("/sys/kernel/security/ima").is_dir() {
         return Err(Fault::new(

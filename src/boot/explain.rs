@@ -12,6 +12,8 @@ use ima::verify::{self, VerifyError};
 use nix::errno::Errno;
 use rustix::io::Errno as RustixErrno;
 
+use super::keys::KeysLoaded;
+
 /// The largest security.ima that is read: a signature with RSA-4096 has 521 bytes.
 const MAX_XATTR: usize = 2048;
 
@@ -108,7 +110,14 @@ fn trusted(proc_keys: &str) -> String {
 }
 
 /// Why appraisal denies a file, from its security.ima and the certificates on the keyring; nothing if all seems well.
-pub fn denial(file: &File, certificates: &[Certificate]) -> Option<String> {
+pub fn denial(file: &File, keys: &KeysLoaded) -> Option<String> {
+    if keys.evm() && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
+        return Some(
+            "it has no security.evm, and EVM is on (an EVM certificate is in the initramfs)"
+                .to_owned(),
+        );
+    }
+    let certificates = keys.certificates();
     let mut value = vec![0; MAX_XATTR];
     let length = match rustix::fs::fgetxattr(file, "security.ima", &mut value[..]) {
         Ok(length) => length,

@@ -19,11 +19,26 @@ use crate::report::{self, Report, milliseconds};
 /// Executes the real root's switch_root. This is the one place from which anything of the real root is executed, and
 /// it takes what only a proved policy leads to:
 ///
-/// ```compile_fail
+/// ```
 /// use ima_init::{boot, failure::Ending, report::Report};
-/// fn unproved(settings: boot::cmdline::Settings, file: std::fs::File) {
-///     let ready = boot::preflight::Ready { settings, switch_root: file };
-///     boot::handover::execute(ready, Ending::default(), &mut Report::default());
+/// fn proved(ready: boot::preflight::Ready) {
+///     let _ = boot::handover::execute(ready, Ending::default(), &mut Report::default());
+/// }
+/// ```
+///
+/// Without the proof there is nothing to call it with: neither type can be made outside its stage.
+///
+/// ```compile_fail,E0451
+/// use ima_init::{boot, failure::Ending, report::Report};
+/// fn unproved(policy: boot::policy::PolicyInForce, settings: boot::cmdline::Settings, switch_root: std::fs::File) {
+///     let ready = boot::preflight::Ready { policy, settings, switch_root };
+///     let _ = boot::handover::execute(ready, Ending::default(), &mut Report::default());
+/// }
+/// ```
+///
+/// ```compile_fail,E0451
+/// fn unproved(policy: ima::policy::Policy, keys: ima_init::boot::keys::KeysLoaded) -> ima_init::boot::policy::PolicyInForce {
+///     ima_init::boot::policy::PolicyInForce { policy, keys }
 /// }
 /// ```
 ///
@@ -70,7 +85,7 @@ pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infa
     );
     let fault = failed(errno);
     Err(
-        match explain::denial(&ready.switch_root, ready.policy.certificates()) {
+        match explain::denial(&ready.switch_root, ready.policy.keys()) {
             Some(cause) if errno == Errno::EACCES => fault.cause(cause),
             _ => fault,
         },

@@ -8,7 +8,7 @@ use ima::config::{self, Config};
 use ima::fault::{Code, Fault, Stage};
 use ima::keyring;
 use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
-use log::info;
+use log::{info, warn};
 use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 
@@ -27,10 +27,14 @@ const MAX_FILE: usize = 1 << 20;
 /// changes EVM's mode any more.
 const EVM_X509_LOCKED: &str = "0x80000002";
 
+/// How many certificate files are offered to one keyring at most; a real root could have any number.
+const MAX_FILES: usize = 64;
+
 /// The keys are on their keyrings.
 #[derive(Debug)]
 pub struct KeysLoaded {
     certificates: Vec<Certificate>,
+    evm: bool,
 }
 
 impl KeysLoaded {
@@ -38,13 +42,36 @@ impl KeysLoaded {
     pub fn certificates(&self) -> &[Certificate] {
         &self.certificates
     }
+
+    /// Whether EVM was switched on.
+    pub const fn evm(&self) -> bool {
+        self.evm
+    }
 }
 
 /// A file that may hold certificates.
-struct Offer {
+struct Offer<'a> {
+    root: &'a OwnedFd,
+    source: Source,
     path: PathBuf,
-    source: &'static str,
-    content: Result<Vec<u8>, String>,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The initramfs, which the boot chain covers.
+    Initramfs,
+    /// The real root, which anybody may have written.
+    Root,
+}
+
+impl Source {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Initramfs => "initramfs",
+            Self::Root => "root",
+        }
+    }
 }
 
 /// Loads the initramfs's certificates, then the real root's, which the kernel takes only if a CA it trusts signed them.
@@ -64,7 +91,7 @@ pub fn load(
             format!("/: {}", files::describe(errno)),
         )
     })?;
-    let offers = find(&initramfs, "x509_ima", Some("ima"), "initramfs");
+    let offers = find(&initramfs, "x509_ima", Some("ima"), Source::Initramfs);
     let name = config.keyring.name();
     let mut loader = Loader {
         certificates: Vec::new(),
@@ -78,24 +105,38 @@ pub fn load(
             return Err(Fault::new(Code::NoCertificate, "/etc/keys"));
         }
         let secondary = ".secondary_trusted_keys";
-        let others = find(root.directory(), "x509_secondary_", None, "root");
+        let others = find(root.directory(), "x509_secondary_", None, Source::Root);
         if let Some(serial) = serial(secondary) {
             loader.optional(&others, Keyring::Serial(serial), secondary);
         } else {
             loader.no_keyring(&others, secondary);
         }
-        let more = find(root.directory(), "x509_ima", None, "root");
+        let more = find(root.directory(), "x509_ima", None, Source::Root);
         loader.optional(&more, ring, name);
     }
-    loader.evm(&find(&initramfs, "x509_evm", Some("evm"), "initramfs"))?;
-    let taken = loader.certificates.len();
+    let evm = loader.evm(&find(
+        &initramfs,
+        "x509_evm",
+        Some("evm"),
+        Source::Initramfs,
+    ))?;
     let certificates = loader.certificates;
-    report.done(Stage::Keys, &format!("{taken} on {name}"));
-    Ok(KeysLoaded { certificates })
+    let text = format!(
+        "{} on {name}{}",
+        certificates.len(),
+        if evm { ", EVM on" } else { "" }
+    );
+    report.done(Stage::Keys, &text);
+    Ok(KeysLoaded { certificates, evm })
 }
 
 /// The files of `etc/keys` that begin so, and all of a directory in it; sorted.
-fn find(root: &OwnedFd, prefix: &str, directory: Option<&str>, source: &'static str) -> Vec<Offer> {
+fn find<'a>(
+    root: &'a OwnedFd,
+    prefix: &str,
+    directory: Option<&str>,
+    source: Source,
+) -> Vec<Offer<'a>> {
     let keys = Path::new("/etc/keys");
     let is_certificate = |path: &Path| {
         let extension = path.extension().and_then(|extension| extension.to_str());
@@ -113,17 +154,16 @@ fn find(root: &OwnedFd, prefix: &str, directory: Option<&str>, source: &'static 
     if let Some(directory) = directory {
         paths.extend(below(&keys.join(directory)));
     }
-    let read = |path: &PathBuf| {
-        let file = files::open_in(root, path).map_err(|error| error.to_string())?;
-        files::read(&file, MAX_FILE).map_err(|error| error.to_string())
-    };
+    if let Some(more) = paths.len().checked_sub(MAX_FILES).filter(|more| *more > 0) {
+        warn!(
+            "keys: {more} more of {}/{prefix}* are left alone",
+            keys.display()
+        );
+    }
     paths
         .into_iter()
-        .map(|path| Offer {
-            content: read(&path),
-            path,
-            source,
-        })
+        .take(MAX_FILES)
+        .map(|path| Offer { root, source, path })
         .collect()
 }
 
@@ -167,7 +207,7 @@ impl Loader<'_> {
     }
 
     /// Offers certificates of which one at least must be taken, if there are any.
-    fn required(&mut self, offers: &[Offer], ring: Keyring, name: &str) -> Result<(), Fault> {
+    fn required(&mut self, offers: &[Offer<'_>], ring: Keyring, name: &str) -> Result<(), Fault> {
         let mut refused = Vec::new();
         let mut taken: usize = 0;
         for offer in offers {
@@ -187,7 +227,7 @@ impl Loader<'_> {
     }
 
     /// Offers certificates whose refusal is only told.
-    fn optional(&mut self, offers: &[Offer], ring: Keyring, name: &str) {
+    fn optional(&mut self, offers: &[Offer<'_>], ring: Keyring, name: &str) {
         for offer in offers {
             if let Err(fault) = self.offer(offer, ring, name) {
                 self.skip(Code::RootCertificate, &fault);
@@ -195,7 +235,7 @@ impl Loader<'_> {
         }
     }
 
-    fn no_keyring(&mut self, offers: &[Offer], name: &str) {
+    fn no_keyring(&mut self, offers: &[Offer<'_>], name: &str) {
         for offer in offers {
             let detail = format!("{}: the kernel has no {name}", offer.path.display());
             self.report.warn(Fault::new(Code::RootCertificate, detail));
@@ -211,19 +251,20 @@ impl Loader<'_> {
     }
 
     /// Offers all certificates of one file to the kernel, which decides; how many it took.
-    fn offer(&mut self, offer: &Offer, ring: Keyring, name: &str) -> Result<usize, Fault> {
+    fn offer(&mut self, offer: &Offer<'_>, ring: Keyring, name: &str) -> Result<usize, Fault> {
         let path = match offer.source {
-            "root" => format!("{}{}", super::ROOT, offer.path.display()),
-            _ => offer.path.display().to_string(),
+            Source::Root => format!("{}{}", super::ROOT, offer.path.display()),
+            Source::Initramfs => offer.path.display().to_string(),
         };
-        let invalid = |why: &str| Fault::new(Code::CertificateInvalid, format!("{path}: {why}"));
-        let bytes = offer.content.as_ref().map_err(|error| invalid(error))?;
-        let parsed = match Certificate::parse_all(bytes) {
+        let invalid = |why: String| Fault::new(Code::CertificateInvalid, format!("{path}: {why}"));
+        let file = files::open_in(offer.root, &offer.path).map_err(|e| invalid(e.to_string()))?;
+        let bytes = files::read(&file, MAX_FILE).map_err(|e| invalid(e.to_string()))?;
+        let parsed = match Certificate::parse_all(&bytes) {
             Ok(certificates) => certificates,
             // What this parser does not understand, the kernel's may.
             Err(error) => {
-                let result = syscalls::add_certificate(bytes, ring);
-                let fault = result.is_err().then(|| invalid(&error.to_string()));
+                let result = syscalls::add_certificate(&bytes, ring);
+                let fault = result.is_err().then(|| invalid(error.to_string()));
                 self.record(offer, &path, name, None, fault.as_ref());
                 return fault.map_or(Ok(1), Err);
             }
@@ -258,7 +299,7 @@ impl Loader<'_> {
 
     fn record(
         &mut self,
-        offer: &Offer,
+        offer: &Offer<'_>,
         path: &str,
         name: &str,
         certificate: Option<&Certificate>,
@@ -284,7 +325,7 @@ impl Loader<'_> {
             subject: certificate.map(Certificate::subject),
             key_id: certificate.map(|certificate| certificate.key_id().to_string()),
             algorithm: certificate.map(|certificate| certificate.key().to_string()),
-            source: offer.source,
+            source: offer.source.name(),
             refused: fault.map(|fault| fault.code().id()),
         });
     }
@@ -305,22 +346,23 @@ impl Loader<'_> {
         }
     }
 
-    /// EVM's certificates; with one on the keyring EVM is switched on.
-    fn evm(&mut self, offers: &[Offer]) -> Result<(), Fault> {
+    /// EVM's certificates; with one on the keyring EVM is switched on, and `true` returned.
+    fn evm(&mut self, offers: &[Offer<'_>]) -> Result<bool, Fault> {
         if offers.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let Some(serial) = serial(".evm") else {
             let detail = "the kernel has no .evm keyring";
             self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
-            return Ok(());
+            return Ok(false);
         };
         self.required(offers, Keyring::Serial(serial), ".evm")?;
         if let Err(error) = std::fs::write(EVM, EVM_X509_LOCKED) {
             let detail = format!("{EVM}: {error}");
             self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+            return Ok(false);
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -328,10 +370,8 @@ impl Loader<'_> {
 /// `integrity_keyring_from_id`; request_key searches it for a process that has no session keyring, as PID 1 has none),
 /// and lets root add to it later from any session.
 fn untrusted_keyring() -> Result<Keyring, String> {
-    let parent = KeyRing::from_special_id(KeyRingIdentifier::UserSession, true)
+    KeyRing::from_special_id(KeyRingIdentifier::UserSession, true)
         .map_err(|error| format!("the user session keyring: {error:?}"))?;
-    // Kept alive by the user; what counts is that it is there.
-    let _ = parent;
     let serial = syscalls::add_keyring(c"_ima", Keyring::UserSession)
         .map_err(|errno: Errno| errno.to_string())?;
     let id = linux_keyutils::KeySerialId::new(serial);

@@ -8,11 +8,10 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use ima::certificate::Certificate;
 use ima::config::Enforce;
 use ima::fault::{Code, Fault, Stage};
 use ima::policy::{Hook, MAX_POLICY, Policy, Query};
-use log::info;
+use log::{info, warn};
 use nix::errno::Errno;
 
 use super::cmdline::Settings;
@@ -63,9 +62,9 @@ impl PolicyInForce {
         &self.policy
     }
 
-    /// The certificates on the keyring that appraisal looks in.
-    pub fn certificates(&self) -> &[Certificate] {
-        self.keys.certificates()
+    /// The keys that appraisal looks for.
+    pub const fn keys(&self) -> &KeysLoaded {
+        &self.keys
     }
 }
 
@@ -307,13 +306,21 @@ fn read_back(wanted: &Wanted) -> Result<bool, Fault> {
 fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &mut Report) {
     let directory = Path::new("/etc/ima");
     let names = files::names_in(root.directory(), directory);
-    let policies = names
-        .iter()
-        .filter(|name| name.as_bytes().starts_with(b"ima_policy"))
-        .take(MAX_ADDITIONAL);
+    let is_policy = |name: &&std::ffi::OsString| {
+        let name = name.as_bytes();
+        name.starts_with(b"ima_policy") && !name.ends_with(b".sig")
+    };
+    let policies: Vec<_> = names.iter().filter(is_policy).collect();
+    if let Some(more) = policies
+        .len()
+        .checked_sub(MAX_ADDITIONAL)
+        .filter(|more| *more > 0)
+    {
+        warn!("policy: {more} more of the real root's policies are left alone");
+    }
     let guard = Query::by_root(Hook::PolicyCheck, root.magic(), root.fstype());
     let guarded = wanted.policy.appraisal(&guard).is_some();
-    for name in policies {
+    for name in policies.into_iter().take(MAX_ADDITIONAL) {
         let path = directory.join(name);
         let shown = format!("{}{}", super::ROOT, path.display());
         let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
@@ -360,7 +367,7 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
 /// Why the kernel did not take a policy of the real root.
 fn cause(file: &File, result: Result<(), Errno>, keys: &KeysLoaded) -> Option<String> {
     match result {
-        Err(Errno::EACCES) => explain::denial(file, keys.certificates()),
+        Err(Errno::EACCES) => explain::denial(file, keys),
         Err(Errno::EINVAL) => {
             let text = files::read(file, MAX_POLICY).ok()?;
             let errors = Policy::errors(&text);

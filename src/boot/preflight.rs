@@ -166,7 +166,7 @@ impl Examiner<'_> {
         };
         let detail = format!("{}: {} ({errno:?})", path.display(), errno.desc());
         let fault = Fault::new(codes.denied, detail);
-        Err(match explain::denial(file, self.policy.certificates()) {
+        Err(match explain::denial(file, self.policy.keys()) {
             Some(cause) => fault.cause(cause),
             None => fault,
         })
