@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Result;
 use crate::file::Output;
 use crate::identity::Identity;
-use crate::select::{self, Chooser};
+use crate::select::{self, Chooser, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::SECURITY_IMA;
 
@@ -46,6 +46,7 @@ pub struct ImageBuilder {
     tree: Tree,
     fault: Option<Fault>,
     signing: Option<Signing>,
+    unsigned: Vec<Pattern>,
     size: Option<u64>,
     label: String,
     uuid: Option<[u8; 16]>,
@@ -69,6 +70,7 @@ impl ImageBuilder {
             tree,
             fault: None,
             signing: None,
+            unsigned: Vec::new(),
             size: None,
             label: String::new(),
             uuid: None,
@@ -184,6 +186,13 @@ impl ImageBuilder {
     #[must_use]
     pub fn sign(mut self, signing: Signing) -> Self {
         self.signing = Some(signing);
+        self
+    }
+
+    /// Leaves files whose names match as they are, whatever [`sign`](Self::sign) says.
+    #[must_use]
+    pub fn unsigned(mut self, patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        self.unsigned.extend(patterns);
         self
     }
 
@@ -324,7 +333,10 @@ impl ImageBuilder {
         let Kind::File(content) = &inode.kind else {
             return Ok(ReadFile::default());
         };
-        let identity = match &self.signing {
+        let excluded = names
+            .iter()
+            .any(|name| self.unsigned.iter().any(|pattern| pattern.matches(name)));
+        let identity = match self.signing.as_ref().filter(|_| !excluded) {
             None => None,
             Some(Signing::All(identity)) => Some(identity),
             Some(Signing::ForPolicy(identity, chooser)) => {
@@ -518,7 +530,7 @@ impl RunCollector {
     }
 }
 
-fn hash_zeros(hasher: &mut ima::hash::Hasher, mut len: u64) {
+pub(crate) fn hash_zeros(hasher: &mut ima::hash::Hasher, mut len: u64) {
     const ZEROS: &[u8] = &[0; 65_536];
     while len > 0 {
         let take = len.min(ZEROS.len() as u64);

@@ -3,6 +3,7 @@
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
 pub mod file;
+pub mod files;
 pub mod identity;
 pub mod image;
 pub mod initramfs;
@@ -10,6 +11,7 @@ pub mod kernel;
 pub mod key;
 pub mod modules;
 pub mod select;
+pub mod sign;
 pub mod tree;
 pub mod x509;
 pub mod xattr;

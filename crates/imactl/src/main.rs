@@ -1,3 +1,9 @@
-//! The host tool.
+//! `imactl`: keys, signatures, initramfs and root images for Linux's integrity subsystem.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

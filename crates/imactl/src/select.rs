@@ -189,8 +189,89 @@ impl Chooser {
     }
 }
 
+/// A pattern for paths: `?` and `*` stand for anything but a slash, `**` for anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(Vec<u8>);
+
+impl Pattern {
+    /// A pattern; a leading slash does not matter.
+    #[must_use]
+    pub fn new(pattern: &str) -> Self {
+        Self(pattern.trim_start_matches('/').as_bytes().to_vec())
+    }
+
+    /// Whether it matches a path below the root, given without a leading slash, whole.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
+        // The patterns still possible after each byte of the path: a set of places in the pattern, so that no pattern takes
+        // longer than its length times the path's.
+        let pattern = &self.0;
+        let close = |places: &mut BTreeSet<usize>| {
+            let mut todo: Vec<usize> = places.iter().copied().collect();
+            while let Some(place) = todo.pop() {
+                if pattern.get(place) == Some(&b'*') && places.insert(place + 1) {
+                    todo.push(place + 1);
+                }
+            }
+        };
+        let mut places = BTreeSet::from([0]);
+        close(&mut places);
+        for byte in path {
+            let mut next = BTreeSet::new();
+            for &place in &places {
+                match pattern.get(place) {
+                    Some(b'*') => {
+                        let double = pattern.get(place + 1) == Some(&b'*')
+                            || (place > 0 && pattern.get(place - 1) == Some(&b'*'));
+                        if double || *byte != b'/' {
+                            next.insert(place);
+                        }
+                    }
+                    Some(b'?') if *byte != b'/' => {
+                        next.insert(place + 1);
+                    }
+                    Some(literal) if literal == byte => {
+                        next.insert(place + 1);
+                    }
+                    _ => {}
+                }
+            }
+            close(&mut next);
+            places = next;
+        }
+        places.contains(&pattern.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn patterns() {
+        for (pattern, path, expected) in [
+            ("/usr/lib/a*", "usr/lib/abc", true),
+            ("usr/lib/a*", "usr/lib/abc/d", false),
+            ("usr/lib/**", "usr/lib/abc/d", true),
+            ("**/*.py", "usr/lib/a/b.py", true),
+            ("*.py", "usr/b.py", false),
+            ("usr/?in/true", "usr/bin/true", true),
+            ("usr?bin", "usr/bin", false),
+            ("a", "a", true),
+            ("a", "ab", false),
+            ("", "", true),
+            (
+                "***************************b",
+                "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                false,
+            ),
+        ] {
+            assert_eq!(
+                Pattern::new(pattern).matches(path.as_bytes()),
+                expected,
+                "{pattern} {path}"
+            );
+        }
+    }
+
     use super::*;
 
     const ELF: &[u8] = &{

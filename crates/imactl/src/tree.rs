@@ -358,6 +358,40 @@ impl Tree {
         self.names.len() == 1
     }
 
+    /// Lays another tree over this one: what it has replaces what is here under the same name. Directories are
+    /// merged and keep the owner and mode they have here.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-913` where a directory with content would be replaced by something else.
+    pub fn overlay(&mut self, other: Tree) -> Result<()> {
+        let mut first_names: HashMap<InodeIndex, Vec<u8>> = HashMap::new();
+        for (name, &index) in &other.names {
+            match first_names.get(&index) {
+                Some(first) => self.link(name, first)?,
+                None => {
+                    let inode = other.inode(index);
+                    let merged = matches!(inode.kind, Kind::Directory)
+                        && self
+                            .get(name)
+                            .is_some_and(|here| matches!(here.kind, Kind::Directory));
+                    if !merged {
+                        self.insert(name, inode.clone())?;
+                    }
+                    first_names.insert(index, name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes root the owner of everything.
+    pub fn all_root(&mut self) {
+        for inode in &mut self.inodes {
+            (inode.uid, inode.gid) = (0, 0);
+        }
+    }
+
     /// Limits every time to `latest`, as reproducible builds do with `SOURCE_DATE_EPOCH`.
     pub fn clamp_times(&mut self, latest: i64) {
         let latest = Timestamp {

@@ -237,6 +237,17 @@ impl Template {
     }
 }
 
+/// A certificate in PEM.
+///
+/// # Errors
+///
+/// `IMA-906` for one that cannot be encoded, which none is that was parsed.
+pub fn pem(certificate: &Certificate) -> Result<Vec<u8>> {
+    der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, certificate.der())
+        .map(String::into_bytes)
+        .map_err(|error| Fault::new(Code::CertificateUnusable, error.to_string()))
+}
+
 /// A year in seconds.
 pub const YEAR: u64 = 365 * 86_400;
 

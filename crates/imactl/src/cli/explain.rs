@@ -1,0 +1,44 @@
+//! `imactl explain`
+
+use clap::Args;
+use ima::fault::{Code, Fault};
+
+use super::{Outcome, Result, output};
+
+/// Say what an error code means, why it happens and what to do
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl explain IMA-504
+  imactl explain 504
+  imactl explain              all codes")]
+pub struct Explain {
+    /// The code, with or without IMA-
+    code: Option<String>,
+}
+
+impl Explain {
+    pub fn run(self) -> Result {
+        let codes = match &self.code {
+            None => Code::ALL.to_vec(),
+            Some(text) => vec![Code::from_id(text).ok_or_else(|| {
+                Fault::new(Code::Usage, format!("no code `{text}`"))
+                    .cause("codes have the form IMA- and three digits")
+                    .remedy("see all of them: imactl explain")
+            })?],
+        };
+        for code in codes {
+            let entry = code.entry();
+            output::line(format_args!(
+                "[{}] {} ({} of {})\n  cause: {}\n  remedy: {}",
+                entry.id,
+                entry.what,
+                entry.severity.name(),
+                entry.stage,
+                entry.cause,
+                entry.remedy
+            ))?;
+        }
+        Ok(Outcome::Good)
+    }
+}

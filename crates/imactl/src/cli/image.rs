@@ -1,0 +1,142 @@
+//! `imactl image`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ima::fault::{Code, Fault};
+use imactl::image::{ImageBuilder, Signing};
+use imactl::select::Pattern;
+use imactl::tree::Tree;
+use serde_json::json;
+
+use super::options::{self, ChooserOptions, KeyOptions};
+use super::output::{self, Progress};
+use super::{Outcome, Result};
+
+/// Make an ext4 image from directories and tar archives, with signatures inside
+///
+/// Needs no privilege: owners, devices, hard links, sparse files and extended attributes such as security.capability are kept
+/// from a tar archive (tar --xattrs --format=pax) or a directory. Files are signed on the way. The result is the same for the
+/// same input; ECDSA signatures alone differ from run to run.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl image --from root.tar --key ima.key --cert ima.der --for-policy ima_policy --out root.img
+  imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img")]
+pub struct Image {
+    /// Directory or tar archive (plain, gzip, zstd, xz); a later one is laid over the earlier ones
+    #[arg(long = "from", value_name = "SOURCE", required = true)]
+    sources: Vec<PathBuf>,
+    #[command(flatten)]
+    key: KeyOptions,
+    #[command(flatten)]
+    chooser: ChooserOptions,
+    /// Leave files whose path matches as they are; * and ? match within a directory, ** across
+    #[arg(long, value_name = "PATTERN")]
+    unsigned: Vec<String>,
+    /// Make root the owner of everything
+    #[arg(long)]
+    all_root: bool,
+    /// Size of the image, such as 512M; what the content needs and a tenth more if not given
+    #[arg(long, value_parser = options::size)]
+    size: Option<u64>,
+    /// Volume label
+    #[arg(long, default_value = "")]
+    label: String,
+    /// UUID; follows from the content if not given
+    #[arg(long, value_parser = options::uuid)]
+    uuid: Option<[u8; 16]>,
+    /// Seed of directory hashes, as a UUID; follows from the UUID if not given
+    #[arg(long, value_parser = options::uuid)]
+    hash_seed: Option<[u8; 16]>,
+    /// Number of inodes, at least
+    #[arg(long)]
+    inodes: Option<u32>,
+    /// Make no journal
+    #[arg(long)]
+    no_journal: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// Image to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl Image {
+    pub fn run(self) -> Result {
+        let mut tree = Tree::new();
+        for (index, source) in self.sources.iter().enumerate() {
+            let read = if source.is_dir() {
+                Tree::from_directory(source)?
+            } else {
+                let file = std::fs::File::open(source)
+                    .map_err(|error| imactl::file::unreadable(source, &error))?;
+                Tree::from_tar(std::io::BufReader::new(file))
+                    .map_err(|fault| imactl::file::in_file(fault, source))?
+            };
+            if index == 0 {
+                tree = read;
+            } else {
+                tree.overlay(read)?;
+            }
+        }
+        if self.all_root {
+            tree.all_root();
+        }
+        let files = tree.len() as u64;
+        let mut builder = ImageBuilder::new(tree)
+            .label(&self.label)
+            .journal(!self.no_journal);
+        if self.key.key.is_some() {
+            let identity = self.key.identity()?;
+            builder = builder.sign(match self.chooser.chooser(self.uuid)? {
+                Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),
+                None => Signing::All(identity),
+            });
+        } else if self.chooser.for_policy.is_some() {
+            return Err(Fault::new(Code::Usage, "--for-policy without --key")
+                .cause("there is nothing to sign with"));
+        }
+        builder = builder.unsigned(self.unsigned.iter().map(|pattern| Pattern::new(pattern)));
+        if let Some(size) = self.size {
+            builder = builder.size(size);
+        }
+        if let Some(uuid) = self.uuid {
+            builder = builder.uuid(uuid);
+        }
+        if let Some(seed) = self.hash_seed {
+            builder = builder.hash_seed(seed);
+        }
+        if let Some(inodes) = self.inodes {
+            builder = builder.inodes(inodes);
+        }
+        if let Some(epoch) = std::env::var("SOURCE_DATE_EPOCH")
+            .ok()
+            .and_then(|epoch| epoch.parse().ok())
+        {
+            builder = builder.time(epoch);
+        }
+        let progress = Progress::new("reading", files);
+        let summary = builder.build_with(&self.out, &|| progress.step())?;
+        progress.finish();
+        if self.json {
+            output::json(&json!({
+                "bytes": summary.size,
+                "inodes": summary.inodes,
+                "signed": summary.signed,
+                "unsigned": summary.unsigned,
+            }))?;
+        } else {
+            output::line(format_args!(
+                "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",
+                self.out.display(),
+                summary.size >> 20,
+                summary.inodes,
+                summary.signed,
+                summary.unsigned
+            ))?;
+        }
+        Ok(Outcome::Good)
+    }
+}

@@ -1,0 +1,171 @@
+//! `imactl initramfs`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use ima::fault::{Code, Fault};
+use imactl::file::{in_file, read_bounded};
+use imactl::initramfs::{Compression, InitramfsBuilder};
+use imactl::modules;
+
+use super::{Outcome, Result, options, output};
+
+const MAX_PROGRAM: u64 = 256 << 20;
+
+/// Make an initramfs with the init, certificates, policy, configuration and kernel modules
+///
+/// The result is the same for the same input, needs no privilege, and is checked as the init will check it: what the init would
+/// refuse is refused here, with the same code.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl initramfs --init ima-init --cert ima.der --policy ima_policy.default --out initramfs.cpio.gz
+  imactl initramfs --init ima-init --cert ima.der --policy ima_policy --config ima-init.conf \\
+      --modules-dir /lib/modules/6.12.0 --load virtio_blk,ext4 --compress zstd --out initramfs.cpio.zst")]
+pub struct Initramfs {
+    /// The init program, static
+    #[arg(long, value_name = "FILE")]
+    init: PathBuf,
+    /// Certificates for .ima, DER or PEM
+    #[arg(long = "cert", value_name = "FILE")]
+    certificates: Vec<PathBuf>,
+    /// Certificates for .evm, DER or PEM
+    #[arg(long = "evm-cert", value_name = "FILE")]
+    evm_certificates: Vec<PathBuf>,
+    /// The policy; a file whose name ends in .default becomes /etc/ima/ima_policy.default, any other /etc/ima/ima_policy
+    #[arg(long = "policy", value_name = "FILE")]
+    policies: Vec<PathBuf>,
+    /// The configuration, /etc/ima/ima-init.conf
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Kernel modules by file, plain or compressed; with all those they depend on, in any order
+    #[arg(long = "module", value_name = "FILE")]
+    modules: Vec<PathBuf>,
+    /// Directory to find modules in, such as /lib/modules/VERSION
+    #[arg(long, value_name = "DIR", requires = "load")]
+    modules_dir: Option<PathBuf>,
+    /// Kernel modules by name; what they depend on comes along
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "modules_dir"
+    )]
+    load: Vec<String>,
+    /// Another file, as SOURCE:PATH
+    #[arg(long = "file", value_name = "SOURCE:PATH")]
+    files: Vec<String>,
+    /// Compression
+    #[arg(long, value_enum, default_value_t = CompressionName::Gzip)]
+    compress: CompressionName,
+    /// Pack even what the init would refuse; for tests
+    #[arg(long)]
+    unchecked: bool,
+    /// Image to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum CompressionName {
+    Gzip,
+    Zstd,
+    None,
+}
+
+impl Initramfs {
+    pub fn run(self) -> Result {
+        let mut builder = InitramfsBuilder::new().init(read_bounded(&self.init, MAX_PROGRAM)?);
+        if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
+            let seconds = epoch.parse().map_err(|_| {
+                Fault::new(Code::Usage, format!("SOURCE_DATE_EPOCH={epoch}"))
+                    .cause("it is no number of seconds since 1970")
+                    .remedy("unset it, or set it to a number")
+            })?;
+            builder = builder.mtime(seconds);
+        }
+        for (kind, paths) in [("ima", &self.certificates), ("evm", &self.evm_certificates)] {
+            for (index, path) in paths.iter().enumerate() {
+                builder = builder.certificate(
+                    &certificate_name(kind, index, path),
+                    read_bounded(path, 1 << 20)?,
+                );
+                if let Ok(certificate) = options::certificate(path)
+                    && certificate.is_sample()
+                {
+                    output::warn(format_args!(
+                        "imactl: warning: {} is the SAMPLE KEY, whose private half everybody has",
+                        path.display()
+                    ));
+                }
+            }
+        }
+        for path in &self.policies {
+            let text = read_bounded(path, 4 << 20)?;
+            let default = path
+                .extension()
+                .is_some_and(|extension| extension == "default");
+            builder = if default {
+                builder.default_policy(text)
+            } else {
+                builder.policy(text)
+            };
+        }
+        if let Some(path) = &self.config {
+            builder = builder.config(read_bounded(path, 1 << 20)?);
+        }
+        let mut loaded = Vec::new();
+        if let Some(directory) = &self.modules_dir {
+            loaded.extend(modules::find(directory, &self.load)?);
+        }
+        let given = self
+            .modules
+            .iter()
+            .map(|path| modules::read(path))
+            .collect::<Result<Vec<_>>>()?;
+        loaded.extend(given);
+        for module in modules::in_order(loaded)? {
+            builder = builder.module(&module.file_name, module.content);
+        }
+        for pair in &self.files {
+            let (source, path) = pair.split_once(':').ok_or_else(|| {
+                Fault::new(Code::Usage, format!("--file {pair}"))
+                    .cause("there is no colon in it")
+                    .remedy("write it as SOURCE:PATH")
+            })?;
+            let source = Path::new(source);
+            let mode = std::os::unix::fs::MetadataExt::mode(
+                &std::fs::metadata(source)
+                    .map_err(|error| imactl::file::unreadable(source, &error))?,
+            );
+            builder = builder.file(path, mode & 0o777, read_bounded(source, MAX_PROGRAM)?);
+        }
+        builder = builder.compression(match self.compress {
+            CompressionName::Gzip => Compression::Gzip,
+            CompressionName::Zstd => Compression::Zstd,
+            CompressionName::None => Compression::None,
+        });
+        if self.unchecked {
+            builder = builder.unchecked();
+        }
+        let image = builder.build().map_err(|fault| in_file(fault, &self.out))?;
+        imactl::file::write(&self.out, &image, 0o644, true)?;
+        output::line(format_args!(
+            "{}: {} bytes",
+            self.out.display(),
+            image.len()
+        ))?;
+        Ok(Outcome::Good)
+    }
+}
+
+/// The name the init looks for, in the order given: x509_ima.der, x509_ima-2.der.
+fn certificate_name(kind: &str, index: usize, path: &Path) -> String {
+    let pem = std::fs::read(path)
+        .is_ok_and(|bytes| bytes.windows(11).any(|window| window == b"-----BEGIN "));
+    let suffix = if pem { "pem" } else { "der" };
+    match index {
+        0 => format!("x509_{kind}.{suffix}"),
+        index => format!("x509_{kind}-{}.{suffix}", index + 1),
+    }
+}

@@ -1,0 +1,205 @@
+//! `imactl kernel`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use ima::config::Config;
+use ima::fault::{Code, Fault};
+use imactl::file::read_bounded;
+use imactl::kernel::add_ca::{Symbols, add_ca};
+use imactl::kernel::check::{KernelConfig, Wanted, check};
+use serde_json::json;
+
+use super::{Outcome, Result, options, output};
+
+const MAX_KERNEL: u64 = 2 << 30;
+
+/// Put a CA into a kernel image, or check a kernel's configuration
+#[derive(Debug, Subcommand)]
+pub enum Kernel {
+    AddCa(AddCa),
+    Check(Check),
+}
+
+impl Kernel {
+    pub fn run(self) -> Result {
+        match self {
+            Self::AddCa(command) => command.run(),
+            Self::Check(command) => command.run(),
+        }
+    }
+}
+
+/// Put CA certificates into the room that CONFIG_SYSTEM_EXTRA_CERTIFICATE reserved
+///
+/// Works on a finished bzImage, without the build tree, and on vmlinux. Certificates that were put there before are replaced. A
+/// bzImage must have been built with CONFIG_KERNEL_GZIP and with the room filled with noise, as qemu/build-kernel does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl kernel add-ca --image bzImage --cert ca.der --out bzImage.ca
+  imactl kernel add-ca --image vmlinux --cert ca.der --cert other.pem --out vmlinux")]
+pub struct AddCa {
+    /// bzImage or vmlinux
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// Where the room is; extra-cert.json beside the image if that is there, otherwise the image's symbol table
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
+    /// CA certificates, DER or PEM
+    #[arg(long = "cert", value_name = "FILE", required = true)]
+    certificates: Vec<PathBuf>,
+    /// Image to write; may be the one that is read
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl AddCa {
+    fn run(self) -> Result {
+        let mut certificates = Vec::new();
+        for path in &self.certificates {
+            certificates.extend(options::certificates(path)?);
+        }
+        let beside = self.image.with_file_name("extra-cert.json");
+        let symbols = match &self.symbols {
+            Some(path) => Some(path.clone()),
+            None => beside.exists().then_some(beside),
+        };
+        let symbols = symbols
+            .map(|path| Symbols::from_json(&read_bounded(&path, 1 << 16)?))
+            .transpose()?;
+        let image = read_bounded(&self.image, MAX_KERNEL)?;
+        let outcome = add_ca(&image, &certificates, symbols.as_ref())
+            .map_err(|fault| imactl::file::in_file(fault, &self.image))?;
+        imactl::file::write(&self.out, &outcome.image, 0o644, true)?;
+        if outcome.secure_boot_signature_broken {
+            output::warn(format_args!(
+                "imactl: warning: the image's Secure Boot signature does not hold any more: sign it again"
+            ));
+        }
+        for certificate in &certificates {
+            output::line(format_args!(
+                "{}: `{}`",
+                self.out.display(),
+                certificate.subject()
+            ))?;
+        }
+        if outcome.replaced > 0 {
+            output::line(format_args!(
+                "{} bytes of certificates replaced",
+                outcome.replaced
+            ))?;
+        }
+        Ok(Outcome::Good)
+    }
+}
+
+/// Check a kernel's configuration against what the policy and the init's configuration need
+///
+/// Names each option that is not as it should be and why. Exit status 1 if one is missing without which the init refuses to boot
+/// or the policy does not hold; what is merely advised does not count.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl kernel check --policy ima_policy                       the running kernel
+  imactl kernel check --config linux/.config --policy ima_policy --init-config ima-init.conf --cert ima.der")]
+pub struct Check {
+    /// Kernel configuration; the running kernel's if not given
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Policies that will be loaded
+    #[arg(long = "policy", value_name = "FILE")]
+    policies: Vec<PathBuf>,
+    /// The init's configuration
+    #[arg(long, value_name = "FILE")]
+    init_config: Option<PathBuf>,
+    /// Certificates for .ima and .evm
+    #[arg(long = "cert", value_name = "FILE")]
+    certificates: Vec<PathBuf>,
+    /// Type of the root's file system
+    #[arg(long, value_name = "TYPE")]
+    filesystem: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    fn run(self) -> Result {
+        let path = match &self.config {
+            Some(path) => path.clone(),
+            None => running_config()?,
+        };
+        let kernel = KernelConfig::parse(&read_bounded(&path, 16 << 20)?)
+            .map_err(|fault| imactl::file::in_file(fault, &path))?;
+        let policies = self
+            .policies
+            .iter()
+            .map(|path| options::policy(path))
+            .collect::<Result<Vec<_>>>()?;
+        let mut certificates = Vec::new();
+        for path in &self.certificates {
+            certificates.extend(options::certificates(path)?);
+        }
+        let config = match &self.init_config {
+            Some(path) => Config::parse(&read_bounded(path, 1 << 20)?).map_err(|error| {
+                Fault::new(Code::ConfigInvalid, format!("{}: {error}", path.display()))
+            })?,
+            None => Config::default(),
+        };
+        let findings = check(
+            &kernel,
+            &Wanted {
+                policies: policies.iter().collect(),
+                config,
+                certificates: certificates.iter().collect(),
+                filesystem: self.filesystem.as_deref(),
+            },
+        );
+        if self.json {
+            output::json(&json!({"config": path.to_string_lossy(), "findings": findings}))?;
+        } else {
+            for finding in &findings {
+                let level = if finding.required {
+                    "required"
+                } else {
+                    "advised"
+                };
+                output::line(format_args!(
+                    "{level}: {}={} (is {}): {}",
+                    finding.option, finding.wanted, finding.found, finding.reason
+                ))?;
+            }
+            if findings.is_empty() {
+                output::line(format_args!("{}: nothing is missing", path.display()))?;
+            }
+        }
+        Ok(if findings.iter().any(|finding| finding.required) {
+            Outcome::Findings
+        } else {
+            Outcome::Good
+        })
+    }
+}
+
+/// Where the running kernel's configuration is.
+fn running_config() -> Result<PathBuf> {
+    let release = rustix::system::uname()
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    let candidates = [
+        PathBuf::from("/proc/config.gz"),
+        Path::new("/boot").join(format!("config-{release}")),
+    ];
+    candidates
+        .into_iter()
+        .find(|path| path.exists())
+        .ok_or_else(|| {
+            Fault::new(Code::InputUnreadable, "the running kernel's configuration")
+                .cause(
+                    "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot",
+                )
+                .remedy("give the kernel's .config with --config")
+        })
+}

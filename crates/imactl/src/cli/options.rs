@@ -1,0 +1,267 @@
+//! Options that several commands share.
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use ima::policy::Policy;
+use imactl::file::{in_file, read_bounded};
+use imactl::identity::Identity;
+use imactl::key::{FileKey, Signer};
+use imactl::select::{Chooser, FileSystem};
+
+use super::output;
+
+/// The password of every key `keygen --sample` makes.
+pub const SAMPLE_PASSWORD: &str = "password";
+
+const MAX_TEXT: u64 = 4 << 20;
+
+/// The password of a private key.
+#[derive(Debug, Args)]
+pub struct PasswordOptions {
+    /// File whose first line is the password of the private key; otherwise EVMCTL_KEY_PASSWORD, otherwise it is asked for
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl PasswordOptions {
+    /// The password, from wherever it comes; `sample` says that the key is a sample, whose password everybody knows.
+    pub fn password(&self, what: &str, sample: bool) -> imactl::Result<Vec<u8>> {
+        if let Some(password) = self.given()? {
+            return Ok(password);
+        }
+        if sample {
+            return Ok(SAMPLE_PASSWORD.into());
+        }
+        prompt(&format!("Password of {what}: "))
+    }
+
+    /// A password for a new key, asked for twice.
+    pub fn new_password(&self) -> imactl::Result<Vec<u8>> {
+        let password = match self.given()? {
+            Some(password) => password,
+            None => {
+                let password = prompt("Password for the new private keys: ")?;
+                if prompt("Once more: ")? != password {
+                    return Err(Fault::new(
+                        Code::KeyPassword,
+                        "the two passwords are not the same",
+                    )
+                    .cause("one of them was mistyped")
+                    .remedy("try again"));
+                }
+                password
+            }
+        };
+        if password.is_empty() {
+            return Err(Fault::new(Code::KeyPassword, "the password is empty")
+                .cause("an empty password protects nothing")
+                .remedy("give a password, or --unencrypted if that is what you want"));
+        }
+        Ok(password)
+    }
+
+    fn given(&self) -> imactl::Result<Option<Vec<u8>>> {
+        if let Some(path) = &self.password_file {
+            let text = read_bounded(path, 4096)?;
+            let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+            return Ok(Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec()));
+        }
+        use std::os::unix::ffi::OsStringExt;
+        Ok(std::env::var_os("EVMCTL_KEY_PASSWORD").map(OsStringExt::into_vec))
+    }
+}
+
+/// Asks on the terminal, without showing what is typed.
+fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
+    let missing = || {
+        Fault::new(
+            Code::KeyPassword,
+            "no password was given and there is no terminal to ask on",
+        )
+    };
+    if !std::io::stdin().is_terminal() {
+        return Err(missing());
+    }
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin).map_err(|_| missing())?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    let _ = write!(std::io::stderr(), "{question}");
+    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|_| missing())?;
+    let mut answer = Vec::new();
+    let read = stdin.lock().read_until(b'\n', &mut answer);
+    let _ = tcsetattr(&stdin, OptionalActions::Flush, &before);
+    output::warn(format_args!(""));
+    read.map_err(|_| missing())?;
+    while answer
+        .last()
+        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
+    {
+        answer.pop();
+    }
+    Ok(answer)
+}
+
+/// Who signs.
+#[derive(Debug, Args)]
+pub struct KeyOptions {
+    /// Private key that signs: PKCS#8, PKCS#1 or SEC 1, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Its certificate, DER or PEM: checked against the key, and the source of the key id in signatures
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Hash algorithm: sha256, sha384 or sha512
+    #[arg(long, value_name = "ALGO", default_value = "sha256")]
+    pub hash: HashAlgorithm,
+    #[command(flatten)]
+    pub password: PasswordOptions,
+}
+
+impl KeyOptions {
+    /// The identity, which must be given.
+    pub fn identity(&self) -> imactl::Result<Identity> {
+        let path = self.key.as_deref().ok_or_else(|| {
+            Fault::new(Code::Usage, "nothing to sign with")
+                .cause("--key is missing")
+                .remedy("give --key KEY --cert CERTIFICATE")
+        })?;
+        let certificate = self.cert.as_deref().map(certificate).transpose()?;
+        let signer = load_key(path, &self.password, certificate.as_ref())?;
+        match certificate {
+            Some(certificate) => Identity::new(Arc::new(signer), &certificate, self.hash),
+            None => {
+                output::warn(format_args!(
+                    "imactl: without --cert the key id is the SHA-1 of the public key; the kernel looks for the certificate's"
+                ));
+                Identity::without_certificate(Arc::new(signer), self.hash)
+            }
+        }
+    }
+
+    /// The certificate, if one is given.
+    pub fn certificate(&self) -> imactl::Result<Option<Certificate>> {
+        self.cert.as_deref().map(certificate).transpose()
+    }
+}
+
+/// Loads a private key; a sample certificate tells its password.
+pub fn load_key(
+    path: &Path,
+    password: &PasswordOptions,
+    certificate: Option<&Certificate>,
+) -> imactl::Result<FileKey> {
+    let sample = certificate.is_some_and(Certificate::is_sample);
+    if sample {
+        output::warn(format_args!(
+            "imactl: warning: this is the SAMPLE KEY, whose private half everybody has"
+        ));
+    }
+    let key = FileKey::load(path, &|| {
+        password.password(&path.display().to_string(), sample)
+    })?;
+    if let Some(certificate) = certificate {
+        imactl::key::check_belongs(&key as &dyn Signer, certificate)?;
+    }
+    Ok(key)
+}
+
+/// Reads one certificate.
+pub fn certificate(path: &Path) -> imactl::Result<Certificate> {
+    let bytes = read_bounded(path, MAX_TEXT)?;
+    Certificate::parse(&bytes).map_err(|error| {
+        in_file(
+            Fault::new(Code::CertificateUnusable, error.to_string()),
+            path,
+        )
+    })
+}
+
+/// Reads all certificates of a file.
+pub fn certificates(path: &Path) -> imactl::Result<Vec<Certificate>> {
+    let bytes = read_bounded(path, MAX_TEXT)?;
+    Certificate::parse_all(&bytes).map_err(|error| {
+        in_file(
+            Fault::new(Code::CertificateUnusable, error.to_string()),
+            path,
+        )
+    })
+}
+
+/// Reads a policy, which must be right and have rules.
+pub fn policy(path: &Path) -> imactl::Result<Policy> {
+    let bytes = read_bounded(path, MAX_TEXT)?;
+    let policy = Policy::parse(&bytes)
+        .map_err(|error| Fault::new(Code::PolicyInvalid, format!("{}: {error}", path.display())))?;
+    if policy.is_empty() {
+        return Err(Fault::new(Code::PolicyEmpty, path.display().to_string()));
+    }
+    Ok(policy)
+}
+
+/// What a policy has appraised.
+#[derive(Debug, Args)]
+pub struct ChooserOptions {
+    /// Only files that this policy will have appraised
+    #[arg(long, value_name = "POLICY")]
+    pub for_policy: Option<PathBuf>,
+    /// Type of the file system the root will be on, for the policy's fsname= and fsmagic=
+    #[arg(long, value_name = "TYPE", default_value = "ext4")]
+    pub filesystem: String,
+}
+
+impl ChooserOptions {
+    /// The chooser, if a policy is given.
+    pub fn chooser(&self, uuid: Option<[u8; 16]>) -> imactl::Result<Option<Chooser>> {
+        let Some(path) = &self.for_policy else {
+            return Ok(None);
+        };
+        let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("file system `{}`", self.filesystem))
+                .cause("its magic number is not known here")
+                .remedy("use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+        })?;
+        Ok(Some(Chooser::new(
+            policy(path)?,
+            FileSystem { uuid, ..filesystem },
+        )))
+    }
+}
+
+/// A size such as `512M` or `1G`, in bytes.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is no size; write 512M or 1G"))?;
+    let shift = match text
+        .get(digits.len()..)
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(format!("`{text}` is no size; write 512M or 1G")),
+    };
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("`{text}` is too large"))
+}
+
+/// A UUID, in bytes.
+pub fn uuid(text: &str) -> Result<[u8; 16], String> {
+    ima::filesystem::Uuid::parse(text)
+        .map(|uuid| uuid.0)
+        .ok_or_else(|| format!("`{text}` is no UUID"))
+}

@@ -1,0 +1,175 @@
+//! `imactl sign`
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use imactl::files::{self, Skip};
+use imactl::sign::{Place, SignOptions, Signed};
+use serde_json::json;
+
+use super::options::{ChooserOptions, KeyOptions};
+use super::output::{self, Progress, shown};
+use super::{Outcome, Result};
+
+/// Sign files and trees
+///
+/// Writes security.ima onto each regular file, on all cores. A tree that will be a root elsewhere is given with --root, so
+/// that the policy sees its paths. Symbolic links below a path are not followed, hard links are signed once.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl sign --key ima.key --cert ima.der /usr/local/bin/program
+  imactl sign --key ima.key --cert ima.der --for-policy ima_policy --root rootfs rootfs
+  imactl sign --key ima.key --cert ima.der --sidecar image.bin            writes image.bin.sig
+  imactl sign --key ima.key --cert ima.der --digest sha256:e3b0c4...      prints the value of security.ima")]
+pub struct Sign {
+    /// Files and directories
+    #[arg(required_unless_present = "digest", conflicts_with = "digest")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    key: KeyOptions,
+    #[command(flatten)]
+    chooser: ChooserOptions,
+    /// Directory that will be the root, where a policy's paths begin
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Write signatures to FILE.sig instead of security.ima
+    #[arg(long)]
+    sidecar: bool,
+    /// Leave files alone that this key has signed and that have not changed since
+    #[arg(long, requires = "cert")]
+    incremental: bool,
+    /// Sign this digest and print the value of security.ima in hexadecimal
+    #[arg(long, value_name = "ALGO:HEX")]
+    digest: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Sign {
+    pub fn run(mut self) -> Result {
+        if let Some(digest) = self.digest.take() {
+            return self.sign_digest(&digest);
+        }
+        let options = SignOptions {
+            identity: self.key.identity()?,
+            chooser: self.chooser.chooser(None)?,
+            place: if self.sidecar {
+                Place::Sidecar
+            } else {
+                Place::Xattr
+            },
+            unchanged: if self.incremental {
+                self.key.certificate()?
+            } else {
+                None
+            },
+        };
+        let mut found = files::collect(&self.paths, &self.root)?;
+        if self.sidecar {
+            found.files.retain(|file| {
+                file.path
+                    .extension()
+                    .is_none_or(|extension| extension != "sig")
+            });
+        }
+        let progress = Progress::new("signing", found.files.len() as u64);
+        let results = imactl::sign::sign(&found.files, &options, &|_| progress.step());
+        progress.finish();
+        let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
+        for (_, skip) in &found.skipped {
+            *skipped.entry(*skip).or_default() += 1;
+        }
+        let (mut signed, mut failed) = (0_u64, 0_u64);
+        let mut last = None;
+        for result in results {
+            match result {
+                Signed::Yes => signed += 1,
+                Signed::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+                Signed::Failed(fault) => {
+                    failed += 1;
+                    // Ten are enough to see what is wrong; the last one is told at length.
+                    if failed <= 10 {
+                        output::warn(format_args!(
+                            "imactl: {}: {}",
+                            fault.code().id(),
+                            fault.detail()
+                        ));
+                    }
+                    last = Some(fault);
+                }
+            }
+        }
+        if self.json {
+            let skipped: BTreeMap<String, u64> = skipped
+                .iter()
+                .map(|(skip, count)| (skip.to_string(), *count))
+                .collect();
+            let key_id = options.identity.key_id().to_string();
+            output::json(
+                &json!({"signed": signed, "failed": failed, "skipped": skipped, "key_id": key_id}),
+            )?;
+        } else {
+            output::line(format_args!(
+                "signed {signed} files with key {}",
+                options.identity.key_id()
+            ))?;
+            for (skip, count) in &skipped {
+                output::line(format_args!("skipped {count}: {skip}"))?;
+            }
+            for (path, skip) in found
+                .skipped
+                .iter()
+                .filter(|(path, _)| self.paths.contains(path))
+            {
+                output::warn(format_args!("imactl: {}: skipped: {skip}", shown(path)));
+            }
+        }
+        match last {
+            Some(fault) => Err(fault),
+            None => Ok(Outcome::Good),
+        }
+    }
+
+    fn sign_digest(mut self, digest: &str) -> Result {
+        let usage = |cause: &'static str| {
+            Fault::new(Code::Usage, format!("--digest {digest}"))
+                .cause(cause)
+                .remedy("write it as sha256:HEX")
+        };
+        let (algo, hex) = digest
+            .split_once(':')
+            .ok_or_else(|| usage("there is no colon in it"))?;
+        let algo: HashAlgorithm = algo
+            .parse()
+            .map_err(|_| usage("there is no such hash algorithm"))?;
+        let bytes = unhex(hex).ok_or_else(|| usage("what follows the colon is not hexadecimal"))?;
+        if bytes.len() != algo.digest_len() {
+            return Err(usage("a digest of this algorithm has another length"));
+        }
+        self.key.hash = algo;
+        let value = self.key.identity()?.sign_digest(&bytes)?;
+        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        if self.json {
+            output::json(&json!({"security.ima": hex}))?;
+        } else {
+            output::line(format_args!("{hex}"))?;
+        }
+        Ok(Outcome::Good)
+    }
+}
+
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    let digits = hex.as_bytes();
+    if !digits.iter().all(u8::is_ascii_hexdigit) || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}

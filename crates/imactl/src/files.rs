@@ -1,0 +1,122 @@
+//! The regular files of trees on this machine, each once.
+
+use std::collections::HashSet;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use ima::fault::{Code, Fault};
+
+use crate::Result;
+
+/// A regular file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Path below the root that the policy will see, without a leading slash.
+    pub below_root: PathBuf,
+    /// Length in bytes.
+    pub len: u64,
+    /// Mode with its type.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// Why an entry is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Skip {
+    /// A symbolic link, device, pipe or socket: only regular files have content to sign.
+    NotRegular,
+    /// Another name of a file that is taken already.
+    HardLink,
+    /// No rule of the policy has it appraised.
+    NotAppraised,
+    /// It has this key's signature over this content already.
+    Unchanged,
+}
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NotRegular => "no regular file",
+            Self::HardLink => "another name of a file already counted",
+            Self::NotAppraised => "not appraised by the policy",
+            Self::Unchanged => "signed already and unchanged",
+        })
+    }
+}
+
+/// What a walk gave.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// The regular files, in the order of their names.
+    pub files: Vec<Found>,
+    /// What was passed over and why.
+    pub skipped: Vec<(PathBuf, Skip)>,
+}
+
+/// Collects the regular files among `paths` and below them. A path that is given is followed if it is a symbolic link, links
+/// below are not; other file systems mounted below are left out. `root` is where the paths of a policy begin.
+///
+/// # Errors
+///
+/// `IMA-901` if a path is not there or a directory cannot be read.
+pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
+    let mut found = Files::default();
+    let mut inodes = HashSet::new();
+    for given in paths {
+        for entry in walkdir::WalkDir::new(given)
+            .sort_by_file_name()
+            .same_file_system(true)
+            .follow_root_links(true)
+        {
+            let entry =
+                entry.map_err(|error| Fault::new(Code::InputUnreadable, error.to_string()))?;
+            let path = entry.path();
+            let meta = if entry.depth() == 0 {
+                std::fs::metadata(path)
+            } else {
+                std::fs::symlink_metadata(path)
+            }
+            .map_err(|error| crate::file::unreadable(path, &error))?;
+            if meta.is_dir() {
+                continue;
+            }
+            let kind = meta.file_type();
+            if !kind.is_file() {
+                debug_assert!(
+                    kind.is_symlink()
+                        || kind.is_fifo()
+                        || kind.is_socket()
+                        || kind.is_char_device()
+                        || kind.is_block_device()
+                );
+                found.skipped.push((path.to_owned(), Skip::NotRegular));
+                continue;
+            }
+            if !inodes.insert((meta.dev(), meta.ino())) {
+                found.skipped.push((path.to_owned(), Skip::HardLink));
+                continue;
+            }
+            let absolute =
+                std::path::absolute(path).map_err(|error| crate::file::unreadable(path, &error))?;
+            let root =
+                std::path::absolute(root).map_err(|error| crate::file::unreadable(root, &error))?;
+            let below_root = absolute
+                .strip_prefix(&root)
+                .unwrap_or(absolute.strip_prefix("/").unwrap_or(&absolute));
+            found.files.push(Found {
+                path: path.to_owned(),
+                below_root: below_root.to_owned(),
+                len: meta.len(),
+                mode: meta.mode(),
+                uid: meta.uid(),
+                gid: meta.gid(),
+            });
+        }
+    }
+    Ok(found)
+}
