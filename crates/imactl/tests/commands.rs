@@ -1,0 +1,525 @@
+//! The commands, mostly with input that is wrong.
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{IMACTL, imactl, listing, need_root, run, shell, shell_as_nobody, with_keys};
+
+const SIGN: &str = "sign --key keys/ima.key --cert keys/ima.der";
+
+#[test]
+fn keys_that_cannot_be_used() {
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "$IMACTL keygen --out other --unencrypted --type p256
+         printf 'secret\\n' >password; printf wrong >wrong
+         $IMACTL keygen --out encrypted --password-file password --type p256
+         head -c 100 keys/ima.key >truncated; : >empty; echo hello >text; echo content >file
+         head -c 200 keys/ima.der >truncated.der; mkdir out",
+        at,
+    )
+    .good();
+    for (arguments, code) in [
+        ("--key missing --cert keys/ima.der", "IMA-901"),
+        ("--key keys --cert keys/ima.der", "IMA-901"),
+        ("--key truncated --cert keys/ima.der", "IMA-903"),
+        ("--key empty --cert keys/ima.der", "IMA-903"),
+        ("--key text --cert keys/ima.der", "IMA-903"),
+        ("--key keys/ima.der --cert keys/ima.der", "IMA-903"),
+        ("--key other/ima.key --cert keys/ima.der", "IMA-905"),
+        ("--key keys/ima.key --cert truncated.der", "IMA-906"),
+        ("--key keys/ima.key --cert empty", "IMA-906"),
+        ("--key keys/ima.key --cert keys/ima.key", "IMA-906"),
+        ("--key keys/ima.key --cert missing", "IMA-901"),
+        (
+            "--key encrypted/ima.key --cert encrypted/ima.der",
+            "IMA-904",
+        ),
+        (
+            "--key encrypted/ima.key --cert encrypted/ima.der --password-file wrong",
+            "IMA-904",
+        ),
+        (
+            "--key encrypted/ima.key --cert encrypted/ima.der --password-file missing",
+            "IMA-901",
+        ),
+        (
+            "--key keys/ima.key --cert keys/ima.der --hash sha1",
+            "IMA-907",
+        ),
+        ("--cert keys/ima.der", "IMA-917"),
+    ] {
+        let ended = imactl(&format!("sign {arguments} --sidecar file"), at);
+        assert!(!at.join("file.sig").exists(), "{arguments}");
+        ended.refused(code);
+    }
+    imactl("sign --key encrypted/ima.key --cert encrypted/ima.der --password-file password --sidecar file", at).good();
+    assert_eq!(imactl("sign --no-such-option file", at).code, 2);
+}
+
+#[test]
+fn keygen_is_careful() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    imactl("keygen --out keys --type p256", at).refused("IMA-904");
+    assert_eq!(
+        listing(at),
+        Vec::<std::path::PathBuf>::new(),
+        "nothing is made before the password is there"
+    );
+    shell(": >empty; umask 0; $IMACTL keygen --out keys --unencrypted --type p256; test $(stat -c %a keys/ima.key) = 600", at).good();
+    imactl("keygen --out other --password-file empty --type p256", at).refused("IMA-904");
+    let before = std::fs::read(at.join("keys/ima.key")).unwrap();
+    imactl("keygen --out keys --unencrypted --type p256", at).refused("IMA-902");
+    assert_eq!(std::fs::read(at.join("keys/ima.key")).unwrap(), before);
+    imactl("keygen --out keys --unencrypted --type p256 --force", at).good();
+    // Another certificate of the same CA; not of one whose key is another, nor of a leaf.
+    imactl("keygen --out second --unencrypted --type rsa2048 --ca-key keys/ca.key --ca-cert keys/ca.der", at).good();
+    assert_eq!(
+        listing(&at.join("second")),
+        ["ima.der", "ima.key", "ima.pem"].map(Path::new)
+    );
+    run(
+        "openssl",
+        ["verify", "-CAfile", "keys/ca.pem", "second/ima.pem"],
+        at,
+    )
+    .good();
+    imactl(
+        "keygen --out third --unencrypted --ca-key keys/ima.key --ca-cert keys/ca.der",
+        at,
+    )
+    .refused("IMA-905");
+    imactl(
+        "keygen --out third --unencrypted --ca-key keys/ima.key --ca-cert keys/ima.der",
+        at,
+    )
+    .refused("IMA-906");
+    assert_eq!(imactl("keygen --out third --type rsa1024", at).code, 2);
+    // An expired one can be made: the kernel takes it.
+    imactl("keygen --out expired --unencrypted --type p256 --not-before 1000000000 --not-after 1000086400", at).good();
+    let dates = run(
+        "openssl",
+        ["x509", "-in", "expired/ima.pem", "-noout", "-enddate"],
+        at,
+    )
+    .good()
+    .out;
+    assert!(dates.contains("2001"), "{dates}");
+}
+
+#[test]
+fn trees_with_everything_in_them() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "mkdir -p tree/sub; cd tree; echo a >file; ln file hard; ln -s file soft; ln -s loop loop; ln -s / sub/up; mkfifo pipe
+         printf x >\"$(printf 'not-utf8-\\377')\"; printf x >\"$(printf 'new\\nline')\"; truncate -s 100M sparse",
+        at,
+    )
+    .good();
+    let start = Instant::now();
+    let signed = imactl(&format!("{SIGN} tree"), at).good();
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "a pipe was opened"
+    );
+    assert!(signed.out.contains("signed 4 files"), "{signed:?}");
+    assert!(
+        signed.out.contains("skipped 1: another name")
+            && signed.out.contains("skipped 4: no regular file"),
+        "{signed:?}"
+    );
+    imactl("verify --cert keys/ima.der tree", at).good();
+    let again = imactl(&format!("{SIGN} --incremental tree --json"), at).good();
+    let again: serde_json::Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(
+        (
+            &again["signed"],
+            &again["skipped"]["signed already and unchanged"]
+        ),
+        (&0.into(), &4.into())
+    );
+    shell("echo b >>tree/hard; setfattr -n security.ima -v 0x0301 \"$(printf 'tree/new\\nline')\"; setfattr -x security.ima tree/sparse", at).good();
+    let found = imactl("verify --cert keys/ima.der tree", at);
+    assert_eq!(found.code, 1, "{found:?}");
+    for line in [
+        "tree/file: changed since",
+        "tree/new\\nline: security.ima is malformed",
+        "tree/sparse: no signature",
+    ] {
+        assert!(found.out.contains(line), "{line}: {found:?}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&imactl("verify --json --cert keys/ima.der tree", at).out).unwrap();
+    assert_eq!(
+        json["counts"],
+        serde_json::json!({"changed": 1, "good": 1, "malformed": 1, "unsigned": 1})
+    );
+    let other = with_keys("p256");
+    let found = imactl(
+        &format!("verify --cert {}/keys/ima.der tree", other.path().display()),
+        at,
+    );
+    assert!(
+        found.out.contains("of which no certificate was given"),
+        "{found:?}"
+    );
+    for (path, code) in [("tree/loop", "IMA-901"), ("tree/missing", "IMA-901")] {
+        imactl(&format!("{SIGN} {path}"), at).refused(code);
+        imactl(&format!("verify --cert keys/ima.der {path}"), at).refused(code);
+    }
+    assert!(
+        imactl(&format!("{SIGN} tree/pipe"), at)
+            .good()
+            .err
+            .contains("tree/pipe: skipped")
+    );
+    assert!(
+        imactl(&format!("{SIGN} tree/soft"), at)
+            .good()
+            .out
+            .contains("signed 1 files")
+    );
+}
+
+#[test]
+fn places_that_take_no_signature() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "mkdir mount; echo content >file; chmod 644 file keys/ima.key; chmod 777 mount",
+        at,
+    )
+    .good();
+    for (name, script, code) in [
+        (
+            "no xattrs",
+            "mount -t ramfs none mount; cp file mount/file; exec $IMACTL $SIGN mount/file",
+            "IMA-908",
+        ),
+        (
+            "read-only",
+            "mount -t tmpfs none mount; cp file mount/file; mount -o remount,ro mount; exec $IMACTL $SIGN mount/file",
+            "IMA-908",
+        ),
+        (
+            "no room for a sidecar",
+            "mount -t tmpfs -o size=8k none mount; cp file mount/file; head -c 100k /dev/zero >mount/full || :; exec $IMACTL $SIGN --sidecar mount/file",
+            "IMA-902",
+        ),
+    ] {
+        let script = format!(
+            "unshare -m sh -euc \"IMACTL=$IMACTL; SIGN='{SIGN}'; {script}\"",
+            script = script.replace('$', "\\$")
+        );
+        let ended = shell(&script, at);
+        assert!(ended.err.contains("cause: "), "{name}: {ended:?}");
+        ended.refused(code);
+    }
+    let ended = shell_as_nobody(&format!("exec $IMACTL {SIGN} file"), at).refused("IMA-908");
+    assert!(ended.err.contains("CAP_SYS_ADMIN"), "{ended:?}");
+}
+
+#[test]
+fn images_that_cannot_be_written() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "mkdir mount source; head -c 8M /dev/urandom >source/noise",
+        at,
+    )
+    .good();
+    let full = "mount -t tmpfs -o size=2M none mount; $IMACTL image --from source --out mount/root.img || { status=$?; ls -A mount >listing; exit $status; }";
+    let script = format!(
+        "unshare -m sh -euc \"IMACTL=$IMACTL; {}\"",
+        full.replace('$', "\\$")
+    );
+    shell(&script, at).refused("IMA-902");
+    assert_eq!(
+        std::fs::read_to_string(at.join("listing")).unwrap(),
+        "",
+        "a disk that is full keeps nothing"
+    );
+    for (arguments, code) in [
+        ("--from source --out missing/root.img", "IMA-902"),
+        ("--from missing --out root.img", "IMA-901"),
+        ("--from keys/ima.der --out root.img", "IMA-918"),
+        ("--from source --size 1M --out root.img", "IMA-912"),
+        (
+            "--from source --for-policy keys/ima.pem --out root.img",
+            "IMA-917",
+        ),
+        (
+            "--from source --key keys/ima.key --cert keys/ima.der --for-policy keys/ima.pem --out root.img",
+            "IMA-603",
+        ),
+        (
+            "--from source --label 12345678901234567 --out root.img",
+            "IMA-917",
+        ),
+    ] {
+        imactl(&format!("image {arguments}"), at).refused(code);
+        assert!(!at.join("root.img").exists(), "{arguments}");
+    }
+    assert!(
+        listing(at)
+            .iter()
+            .all(|name| !name.to_string_lossy().starts_with(".imactl")),
+        "{:?}",
+        listing(at)
+    );
+    // Killed in the middle: the name is never given to half an image.
+    let mut child = std::process::Command::new(IMACTL)
+        .args([
+            "image",
+            "--from",
+            "source",
+            "--from",
+            "/usr/lib",
+            "--out",
+            "killed.img",
+        ])
+        .current_dir(at)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !listing(at)
+        .iter()
+        .any(|name| name.to_string_lossy().starts_with(".imactl"))
+    {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!at.join("killed.img").exists());
+}
+
+#[test]
+fn images_and_initramfs_without_privilege_twice_the_same() {
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    shell(
+        "mkdir root; cd root; mkdir -p bin etc dev; cp /bin/true bin/program; chmod 4755 bin/program; echo text >etc/text
+         ln bin/program bin/link; ln -s bin soft; mknod dev/null c 1 3; chown 12345:54321 etc/text
+         setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 bin/program
+         tar --xattrs --xattrs-include='*' --format=pax --sort=name -cf ../root.tar .; cd ..
+         echo 'appraise func=BPRM_CHECK appraise_type=imasig' >ima_policy; echo 'root=/dev/vda' >conf
+         printf '#!/bin/sh\\n' >init; chmod 644 keys/ima.key; mkdir nobody; chown 65534 nobody; chmod -R a+rX .",
+        at,
+    )
+    .good();
+    let image = "$IMACTL image --from root.tar --key keys/ima.key --cert keys/ima.der --for-policy ima_policy --json --out";
+    let initramfs =
+        "$IMACTL initramfs --init init --cert keys/ima.der --policy ima_policy --config conf --out";
+    for (command, out) in [(image, "root.img"), (initramfs, "initramfs")] {
+        shell(&format!("{command} {out}"), at).good();
+        shell_as_nobody(&format!("{command} nobody/{out}"), at).good();
+        std::thread::sleep(Duration::from_millis(1100)); // a second later nothing may be different
+        shell_as_nobody(&format!("{command} nobody/{out}.again"), at).good();
+        shell(
+            &format!("cmp {out} nobody/{out}; cmp {out} nobody/{out}.again"),
+            at,
+        )
+        .good();
+    }
+    run("e2fsck", ["-fn", "nobody/root.img"], at).good();
+    for (request, expected) in [
+        (
+            "stat /bin/program",
+            &[
+                "Mode:  04755",
+                "Links: 2",
+                "security.ima",
+                "security.capability",
+            ][..],
+        ),
+        ("stat /etc/text", &["User: 12345", "Group: 54321"]),
+        ("stat /dev/null", &["character special", "01:03"]),
+    ] {
+        let shown = run("debugfs", ["-R", request, "nobody/root.img"], at)
+            .good()
+            .out;
+        for text in expected {
+            assert!(shown.contains(text), "{request}: no {text} in {shown}");
+        }
+    }
+    assert!(
+        !run("debugfs", ["-R", "stat /etc/text", "nobody/root.img"], at)
+            .good()
+            .out
+            .contains("security.ima")
+    );
+    // The same tree as a directory, by root, and over another tree.
+    shell("$IMACTL image --from root --from keys --unsigned 'bin/p*' --key keys/ima.key --cert keys/ima.der --size 16M --label r --uuid 01234567-89ab-cdef-0123-456789abcdef --out dir.img; e2fsck -fn dir.img", at).good();
+    let stats = run("debugfs", ["-R", "stats", "dir.img"], at).good().out;
+    assert!(
+        stats.contains("01234567-89ab-cdef-0123-456789abcdef"),
+        "{stats}"
+    );
+    assert!(
+        !run("debugfs", ["-R", "stat /bin/program", "dir.img"], at)
+            .good()
+            .out
+            .contains("security.ima")
+    );
+    assert!(
+        run("debugfs", ["-R", "stat /ima.der", "dir.img"], at)
+            .good()
+            .out
+            .contains("security.ima")
+    );
+}
+
+#[test]
+fn initramfs_images_the_init_would_refuse() {
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "echo 'appraise func=BPRM_CHECK' >good; echo '# none' >none; echo 'appraise func=NOTHING' >bad; : >empty; echo a=b >conf
+         printf '#!/bin/sh\\n' >init; head -c 100 keys/ima.der >cut.der; echo text >text.ko",
+        at,
+    )
+    .good();
+    for (arguments, code) in [
+        (
+            "--init missing --cert keys/ima.der --policy good",
+            "IMA-901",
+        ),
+        ("--init good --cert keys/ima.der --policy good", "IMA-911"),
+        ("--init init --policy good", "IMA-502"),
+        ("--init init --cert cut.der --policy good", "IMA-503"),
+        ("--init init --cert empty --policy good", "IMA-503"),
+        ("--init init --cert keys/ca.der --policy good", "IMA-504"),
+        ("--init init --cert keys/ima.der", "IMA-601"),
+        ("--init init --cert keys/ima.der --policy none", "IMA-602"),
+        ("--init init --cert keys/ima.der --policy empty", "IMA-601"),
+        ("--init init --cert keys/ima.der --policy bad", "IMA-603"),
+        (
+            "--init init --cert keys/ima.der --policy good --config conf",
+            "IMA-202",
+        ),
+        (
+            "--init init --cert keys/ima.der --policy good --module text.ko",
+            "IMA-901",
+        ),
+        (
+            "--init init --cert keys/ima.der --policy good --file nothing",
+            "IMA-917",
+        ),
+    ] {
+        imactl(&format!("initramfs {arguments} --out out"), at).refused(code);
+        assert!(!at.join("out").exists(), "{arguments}");
+        if !["IMA-901", "IMA-917"].contains(&code) {
+            imactl(&format!("initramfs {arguments} --unchecked --out out"), at).good();
+            std::fs::remove_file(at.join("out")).unwrap();
+        }
+    }
+    imactl("initramfs --init init --cert keys/ima.der --cert keys/ima.pem --evm-cert keys/ima.der --policy good --out out", at).good();
+    let mut archive = Vec::new();
+    let packed = std::fs::File::open(at.join("out")).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut archive).unwrap();
+    let names: Vec<_> = ima::cpio::entries(&archive)
+        .map(|entry| String::from_utf8_lossy(entry.unwrap().name).into_owned())
+        .collect();
+    for name in [
+        "etc/keys/x509_ima.der",
+        "etc/keys/x509_ima-2.pem",
+        "etc/keys/x509_evm.der",
+        "etc/ima/ima_policy",
+        "dev/console",
+        "init",
+    ] {
+        assert!(names.iter().any(|found| found == name), "{name}: {names:?}");
+    }
+}
+
+#[test]
+fn policies_codes_and_kernels() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    shell("echo 'appraise func=BPRM_CHECK' >good; printf 'appraise func=A\\n\\nappraise\\tfunc=FILE_CHECK uid=x\\n' >bad; echo '#' >none; echo CONFIG_IMA=y >config", at).good();
+    imactl("policy check good", at).good();
+    let bad = imactl("policy check good bad none", at);
+    assert_eq!(bad.code, 1);
+    for text in ["bad: ", "none: no rules"] {
+        assert!(bad.out.contains(text), "{bad:?}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&imactl("policy check --json bad", at).out).unwrap();
+    let lines: Vec<i64> = json["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["line"].as_i64().unwrap())
+        .collect();
+    assert_eq!(lines, [1, 3]);
+    imactl("policy check missing", at).refused("IMA-901");
+    assert!(
+        imactl("explain 904", at)
+            .good()
+            .out
+            .starts_with("[IMA-904]")
+    );
+    assert!(imactl("explain", at).good().out.lines().count() > 100);
+    imactl("explain nonsense", at).refused("IMA-917");
+    let check = imactl("kernel check --config config --policy good", at);
+    assert_eq!(check.code, 1);
+    assert!(
+        check.out.contains("required: CONFIG_IMA_APPRAISE=y (is n)"),
+        "{check:?}"
+    );
+    imactl("kernel check --config good", at).refused("IMA-916");
+    imactl("kernel check --config config --policy none", at).refused("IMA-602");
+    imactl("kernel add-ca --image good --cert good --out out", at).refused("IMA-906");
+}
+
+#[test]
+fn pages_completions_and_closed_pipes() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    imactl("generate man man", at).good();
+    imactl("generate completions completions", at).good();
+    for page in [
+        "imactl.1",
+        "imactl-keygen.1",
+        "imactl-kernel-add-ca.1",
+        "imactl-image.1",
+    ] {
+        let text = std::fs::read_to_string(at.join("man").join(page))
+            .unwrap_or_else(|error| panic!("{page}: {error}"));
+        assert!(text.contains(".SH"), "{page}");
+    }
+    assert!(at.join("completions/imactl.bash").exists());
+    let ended = shell(
+        "$IMACTL explain | head -1 >/dev/null; $IMACTL --help >help; $IMACTL --version",
+        at,
+    )
+    .good();
+    assert!(!ended.err.contains("panicked"), "{ended:?}");
+    for command in [
+        "keygen",
+        "sign",
+        "verify",
+        "initramfs",
+        "image",
+        "kernel add-ca",
+        "kernel check",
+        "policy check",
+        "explain",
+    ] {
+        let help = imactl(&format!("{command} --help"), at).good().out;
+        assert!(help.contains("Examples:"), "{command}");
+    }
+    assert_eq!(imactl("", at).code, 2);
+}

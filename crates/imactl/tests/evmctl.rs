@@ -1,0 +1,193 @@
+//! What imactl signs, evmctl verifies, and the other way round.
+
+mod common;
+
+use common::{imactl, need_root, run, shell, with_keys};
+
+const SIGN: &str = "sign --key keys/ima.key --cert keys/ima.der";
+
+#[test]
+fn both_verify_what_the_other_signed() {
+    need_root();
+    for kind in ["rsa2048", "rsa3072", "rsa4096", "p256", "p384"] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        shell(
+            "head -c 100000 /dev/urandom >ours; cp ours theirs; : >empty",
+            at,
+        )
+        .good();
+        for hash in ["sha256", "sha384", "sha512"] {
+            imactl(&format!("{SIGN} --hash {hash} ours empty"), at).good();
+            for file in ["ours", "empty"] {
+                let verified =
+                    run("evmctl", ["ima_verify", "--key", "keys/ima.der", file], at).good();
+                assert!(
+                    verified.err.contains("OK") || verified.out.contains("OK"),
+                    "{kind} {hash}: {verified:?}"
+                );
+            }
+            let sign = [
+                "ima_sign",
+                "--hashalgo",
+                hash,
+                "--key",
+                "keys/ima.key",
+                "--keyid-from-cert",
+                "keys/ima.pem",
+                "theirs",
+            ];
+            run("evmctl", sign, at).good();
+            imactl("verify --cert keys/ima.der ours theirs empty", at).good();
+            let get = |file: &str| {
+                run(
+                    "getfattr",
+                    [
+                        "-d",
+                        "-m",
+                        "security.ima",
+                        "-e",
+                        "hex",
+                        "--only-values",
+                        file,
+                    ],
+                    at,
+                )
+                .good()
+                .out
+            };
+            let (ours, theirs) = (get("ours"), get("theirs"));
+            assert!(!ours.is_empty());
+            if kind.starts_with("rsa") {
+                assert_eq!(
+                    ours, theirs,
+                    "{kind} {hash}: an RSA signature has but one form"
+                );
+            }
+        }
+        shell("printf x >>ours", at).good();
+        assert_ne!(
+            run(
+                "evmctl",
+                ["ima_verify", "--key", "keys/ima.der", "ours"],
+                at
+            )
+            .code,
+            0
+        );
+        let found = imactl("verify --cert keys/ima.der ours", at);
+        assert_eq!(
+            (found.code, found.out.contains("changed since key")),
+            (1, true),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn sidecars_are_evmctls() {
+    for kind in ["rsa2048", "p384"] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        shell("echo content >ours; cp ours theirs", at).good();
+        imactl(&format!("{SIGN} --sidecar ours"), at).good();
+        let sign = [
+            "ima_sign",
+            "--sigfile",
+            "-f",
+            "--hashalgo",
+            "sha256",
+            "--key",
+            "keys/ima.key",
+            "--keyid-from-cert",
+            "keys/ima.pem",
+            "theirs",
+        ];
+        let signed = run("evmctl", sign, at);
+        assert!(at.join("theirs.sig").exists(), "{signed:?}");
+        run(
+            "evmctl",
+            ["ima_verify", "--sigfile", "--key", "keys/ima.der", "ours"],
+            at,
+        )
+        .good();
+        imactl("verify --sidecar --cert keys/ima.der ours theirs", at).good();
+        if kind == "rsa2048" {
+            assert_eq!(
+                std::fs::read(at.join("ours.sig")).unwrap(),
+                std::fs::read(at.join("theirs.sig")).unwrap()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_bare_digest_gets_the_same_value() {
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    shell("echo content >file", at).good();
+    imactl(&format!("{SIGN} --sidecar file"), at).good();
+    let digest = run("sha256sum", ["file"], at).good().out;
+    let digest = digest.split(' ').next().unwrap();
+    let value = imactl(&format!("{SIGN} --digest sha256:{digest}"), at)
+        .good()
+        .out;
+    let sidecar: String = std::fs::read(at.join("file.sig"))
+        .unwrap()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(value.trim(), sidecar);
+    for bad in [
+        "sha256",
+        "sha256:00",
+        "sha256:zz",
+        "md6:00",
+        "sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    ] {
+        let code = if bad.starts_with("sha1") {
+            "IMA-907"
+        } else {
+            "IMA-917"
+        };
+        imactl(&format!("{SIGN} --digest {bad}"), at).refused(code);
+    }
+}
+
+#[test]
+fn evmctl_takes_encrypted_keys_and_openssl_the_chain() {
+    need_root();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    imactl(
+        "keygen --sample --evm --out keys --type p384 --ca-type rsa2048",
+        at,
+    )
+    .good();
+    shell(
+        "echo content >file; EVMCTL_KEY_PASSWORD=password evmctl ima_sign --hashalgo sha256 --key keys/ima.key \
+         --keyid-from-cert keys/ima.pem file; openssl verify -CAfile keys/ca.pem keys/ima.pem keys/evm.pem; \
+         grep -q 'ENCRYPTED PRIVATE KEY' keys/ima.key; test $(stat -c %a keys/ima.key) = 600",
+        at,
+    )
+    .good();
+    imactl("verify --cert keys/ima.pem file", at).good();
+}
+
+#[test]
+fn digests_by_evmctl_are_no_signatures() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell("echo content >file; evmctl ima_hash --hashalgo sha256 file; cp --preserve=xattr file changed; echo >>changed", at).good();
+    let found = imactl("verify --cert keys/ima.der file changed", at);
+    assert_eq!(found.code, 1);
+    assert!(
+        found.out.contains("file: a digest, no signature"),
+        "{found:?}"
+    );
+    assert!(
+        found.out.contains("changed: a digest of other content"),
+        "{found:?}"
+    );
+}
