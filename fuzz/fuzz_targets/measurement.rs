@@ -1,3 +1,4 @@
+//! Any bytes as a measurement list, binary and ASCII.
 #![no_main]
 
 use ima::measurement::{Bank, ByteOrder, MeasurementList};

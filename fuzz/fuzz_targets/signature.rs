@@ -1,6 +1,10 @@
-//! Any bytes as a `security.ima` value.
+//! Any bytes as a `security.ima` value: what is taken, written again, is the same value.
 #![no_main]
 
+use ima::signature::ImaXattr;
+
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = ima::signature::ImaXattr::parse(data);
+    if let Ok(value) = ImaXattr::parse(data) {
+        assert_eq!(ImaXattr::parse(&value.encode()), Ok(value));
+    }
 });

@@ -1,6 +1,7 @@
 //! What to boot: the configuration in the initramfs, and what it lets the kernel command line say.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ima::cmdline::{self, RootName};
 use ima::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
@@ -90,6 +91,7 @@ fn merge(
     let mut rootfstype = config.rootfstype.clone();
     let mut rootflags = config.rootflags.clone().unwrap_or_default();
     let mut rootwait = config.rootwait;
+    let mut rootdelay = Duration::ZERO;
     let mut init = config.init.clone();
     let mut read_only = true;
     let mut weakened = None;
@@ -136,13 +138,10 @@ fn merge(
                     Some(value) => RootWait::parse(value).ok_or_else(invalid)?,
                 };
             }
-            // The kernel pauses so long before it looks; here it is how long the device may take at least.
+            // The kernel pauses so long before it looks; here it is how long the device may take at least, whatever
+            // rootwait= says before or behind it.
             Parameter::RootDelay => {
-                let delay = value.and_then(config::seconds).ok_or_else(invalid)?;
-                rootwait = match rootwait {
-                    RootWait::AtMost(time) => RootWait::AtMost(time.max(delay)),
-                    RootWait::Forever => RootWait::Forever,
-                };
+                rootdelay = value.and_then(config::seconds).ok_or_else(invalid)?;
             }
             Parameter::Init => {
                 let path = value
@@ -157,7 +156,10 @@ fn merge(
         rootfstype,
         rootflags,
         read_only,
-        rootwait,
+        rootwait: match rootwait {
+            RootWait::AtMost(time) => RootWait::AtMost(time.max(rootdelay)),
+            RootWait::Forever => RootWait::Forever,
+        },
         init,
         arguments,
         weakened,
@@ -169,7 +171,6 @@ fn merge(
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     fn settings(config: &str, line: &str) -> Result<(Settings, Report), Fault> {
         let mut report = Report::default();
@@ -186,6 +187,22 @@ mod tests {
         assert!(!settings.read_only);
         assert_eq!(settings.rootwait, RootWait::AtMost(Duration::from_secs(9)));
         assert_eq!(settings.init, "/sbin/init");
+    }
+
+    #[test]
+    fn rootdelay_is_the_least_that_is_waited() {
+        for (line, expected) in [
+            ("rootdelay=9 rootwait=7", 9),
+            ("rootwait=7 rootdelay=9", 9),
+            ("rootwait=12 rootdelay=9", 12),
+            ("rootdelay=9", 30),
+        ] {
+            let (settings, _) = settings("", &format!("root=/dev/vda {line}")).unwrap();
+            let expected = RootWait::AtMost(Duration::from_secs(expected));
+            assert_eq!(settings.rootwait, expected, "{line}");
+        }
+        let (settings, _) = settings("", "root=/dev/vda rootwait rootdelay=9").unwrap();
+        assert_eq!(settings.rootwait, RootWait::Forever);
     }
 
     #[test]
