@@ -109,10 +109,16 @@ pub fn load(
         if let Some(serial) = serial(secondary) {
             loader.optional(&others, Keyring::Serial(serial), secondary);
         } else {
-            loader.no_keyring(&others, secondary);
+            loader.leave(&others, &format!("the kernel has no {secondary}"));
         }
         let more = find(root.directory(), "x509_ima", None, Source::Root);
-        loader.optional(&more, ring, name);
+        match config.keyring {
+            config::Keyring::Trusted => loader.optional(&more, ring, name),
+            // It takes any certificate: the disk would say itself whom to trust.
+            config::Keyring::Untrusted => {
+                loader.leave(&more, "on _ima nothing would check who signed it");
+            }
+        }
     }
     let evm = loader.evm(&find(
         &initramfs,
@@ -235,10 +241,13 @@ impl Loader<'_> {
         }
     }
 
-    fn no_keyring(&mut self, offers: &[Offer<'_>], name: &str) {
+    /// Tells of certificates of the real root that are not offered.
+    fn leave(&mut self, offers: &[Offer<'_>], why: &str) {
         for offer in offers {
-            let detail = format!("{}: the kernel has no {name}", offer.path.display());
-            self.report.warn(Fault::new(Code::RootCertificate, detail));
+            let detail = format!("{}{}: {why}", super::ROOT, offer.path.display());
+            self.report.warn(
+                Fault::new(Code::RootCertificate, detail).cause("it was not offered to the kernel"),
+            );
         }
     }
 

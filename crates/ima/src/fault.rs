@@ -309,7 +309,7 @@ catalogue! {
     PolicySignature "IMA-609" Policy Refusal
         what: "the kernel takes only a signed policy"
         cause: "CONFIG_IMA_APPRAISE_REQUIRE_POLICY_SIGS, ima_policy=secure_boot or secure boot with CONFIG_IMA_ARCH_POLICY; the initramfs holds no valid signature for its policy"
-        remedy: "make the initramfs with imactl initramfs --policy-key KEY, which packs the signature beside the policy"
+        remedy: "sign the policy (imactl sign --sidecar --key KEY --cert CERTIFICATE POLICY) and pack POLICY.sig beside it (imactl initramfs --file POLICY.sig:/etc/ima/ima_policy.default.sig)"
     PolicyUnreadable "IMA-610" Policy Refusal
         what: "the IMA policy could not be read"
         cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
@@ -341,7 +341,7 @@ catalogue! {
         cause: "the file that the configuration names does not exist in the real root"
         remedy: "install ima-init's switch_root as /usr/sbin/switch_root.static and sign it, or set switch_root= to the one that is there"
     SwitchRootInvalid "IMA-702" Preflight Refusal
-        what: "the real root's switch_root is no program"
+        what: "the real root's switch_root is not a program"
         cause: "it is not a regular executable ELF file for this machine (a script would need its interpreter from the wrong root)"
         remedy: "install ima-init's switch_root as /usr/sbin/switch_root.static and sign it"
     SwitchRootDynamic "IMA-703" Preflight Refusal
@@ -351,19 +351,19 @@ catalogue! {
     SwitchRootDenied "IMA-704" Preflight Refusal
         what: "the kernel would not run the real root's switch_root"
         cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
     InitMissing "IMA-711" Preflight Refusal
         what: "the real root has no init"
         cause: "the file that the configuration names does not exist in the real root, or its path leads nowhere inside it"
         remedy: "install an init in the root, or set init= in ima-init.conf to the one that is there"
     InitInvalid "IMA-712" Preflight Refusal
-        what: "the real root's init is no program"
+        what: "the real root's init is not a program"
         cause: "it is not a regular executable file that this machine can run"
         remedy: "install an init for this machine, or set init= in ima-init.conf to the right file"
     InitDenied "IMA-713" Preflight Refusal
         what: "the kernel would not run the real root's init"
         cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
     InterpreterMissing "IMA-721" Preflight Refusal
         what: "the interpreter of the real root's init is missing"
         cause: "init names a program interpreter (ld.so, or that of its #! line) that the real root does not have"
@@ -371,16 +371,16 @@ catalogue! {
     InterpreterDenied "IMA-722" Preflight Refusal
         what: "the kernel would not run the interpreter of the real root's init"
         cause: "the dynamic loader or script interpreter is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY FILE, or the whole root: imactl sign --for-policy POLICY --key KEY ROOT"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE, or the whole root: add --for-policy POLICY --root ROOT and name ROOT"
     InterpreterInvalid "IMA-723" Preflight Refusal
-        what: "the interpreter of the real root's init is no program"
+        what: "the interpreter of the real root's init is not a program"
         cause: "it is not a regular executable ELF file for this machine"
         remedy: "install the interpreter for this machine"
 
     HandoverExec "IMA-801" Handover Refusal
         what: "the real root's switch_root could not be executed"
         cause: "the kernel denied it: it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
     SwitchUsage "IMA-811" Handover Refusal
         what: "switch_root was called wrongly"
         cause: "it takes a new root and an init: switch_root NEWROOT INIT [ARGUMENT]..."
@@ -404,7 +404,7 @@ catalogue! {
     SwitchExec "IMA-816" Handover Refusal
         what: "the real init could not be executed"
         cause: "the kernel denied it or it is not there: unsigned, signed with a key that is not on the keyring, changed after it was signed, or no program"
-        remedy: "sign it: imactl sign --key KEY FILE; check the whole root with imactl verify"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE; check the whole root with imactl verify"
     InputUnreadable "IMA-901" Host Refusal
         what: "a file could not be read"
         cause: "it is not there, or not readable for this user"

@@ -11,14 +11,22 @@ use super::{Outcome, Result, output};
 Examples:
   imactl explain IMA-504
   imactl explain 504
-  imactl explain              all codes")]
+  imactl explain              all codes
+  imactl explain --markdown   all codes as the page docs/errors.md")]
 pub struct Explain {
     /// The code, with or without IMA-
     code: Option<String>,
+    /// Print all codes as a page of Markdown
+    #[arg(long, conflicts_with = "code")]
+    markdown: bool,
 }
 
 impl Explain {
     pub fn run(self) -> Result {
+        if self.markdown {
+            output::line(format_args!("{}", ima::fault::markdown().trim_end()))?;
+            return Ok(Outcome::Good);
+        }
         let codes = match &self.code {
             None => Code::ALL.to_vec(),
             Some(text) => vec![Code::from_id(text).ok_or_else(|| {
