@@ -1,38 +1,14 @@
 //! What to boot: the configuration in the initramfs, and what it lets the kernel command line say.
 
 use std::path::Path;
-use std::time::Duration;
 
-use ima::cmdline::{self, RootName};
-use ima::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
+use ima::config::{self, Config, Enforce};
 use ima::fault::{Code, Fault, Stage};
+use ima::settings::Settings;
 
 use crate::failure::{self, Ending};
 use crate::files;
 use crate::report::Report;
-
-/// What to boot and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// The configuration file.
-    pub config: Config,
-    /// The root.
-    pub root: RootName,
-    /// The type of its file system, if it is given.
-    pub rootfstype: Option<String>,
-    /// Mount options.
-    pub rootflags: String,
-    /// Whether it is mounted read-only.
-    pub read_only: bool,
-    /// How long its device is waited for.
-    pub rootwait: RootWait,
-    /// The real init.
-    pub init: String,
-    /// The arguments that the kernel gave to this init, for the real one.
-    pub arguments: Vec<std::ffi::OsString>,
-    /// `ima_appraise=` if it is one of those that turn appraisal off.
-    pub weakened: Option<String>,
-}
 
 /// Reads the configuration, then the command line. The ending is known as soon as the configuration is.
 ///
@@ -47,16 +23,10 @@ pub fn settings(ending: &mut Ending, report: &mut Report) -> Result<Settings, Fa
         Enforce::Required => "required",
         Enforce::Permissive => "permissive",
     };
-    if config.enforce == Enforce::Permissive {
-        report.warn(Fault::new(Code::Permissive, config::PATH));
-    }
-    if config.on_failure == OnFailure::Shell {
-        report.warn(Fault::new(Code::DebugShell, config::PATH));
-    }
     let line = std::fs::read("/proc/cmdline").unwrap_or_default();
     let line = String::from_utf8_lossy(&line);
     let arguments = std::env::args_os().skip(1).collect();
-    let settings = merge(config, &line, arguments, report)?;
+    let settings = Settings::merge(config, &line, arguments, &mut |fault| report.warn(fault))?;
     let text = format!(
         "root {}, init {}, enforcement {}",
         settings.root, settings.init, report.enforce
@@ -78,191 +48,4 @@ fn configuration() -> Result<Config, Fault> {
     };
     Config::parse(&text)
         .map_err(|error| Fault::new(Code::ConfigInvalid, format!("{}: {error}", config::PATH)))
-}
-
-/// The configuration with what it lets the command line set.
-fn merge(
-    config: Config,
-    line: &str,
-    arguments: Vec<std::ffi::OsString>,
-    report: &mut Report,
-) -> Result<Settings, Fault> {
-    let mut root = config.root.clone();
-    let mut rootfstype = config.rootfstype.clone();
-    let mut rootflags = config.rootflags.clone().unwrap_or_default();
-    let mut rootwait = config.rootwait;
-    let mut rootdelay = Duration::ZERO;
-    let mut init = config.init.clone();
-    let mut read_only = true;
-    let mut weakened = None;
-    for parameter in cmdline::parameters(line) {
-        let value = parameter.value.as_deref();
-        if parameter.is("ima_appraise") {
-            let value = value.unwrap_or_default();
-            let off = ["off", "log", "fix"]
-                .iter()
-                .any(|off| value.starts_with(off));
-            weakened = off.then(|| format!("ima_appraise={value}"));
-            continue;
-        }
-        let Some(known) = Parameter::ALL
-            .into_iter()
-            .find(|known| parameter.is(known.name()))
-        else {
-            continue;
-        };
-        let shown = value.map_or_else(
-            || known.name().to_owned(),
-            |value| format!("{}={value}", known.name()),
-        );
-        if !config.cmdline.contains(&known) {
-            report.warn(Fault::new(Code::CmdlineIgnored, shown));
-            continue;
-        }
-        let invalid = || Fault::new(Code::CmdlineInvalid, shown.clone());
-        match known {
-            Parameter::Root => {
-                let name = RootName::parse(value.unwrap_or_default())
-                    .ok_or_else(|| Fault::new(Code::RootSyntax, shown.clone()))?;
-                root = Some(name);
-            }
-            Parameter::RootFsType => {
-                rootfstype = Some(value.and_then(config::fstype).ok_or_else(invalid)?);
-            }
-            Parameter::RootFlags => rootflags = value.ok_or_else(invalid)?.to_owned(),
-            Parameter::ReadOnly => read_only = true,
-            Parameter::ReadWrite => read_only = false,
-            Parameter::RootWait => {
-                rootwait = match value {
-                    None => RootWait::Forever,
-                    Some(value) => RootWait::parse(value).ok_or_else(invalid)?,
-                };
-            }
-            // The kernel pauses so long before it looks; here it is how long the device may take at least, whatever
-            // rootwait= says before or behind it.
-            Parameter::RootDelay => {
-                rootdelay = value.and_then(config::seconds).ok_or_else(invalid)?;
-            }
-            Parameter::Init => {
-                let path = value
-                    .filter(|path| path.starts_with('/'))
-                    .ok_or_else(invalid)?;
-                init = path.to_owned();
-            }
-        }
-    }
-    Ok(Settings {
-        root: root.ok_or_else(|| Fault::new(Code::NoRootNamed, "root= is missing"))?,
-        rootfstype,
-        rootflags,
-        read_only,
-        rootwait: match rootwait {
-            RootWait::AtMost(time) => RootWait::AtMost(time.max(rootdelay)),
-            RootWait::Forever => RootWait::Forever,
-        },
-        init,
-        arguments,
-        weakened,
-        config,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn settings(config: &str, line: &str) -> Result<(Settings, Report), Fault> {
-        let mut report = Report::default();
-        let config = Config::parse(config.as_bytes()).unwrap();
-        merge(config, line, Vec::new(), &mut report).map(|settings| (settings, report))
-    }
-
-    #[test]
-    fn the_command_line_chooses_what_is_booted() {
-        let line = "quiet root=LABEL=a root=UUID=b rootflags=noatime ro rw rootwait=7 rootdelay=9";
-        let (settings, _) = settings("", line).unwrap();
-        assert_eq!(settings.root, RootName::Uuid("b".into()));
-        assert_eq!(settings.rootflags, "noatime");
-        assert!(!settings.read_only);
-        assert_eq!(settings.rootwait, RootWait::AtMost(Duration::from_secs(9)));
-        assert_eq!(settings.init, "/sbin/init");
-    }
-
-    #[test]
-    fn rootdelay_is_the_least_that_is_waited() {
-        for (line, expected) in [
-            ("rootdelay=9 rootwait=7", 9),
-            ("rootwait=7 rootdelay=9", 9),
-            ("rootwait=12 rootdelay=9", 12),
-            ("rootdelay=9", 30),
-        ] {
-            let (settings, _) = settings("", &format!("root=/dev/vda {line}")).unwrap();
-            let expected = RootWait::AtMost(Duration::from_secs(expected));
-            assert_eq!(settings.rootwait, expected, "{line}");
-        }
-        let (settings, _) = settings("", "root=/dev/vda rootwait rootdelay=9").unwrap();
-        assert_eq!(settings.rootwait, RootWait::Forever);
-    }
-
-    #[test]
-    fn but_not_the_init_unless_it_may() {
-        let line = "root=/dev/vda init=/bin/sh";
-        let (refused, report) = settings("", line).unwrap();
-        assert_eq!(refused.init, "/sbin/init");
-        assert!(
-            report
-                .json()
-                .contains(r#""code":"IMA-251","detail":"init=/bin/sh""#)
-        );
-        let (allowed, _) = settings("cmdline=root init", line).unwrap();
-        assert_eq!(allowed.init, "/bin/sh");
-    }
-
-    #[test]
-    fn a_configuration_that_lets_nothing_be_set() {
-        let (settings, report) = settings("cmdline=\nroot=/dev/vda", "root=/dev/vdb rw").unwrap();
-        assert_eq!(settings.root, RootName::Device("vda".into()));
-        assert!(settings.read_only);
-        assert_eq!(report.json().matches("IMA-251").count(), 2);
-    }
-
-    #[test]
-    fn bad_values_are_refused_by_code() {
-        for (line, code) in [
-            ("", Code::NoRootNamed),
-            ("root=vda", Code::RootSyntax),
-            ("root", Code::RootSyntax),
-            ("root=/dev/vda rootwait=soon", Code::CmdlineInvalid),
-            ("root=/dev/vda rootdelay", Code::CmdlineInvalid),
-            ("root=/dev/vda rootfstype=../x", Code::CmdlineInvalid),
-            ("root=/dev/vda rootflags", Code::CmdlineInvalid),
-        ] {
-            assert_eq!(settings("", line).unwrap_err().code(), code, "{line}");
-        }
-    }
-
-    #[test]
-    fn parameters_that_turn_appraisal_off_are_seen() {
-        for (line, expected) in [
-            ("root=/dev/a ima_appraise=off", Some("ima_appraise=off")),
-            ("root=/dev/a ima-appraise=log", Some("ima_appraise=log")),
-            ("root=/dev/a \"ima_appraise=fix\"", Some("ima_appraise=fix")),
-            ("root=/dev/a ima_appraise=off ima_appraise=enforce", None),
-            ("root=/dev/a -- ima_appraise=off", None),
-        ] {
-            let (settings, _) = settings("", line).unwrap();
-            assert_eq!(settings.weakened.as_deref(), expected, "{line}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn no_line_changes_the_configuration_or_the_init(line in "(root=/dev/vda )?\\PC{0,80}( init=/bin/sh)?( enforce=permissive)?") {
-            if let Ok((settings, _)) = settings("", &line) {
-                prop_assert_eq!(settings.config, Config::default());
-                prop_assert_eq!(settings.init, "/sbin/init");
-            }
-        }
-    }
 }

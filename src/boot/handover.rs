@@ -30,7 +30,7 @@ use crate::report::{self, Report, milliseconds};
 ///
 /// ```compile_fail,E0451
 /// use ima_init::{boot, failure::Ending, report::Report};
-/// fn unproved(policy: boot::policy::PolicyInForce, settings: boot::cmdline::Settings, switch_root: std::fs::File) {
+/// fn unproved(policy: boot::policy::PolicyInForce, settings: ima::settings::Settings, switch_root: std::fs::File) {
 ///     let ready = boot::preflight::Ready { policy, settings, switch_root };
 ///     let _ = boot::handover::execute(ready, Ending::default(), &mut Report::default());
 /// }

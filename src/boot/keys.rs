@@ -1,5 +1,7 @@
 //! Certificates onto the kernel's keyrings.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,10 +9,10 @@ use ima::certificate::Certificate;
 use ima::config::{self, Config};
 use ima::fault::{Code, Fault, Stage};
 use ima::keyring;
+use ima::layout::{self, Purpose};
 use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use log::{info, warn};
 use nix::errno::Errno;
-use std::os::fd::OwnedFd;
 
 use super::environment::EVM;
 use super::explain;
@@ -91,7 +93,7 @@ pub fn load(
             format!("/: {}", files::describe(errno)),
         )
     })?;
-    let offers = find(&initramfs, "x509_ima", Some("ima"), Source::Initramfs);
+    let offers = find(&initramfs, Purpose::Ima, Source::Initramfs);
     let name = config.keyring.name();
     let mut loader = Loader {
         certificates: Vec::new(),
@@ -102,16 +104,16 @@ pub fn load(
         let before = held(name);
         loader.required(&offers, ring, name)?;
         if offers.is_empty() && before == 0 {
-            return Err(Fault::new(Code::NoCertificate, "/etc/keys"));
+            return Err(Fault::new(Code::NoCertificate, layout::KEYS));
         }
         let secondary = ".secondary_trusted_keys";
-        let others = find(root.directory(), "x509_secondary_", None, Source::Root);
+        let others = find(root.directory(), Purpose::Secondary, Source::Root);
         if let Some(serial) = serial(secondary) {
             loader.optional(&others, Keyring::Serial(serial), secondary);
         } else {
             loader.leave(&others, &format!("the kernel has no {secondary}"));
         }
-        let more = find(root.directory(), "x509_ima", None, Source::Root);
+        let more = find(root.directory(), Purpose::Ima, Source::Root);
         match config.keyring {
             config::Keyring::Trusted => loader.optional(&more, ring, name),
             // It takes any certificate: the disk would say itself whom to trust.
@@ -120,12 +122,7 @@ pub fn load(
             }
         }
     }
-    let evm = loader.evm(&find(
-        &initramfs,
-        "x509_evm",
-        Some("evm"),
-        Source::Initramfs,
-    ))?;
+    let evm = loader.evm(&find(&initramfs, Purpose::Evm, Source::Initramfs))?;
     let certificates = loader.certificates;
     let text = format!(
         "{} on {name}{}",
@@ -136,34 +133,22 @@ pub fn load(
     Ok(KeysLoaded { certificates, evm })
 }
 
-/// The files of `etc/keys` that begin so, and all of a directory in it; sorted.
-fn find<'a>(
-    root: &'a OwnedFd,
-    prefix: &str,
-    directory: Option<&str>,
-    source: Source,
-) -> Vec<Offer<'a>> {
-    let keys = Path::new("/etc/keys");
-    let is_certificate = |path: &Path| {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| ["der", "pem", "crt", "cer"].contains(&extension))
-    };
-    let begins = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(prefix)) && is_certificate(path)
-    };
-    let below = |directory: &Path| -> Vec<PathBuf> {
-        let names = files::names_in(root, directory);
-        names.iter().map(|name| directory.join(name)).collect()
-    };
-    let mut paths: Vec<PathBuf> = below(keys).into_iter().filter(begins).collect();
-    if let Some(directory) = directory {
-        paths.extend(below(&keys.join(directory)));
+/// The files of `etc/keys` for that purpose, sorted; in the initramfs those of its directory too.
+fn find(root: &OwnedFd, purpose: Purpose, source: Source) -> Vec<Offer<'_>> {
+    let keys = Path::new(layout::KEYS);
+    let mut names = files::names_in(root, keys);
+    names.retain(|name| purpose.has(name.as_bytes()));
+    let mut paths: Vec<PathBuf> = names.iter().map(|name| keys.join(name)).collect();
+    if let (Some(directory), Source::Initramfs) = (purpose.directory(), source) {
+        let directory = keys.join(directory);
+        let names = files::names_in(root, &directory);
+        paths.extend(names.iter().map(|name| directory.join(name)));
     }
     if let Some(more) = paths.len().checked_sub(MAX_FILES).filter(|more| *more > 0) {
         warn!(
-            "keys: {more} more of {}/{prefix}* are left alone",
-            keys.display()
+            "keys: {more} more of {}/{}* are left alone",
+            keys.display(),
+            purpose.prefix()
         );
     }
     paths

@@ -10,11 +10,12 @@ use std::path::Path;
 
 use ima::config::Enforce;
 use ima::fault::{Code, Fault, Stage};
+use ima::layout;
 use ima::policy::{Hook, MAX_POLICY, Policy, Query};
+use ima::settings::Settings;
 use log::{info, warn};
 use nix::errno::Errno;
 
-use super::cmdline::Settings;
 use super::environment::POLICY;
 use super::explain;
 use super::keys::KeysLoaded;
@@ -23,12 +24,6 @@ use crate::files::{self, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
 use kernel_log::KernelLog;
-
-/// The custom policy, taken if it is there and not empty.
-const CUSTOM: &str = "/etc/ima/ima_policy";
-
-/// The default policy.
-const DEFAULT: &str = "/etc/ima/ima_policy.default";
 
 /// How many policies of the real root are offered to the kernel at most.
 const MAX_ADDITIONAL: usize = 64;
@@ -74,19 +69,8 @@ impl PolicyInForce {
 ///
 /// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`.
 pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
-    let (path, text) = match file(CUSTOM)? {
-        Some(text) if !text.is_empty() => (CUSTOM, text),
-        custom => match file(DEFAULT)? {
-            Some(text) => (DEFAULT, text),
-            None if custom.is_some() => return Err(Fault::new(Code::PolicyEmpty, CUSTOM)),
-            None => return Err(Fault::new(Code::PolicyMissing, DEFAULT)),
-        },
-    };
-    let policy = Policy::parse(&text)
-        .map_err(|error| Fault::new(Code::PolicyInvalid, format!("{path}, {error}")))?;
-    if policy.is_empty() {
-        return Err(Fault::new(Code::PolicyEmpty, path));
-    }
+    let (path, text, policy) =
+        layout::policy(file(layout::POLICY)?, file(layout::DEFAULT_POLICY)?)?;
     let required = settings.config.enforce == Enforce::Required;
     if let (Some(parameter), true, true) = (&settings.weakened, policy.appraises(), required) {
         return Err(Fault::new(Code::AppraiseWeakened, parameter));
@@ -257,7 +241,7 @@ fn write_rules(wanted: &Wanted) -> Result<(), WriteError> {
 /// extended attributes, but a tmpfs does.
 fn load_signed(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
     let fault = |why: String| Fault::new(Code::PolicySignature, format!("{}: {why}", wanted.path));
-    let signature_path = format!("{}.sig", wanted.path);
+    let signature_path = format!("{}{}", wanted.path, layout::SIGNATURE);
     let signature = file(&signature_path)?
         .filter(|signature| !signature.is_empty())
         .ok_or_else(|| fault(format!("{signature_path} is not there")))?;
@@ -304,13 +288,12 @@ fn read_back(wanted: &Wanted) -> Result<bool, Fault> {
 
 /// Offers the real root's `etc/ima/ima_policy*`, by path, so that the kernel checks their signatures.
 fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &mut Report) {
-    let directory = Path::new("/etc/ima");
+    let directory = Path::new(layout::ROOT_POLICIES);
     let names = files::names_in(root.directory(), directory);
-    let is_policy = |name: &&std::ffi::OsString| {
-        let name = name.as_bytes();
-        name.starts_with(b"ima_policy") && !name.ends_with(b".sig")
-    };
-    let policies: Vec<_> = names.iter().filter(is_policy).collect();
+    let policies: Vec<_> = names
+        .iter()
+        .filter(|name| layout::is_root_policy(name.as_bytes()))
+        .collect();
     if let Some(more) = policies
         .len()
         .checked_sub(MAX_ADDITIONAL)

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use ima::elf::{self, Elf};
 use ima::fault::{Code, Fault, Stage};
 use ima::policy::{Hook, Query};
+use ima::settings::Settings;
 
-use super::cmdline::Settings;
 use super::explain;
 use super::policy::PolicyInForce;
 use super::root::MountedRoot;

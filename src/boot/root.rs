@@ -10,10 +10,10 @@ use ima::cmdline::RootName;
 use ima::config::RootWait;
 use ima::fault::{Code, Fault, Stage};
 use ima::filesystem::Filesystem;
+use ima::settings::Settings;
 use log::warn;
 
 use super::ROOT;
-use super::cmdline::Settings;
 use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
 use devices::Device;

@@ -28,9 +28,11 @@ pub mod fault;
 pub mod filesystem;
 pub mod hash;
 pub mod keyring;
+pub mod layout;
 pub mod measurement;
 pub mod partition;
 pub mod policy;
+pub mod settings;
 pub mod signature;
 #[cfg(feature = "verify")]
 pub mod verify;

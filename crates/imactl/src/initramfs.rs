@@ -1,25 +1,20 @@
 //! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 
 use ima::certificate::Certificate;
-use ima::config::Config;
+use ima::config::{self, Config};
 use ima::cpio::{self, Metadata, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use ima::elf::{Elf, Extent, HEADER_LENGTH};
 use ima::fault::{Code, Fault};
+use ima::layout::{self, Purpose};
 use ima::policy::Policy;
 
 use crate::Result;
 
-/// Where the init looks for its configuration.
-pub const CONFIG_PATH: &str = "etc/ima/ima-init.conf";
-/// The custom policy, which counts if it is not empty.
-pub const POLICY_PATH: &str = "etc/ima/ima_policy";
-/// The policy that counts otherwise.
-pub const DEFAULT_POLICY_PATH: &str = "etc/ima/ima_policy.default";
-/// Where certificates for `.ima` are looked for.
-pub const KEYS_PATH: &str = "etc/keys";
+/// The most that an initramfs may unpack to when it is read back, in bytes.
+const MAX_UNPACKED: u64 = 1 << 30;
 
 /// How an image is compressed. All are reproducible; the kernel must have the matching `CONFIG_RD_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,7 +63,7 @@ impl InitramfsBuilder {
             mtime: 0,
             unchecked: false,
         };
-        for directory in ["dev", "proc", "sys", "run", "rootfs", "etc/ima", KEYS_PATH] {
+        for directory in ["dev", "proc", "sys", "run", "rootfs", "etc/ima", "etc/keys"] {
             builder = builder.directory(directory, 0o755);
         }
         // The kernel opens it as the init's standard input and output before the init can mount anything
@@ -86,25 +81,25 @@ impl InitramfsBuilder {
     /// `x509_ima*.pem`.
     #[must_use]
     pub fn certificate(self, name: &str, certificate: impl Into<Vec<u8>>) -> Self {
-        self.file(format!("{KEYS_PATH}/{name}"), 0o644, certificate)
+        self.file(format!("{}/{name}", layout::KEYS), 0o644, certificate)
     }
 
     /// Adds the custom policy.
     #[must_use]
     pub fn policy(self, policy: impl Into<Vec<u8>>) -> Self {
-        self.file(POLICY_PATH, 0o644, policy)
+        self.file(layout::POLICY, 0o644, policy)
     }
 
     /// Adds the default policy.
     #[must_use]
     pub fn default_policy(self, policy: impl Into<Vec<u8>>) -> Self {
-        self.file(DEFAULT_POLICY_PATH, 0o644, policy)
+        self.file(layout::DEFAULT_POLICY, 0o644, policy)
     }
 
     /// Adds the configuration.
     #[must_use]
     pub fn config(self, config: impl Into<Vec<u8>>) -> Self {
-        self.file(CONFIG_PATH, 0o644, config)
+        self.file(config::PATH, 0o644, config)
     }
 
     /// Adds an uncompressed kernel module as `/lib/modules/NAME` and to the configuration's `modules=`. Modules are loaded in
@@ -238,25 +233,20 @@ impl InitramfsBuilder {
     /// The first such fault.
     pub fn check(&self) -> Result<()> {
         self.check_init()?;
-        let config = match self.data(CONFIG_PATH) {
-            Some(text) => Config::parse(text).map_err(|error| {
-                Fault::new(Code::ConfigInvalid, format!("/{CONFIG_PATH}: {error}"))
-            })?,
-            None => Config::default(),
-        };
-        for module in &config.modules {
-            if self.data(module).is_none() {
-                return Err(Fault::new(
-                    Code::ModuleUnreadable,
-                    format!("{module}: not in the initramfs"),
-                ));
-            }
+        let config = self.configuration()?;
+        if let Some(fault) = self.missing_modules(&config).into_iter().next() {
+            return Err(fault);
         }
         self.check_certificates()?;
-        self.check_policy()
+        self.chosen_policy().map(drop)
     }
 
-    fn check_init(&self) -> Result<()> {
+    /// Whether `/init` is a program that the kernel can start.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-911`.
+    pub fn check_init(&self) -> Result<()> {
         let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
         let init = self
             .entries
@@ -286,55 +276,158 @@ impl InitramfsBuilder {
         Ok(())
     }
 
+    /// Every certificate must be one that the kernel could take, which is more than the init asks for: it goes on if one
+    /// is taken.
     fn check_certificates(&self) -> Result<()> {
-        let mut found = false;
-        for (path, entry) in self.files_below(KEYS_PATH) {
-            let Some(keyring) = keyring_of(path) else {
-                continue;
-            };
-            let shown = format!("/{}", String::from_utf8_lossy(path));
-            let certificate = Certificate::parse(&entry.data).map_err(|error| {
-                Fault::new(Code::CertificateInvalid, format!("{shown}: {error}"))
-            })?;
-            if let Some(defect) = certificate.leaf_defects().first() {
-                return Err(Fault::new(
-                    Code::CertificateRefused,
-                    format!("{shown} ({})", certificate.subject()),
-                )
-                .cause(format!(
-                    "the kernel takes it on no trusted keyring: {defect}"
-                )));
-            }
-            found |= keyring == "ima";
-        }
-        if found {
-            Ok(())
-        } else {
-            Err(Fault::new(
+        let ima = self.certificates(Purpose::Ima);
+        if ima.is_empty() {
+            return Err(Fault::new(
                 Code::NoCertificate,
-                format!("nothing like /{KEYS_PATH}/x509_ima.der"),
-            ))
+                format!("nothing like {}/x509_ima.der", layout::KEYS),
+            ));
         }
-    }
-
-    fn check_policy(&self) -> Result<()> {
-        let custom = self.data(POLICY_PATH).filter(|text| !text.is_empty());
-        let (path, text) = match (custom, self.data(DEFAULT_POLICY_PATH)) {
-            (Some(text), _) => (POLICY_PATH, text),
-            (None, Some(text)) => (DEFAULT_POLICY_PATH, text),
-            (None, None) => {
-                return Err(Fault::new(
-                    Code::PolicyMissing,
-                    format!("neither /{POLICY_PATH} nor /{DEFAULT_POLICY_PATH}"),
-                ));
+        for (path, parsed) in ima.into_iter().chain(self.certificates(Purpose::Evm)) {
+            for certificate in parsed? {
+                if let Some(fault) = leaf_fault(&path, &certificate) {
+                    return Err(fault);
+                }
             }
-        };
-        let policy = Policy::parse(text)
-            .map_err(|error| Fault::new(Code::PolicyInvalid, format!("/{path}: {error}")))?;
-        if policy.is_empty() {
-            return Err(Fault::new(Code::PolicyEmpty, format!("/{path}")));
         }
         Ok(())
+    }
+
+    /// The configuration, or that of an empty file if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-202`.
+    pub fn configuration(&self) -> Result<Config> {
+        let text = self.data(config::PATH).unwrap_or_default();
+        Config::parse(text)
+            .map_err(|error| Fault::new(Code::ConfigInvalid, format!("{}: {error}", config::PATH)))
+    }
+
+    /// The policy that the init will load.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-601`, `IMA-602`, `IMA-603`.
+    pub fn chosen_policy(&self) -> Result<Policy> {
+        let text = |path| self.data(path).map(<[u8]>::to_vec);
+        layout::policy(text(layout::POLICY), text(layout::DEFAULT_POLICY))
+            .map(|(.., policy)| policy)
+    }
+
+    /// Modules that the configuration lists and the initramfs does not have.
+    #[must_use]
+    pub fn missing_modules(&self, config: &Config) -> Vec<Fault> {
+        let missing = config
+            .modules
+            .iter()
+            .filter(|module| self.data(module).is_none());
+        missing
+            .map(|module| {
+                Fault::new(
+                    Code::ModuleUnreadable,
+                    format!("{module}: not in the initramfs"),
+                )
+            })
+            .collect()
+    }
+
+    /// The files for that purpose in the order in which the init offers them, each with its certificates or `IMA-503`.
+    #[must_use]
+    pub fn certificates(&self, purpose: Purpose) -> Vec<(String, Result<Vec<Certificate>>)> {
+        let keys = relative(layout::KEYS.as_bytes());
+        let of = |path: &[u8]| {
+            let name = path.strip_prefix(keys)?.strip_prefix(b"/")?;
+            let inner = purpose
+                .directory()
+                .and_then(|directory| name.strip_prefix(directory.as_bytes())?.strip_prefix(b"/"));
+            let nested = inner.is_some_and(|name| !name.contains(&b'/'));
+            let direct = !name.contains(&b'/') && purpose.has(name);
+            (nested || direct).then_some(nested)
+        };
+        let mut found: Vec<(bool, &[u8], &Entry)> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.metadata.mode & cpio::S_IFMT == S_IFREG)
+            .filter_map(|(path, entry)| Some((of(path)?, path.as_slice(), entry)))
+            .collect();
+        found.sort_by_key(|&(nested, path, _)| (nested, path));
+        found
+            .into_iter()
+            .map(|(_, path, entry)| {
+                let path = format!("/{}", String::from_utf8_lossy(path));
+                let parsed = Certificate::parse_all(&entry.data).map_err(|error| {
+                    Fault::new(Code::CertificateInvalid, format!("{path}: {error}"))
+                });
+                (path, parsed)
+            })
+            .collect()
+    }
+
+    /// Reads an image back: gzip, zstd or not compressed, and several archives one after the other (microcode first), as
+    /// the kernel takes them (init/initramfs.c, `unpack_to_rootfs`). Nothing stands behind a zstd archive.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-918` if it is none.
+    pub fn from_image(image: &[u8]) -> Result<Self> {
+        let bad = |why: String| Fault::new(Code::SourceMalformed, format!("initramfs: {why}"));
+        let mut builder = Self::new();
+        builder.entries.clear();
+        let mut rest = image;
+        loop {
+            let start = rest.iter().position(|&byte| byte != 0);
+            rest = match start {
+                Some(start) => rest.get(start..).unwrap_or_default(),
+                None if builder.entries.is_empty() => return Err(bad("empty".to_owned())),
+                None => return Ok(builder),
+            };
+            let current = rest;
+            let mut unpacked = Vec::new();
+            let archive = if rest.starts_with(&[0x1f, 0x8b]) {
+                let mut decoder = flate2::bufread::GzDecoder::new(rest);
+                Read::by_ref(&mut decoder)
+                    .take(MAX_UNPACKED)
+                    .read_to_end(&mut unpacked)
+                    .map_err(|error| bad(error.to_string()))?;
+                rest = decoder.into_inner();
+                unpacked.as_slice()
+            } else if rest.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+                zstd::Decoder::new(rest)
+                    .and_then(|decoder| decoder.take(MAX_UNPACKED).read_to_end(&mut unpacked))
+                    .map_err(|error| bad(error.to_string()))?;
+                rest = &[];
+                unpacked.as_slice()
+            } else {
+                rest = &[];
+                current
+            };
+            for entry in cpio::entries(archive) {
+                match entry {
+                    Ok(entry) => {
+                        let entry_of = Entry {
+                            metadata: entry.metadata,
+                            data: entry.data.to_vec(),
+                        };
+                        builder
+                            .entries
+                            .insert(relative(entry.name).to_vec(), entry_of);
+                    }
+                    // A compressed archive behind one that is not.
+                    Err(cpio::ReadError::Magic(at)) if at > 0 && unpacked.is_empty() => {
+                        rest = current.get(at..).unwrap_or_default();
+                        if !rest.starts_with(&[0x1f, 0x8b]) && !rest.starts_with(&[0x28, 0xb5]) {
+                            return Err(bad(format!("no archive at byte {at}")));
+                        }
+                        break;
+                    }
+                    Err(error) => return Err(bad(error.to_string())),
+                }
+            }
+        }
     }
 
     /// Puts the modules added into the configuration, unless it lists modules itself.
@@ -342,7 +435,7 @@ impl InitramfsBuilder {
         if self.modules.is_empty() {
             return;
         }
-        let mut text = self.data(CONFIG_PATH).unwrap_or_default().to_vec();
+        let mut text = self.data(config::PATH).unwrap_or_default().to_vec();
         let listed = Config::parse(&text).is_ok_and(|config| !config.modules.is_empty());
         if listed {
             return;
@@ -356,7 +449,7 @@ impl InitramfsBuilder {
             ..Metadata::default()
         };
         self.entries.insert(
-            CONFIG_PATH.as_bytes().to_vec(),
+            relative(config::PATH.as_bytes()).to_vec(),
             Entry {
                 metadata,
                 data: text,
@@ -393,33 +486,17 @@ impl InitramfsBuilder {
         let entry = self.entries.get(relative(path.as_ref()))?;
         (entry.metadata.mode & cpio::S_IFMT == S_IFREG).then_some(&entry.data)
     }
-
-    fn files_below(&self, directory: &str) -> impl Iterator<Item = (&[u8], &Entry)> {
-        let prefix = format!("{directory}/").into_bytes();
-        self.entries
-            .iter()
-            .filter(move |(path, entry)| {
-                path.starts_with(&prefix) && entry.metadata.mode & cpio::S_IFMT == S_IFREG
-            })
-            .map(|(path, entry)| (path.as_slice(), entry))
-    }
 }
 
-/// The keyring a file of `/etc/keys` is for: `x509_ima*.{der,pem}` and `ima/*.{der,pem}`, the same with `evm`.
-fn keyring_of(path: &[u8]) -> Option<&'static str> {
-    let name = path
-        .strip_prefix(KEYS_PATH.as_bytes())?
-        .strip_prefix(b"/")?;
-    if !name.ends_with(b".der") && !name.ends_with(b".pem") {
-        return None;
-    }
-    if name.starts_with(b"x509_ima") || name.starts_with(b"ima/") {
-        Some("ima")
-    } else if name.starts_with(b"x509_evm") || name.starts_with(b"evm/") {
-        Some("evm")
-    } else {
-        None
-    }
+/// What would keep the kernel from taking a certificate, whoever signed it.
+#[must_use]
+pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
+    let defects = certificate.leaf_defects();
+    let defect = defects.first()?;
+    let detail = format!("{path} ({})", certificate.subject());
+    Some(Fault::new(Code::CertificateRefused, detail).cause(format!(
+        "the kernel takes it on no trusted keyring: {defect}"
+    )))
 }
 
 /// That part of a file, if the file has it.
@@ -462,7 +539,6 @@ mod tests {
     use super::*;
     use crate::key::{FileKey, KeyKind};
     use crate::x509::{BasicConstraints, Template};
-    use std::io::Read as _;
 
     const POLICY: &[u8] = b"appraise func=BPRM_CHECK appraise_type=imasig\n";
 
@@ -525,7 +601,7 @@ mod tests {
             ),
             (
                 "no policy",
-                good().without(DEFAULT_POLICY_PATH),
+                good().without(layout::DEFAULT_POLICY),
                 Code::PolicyMissing,
             ),
             (
@@ -580,7 +656,7 @@ mod tests {
             .unwrap();
         let config = cpio::entries(&archive)
             .map(|entry| entry.unwrap())
-            .find(|entry| entry.name == CONFIG_PATH.as_bytes())
+            .find(|entry| entry.name == relative(config::PATH.as_bytes()))
             .unwrap();
         assert_eq!(
             config.data,
