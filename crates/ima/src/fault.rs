@@ -477,14 +477,10 @@ catalogue! {
         what: "the source of the image cannot be used"
         cause: "the archive is malformed or truncated, or the tree has an entry of a kind no image can hold"
         remedy: "make the archive again: tar --xattrs --format=pax; or give the directory"
-    SkippedEntry "IMA-919" Host Warning
-        what: "an entry was passed over"
-        cause: "only regular files carry signatures"
-        remedy: "nothing to do if that is what it is meant to be"
-    ToolMissing "IMA-920" Host Refusal
+    ToolMissing "IMA-919" Host Refusal
         what: "a program needed for this is not installed"
-        cause: "squashfs and erofs images are written by their own tools"
-        remedy: "install squashfs-tools or erofs-utils, or make an ext4 image, which needs no other program"
+        cause: "squashfs images are written by squashfs-tools"
+        remedy: "install squashfs-tools, or make an ext4 image, which needs no other program"
 }
 
 impl Code {

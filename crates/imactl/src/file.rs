@@ -101,6 +101,12 @@ impl Output {
         self.file.as_file_mut()
     }
 
+    /// The name the file has until it is whole.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Gives the file its mode and its name. `replace` says whether an existing file may be replaced.
     ///
     /// # Errors

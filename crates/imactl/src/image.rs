@@ -1,9 +1,12 @@
-//! Root images: ext4 from a [`Tree`], with signatures made on the way, without privilege.
+//! Root images from a [`Tree`], with signatures made on the way, without privilege: ext4, squashfs, or a tar archive.
 
+mod archive;
 mod ext4;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use ima::fault::{Code, Fault};
 use rayon::prelude::*;
@@ -27,6 +30,18 @@ pub enum Signing {
     ForPolicy(Identity, Box<Chooser>),
 }
 
+/// What is made of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// An ext4 file system.
+    #[default]
+    Ext4,
+    /// A squashfs file system, by the program `mksquashfs`.
+    Squashfs,
+    /// A tar archive in PAX format.
+    Tar,
+}
+
 /// What was built.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Summary {
@@ -47,6 +62,7 @@ pub struct ImageBuilder {
     fault: Option<Fault>,
     signing: Option<Signing>,
     unsigned: Vec<Pattern>,
+    format: Format,
     size: Option<u64>,
     label: String,
     uuid: Option<[u8; 16]>,
@@ -71,6 +87,7 @@ impl ImageBuilder {
             fault: None,
             signing: None,
             unsigned: Vec::new(),
+            format: Format::default(),
             size: None,
             label: String::new(),
             uuid: None,
@@ -196,6 +213,13 @@ impl ImageBuilder {
         self
     }
 
+    /// Sets what is made; ext4 otherwise. Size, label, UUID, journal and inodes are for ext4 alone.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
     /// Sets the size in bytes; otherwise it is what the content needs and a tenth more.
     #[must_use]
     pub fn size(mut self, bytes: u64) -> Self {
@@ -287,24 +311,109 @@ impl ImageBuilder {
             }
             runs.insert(index, file.runs);
         }
-        let parameters = self.parameters();
-        let writer = ext4::Writer::plan(&self.tree, &runs, &parameters)?;
-        summary.size = writer.size();
         summary.inodes = self
             .tree
             .names()
             .map(|(_, index)| index)
             .collect::<BTreeSet<_>>()
             .len();
-        let image = output
-            .file()
-            .try_clone()
-            .map_err(|error| crate::file::unwritable(path, &error))?;
-        writer.write(&image, &mut |index, write| {
-            self.write_content(index, digests.get(&index).map(Vec::as_slice), write)
-        })?;
+        let unwritable = |error: std::io::Error| crate::file::unwritable(path, &error);
+        let image = output.file().try_clone().map_err(unwritable)?;
+        match self.format {
+            Format::Ext4 => {
+                let parameters = self.parameters();
+                let writer = ext4::Writer::plan(&self.tree, &runs, &parameters)?;
+                writer.write(&image, &mut |index, write| {
+                    let mut block = 0;
+                    self.read_again(index, digests.get(&index), &mut |piece| {
+                        match piece {
+                            Piece::Hole(len) => block += len / BLOCK,
+                            Piece::Data(data) => {
+                                for chunk in data.chunks(BLOCK as usize) {
+                                    if chunk.iter().any(|&byte| byte != 0) {
+                                        write(block, chunk)?;
+                                    }
+                                    block += 1;
+                                }
+                            }
+                        }
+                        Ok(())
+                    })
+                })?;
+            }
+            Format::Tar => {
+                let mut out = std::io::BufWriter::with_capacity(1 << 18, &image);
+                self.write_archive(&mut out, &digests)?;
+                out.flush().map_err(unwritable)?;
+            }
+            Format::Squashfs => self.write_squashfs(output.path(), &digests)?,
+        }
+        // Written under the name by another program, it may be another file by now.
+        summary.size = std::fs::metadata(output.path()).map_err(unwritable)?.len();
         output.finish(0o644, true)?;
         Ok(summary)
+    }
+
+    fn write_archive(
+        &self,
+        out: &mut dyn std::io::Write,
+        digests: &HashMap<InodeIndex, Vec<u8>>,
+    ) -> Result<()> {
+        archive::write(&self.tree, out, &mut |index, each| {
+            self.read_again(index, digests.get(&index), each)
+        })
+    }
+
+    /// Hands the tree as an archive to `mksquashfs`, which keeps owners, devices and extended attributes of one.
+    fn write_squashfs(&self, path: &Path, digests: &HashMap<InodeIndex, Vec<u8>>) -> Result<()> {
+        let time = self
+            .time
+            .unwrap_or_else(|| self.newest())
+            .clamp(0, i64::from(u32::MAX));
+        let failed =
+            |cause: String| Fault::new(Code::OutputUnwritable, "mksquashfs failed").cause(cause);
+        let mut child = Command::new("mksquashfs")
+            .arg("-")
+            .arg(path)
+            .args(["-tar", "-noappend", "-no-progress", "-quiet", "-mkfs-time"])
+            .arg(time.to_string())
+            // It does not take the time from two places.
+            .env_remove("SOURCE_DATE_EPOCH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| Fault::new(Code::ToolMissing, format!("mksquashfs: {error}")))?;
+        let written = match child.stdin.take() {
+            Some(stdin) => {
+                let mut out = std::io::BufWriter::with_capacity(1 << 18, stdin);
+                let written = self.write_archive(&mut out, digests);
+                if written.is_err() {
+                    // An archive that breaks off must not become an image.
+                    let _ = child.kill();
+                }
+                written.and_then(|()| out.flush().map_err(|error| failed(error.to_string())))
+            }
+            None => Err(failed("it has no input".to_owned())),
+        };
+        let ended = child
+            .wait_with_output()
+            .map_err(|error| failed(error.to_string()))?;
+        let said = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
+        // If it ended early, what it said is the cause, not the pipe that broke.
+        match written {
+            Err(fault) if fault.code() != Code::OutputUnwritable => Err(fault),
+            Ok(()) if ended.status.success() => Ok(()),
+            _ => Err(failed(said)),
+        }
+    }
+
+    fn newest(&self) -> i64 {
+        self.tree
+            .names()
+            .map(|(_, index)| self.tree.inode(index).mtime.seconds)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Reads every regular file once, on all cores: where its data is, and its signature.
@@ -391,11 +500,11 @@ impl ImageBuilder {
     }
 
     /// Reads a file again to write it; what was signed must still be there.
-    fn write_content(
+    fn read_again(
         &self,
         index: InodeIndex,
-        digest: Option<&[u8]>,
-        write: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+        digest: Option<&Vec<u8>>,
+        each: &mut dyn FnMut(Piece<'_>) -> Result<()>,
     ) -> Result<()> {
         let Kind::File(content) = &self.tree.inode(index).kind else {
             return Ok(());
@@ -406,31 +515,16 @@ impl ImageBuilder {
             }
             _ => None,
         };
-        let mut block = 0;
         content.read(&mut |piece| {
-            match piece {
-                Piece::Hole(len) => {
-                    if let Some(hasher) = &mut hasher {
-                        hash_zeros(hasher, len);
-                    }
-                    block += len / BLOCK;
-                }
-                Piece::Data(data) => {
-                    if let Some(hasher) = &mut hasher {
-                        hasher.update(data);
-                    }
-                    for chunk in data.chunks(BLOCK as usize) {
-                        if chunk.iter().any(|&byte| byte != 0) {
-                            write(block, chunk)?;
-                        }
-                        block += 1;
-                    }
+            if let Some(hasher) = &mut hasher {
+                match piece {
+                    Piece::Data(data) => hasher.update(data),
+                    Piece::Hole(len) => hash_zeros(hasher, len),
                 }
             }
-            Ok(())
+            each(piece)
         })?;
-        let read_again = hasher.map(ima::hash::Hasher::finish);
-        if read_again.as_deref() == digest {
+        if hasher.map(ima::hash::Hasher::finish).as_ref() == digest {
             return Ok(());
         }
         let name = match content {
@@ -446,18 +540,12 @@ impl ImageBuilder {
             let digest = Sha256::digest([b"hash seed".as_slice(), &uuid].concat());
             as_uuid(&digest)
         });
-        let newest = self
-            .tree
-            .names()
-            .map(|(_, index)| self.tree.inode(index).mtime.seconds)
-            .max()
-            .unwrap_or(0);
         ext4::Parameters {
             size: self.size,
             uuid,
             hash_seed,
             label: self.label.clone(),
-            time: self.time.unwrap_or(newest),
+            time: self.time.unwrap_or_else(|| self.newest()),
             journal: self.journal,
             inodes: self.inodes,
         }

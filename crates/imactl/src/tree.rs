@@ -2,6 +2,8 @@
 //!
 //! It comes from a directory, from a tar archive, or is put together in memory. Names are bytes.
 
+mod archive;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Read, Seek as _, SeekFrom};
@@ -233,6 +235,14 @@ impl Inode {
 /// Where an inode stands in a [`Tree`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InodeIndex(usize);
+
+impl InodeIndex {
+    /// Counted from 0, without gaps.
+    #[must_use]
+    pub const fn as_usize(self) -> usize {
+        self.0
+    }
+}
 
 /// A file tree. The root directory is always there, under the empty name; names are relative to it.
 #[derive(Debug, Clone)]
@@ -482,128 +492,15 @@ impl Tree {
     }
 
     /// Reads a tar archive, plain or compressed with gzip, zstd or xz. Extended attributes are taken from PAX records
-    /// `SCHILY.xattr.*` (as `tar --xattrs` writes them) and `LIBARCHIVE.xattr.*`.
+    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them.
     ///
     /// # Errors
     ///
     /// `IMA-918` for a malformed archive, `IMA-902` if there is no room for its content in the temporary directory.
     pub fn from_tar(archive: impl Read) -> Result<Self> {
-        let spool = tempfile::tempfile().map_err(spool_error)?;
-        let spool = Arc::new(spool);
-        let mut offset = 0;
-        let mut tree = Self::new();
-        let mut archive = tar::Archive::new(unpacked(archive).map_err(malformed)?);
-        let mut count = 0_u64;
-        for entry in archive.entries().map_err(malformed)? {
-            let mut entry = entry.map_err(malformed)?;
-            count += 1;
-            let mut xattrs = BTreeMap::new();
-            let mut sparse = SparseRecords::default();
-            if let Some(records) = entry.pax_extensions().map_err(malformed)? {
-                for record in records {
-                    let record = record.map_err(malformed)?;
-                    let key = record.key_bytes();
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        xattrs.insert(name.to_vec(), record.value_bytes().to_vec());
-                    } else if let Some(name) = key.strip_prefix(b"GNU.sparse.") {
-                        sparse.set(name, record.value_bytes());
-                    }
-                }
-            }
-            let name = sparse
-                .name
-                .clone()
-                .unwrap_or_else(|| entry.path_bytes().into_owned());
-            let header = entry.header();
-            let number = |number: std::io::Result<u64>| {
-                number
-                    .and_then(|number| u32::try_from(number).map_err(std::io::Error::other))
-                    .map_err(malformed)
-            };
-            let device = || -> Result<(u32, u32)> {
-                let number = |number: std::io::Result<Option<u32>>| {
-                    number.map(Option::unwrap_or_default).map_err(malformed)
-                };
-                Ok((
-                    number(header.device_major())?,
-                    number(header.device_minor())?,
-                ))
-            };
-            let (uid, gid) = (number(header.uid())?, number(header.gid())?);
-            let mode = (header.mode().map_err(malformed)? & 0o7777) as u16;
-            let mtime = i64::try_from(header.mtime().map_err(malformed)?).unwrap_or(i64::MAX);
-            let target = || {
-                entry
-                    .link_name_bytes()
-                    .map(|name| name.into_owned())
-                    .ok_or_else(|| Fault::new(Code::SourceMalformed, "a link without a target"))
-            };
-            let kind = match header.entry_type() {
-                tar::EntryType::Directory => Kind::Directory,
-                tar::EntryType::Symlink => Kind::Symlink(target()?),
-                tar::EntryType::Link => {
-                    let target = target()?;
-                    tree.link(&name, &target)?;
-                    continue;
-                }
-                tar::EntryType::Char => {
-                    let (major, minor) = device()?;
-                    Kind::CharacterDevice(major, minor)
-                }
-                tar::EntryType::Block => {
-                    let (major, minor) = device()?;
-                    Kind::BlockDevice(major, minor)
-                }
-                tar::EntryType::Fifo => Kind::Fifo,
-                tar::EntryType::Regular
-                | tar::EntryType::Continuous
-                | tar::EntryType::GNUSparse => {
-                    let len = match sparse.real_size()? {
-                        Some(size) => {
-                            spool_sparse(&mut entry, &spool, offset, size)?;
-                            size
-                        }
-                        None => spool_plain(&mut entry, &spool, offset)?,
-                    };
-                    let content = Content::Spooled {
-                        file: Arc::clone(&spool),
-                        offset,
-                        len,
-                    };
-                    offset += len;
-                    Kind::File(content)
-                }
-                tar::EntryType::XGlobalHeader => continue,
-                other => {
-                    return Err(Fault::new(
-                        Code::SourceMalformed,
-                        format!(
-                            "{}: entry of type {other:?}",
-                            String::from_utf8_lossy(&name)
-                        ),
-                    ));
-                }
-            };
-            let inode = Inode {
-                kind,
-                mode,
-                uid,
-                gid,
-                mtime: Timestamp {
-                    seconds: mtime,
-                    nanoseconds: 0,
-                },
-                xattrs,
-            };
-            tree.insert(&name, inode)?;
-        }
-        if count == 0 {
-            return Err(Fault::new(
-                Code::SourceMalformed,
-                "the archive has no entries",
-            ));
-        }
-        Ok(tree)
+        let unpacked = unpacked(archive)
+            .map_err(|error| Fault::new(Code::SourceMalformed, error.to_string()))?;
+        archive::read(unpacked)
     }
 
     fn make_parents(&mut self, name: &[u8]) -> Result<()> {
@@ -652,114 +549,6 @@ fn clean(name: &[u8]) -> Result<Vec<u8>> {
         clean.extend_from_slice(component);
     }
     Ok(clean)
-}
-
-fn malformed(error: std::io::Error) -> Fault {
-    Fault::new(Code::SourceMalformed, error.to_string())
-}
-
-fn spool_error(error: std::io::Error) -> Fault {
-    Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
-}
-
-/// What PAX records say of a sparse file (GNU tar manual, "Storing Sparse Files", PAX format version 1.0).
-#[derive(Default)]
-struct SparseRecords {
-    version: Option<Vec<u8>>,
-    name: Option<Vec<u8>>,
-    size: Option<u64>,
-}
-
-impl SparseRecords {
-    fn set(&mut self, key: &[u8], value: &[u8]) {
-        match key {
-            b"major" | b"minor" => self
-                .version
-                .get_or_insert_default()
-                .extend_from_slice(value),
-            b"name" => self.name = Some(value.to_vec()),
-            b"realsize" => self.size = decimal(value),
-            // The records of version 0, which has no `major`.
-            b"numblocks" | b"map" | b"size" => self.version = Some(b"0".to_vec()),
-            _ => {}
-        }
-    }
-
-    /// The length of the file if it is sparse.
-    fn real_size(&self) -> Result<Option<u64>> {
-        match (self.version.as_deref(), self.size) {
-            (None, _) => Ok(None),
-            (Some(b"10"), Some(size)) => Ok(Some(size)),
-            _ => Err(Fault::new(Code::SourceMalformed, "a sparse file")
-                .cause("it is stored in an old form of the PAX format")
-                .remedy("make the archive with --sparse-version=1.0, or without --sparse")),
-        }
-    }
-}
-
-fn decimal(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Copies a file of an archive to the spool and gives its length.
-fn spool_plain(entry: &mut impl Read, spool: &File, offset: u64) -> Result<u64> {
-    let mut len = 0;
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let read = entry.read(&mut buffer).map_err(malformed)?;
-        let piece = buffer.get(..read).unwrap_or_default();
-        if piece.is_empty() {
-            return Ok(len);
-        }
-        spool
-            .write_all_at(piece, offset + len)
-            .map_err(spool_error)?;
-        len += read as u64;
-    }
-}
-
-/// Copies a sparse file: its data begins with a map in decimal lines, the number of pieces and then the offset and length of
-/// each, filled up to a multiple of 512 bytes.
-fn spool_sparse(entry: &mut impl Read, spool: &File, offset: u64, size: u64) -> Result<()> {
-    let bad = || Fault::new(Code::SourceMalformed, "a sparse file with a malformed map");
-    let mut map: Vec<u8> = Vec::new();
-    let mut numbers: Vec<u64> = Vec::new();
-    loop {
-        let mut block = [0; 512];
-        entry.read_exact(&mut block).map_err(malformed)?;
-        map.extend(block);
-        while let Some(end) = map.iter().position(|&byte| byte == b'\n') {
-            numbers.push(map.get(..end).and_then(decimal).ok_or_else(bad)?);
-            map.drain(..=end);
-            if numbers
-                .first()
-                .is_some_and(|&pieces| numbers.len() as u64 > pieces.saturating_mul(2))
-            {
-                map.clear();
-            }
-        }
-        if numbers
-            .first()
-            .is_some_and(|&pieces| numbers.len() as u64 > pieces.saturating_mul(2))
-        {
-            break;
-        }
-        if numbers.len() > 1 << 20 || map.len() > 512 {
-            return Err(bad());
-        }
-    }
-    spool.set_len(offset + size).map_err(spool_error)?;
-    for piece in numbers.get(1..).unwrap_or_default().chunks_exact(2) {
-        let &[at, len] = piece else { return Err(bad()) };
-        if at.checked_add(len).is_none_or(|end| end > size) {
-            return Err(bad());
-        }
-        let copied = spool_plain(&mut entry.by_ref().take(len), spool, offset + at)?;
-        if copied != len {
-            return Err(bad());
-        }
-    }
-    Ok(())
 }
 
 /// Unpacks a stream by what its first bytes are.

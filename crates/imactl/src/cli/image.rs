@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ima::fault::{Code, Fault};
-use imactl::image::{ImageBuilder, Signing};
+use imactl::image::{Format, ImageBuilder, Signing};
 use imactl::select::Pattern;
 use imactl::tree::Tree;
 use serde_json::json;
@@ -13,7 +13,7 @@ use super::options::{self, ChooserOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
-/// Make an ext4 image from directories and tar archives, with signatures inside
+/// Make a root image from directories and tar archives, with signatures inside
 ///
 /// Needs no privilege: owners, devices, hard links, sparse files and extended attributes such as security.capability are kept
 /// from a tar archive (tar --xattrs --format=pax) or a directory. Files are signed on the way. The result is the same for the
@@ -22,6 +22,7 @@ use super::{Outcome, Result};
 #[command(after_help = "\
 Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --for-policy ima_policy --out root.img
+  imactl image --from root.tar --key ima.key --cert ima.der --format squashfs --out root.squashfs
   imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img")]
 pub struct Image {
     /// Directory or tar archive (plain, gzip, zstd, xz); a later one is laid over the earlier ones
@@ -37,6 +38,9 @@ pub struct Image {
     /// Make root the owner of everything
     #[arg(long)]
     all_root: bool,
+    /// What to make; squashfs needs the program mksquashfs, and the options below are for ext4 alone
+    #[arg(long, value_enum, default_value_t = FormatName::Ext4)]
+    format: FormatName,
     /// Size of the image, such as 512M; what the content needs and a tenth more if not given
     #[arg(long, value_parser = options::size)]
     size: Option<u64>,
@@ -63,8 +67,20 @@ pub struct Image {
     out: PathBuf,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum FormatName {
+    Ext4,
+    Squashfs,
+    Tar,
+}
+
 impl Image {
     pub fn run(self) -> Result {
+        let (format, filesystem) = match self.format {
+            FormatName::Ext4 => (Format::Ext4, "ext4"),
+            FormatName::Squashfs => (Format::Squashfs, "squashfs"),
+            FormatName::Tar => (Format::Tar, "ext4"),
+        };
         let mut tree = Tree::new();
         for (index, source) in self.sources.iter().enumerate() {
             let read = if source.is_dir() {
@@ -86,11 +102,12 @@ impl Image {
         }
         let files = tree.len() as u64;
         let mut builder = ImageBuilder::new(tree)
+            .format(format)
             .label(&self.label)
             .journal(!self.no_journal);
         if self.key.key.is_some() {
             let identity = self.key.identity()?;
-            builder = builder.sign(match self.chooser.chooser(self.uuid)? {
+            builder = builder.sign(match self.chooser.chooser(filesystem, self.uuid)? {
                 Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),
                 None => Signing::All(identity),
             });
@@ -111,11 +128,8 @@ impl Image {
         if let Some(inodes) = self.inodes {
             builder = builder.inodes(inodes);
         }
-        if let Some(epoch) = std::env::var("SOURCE_DATE_EPOCH")
-            .ok()
-            .and_then(|epoch| epoch.parse().ok())
-        {
-            builder = builder.time(epoch);
+        if let Some(epoch) = options::source_date_epoch()? {
+            builder = builder.time(epoch.into());
         }
         let progress = Progress::new("reading", files);
         let summary = builder.build_with(&self.out, &|| progress.step())?;

@@ -76,12 +76,7 @@ enum CompressionName {
 impl Initramfs {
     pub fn run(self) -> Result {
         let mut builder = InitramfsBuilder::new().init(read_bounded(&self.init, MAX_PROGRAM)?);
-        if let Ok(epoch) = std::env::var("SOURCE_DATE_EPOCH") {
-            let seconds = epoch.parse().map_err(|_| {
-                Fault::new(Code::Usage, format!("SOURCE_DATE_EPOCH={epoch}"))
-                    .cause("it is no number of seconds since 1970")
-                    .remedy("unset it, or set it to a number")
-            })?;
+        if let Some(seconds) = options::source_date_epoch()? {
             builder = builder.mtime(seconds);
         }
         for (kind, paths) in [("ima", &self.certificates), ("evm", &self.evm_certificates)] {

@@ -174,11 +174,18 @@ impl Check {
                 output::line(format_args!("{}: nothing is missing", path.display()))?;
             }
         }
-        Ok(if findings.iter().any(|finding| finding.required) {
-            Outcome::Findings
-        } else {
-            Outcome::Good
-        })
+        let required = findings.iter().filter(|finding| finding.required).count();
+        if required == 0 {
+            return Ok(Outcome::Good);
+        }
+        output::warn(format_args!(
+            "{}",
+            Fault::new(
+                Code::KernelConfiguration,
+                format!("{}: {required} options", path.display())
+            )
+        ));
+        Ok(Outcome::Findings)
     }
 }
 

@@ -75,6 +75,7 @@ pub struct Keygen {
 
 impl Keygen {
     pub fn run(self) -> Result {
+        options::source_date_epoch()?;
         let password = if self.sample {
             Some(SAMPLE_PASSWORD.as_bytes().to_vec())
         } else if self.unencrypted {

@@ -206,25 +206,45 @@ pub fn policy(path: &Path) -> imactl::Result<Policy> {
     Ok(policy)
 }
 
+/// The time that `SOURCE_DATE_EPOCH` sets, seconds since 1970.
+pub fn source_date_epoch() -> imactl::Result<Option<u32>> {
+    let Some(epoch) = std::env::var_os("SOURCE_DATE_EPOCH") else {
+        return Ok(None);
+    };
+    epoch
+        .to_str()
+        .and_then(|epoch| epoch.parse().ok())
+        .map(Some)
+        .ok_or_else(|| {
+            Fault::new(
+                Code::Usage,
+                format!("SOURCE_DATE_EPOCH={}", epoch.to_string_lossy()),
+            )
+            .cause("it is no number of seconds since 1970")
+            .remedy("unset it, or set it to a number")
+        })
+}
+
 /// What a policy has appraised.
 #[derive(Debug, Args)]
 pub struct ChooserOptions {
     /// Only files that this policy will have appraised
     #[arg(long, value_name = "POLICY")]
     pub for_policy: Option<PathBuf>,
-    /// Type of the file system the root will be on, for the policy's fsname= and fsmagic=
-    #[arg(long, value_name = "TYPE", default_value = "ext4")]
-    pub filesystem: String,
+    /// Type of the file system the root will be on, for the policy's fsname= and fsmagic=; ext4, or what is made
+    #[arg(long, value_name = "TYPE")]
+    pub filesystem: Option<String>,
 }
 
 impl ChooserOptions {
     /// The chooser, if a policy is given.
-    pub fn chooser(&self, uuid: Option<[u8; 16]>) -> imactl::Result<Option<Chooser>> {
+    pub fn chooser(&self, made: &str, uuid: Option<[u8; 16]>) -> imactl::Result<Option<Chooser>> {
         let Some(path) = &self.for_policy else {
             return Ok(None);
         };
-        let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
-            Fault::new(Code::Usage, format!("file system `{}`", self.filesystem))
+        let name = self.filesystem.as_deref().unwrap_or(made);
+        let filesystem = FileSystem::by_name(name).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("file system `{name}`"))
                 .cause("its magic number is not known here")
                 .remedy("use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;

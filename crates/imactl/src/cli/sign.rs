@@ -57,7 +57,7 @@ impl Sign {
         }
         let options = SignOptions {
             identity: self.key.identity()?,
-            chooser: self.chooser.chooser(None)?,
+            chooser: self.chooser.chooser("ext4", None)?,
             place: if self.sidecar {
                 Place::Sidecar
             } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use ima::fault::{Code, Fault};
 use imactl::files;
 use imactl::sign::{Place, Verdict};
 use serde_json::json;
@@ -48,7 +49,7 @@ impl Verify {
         for path in &self.certificates {
             certificates.extend(options::certificates(path)?);
         }
-        let chooser = self.chooser.chooser(None)?;
+        let chooser = self.chooser.chooser("ext4", None)?;
         let mut found = files::collect(&self.paths, &self.root)?;
         let place = if self.sidecar {
             Place::Sidecar
@@ -104,10 +105,17 @@ impl Verify {
                 }
             ))?;
         }
-        Ok(if verdicts.iter().all(Verdict::is_good) {
-            Outcome::Good
-        } else {
-            Outcome::Findings
-        })
+        if verdicts.iter().all(Verdict::is_good) {
+            return Ok(Outcome::Good);
+        }
+        let bad = verdicts.iter().filter(|verdict| !verdict.is_good()).count();
+        output::warn(format_args!(
+            "{}",
+            Fault::new(
+                Code::VerificationFailed,
+                format!("{bad} of {}", verdicts.len())
+            )
+        ));
+        Ok(Outcome::Findings)
     }
 }

@@ -485,3 +485,131 @@ fn tar_archives_keep_everything() {
         Code::SourceMalformed
     );
 }
+
+#[test]
+fn squashfs_and_tar_hold_the_same() {
+    let (identity, certificate) = identity();
+    let signature = identity.sign(b"program").unwrap();
+    let long = format!("usr/share/{}/file", "long".repeat(40));
+    let builder = || {
+        let mut dated = Inode::new(Kind::File(Content::Bytes(Arc::from(&b"dated"[..]))), 0o600);
+        dated.mtime = Timestamp {
+            seconds: 1_234_567_890,
+            nanoseconds: 5,
+        };
+        ImageBuilder::default()
+            .file_with_ima(
+                "bin/program",
+                0o4755,
+                b"program".to_vec(),
+                signature.clone(),
+            )
+            .hard_link("bin/zlink", "bin/program")
+            .file(&long, 0o644, vec![7; 100_000])
+            .owner(&long, 100_000, 3_000_000)
+            .xattr(&long, "user.note", vec![0, 1, 2, 10, 61, 255])
+            .symlink("link", &"target/".repeat(20))
+            .entry("dev/null", Inode::new(Kind::CharacterDevice(1, 3), 0o666))
+            .entry("pipe", Inode::new(Kind::Fifo, 0o600))
+            .entry("dated", dated)
+            .file("empty", 0o644, vec![])
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let build = |format, name: &str| {
+        let path = directory.path().join(name);
+        builder().format(format).build(&path).unwrap();
+        path
+    };
+    let tar = build(Format::Tar, "a.tar");
+    assert!(std::fs::read(&tar).unwrap() == std::fs::read(build(Format::Tar, "b.tar")).unwrap());
+    let squashfs = build(Format::Squashfs, "a.squashfs");
+    assert!(
+        std::fs::read(&squashfs).unwrap()
+            == std::fs::read(build(Format::Squashfs, "b.squashfs")).unwrap()
+    );
+    // Back again by GNU tar, by unsquashfs and by our own reader.
+    let unpack = |command: &str, to: &str| {
+        run(
+            "sh",
+            &[
+                "-c",
+                &format!(
+                    "cd {} && mkdir {to} && {command}",
+                    directory.path().display()
+                ),
+            ],
+        );
+        Tree::from_directory(&directory.path().join(to)).unwrap()
+    };
+    let own = Tree::from_tar(std::fs::File::open(&tar).unwrap()).unwrap();
+    let gnu = unpack("tar --xattrs --xattrs-include='*' -C gnu -xpf a.tar", "gnu");
+    let unsquashed = unpack("unsquashfs -q -n -f -d sq a.squashfs", "sq");
+    for (name, tree) in [("own", own), ("gnu", gnu), ("squashfs", unsquashed)] {
+        let program = tree.get(b"bin/program").unwrap();
+        assert_eq!((program.mode, program.uid), (0o4755, 0), "{name}");
+        let value = &program.xattrs[SECURITY_IMA.as_bytes()];
+        let ima::signature::ImaXattr::Signature(signature) =
+            ima::signature::ImaXattr::parse(value).unwrap()
+        else {
+            panic!("{name}")
+        };
+        let digest = HashAlgorithm::Sha256.digest(b"program").unwrap();
+        assert_eq!(
+            ima::verify::verify_signature(&certificate, &digest, &signature),
+            Ok(()),
+            "{name}"
+        );
+        let file = tree.get(long.as_bytes()).unwrap();
+        assert_eq!((file.uid, file.gid), (100_000, 3_000_000), "{name}");
+        assert_eq!(
+            file.xattrs[&b"user.note"[..]],
+            [0, 1, 2, 10, 61, 255],
+            "{name}"
+        );
+        let mut content = Vec::new();
+        let Kind::File(file) = &file.kind else {
+            panic!("{name}")
+        };
+        file.read(&mut |piece| {
+            if let Piece::Data(data) = piece {
+                content.extend_from_slice(data);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert!(content == vec![7; 100_000], "{name}");
+        assert!(
+            matches!(&tree.get(b"link").unwrap().kind, Kind::Symlink(target) if target.len() == 140),
+            "{name}"
+        );
+        assert!(
+            matches!(
+                tree.get(b"dev/null").unwrap().kind,
+                Kind::CharacterDevice(1, 3)
+            ),
+            "{name}"
+        );
+        assert!(
+            matches!(tree.get(b"pipe").unwrap().kind, Kind::Fifo),
+            "{name}"
+        );
+        assert_eq!(
+            tree.get(b"dated").unwrap().mtime.seconds,
+            1_234_567_890,
+            "{name}"
+        );
+        let links: Vec<_> = tree
+            .names()
+            .filter(|(path, _)| path.starts_with(b"bin/"))
+            .map(|(_, index)| index)
+            .collect();
+        assert!(links.len() == 2 && links[0] == links[1], "{name}");
+    }
+    let fault = ImageBuilder::default()
+        .entry("socket", Inode::new(Kind::Socket, 0o600))
+        .format(Format::Tar)
+        .build(&directory.path().join("c.tar"))
+        .unwrap_err();
+    assert_eq!(fault.code(), Code::ImageContent);
+    assert!(!directory.path().join("c.tar").exists());
+}

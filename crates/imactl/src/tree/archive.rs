@@ -1,0 +1,600 @@
+//! Reads tar archives: POSIX ustar and PAX, and GNU's long names and sparse files.
+//!
+//! Formats: POSIX.1-2017 `pax`, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format" and
+//! "Storing Sparse Files". Values of extended attributes may hold any byte, newlines among them, so records are cut by the
+//! lengths they announce.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use ima::fault::{Code, Fault};
+
+use super::{Content, Inode, Kind, PIECE, Timestamp, Tree};
+use crate::Result;
+
+const RECORD: usize = 512;
+/// The longest extended header or long name.
+const MAX_EXTENDED: u64 = 16 << 20;
+
+fn malformed(detail: impl Into<String>) -> Fault {
+    Fault::new(Code::SourceMalformed, detail)
+}
+
+fn unreadable(error: std::io::Error) -> Fault {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => {
+            malformed("the archive ends in the middle of an entry")
+        }
+        _ => malformed(error.to_string()),
+    }
+}
+
+fn spool_error(error: std::io::Error) -> Fault {
+    Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
+}
+
+/// What extended headers say of the next entry.
+#[derive(Debug, Default, Clone)]
+struct Extended {
+    path: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    mtime: Option<Timestamp>,
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    sparse_version: Vec<u8>,
+    sparse_name: Option<Vec<u8>>,
+    sparse_size: Option<u64>,
+}
+
+/// Reads an archive, which must be uncompressed.
+pub fn read(mut archive: impl Read) -> Result<Tree> {
+    let spool = Arc::new(tempfile::tempfile().map_err(spool_error)?);
+    let mut offset = 0;
+    let mut tree = Tree::new();
+    let mut global = Extended::default();
+    let mut extended: Option<Extended> = None;
+    let mut entries = 0_u64;
+    loop {
+        let mut header = [0; RECORD];
+        archive
+            .read_exact(&mut header)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof if entries == 0 => {
+                    malformed("no tar archive, or an empty one")
+                }
+                std::io::ErrorKind::UnexpectedEof => {
+                    malformed("the archive has no end: it was truncated")
+                }
+                _ => unreadable(error),
+            })?;
+        if header == [0; RECORD] {
+            break;
+        }
+        check_sum(&header)?;
+        let size = number(&header[124..136])?;
+        match header[156] {
+            b'x' | b'g' => {
+                let records = take(&mut archive, size)?;
+                if header[156] == b'g' {
+                    global.read(&records)?;
+                } else {
+                    extended
+                        .get_or_insert_with(|| global.clone())
+                        .read(&records)?;
+                }
+                continue;
+            }
+            b'L' | b'K' => {
+                let mut name = take(&mut archive, size)?;
+                while name.last() == Some(&0) {
+                    name.pop();
+                }
+                let extended = extended.get_or_insert_with(|| global.clone());
+                *(if header[156] == b'L' {
+                    &mut extended.path
+                } else {
+                    &mut extended.target
+                }) = Some(name);
+                continue;
+            }
+            _ => {}
+        }
+        entries += 1;
+        let extended = extended.take().unwrap_or_else(|| global.clone());
+        let size = extended.size.unwrap_or(size);
+        let path = extended
+            .sparse_name
+            .clone()
+            .or_else(|| extended.path.clone())
+            .unwrap_or_else(|| name(&header));
+        let target = extended
+            .target
+            .clone()
+            .unwrap_or_else(|| text(&header[157..257]).to_vec());
+        let id = |given: Option<u32>, field: &[u8]| -> Result<u32> {
+            match given {
+                Some(id) => Ok(id),
+                None => u32::try_from(number(field)?)
+                    .map_err(|_| malformed("a user or group number above 2^32")),
+            }
+        };
+        let device = || -> Result<(u32, u32)> {
+            let part = |field| {
+                u32::try_from(number(field)?).map_err(|_| malformed("a device number above 2^32"))
+            };
+            Ok((part(&header[329..337])?, part(&header[337..345])?))
+        };
+        let mut input = Entry {
+            archive: &mut archive,
+            left: size,
+        };
+        let kind = match header[156] {
+            b'0' | 0 | b'7' if header[156] == 0 && path.ends_with(b"/") => Kind::Directory,
+            b'0' | 0 | b'7' => {
+                let len = match extended.sparse_len()? {
+                    Some(len) => {
+                        let pieces = sparse_map(&mut input)?;
+                        spool_pieces(&mut input, &spool, offset, &pieces, len)?;
+                        len
+                    }
+                    None => {
+                        spool_pieces(&mut input, &spool, offset, &[(0, size)], size)?;
+                        size
+                    }
+                };
+                let content = Content::Spooled {
+                    file: Arc::clone(&spool),
+                    offset,
+                    len,
+                };
+                offset += len;
+                Kind::File(content)
+            }
+            b'S' => {
+                let len = number(&header[483..495])?;
+                let pieces = gnu_sparse_map(&header, input.archive)?;
+                spool_pieces(&mut input, &spool, offset, &pieces, len)?;
+                let content = Content::Spooled {
+                    file: Arc::clone(&spool),
+                    offset,
+                    len,
+                };
+                offset += len;
+                Kind::File(content)
+            }
+            b'1' => {
+                input.finish(size)?;
+                tree.link(&path, &target)?;
+                continue;
+            }
+            b'2' => Kind::Symlink(target),
+            b'3' => {
+                let (major, minor) = device()?;
+                Kind::CharacterDevice(major, minor)
+            }
+            b'4' => {
+                let (major, minor) = device()?;
+                Kind::BlockDevice(major, minor)
+            }
+            b'5' => Kind::Directory,
+            b'6' => Kind::Fifo,
+            other => {
+                let path = String::from_utf8_lossy(&path).into_owned();
+                return Err(malformed(format!(
+                    "{path}: an entry of type `{}`",
+                    char::from(other).escape_default()
+                )));
+            }
+        };
+        // Links and directories have no data, whatever their size says; GNU tar passes over it too.
+        input.finish(size)?;
+        let seconds = i64::try_from(number(&header[136..148])?).unwrap_or(i64::MAX);
+        let inode = Inode {
+            kind,
+            mode: (number(&header[100..108])? & 0o7777) as u16,
+            uid: id(extended.uid, &header[108..116])?,
+            gid: id(extended.gid, &header[116..124])?,
+            mtime: extended.mtime.unwrap_or(Timestamp {
+                seconds,
+                nanoseconds: 0,
+            }),
+            xattrs: extended.xattrs,
+        };
+        tree.insert(&path, inode)?;
+    }
+    if entries == 0 {
+        return Err(malformed("the archive has no entries"));
+    }
+    Ok(tree)
+}
+
+/// The data of an entry.
+struct Entry<'a, R> {
+    archive: &'a mut R,
+    left: u64,
+}
+
+impl<R: Read> Entry<'_, R> {
+    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.left = self
+            .left
+            .checked_sub(buffer.len() as u64)
+            .ok_or_else(|| malformed("a sparse file whose map is longer than its data"))?;
+        self.archive.read_exact(buffer).map_err(unreadable)
+    }
+
+    /// Passes over what is left of the data, and over what fills its last record.
+    fn finish(&mut self, size: u64) -> Result<()> {
+        let mut left = self
+            .left
+            .saturating_add(size.next_multiple_of(RECORD as u64) - size);
+        self.left = 0;
+        let mut buffer = vec![0; 65_536];
+        while left > 0 {
+            let take = left.min(buffer.len() as u64);
+            self.archive
+                .read_exact(buffer.get_mut(..take as usize).unwrap_or_default())
+                .map_err(unreadable)?;
+            left -= take;
+        }
+        Ok(())
+    }
+}
+
+impl Extended {
+    /// Reads records `LENGTH KEY=VALUE\n`.
+    fn read(&mut self, mut records: &[u8]) -> Result<()> {
+        let bad = || malformed("a malformed PAX record");
+        while !records.is_empty() {
+            let space = records
+                .iter()
+                .position(|&byte| byte == b' ')
+                .ok_or_else(bad)?;
+            let len = records
+                .get(..space)
+                .and_then(decimal)
+                .and_then(|len| usize::try_from(len).ok())
+                .ok_or_else(bad)?;
+            let (record, rest) = records.split_at_checked(len).ok_or_else(bad)?;
+            let record = record
+                .get(space + 1..)
+                .and_then(|record| record.strip_suffix(b"\n"))
+                .ok_or_else(bad)?;
+            let equals = record
+                .iter()
+                .position(|&byte| byte == b'=')
+                .ok_or_else(bad)?;
+            let (key, value) = (
+                record.get(..equals).unwrap_or_default(),
+                record.get(equals + 1..).unwrap_or_default(),
+            );
+            self.set(key, value).ok_or_else(bad)?;
+            records = rest;
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        match key {
+            b"path" => self.path = Some(value.to_vec()),
+            b"linkpath" => self.target = Some(value.to_vec()),
+            b"uid" => self.uid = Some(u32::try_from(decimal(value)?).ok()?),
+            b"gid" => self.gid = Some(u32::try_from(decimal(value)?).ok()?),
+            b"size" => self.size = Some(decimal(value)?),
+            b"mtime" => self.mtime = Some(timestamp(value)?),
+            b"GNU.sparse.major" | b"GNU.sparse.minor" => {
+                self.sparse_version.extend_from_slice(value)
+            }
+            b"GNU.sparse.name" => self.sparse_name = Some(value.to_vec()),
+            b"GNU.sparse.realsize" => self.sparse_size = Some(decimal(value)?),
+            // The forms 0.0 and 0.1 of sparse files, which have no version.
+            b"GNU.sparse.size" | b"GNU.sparse.map" | b"GNU.sparse.numblocks" => {
+                self.sparse_version = b"0".to_vec()
+            }
+            _ => {
+                if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                    self.xattrs.insert(name.to_vec(), value.to_vec());
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// The length of the file if it is sparse.
+    fn sparse_len(&self) -> Result<Option<u64>> {
+        match (self.sparse_version.as_slice(), self.sparse_size) {
+            (b"", _) => Ok(None),
+            (b"10", Some(len)) => Ok(Some(len)),
+            _ => Err(malformed("a sparse file")
+                .cause("it is stored in an old form of the PAX format")
+                .remedy("make the archive with --sparse-version=1.0, or without --sparse")),
+        }
+    }
+}
+
+/// Reads the data of an extended header, padding included.
+fn take(archive: &mut impl Read, size: u64) -> Result<Vec<u8>> {
+    if size > MAX_EXTENDED {
+        return Err(malformed(format!("an extended header of {size} bytes")));
+    }
+    let mut data = vec![0; size.next_multiple_of(RECORD as u64) as usize];
+    archive.read_exact(&mut data).map_err(unreadable)?;
+    data.truncate(size as usize);
+    Ok(data)
+}
+
+/// The map at the beginning of a sparse file's data: the number of pieces and then the offset and length of each, in decimal
+/// lines, filled up to a whole record.
+fn sparse_map<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<(u64, u64)>> {
+    let bad = || malformed("a sparse file with a malformed map");
+    let mut numbers = Vec::new();
+    let mut line = Vec::new();
+    let mut record = [0; RECORD];
+    loop {
+        entry.read_exact(&mut record)?;
+        for &byte in &record {
+            if byte != b'\n' {
+                line.push(byte);
+                continue;
+            }
+            numbers.push(decimal(&line).ok_or_else(bad)?);
+            line.clear();
+            let pieces = numbers.first().copied().unwrap_or(0);
+            if pieces > 1 << 24 {
+                return Err(bad());
+            }
+            if numbers.len() as u64 == 2 * pieces + 1 {
+                return Ok(numbers
+                    .get(1..)
+                    .unwrap_or_default()
+                    .chunks_exact(2)
+                    .map(|pair| (pair[0], pair[1]))
+                    .collect());
+            }
+        }
+        if line.len() > 20 {
+            return Err(bad());
+        }
+    }
+}
+
+/// The map of GNU's own format: four pieces in the header, 21 in each record that follows.
+fn gnu_sparse_map(header: &[u8; RECORD], archive: &mut impl Read) -> Result<Vec<(u64, u64)>> {
+    let mut pieces = Vec::new();
+    let mut add = |fields: &[u8]| -> Result<()> {
+        for field in fields.chunks_exact(24) {
+            if field[0] != 0 {
+                pieces.push((number(&field[..12])?, number(&field[12..])?));
+            }
+        }
+        Ok(())
+    };
+    add(&header[386..482])?;
+    let mut more = header[482] != 0;
+    let mut records = 0;
+    while more {
+        let mut record = [0; RECORD];
+        archive.read_exact(&mut record).map_err(unreadable)?;
+        add(&record[..504])?;
+        more = record[504] != 0;
+        records += 1;
+        if records > 1 << 20 {
+            return Err(malformed("a sparse file with a map without end"));
+        }
+    }
+    Ok(pieces)
+}
+
+/// Copies pieces of a file of `len` bytes to the spool; between them it is zero.
+fn spool_pieces<R: Read>(
+    entry: &mut Entry<'_, R>,
+    spool: &File,
+    offset: u64,
+    pieces: &[(u64, u64)],
+    len: u64,
+) -> Result<()> {
+    let end = offset
+        .checked_add(len)
+        .ok_or_else(|| malformed("files of more than 2^64 bytes"))?;
+    // The length an archive announces costs nothing until there is data: the spool is sparse.
+    spool.set_len(end).map_err(spool_error)?;
+    let mut buffer = vec![0; PIECE];
+    for &(start, mut left) in pieces {
+        if start.checked_add(left).is_none_or(|end| end > len) {
+            return Err(malformed("a sparse file with a piece beyond its end"));
+        }
+        let mut at = offset + start;
+        while left > 0 {
+            let take = left.min(PIECE as u64);
+            let piece = buffer.get_mut(..take as usize).unwrap_or_default();
+            entry.read_exact(piece)?;
+            spool.write_all_at(piece, at).map_err(spool_error)?;
+            at += take;
+            left -= take;
+        }
+    }
+    Ok(())
+}
+
+/// The sum of the header's bytes, those of the sum itself taken as blanks. Some programs took the bytes as signed.
+fn check_sum(header: &[u8; RECORD]) -> Result<()> {
+    let bytes = || {
+        header
+            .iter()
+            .enumerate()
+            .map(|(at, &byte)| if (148..156).contains(&at) { b' ' } else { byte })
+    };
+    let unsigned: i64 = bytes().map(i64::from).sum();
+    let signed: i64 = bytes().map(|byte| i64::from(byte as i8)).sum();
+    let found = number(&header[148..156])
+        .ok()
+        .and_then(|sum| i64::try_from(sum).ok());
+    if found == Some(unsigned) || found == Some(signed) {
+        return Ok(());
+    }
+    Err(malformed(
+        "no tar archive, or a damaged one: a header's checksum is wrong",
+    ))
+}
+
+/// Octal digits, or the big-endian number that GNU tar writes after a byte of 0x80.
+fn number(field: &[u8]) -> Result<u64> {
+    let bad = || malformed("a malformed number in a header");
+    if let Some((&first, rest)) = field.split_first()
+        && first & 0x80 != 0
+    {
+        // Negative ones, which only times can be, become zero.
+        if first == 0xff {
+            return Ok(0);
+        }
+        return rest
+            .iter()
+            .try_fold(u64::from(first & 0x7f), |number, &byte| {
+                number.checked_mul(256)?.checked_add(u64::from(byte))
+            })
+            .ok_or_else(bad);
+    }
+    let digits = text(field).trim_ascii();
+    if digits.is_empty() {
+        return Ok(0);
+    }
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| u64::from_str_radix(digits, 8).ok())
+        .ok_or_else(bad)
+}
+
+fn decimal(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Seconds with a fraction, perhaps negative.
+fn timestamp(text: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let nanoseconds: u32 = digits.parse().ok()?;
+    // -1.25 is a quarter before -1.
+    Some(match (whole.starts_with('-'), nanoseconds) {
+        (true, 1..) => Timestamp {
+            seconds: seconds.checked_sub(1)?,
+            nanoseconds: 1_000_000_000 - nanoseconds,
+        },
+        _ => Timestamp {
+            seconds,
+            nanoseconds,
+        },
+    })
+}
+
+/// Up to the first NUL.
+fn text(field: &[u8]) -> &[u8] {
+    field.split(|&byte| byte == 0).next().unwrap_or_default()
+}
+
+/// The name in the header: POSIX puts what does not fit before it.
+fn name(header: &[u8; RECORD]) -> Vec<u8> {
+    let (name, prefix) = (text(&header[..100]), text(&header[345..500]));
+    if &header[257..263] == b"ustar\0" && !prefix.is_empty() {
+        return [prefix, b"/", name].concat();
+    }
+    name.to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A small archive with a PAX header, a file, a link and its end.
+    fn sample() -> Vec<u8> {
+        let mut tree = Tree::new();
+        let mut file = Inode::new(
+            Kind::File(Content::Bytes(Arc::from(&b"content"[..]))),
+            0o644,
+        );
+        file.xattrs
+            .insert(b"security.ima".to_vec(), b"\x03\n\0=".to_vec());
+        tree.insert(b"a/file", file).unwrap();
+        tree.link(b"a/link", b"a/file").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tar");
+        crate::image::ImageBuilder::new(tree)
+            .format(crate::image::Format::Tar)
+            .build(&path)
+            .unwrap();
+        std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn attributes_with_any_bytes() {
+        let tree = read(&sample()[..]).unwrap();
+        assert_eq!(
+            tree.get(b"a/file").unwrap().xattrs[&b"security.ima"[..]],
+            b"\x03\n\0="
+        );
+    }
+
+    #[test]
+    fn an_archive_cut_anywhere_is_no_archive() {
+        let whole = sample();
+        let end = whole.len() - 2 * RECORD;
+        for len in (0..=end).step_by(256) {
+            assert_eq!(
+                read(&whole[..len]).unwrap_err().code(),
+                Code::SourceMalformed,
+                "{len} of {end}"
+            );
+        }
+    }
+
+    #[test]
+    fn times() {
+        for (text, seconds, nanoseconds) in [
+            ("5", 5, 0),
+            ("5.25", 5, 250_000_000),
+            ("-1.25", -2, 750_000_000),
+            ("-3", -3, 0),
+            ("1.0000000009", 1, 0),
+        ] {
+            assert_eq!(
+                timestamp(text.as_bytes()),
+                Some(Timestamp {
+                    seconds,
+                    nanoseconds
+                }),
+                "{text}"
+            );
+        }
+        assert_eq!(timestamp(b"x"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            prop_assert!(read(&bytes[..]).is_err());
+        }
+
+        #[test]
+        fn damaged_headers_do_no_harm(at in 0usize..512, value in any::<u8>(), record in 0usize..5) {
+            let mut archive = sample();
+            let start = record * RECORD;
+            archive[start + at] = value;
+            // A header with the right sum gets further than one without.
+            let sum: u32 = archive[start..start + RECORD].iter().enumerate()
+                .map(|(at, &byte)| u32::from(if (148..156).contains(&at) { b' ' } else { byte })).sum();
+            archive[start + 148..start + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            let _ = read(&archive[..]);
+        }
+    }
+}
