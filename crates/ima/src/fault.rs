@@ -481,6 +481,20 @@ catalogue! {
         what: "a program needed for this is not installed"
         cause: "squashfs images are written by squashfs-tools"
         remedy: "install squashfs-tools, or make an ext4 image, which needs no other program"
+        cause: "squashfs and erofs images are written by their own tools"
+        remedy: "install squashfs-tools or erofs-utils, or make an ext4 image, which needs no other program"
+    LibraryMissing "IMA-930" Host Refusal
+        what: "a library of the real root's init is missing"
+        cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"
+        remedy: "install the library in the root"
+    LibraryDenied "IMA-931" Host Refusal
+        what: "a library of the real root's init would be denied"
+        cause: "the dynamic loader may not map it, and init will end before it begins: the kernel panics"
+        remedy: "sign the whole root: imactl image --key KEY --cert CERTIFICATE --for-policy POLICY"
+    FilesDenied "IMA-932" Host Warning
+        what: "files of the root would be denied under the policy"
+        cause: "they are appraised when root executes, maps or loads them, and have no valid signature by a key that will be on the keyring"
+        remedy: "sign them (imactl sign --for-policy, imactl image --for-policy) or accept that they do not run"
 }
 
 impl Code {

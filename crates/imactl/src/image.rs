@@ -2,6 +2,7 @@
 
 mod archive;
 mod ext4;
+mod reader;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
@@ -20,6 +21,7 @@ use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::SECURITY_IMA;
 
 pub use ext4::BLOCK;
+pub use reader::read_ext4;
 
 /// Which regular files get signatures.
 #[derive(Debug, Clone)]

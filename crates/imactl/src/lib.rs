@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
+pub mod check;
 pub mod file;
 pub mod files;
 pub mod identity;

@@ -250,10 +250,24 @@ fn verify_file(
     if !is_wanted(file, chooser)? {
         return Ok(Verdict::NotAppraised);
     }
-    let Some(value) = place.read(&file.path)? else {
+    let value = place.read(&file.path)?;
+    judge(value.as_deref(), certificates, &|algo| digest(file, algo))
+}
+
+/// What a value of `security.ima` is worth, with the digest of what it is on.
+///
+/// # Errors
+///
+/// Those of `digest`.
+pub fn judge(
+    value: Option<&[u8]>,
+    certificates: &[Certificate],
+    digest: &dyn Fn(HashAlgorithm) -> Result<Vec<u8>>,
+) -> Result<Verdict> {
+    let Some(value) = value else {
         return Ok(Verdict::Unsigned);
     };
-    Ok(match ImaXattr::parse(&value) {
+    Ok(match ImaXattr::parse(value) {
         Err(error) => Verdict::Malformed(error.to_string()),
         Ok(ImaXattr::Digest { algo, .. }) if !algo.is_computable() => {
             Verdict::Unsupported(format!("{algo} digests"))
@@ -262,7 +276,7 @@ fn verify_file(
             algo,
             digest: expected,
         }) => Verdict::DigestOnly {
-            matches: digest(file, algo)? == expected,
+            matches: digest(algo)? == expected,
         },
         Ok(ImaXattr::Signature(signature)) => {
             let key = signature.key_id;
@@ -272,7 +286,7 @@ fn verify_file(
                     signature.algo
                 )));
             }
-            let digest = digest(file, signature.algo)?;
+            let digest = digest(signature.algo)?;
             let mut verdict = Verdict::UnknownKey(key);
             // Two certificates may share the end of their identifiers; the kernel takes the first, here either will do.
             for certificate in certificates

@@ -349,6 +349,52 @@ impl Tree {
         self.inodes.get_mut(index.0)
     }
 
+    /// Follows a path as the kernel will once this tree is the root: links are followed, never out of it, and `..` stops
+    /// at it. Gives the name without links; nothing if the path leads nowhere or through more than 40 links (fs/namei.c,
+    /// MAXSYMLINKS).
+    #[must_use]
+    pub fn resolve(&self, path: &[u8]) -> Option<(Vec<u8>, &Inode)> {
+        const MAX_LINKS: usize = 40;
+        let parts = |path: &[u8]| -> Vec<Vec<u8>> {
+            path.split(|byte| *byte == b'/')
+                .filter(|part| !part.is_empty() && *part != b".")
+                .map(<[u8]>::to_vec)
+                .rev()
+                .collect()
+        };
+        let mut todo = parts(path);
+        let mut place: Vec<Vec<u8>> = Vec::new();
+        let mut links = 0;
+        while let Some(part) = todo.pop() {
+            if part == b".." {
+                place.pop();
+                continue;
+            }
+            place.push(part);
+            let inode = self.get(&place.join(&b'/'))?;
+            match &inode.kind {
+                Kind::Symlink(target) => {
+                    links += 1;
+                    if links > MAX_LINKS {
+                        return None;
+                    }
+                    place.pop();
+                    if target.starts_with(b"/") {
+                        place.clear();
+                    }
+                    todo.extend(parts(target));
+                }
+                Kind::Directory => {}
+                // Something behind what is no directory.
+                _ if !todo.is_empty() => return None,
+                _ => {}
+            }
+        }
+        let name = place.join(&b'/');
+        let inode = self.get(&name)?;
+        Some((name, inode))
+    }
+
     /// Every name and its inode, sorted by name: a directory comes before what is in it.
     pub fn names(&self) -> impl Iterator<Item = (&[u8], InodeIndex)> {
         self.names

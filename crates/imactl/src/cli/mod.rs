@@ -1,5 +1,6 @@
 //! The command line: one module a command, each a thin layer over the library.
 
+mod check;
 mod explain;
 mod generate;
 mod image;
@@ -56,6 +57,7 @@ enum Command {
     Kernel(kernel::Kernel),
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    Check(Box<check::Check>),
     Explain(explain::Explain),
     #[command(subcommand)]
     Generate(generate::Generate),
@@ -84,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Image(command) => command.run(),
         Command::Kernel(command) => command.run(),
         Command::Policy(command) => command.run(),
+        Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Generate(command) => command.run(),
     };

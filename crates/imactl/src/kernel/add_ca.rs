@@ -121,6 +121,46 @@ pub fn add_ca(
     })
 }
 
+/// The certificates in an image: those it was built with and those in the room, which directly follows them.
+///
+/// # Errors
+///
+/// `IMA-914` if the room is not found.
+pub fn authorities(image: &[u8], symbols: Option<&Symbols>) -> Result<Vec<Certificate>> {
+    let unpacked;
+    let elf = if image.starts_with(b"\x7fELF") {
+        image
+    } else {
+        unpacked = Payload::find(image)?.unpack(image)?;
+        &unpacked
+    };
+    let symbols = symbols
+        .copied()
+        .map_or_else(|| Symbols::from_elf(elf), Ok)?;
+    let number = |at, len| number(elf, at, len).ok_or_else(|| no_room("the image is cut off"));
+    let used = number(symbols.system_extra_cert_used, 4)?;
+    let size = number(symbols.system_certificate_list_size, 8)?;
+    let list = || {
+        let start = symbols
+            .system_extra_cert
+            .checked_sub(size.checked_sub(used)?)?;
+        elf.get(usize::try_from(start).ok()?..)?
+            .get(..usize::try_from(size).ok()?)
+    };
+    let mut list = list().ok_or_else(|| no_room("the list of certificates is cut off"))?;
+    let mut found = Vec::new();
+    // One certificate after the other, each a SEQUENCE with a length of two bytes (crypto/asymmetric_keys/x509_loader.c).
+    while let [0x30, 0x82, high, low, ..] = list {
+        let length = usize::from(u16::from_be_bytes([*high, *low])) + 4;
+        let Some((der, rest)) = list.split_at_checked(length) else {
+            break;
+        };
+        found.extend(Certificate::parse_der(der));
+        list = rest;
+    }
+    Ok(found)
+}
+
 fn no_room(detail: impl Into<String>) -> Fault {
     Fault::new(Code::KernelImage, detail)
 }

@@ -47,7 +47,9 @@ impl KernelConfig {
         Ok(Self(options))
     }
 
-    fn is_builtin(&self, option: &str) -> bool {
+    /// Whether the option is `y`; the name without `CONFIG_`.
+    #[must_use]
+    pub fn is_builtin(&self, option: &str) -> bool {
         self.0.get(option).is_some_and(|value| value == "y")
     }
 

@@ -1,0 +1,473 @@
+//! Whether a kernel, an initramfs and a root will boot together: what the init would refuse, found on the desk, with the
+//! init's codes.
+
+mod libraries;
+mod program;
+
+use ima::certificate::Certificate;
+use ima::config::{self, Config, Enforce};
+use ima::fault::{Code, Fault, Severity};
+use ima::filesystem::{self, Filesystem};
+use ima::layout::Purpose;
+use ima::policy::{Hook, Policy, Query};
+use ima::settings::Settings;
+use ima::verify::verify_certificate;
+use rayon::prelude::*;
+
+use crate::initramfs::{InitramfsBuilder, leaf_fault};
+use crate::kernel::check::{KernelConfig, Wanted};
+use crate::select::{self, Chooser, FileSystem};
+use crate::sign::Verdict;
+use crate::tree::{Inode, Kind, Tree};
+use program::Examiner;
+
+/// What is to boot together. What is not given is not checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Inputs<'a> {
+    /// The initramfs.
+    pub initramfs: Option<&'a InitramfsBuilder>,
+    /// The real root.
+    pub root: Option<&'a Root>,
+    /// The kernel's configuration.
+    pub kernel: Option<&'a KernelConfig>,
+    /// The CA certificates in the kernel.
+    pub authorities: Option<&'a [Certificate]>,
+    /// The kernel command line.
+    pub command_line: Option<&'a str>,
+}
+
+/// A real root.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// Its files.
+    pub tree: Tree,
+    /// The type that it has or will have.
+    pub filesystem: FileSystem,
+    /// What its superblocks say, if it is an image.
+    pub superblocks: Option<Vec<Filesystem>>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// In the order of the boot: the first refusal is what the init would say.
+    pub faults: Vec<Fault>,
+    /// The files of the root that would be denied, and why; switch_root, init and what they need are among them.
+    pub denied: Vec<(Vec<u8>, Verdict)>,
+}
+
+impl Findings {
+    /// What the init would refuse, if anything.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Fault> {
+        self.faults
+            .iter()
+            .find(|fault| fault.code().entry().severity == Severity::Refusal)
+    }
+
+    fn add<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
+        result.map_err(|fault| self.faults.push(fault)).ok()
+    }
+}
+
+/// Goes through the boot, stage by stage, as the init would.
+#[must_use]
+pub fn check(inputs: &Inputs<'_>) -> Findings {
+    let mut found = Findings::default();
+    let boot = inputs.initramfs.map(|initramfs| {
+        found.add(initramfs.check_init());
+        let config = found.add(initramfs.configuration()).unwrap_or_default();
+        if let Some(kernel) = inputs.kernel {
+            found.faults.extend(kernel_basics(kernel));
+        }
+        let init = found.settings(&config, inputs.command_line);
+        let policy = found.add(initramfs.chosen_policy());
+        if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
+            found.weakened(&config, policy, line);
+        }
+        found.faults.extend(initramfs.missing_modules(&config));
+        (initramfs, config, init, policy)
+    });
+    if let (Some(root), Some(line)) = (inputs.root, inputs.command_line) {
+        found.root(root, line, boot.as_ref().map(|(_, config, ..)| config));
+    }
+    let Some((initramfs, config, init, policy)) = boot else {
+        return found;
+    };
+    let appraises = policy.as_ref().is_some_and(Policy::appraises);
+    let certificates = found.keys(initramfs, inputs, &config, appraises);
+    let Some(policy) = policy else { return found };
+    if let Some(kernel) = inputs.kernel {
+        found.kernel(kernel, &policy, &config, &certificates, inputs.root);
+    }
+    if let Some(root) = inputs.root {
+        found.policy(&policy, root);
+        found.programs(root, &policy, &certificates, &config, &init);
+    }
+    found
+}
+
+/// What the environment stage would miss.
+fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
+    [("SECURITYFS", Code::NoSecurityfs), ("IMA", Code::NoIma)]
+        .into_iter()
+        .filter(|(option, _)| !kernel.is_builtin(option))
+        .map(|(option, code)| Fault::new(code, format!("CONFIG_{option} is not set")))
+        .collect()
+}
+
+impl Findings {
+    /// The init that will be executed.
+    fn settings(&mut self, config: &Config, command_line: Option<&str>) -> String {
+        let mut warnings = Vec::new();
+        let merged = Settings::merge(
+            config.clone(),
+            command_line.unwrap_or_default(),
+            Vec::new(),
+            &mut |fault| warnings.push(fault),
+        );
+        self.faults.append(&mut warnings);
+        match merged {
+            Ok(settings) => settings.init,
+            Err(fault) => {
+                // Without a command line nothing is known of the root's name.
+                if command_line.is_some() || fault.code() != Code::NoRootNamed {
+                    self.faults.push(fault);
+                }
+                config.init.clone()
+            }
+        }
+    }
+
+    fn weakened(&mut self, config: &Config, policy: &Policy, line: &str) {
+        let settings = Settings::merge(config.clone(), line, Vec::new(), &mut |_| {});
+        let parameter = settings.ok().and_then(|settings| settings.weakened);
+        if let (Some(parameter), Enforce::Required, true) =
+            (parameter, config.enforce, policy.appraises())
+        {
+            self.faults
+                .push(Fault::new(Code::AppraiseWeakened, parameter));
+        }
+    }
+
+    /// The root by its name and type.
+    fn root(&mut self, root: &Root, line: &str, config: Option<&Config>) {
+        use ima::cmdline::RootName;
+        let config = config.cloned().unwrap_or_default();
+        let Ok(settings) = Settings::merge(config, line, Vec::new(), &mut |_| {}) else {
+            return;
+        };
+        let Some(superblocks) = &root.superblocks else {
+            return;
+        };
+        let shown: Vec<String> = superblocks.iter().map(describe).collect();
+        let answers = |matches: &dyn Fn(&Filesystem) -> bool| superblocks.iter().any(matches);
+        let found = match &settings.root {
+            RootName::Uuid(wanted) => answers(&|found| {
+                let uuid = found.uuid.as_ref();
+                uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(wanted))
+            }),
+            RootName::Label(wanted) => answers(&|found| found.label.as_ref() == Some(wanted)),
+            // These name a place on a disk, of which an image of a file system says nothing.
+            _ => true,
+        };
+        if !found {
+            let detail = format!("{}; the image is {}", settings.root, shown.join(" and "));
+            self.faults.push(Fault::new(Code::RootMissing, detail));
+        }
+        if settings.rootfstype.is_none() {
+            match superblocks.as_slice() {
+                [_] => {}
+                [] => self.faults.push(Fault::new(Code::RootUnknown, "the image")),
+                _ => {
+                    let detail = format!("the image looks like {}", shown.join(" and "));
+                    self.faults
+                        .push(Fault::new(Code::RootUnknown, detail).cause(
+                        "an older file system's superblock was not wiped when this one was made",
+                    ));
+                }
+            }
+        }
+        if superblocks
+            .iter()
+            .any(|found| found.kind == filesystem::Kind::Vfat)
+        {
+            self.faults
+                .push(Fault::new(Code::RootNoXattrs, "the image is vfat"));
+        }
+    }
+
+    /// The certificates that the kernel would take onto the IMA keyring.
+    fn keys(
+        &mut self,
+        initramfs: &InitramfsBuilder,
+        inputs: &Inputs<'_>,
+        config: &Config,
+        appraises: bool,
+    ) -> Vec<Certificate> {
+        let trusted = config.keyring == config::Keyring::Trusted;
+        let authorities = inputs.authorities.filter(|_| trusted);
+        let ima = initramfs.certificates(Purpose::Ima);
+        if trusted && (appraises || !ima.is_empty()) {
+            let lacking = inputs
+                .kernel
+                .is_some_and(|kernel| !kernel.is_builtin("INTEGRITY_TRUSTED_KEYRING"));
+            if lacking {
+                self.faults.push(Fault::new(
+                    Code::NoImaKeyring,
+                    "CONFIG_INTEGRITY_TRUSTED_KEYRING is not set",
+                ));
+            }
+        }
+        if ima.is_empty() && appraises {
+            self.faults
+                .push(Fault::new(Code::NoCertificate, ima::layout::KEYS));
+        }
+        let taken = self.offered(ima, authorities, trusted);
+        self.offered(initramfs.certificates(Purpose::Evm), authorities, true);
+        let mut certificates = taken;
+        if let Some(root) = inputs.root {
+            let more = root_certificates(&root.tree);
+            // What the secondary keyring would take vouches for others.
+            let mut all = authorities.map(<[Certificate]>::to_vec);
+            if let Some(all) = &mut all {
+                for certificate in more
+                    .iter()
+                    .filter(|(purpose, _)| *purpose == Purpose::Secondary)
+                {
+                    if signed_by_any(&certificate.1, all) {
+                        all.push(certificate.1.clone());
+                    }
+                }
+            }
+            let ima = more
+                .into_iter()
+                .filter(|(purpose, _)| *purpose == Purpose::Ima);
+            for (_, certificate) in ima {
+                let known = all
+                    .as_ref()
+                    .is_none_or(|all| signed_by_any(&certificate, all));
+                if known && (!trusted || certificate.leaf_defects().is_empty()) {
+                    certificates.push(certificate);
+                } else {
+                    let detail = certificate.subject();
+                    self.faults.push(Fault::new(Code::RootCertificate, detail));
+                }
+            }
+        }
+        certificates
+    }
+
+    /// Those of the initramfs for one keyring: fatal if none is taken, else each that is not is a warning.
+    fn offered(
+        &mut self,
+        files: Vec<(String, Result<Vec<Certificate>, Fault>)>,
+        authorities: Option<&[Certificate]>,
+        trusted: bool,
+    ) -> Vec<Certificate> {
+        let mut taken = Vec::new();
+        let mut refused = Vec::new();
+        for (path, parsed) in files {
+            let certificates = match parsed {
+                Ok(certificates) => certificates,
+                Err(fault) => {
+                    refused.push(fault);
+                    continue;
+                }
+            };
+            for certificate in certificates {
+                let fault = trusted
+                    .then(|| {
+                        leaf_fault(&path, &certificate)
+                            .or_else(|| issuer_fault(&path, &certificate, authorities))
+                    })
+                    .flatten();
+                match fault {
+                    Some(fault) => refused.push(fault),
+                    None => {
+                        self.remark(&path, &certificate);
+                        taken.push(certificate);
+                    }
+                }
+            }
+        }
+        let mut refused = refused.into_iter();
+        if taken.is_empty() {
+            self.faults.extend(refused.next());
+        }
+        self.faults
+            .extend(refused.map(|fault| Fault::new(Code::CertificateSkipped, fault.detail())));
+        taken
+    }
+
+    fn remark(&mut self, path: &str, certificate: &Certificate) {
+        let detail = format!("{path}: {}", certificate.subject());
+        if certificate.is_sample() {
+            self.faults.push(Fault::new(Code::SampleKey, &detail));
+        }
+        let now = crate::x509::now();
+        if now > certificate.not_after() || now < certificate.not_before() {
+            self.faults
+                .push(Fault::new(Code::CertificateExpired, detail));
+        }
+    }
+
+    fn policy(&mut self, policy: &Policy, root: &Root) {
+        let query = Query::by_root(
+            Hook::BprmCheck,
+            root.filesystem.magic,
+            &root.filesystem.name,
+        );
+        if policy.appraisal(&query).is_none() {
+            self.faults
+                .push(Fault::new(Code::NothingAppraised, "the policy"));
+        }
+    }
+
+    /// Options beyond those that a stage of the init names by a code of its own.
+    fn kernel(
+        &mut self,
+        kernel: &KernelConfig,
+        policy: &Policy,
+        config: &Config,
+        certificates: &[Certificate],
+        root: Option<&Root>,
+    ) {
+        const NAMED: [&str; 3] = [
+            "CONFIG_SECURITYFS",
+            "CONFIG_IMA",
+            "CONFIG_INTEGRITY_TRUSTED_KEYRING",
+        ];
+        let wanted = Wanted {
+            policies: vec![policy],
+            config: config.clone(),
+            certificates: certificates.iter().collect(),
+            filesystem: root.map(|root| root.filesystem.name.as_str()),
+        };
+        for finding in crate::kernel::check::check(kernel, &wanted) {
+            if finding.required && !NAMED.contains(&finding.option.as_str()) {
+                let detail = format!("{}={} is wanted", finding.option, finding.wanted);
+                let fault = Fault::new(Code::KernelConfiguration, detail);
+                self.faults.push(fault.cause(finding.reason));
+            }
+        }
+    }
+
+    /// switch_root, init, its interpreter and libraries, then everything that the policy appraises.
+    fn programs(
+        &mut self,
+        root: &Root,
+        policy: &Policy,
+        certificates: &[Certificate],
+        config: &Config,
+        init: &str,
+    ) {
+        let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
+        let examiner = Examiner {
+            tree: &root.tree,
+            chooser: &chooser,
+            certificates,
+        };
+        self.add(examiner.switch_root(&config.switch_root));
+        if self.add(examiner.init(init)).is_some() {
+            self.faults
+                .extend(libraries::check(&examiner, init.as_bytes()));
+        }
+        let names: Vec<(&[u8], &Inode)> = root
+            .tree
+            .names()
+            .map(|(name, index)| (name, root.tree.inode(index)))
+            .collect();
+        self.denied = names
+            .into_par_iter()
+            .filter_map(|(name, inode)| {
+                let verdict = examiner.verdict(name, inode)?;
+                (!verdict.is_good()).then(|| (name.to_vec(), verdict))
+            })
+            .collect();
+    }
+}
+
+fn describe(found: &Filesystem) -> String {
+    let label = found.label.as_ref().map(|label| format!(" LABEL={label}"));
+    let uuid = found.uuid.as_ref().map(|uuid| format!(" UUID={uuid}"));
+    format!(
+        "{}{}{}",
+        found.kind,
+        label.unwrap_or_default(),
+        uuid.unwrap_or_default()
+    )
+}
+
+/// The certificates of the root's etc/keys that can be parsed.
+fn root_certificates(tree: &Tree) -> Vec<(Purpose, Certificate)> {
+    const MAX_FILE: usize = 1 << 20;
+    let mut found = Vec::new();
+    for (name, index) in tree.names() {
+        let Some(file) = name.strip_prefix(b"etc/keys/") else {
+            continue;
+        };
+        let purpose = [Purpose::Secondary, Purpose::Ima]
+            .into_iter()
+            .find(|purpose| purpose.has(file));
+        if let (Some(purpose), Kind::File(content)) = (purpose, &tree.inode(index).kind)
+            && let Ok(bytes) = content.head(MAX_FILE)
+            && let Ok(certificates) = Certificate::parse_all(&bytes)
+        {
+            found.extend(certificates.into_iter().map(|parsed| (purpose, parsed)));
+        }
+    }
+    found
+}
+
+fn signed_by_any(certificate: &Certificate, issuers: &[Certificate]) -> bool {
+    issuers
+        .iter()
+        .any(|issuer| verify_certificate(certificate, issuer).is_ok())
+}
+
+fn issuer_fault(
+    path: &str,
+    certificate: &Certificate,
+    authorities: Option<&[Certificate]>,
+) -> Option<Fault> {
+    let authorities = authorities?;
+    if signed_by_any(certificate, authorities) {
+        return None;
+    }
+    let known: Vec<String> = authorities.iter().map(Certificate::subject).collect();
+    let named = authorities
+        .iter()
+        .any(|issuer| certificate.names_issuer(issuer));
+    let fault = Fault::new(
+        Code::CertificateRefused,
+        format!("{path} ({})", certificate.subject()),
+    );
+    Some(if named {
+        fault.cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
+    } else {
+        fault.cause(format!(
+            "its issuer, {}, is not among the CAs of this kernel: {}",
+            certificate.issuer(),
+            if known.is_empty() {
+                "it has none".to_owned()
+            } else {
+                known.join("; ")
+            }
+        ))
+    })
+}
+
+/// What the policy makes of a file; nothing if it is none, or never appraised.
+fn seen<'a>(name: &'a [u8], inode: &Inode, head: &'a [u8]) -> select::File<'a> {
+    select::File {
+        path: name,
+        mode: u32::from(inode.mode),
+        uid: inode.uid,
+        gid: inode.gid,
+        head,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
+
+use ima::certificate::Certificate;
+use ima::elf::{self, Elf};
+use ima::fault::{Code, Fault};
+use ima::hash::Hasher;
+
+use crate::Result;
+use crate::select::{self, Chooser};
+use crate::sign::{self, Verdict};
+use crate::tree::{Content, Inode, Kind, Piece, Tree};
+
+/// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
+const MAX_INTERPRETERS: usize = 5;
+
+/// The codes for one of the programs.
+pub(super) struct Codes {
+    missing: Code,
+    invalid: Code,
+    denied: Code,
+}
+
+const SWITCH_ROOT: Codes = Codes {
+    missing: Code::SwitchRootMissing,
+    invalid: Code::SwitchRootInvalid,
+    denied: Code::SwitchRootDenied,
+};
+
+const INIT: Codes = Codes {
+    missing: Code::InitMissing,
+    invalid: Code::InitInvalid,
+    denied: Code::InitDenied,
+};
+
+const INTERPRETER: Codes = Codes {
+    missing: Code::InterpreterMissing,
+    invalid: Code::InterpreterInvalid,
+    denied: Code::InterpreterDenied,
+};
+
+/// Libraries: the init does not look at them, but the machine would panic without.
+pub(super) const LIBRARY: Codes = Codes {
+    missing: Code::LibraryMissing,
+    invalid: Code::LibraryMissing,
+    denied: Code::LibraryDenied,
+};
+
+/// What a program needs to run.
+enum Format {
+    Static,
+    Interpreted(Vec<u8>),
+    Script(Vec<u8>),
+}
+
+/// A root under a policy, with the keys that will be loaded.
+pub(super) struct Examiner<'a> {
+    pub(super) tree: &'a Tree,
+    pub(super) chooser: &'a Chooser,
+    pub(super) certificates: &'a [Certificate],
+}
+
+impl<'a> Examiner<'a> {
+    pub(super) fn switch_root(&self, path: &str) -> Result<()> {
+        let (name, inode, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
+        match format(path.as_bytes(), content, &SWITCH_ROOT)? {
+            Format::Static => {}
+            Format::Interpreted(loader) => {
+                let detail = format!("{path} needs {}", shown(&loader));
+                return Err(Fault::new(Code::SwitchRootDynamic, detail));
+            }
+            Format::Script(_) => {
+                let detail = format!("{path} is a script");
+                return Err(Fault::new(Code::SwitchRootInvalid, detail));
+            }
+        }
+        self.allowed(&name, inode, path.as_bytes(), &SWITCH_ROOT)
+    }
+
+    /// The init, then what interprets it, and what interprets that.
+    pub(super) fn init(&self, path: &str) -> Result<()> {
+        let mut path = path.as_bytes().to_vec();
+        let mut codes = &INIT;
+        for _ in 0..MAX_INTERPRETERS {
+            let (name, inode, content) = self.find(&path, codes)?;
+            let format = format(&path, content, codes)?;
+            self.allowed(&name, inode, &path, codes)?;
+            match format {
+                Format::Static => return Ok(()),
+                Format::Interpreted(loader) => {
+                    let (name, inode, _) = self.find(&loader, &INTERPRETER)?;
+                    return self.allowed(&name, inode, &loader, &INTERPRETER);
+                }
+                Format::Script(program) => path = program,
+            }
+            codes = &INTERPRETER;
+        }
+        let detail = format!("{}: scripts all the way down", shown(&path));
+        Err(Fault::new(Code::InterpreterInvalid, detail))
+    }
+
+    /// Finds a file that is to be executed or mapped: its real name in the tree, and its content.
+    pub(super) fn find(
+        &self,
+        path: &[u8],
+        codes: &Codes,
+    ) -> Result<(Vec<u8>, &'a Inode, &'a Content)> {
+        let shown = shown(path);
+        let (name, inode) = self
+            .tree
+            .resolve(path)
+            .ok_or_else(|| Fault::new(codes.missing, format!("{shown}: not in the root")))?;
+        let Kind::File(content) = &inode.kind else {
+            let detail = format!("{shown} is not a regular file");
+            return Err(Fault::new(codes.invalid, detail));
+        };
+        let library = codes.missing == LIBRARY.missing;
+        if inode.mode & 0o111 == 0 && !library {
+            return Err(
+                Fault::new(codes.invalid, format!("{shown} is not executable"))
+                    .cause("it has no execute permission for anybody"),
+            );
+        }
+        Ok((name, inode, content))
+    }
+
+    /// Whether appraisal would let it run.
+    pub(super) fn allowed(
+        &self,
+        name: &[u8],
+        inode: &Inode,
+        path: &[u8],
+        codes: &Codes,
+    ) -> Result<()> {
+        match self.verdict(name, inode) {
+            Some(verdict) if !verdict.is_good() => {
+                let detail = format!("{}: {verdict}", shown(path));
+                Err(Fault::new(codes.denied, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What appraisal makes of a file; nothing if it is none, or no rule appraises it.
+    pub(super) fn verdict(&self, name: &[u8], inode: &Inode) -> Option<Verdict> {
+        let Kind::File(content) = &inode.kind else {
+            return None;
+        };
+        let judge = || -> Result<Option<Verdict>> {
+            let head = content.head(select::HEAD)?;
+            if self
+                .chooser
+                .appraised_by(&super::seen(name, inode, &head))
+                .is_none()
+            {
+                return Ok(None);
+            }
+            let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
+            sign::judge(value, self.certificates, &|algo| {
+                let mut hasher = Hasher::new(algo)
+                    .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {algo}")))?;
+                content.read(&mut |piece| {
+                    match piece {
+                        Piece::Data(data) => hasher.update(data),
+                        Piece::Hole(length) => crate::image::hash_zeros(&mut hasher, length),
+                    }
+                    Ok(())
+                })?;
+                Ok(hasher.finish())
+            })
+            .map(Some)
+        };
+        judge().unwrap_or_else(|fault| Some(Verdict::Unreadable(fault)))
+    }
+}
+
+/// A path for a message.
+pub(super) fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).escape_debug().to_string()
+}
+
+fn format(path: &[u8], content: &Content, codes: &Codes) -> Result<Format> {
+    /// Program headers lie behind the header; an interpreter's name near them.
+    const HEAD: usize = 1 << 17;
+    let invalid = |why: &str| Fault::new(codes.invalid, format!("{}: {why}", shown(path)));
+    let head = content.head(HEAD)?;
+    if let Some(program) = elf::script_interpreter(&head) {
+        return Ok(Format::Script(program.to_vec()));
+    }
+    let part = |extent: elf::Extent| {
+        let start = usize::try_from(extent.offset).ok()?;
+        head.get(start..start.checked_add(extent.length)?)
+    };
+    let program =
+        Elf::parse(&head).ok_or_else(|| invalid("neither an ELF program nor a script"))?;
+    let headers = part(program.program_headers())
+        .ok_or_else(|| invalid("its program headers are cut off"))?;
+    let malformed = || invalid("its interpreter's name is malformed");
+    let Some(place) = program.interpreter(headers).map_err(|_| malformed())? else {
+        return Ok(Format::Static);
+    };
+    match part(place).and_then(<[u8]>::split_last) {
+        Some((0, name)) => Ok(Format::Interpreted(name.to_vec())),
+        _ => Err(malformed()),
+    }
+}

@@ -1,0 +1,334 @@
+use super::*;
+use crate::identity::Identity;
+use crate::key::{FileKey, KeyKind};
+use crate::select::FileSystem;
+use crate::tree::Content;
+use crate::x509::Template;
+use ima::hash::HashAlgorithm;
+
+const POLICY: &[u8] = include_bytes!("../../../../policy/ima_policy.default");
+const INIT: &[u8] = b"sbin/init";
+const SWITCH_ROOT: &[u8] = b"usr/sbin/switch_root.static";
+const LINE: &str = "root=LABEL=root";
+
+/// A CA, a key that it signed, and what they make.
+struct Desk {
+    authority: Certificate,
+    certificate: Certificate,
+    identity: Identity,
+    initramfs: InitramfsBuilder,
+    root: Root,
+}
+
+/// A static ELF program that does nothing: a header and one program header.
+fn program() -> Vec<u8> {
+    let mut elf = vec![0; 120];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[16] = 2;
+    elf[32] = 64;
+    elf[54] = 56;
+    elf[56] = 1;
+    elf[64] = 1;
+    elf
+}
+
+impl Desk {
+    fn new() -> Self {
+        let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+        let authority = Template::ca("CA").sign(&ca_key, None, None).unwrap();
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::leaf("leaf")
+            .sign(&key, Some((&ca_key, &authority)), None)
+            .unwrap();
+        let identity = Identity::new(
+            std::sync::Arc::new(key),
+            &certificate,
+            HashAlgorithm::Sha256,
+        )
+        .unwrap();
+        let initramfs = InitramfsBuilder::new()
+            .init(program())
+            .certificate("x509_ima.der", certificate.der())
+            .default_policy(POLICY);
+        let root = Root {
+            tree: Tree::new(),
+            filesystem: FileSystem::default(),
+            superblocks: Some(vec![Filesystem {
+                kind: filesystem::Kind::Ext4,
+                uuid: None,
+                label: Some("root".into()),
+            }]),
+        };
+        let mut desk = Self {
+            authority,
+            certificate,
+            identity,
+            initramfs,
+            root,
+        };
+        desk.put(INIT, 0o755, &program());
+        desk.put(SWITCH_ROOT, 0o755, &program());
+        desk
+    }
+
+    /// A signed file.
+    fn put(&mut self, name: &[u8], mode: u16, content: &[u8]) {
+        let mut inode = Inode::new(Kind::File(Content::Bytes(content.into())), mode);
+        let digest = HashAlgorithm::Sha256.digest(content).unwrap();
+        let value = self.identity.sign_digest(&digest).unwrap();
+        inode.xattrs.insert(b"security.ima".to_vec(), value);
+        self.root.tree.insert(name, inode).unwrap();
+    }
+
+    fn link(&mut self, name: &[u8], target: &[u8]) {
+        let inode = Inode::new(Kind::Symlink(target.to_vec()), 0o777);
+        self.root.tree.insert(name, inode).unwrap();
+    }
+
+    fn unsign(&mut self, name: &[u8]) {
+        self.root.tree.get_mut(name).unwrap().xattrs.clear();
+    }
+
+    fn check(&self, line: &str) -> Findings {
+        check(&Inputs {
+            initramfs: Some(&self.initramfs),
+            root: Some(&self.root),
+            kernel: None,
+            authorities: Some(std::slice::from_ref(&self.authority)),
+            command_line: Some(line),
+        })
+    }
+
+    fn refusal(&self) -> Option<Code> {
+        self.check(LINE).refusal().map(Fault::code)
+    }
+}
+
+#[test]
+fn what_fits_together_boots() {
+    let found = Desk::new().check(LINE);
+    assert_eq!(found.refusal(), None);
+    assert!(found.denied.is_empty(), "{:?}", found.denied);
+}
+
+#[test]
+fn each_fault_has_the_init_s_code() {
+    type Break = fn(&mut Desk);
+    let cases: [(&str, Break, Code); 16] = [
+        (
+            "no init",
+            |desk| desk.link(INIT, b"/nowhere"),
+            Code::InitMissing,
+        ),
+        ("a loop", |desk| desk.link(INIT, b"init"), Code::InitMissing),
+        ("unsigned init", |desk| desk.unsign(INIT), Code::InitDenied),
+        (
+            "no program",
+            |desk| desk.put(INIT, 0o755, b"text"),
+            Code::InitInvalid,
+        ),
+        (
+            "not executable",
+            |desk| desk.put(INIT, 0o644, &program()),
+            Code::InitInvalid,
+        ),
+        (
+            "no interpreter",
+            |desk| desk.put(INIT, 0o755, b"#!/bin/sh\n"),
+            Code::InterpreterMissing,
+        ),
+        (
+            "unsigned interpreter",
+            |desk| {
+                desk.put(INIT, 0o755, b"#!/bin/sh\n");
+                desk.put(b"bin/sh", 0o755, &program());
+                desk.unsign(b"bin/sh");
+            },
+            Code::InterpreterDenied,
+        ),
+        (
+            "a script as switch_root",
+            |desk| desk.put(SWITCH_ROOT, 0o755, b"#!/bin/sh\n"),
+            Code::SwitchRootInvalid,
+        ),
+        (
+            "unsigned switch_root",
+            |desk| desk.unsign(SWITCH_ROOT),
+            Code::SwitchRootDenied,
+        ),
+        (
+            "no policy",
+            |desk| {
+                desk.initramfs = desk.initramfs.clone().without("etc/ima/ima_policy.default");
+            },
+            Code::PolicyMissing,
+        ),
+        (
+            "a bad policy",
+            |desk| {
+                desk.initramfs = desk.initramfs.clone().policy("appraise func=X\n");
+            },
+            Code::PolicyInvalid,
+        ),
+        (
+            "no certificate",
+            |desk| {
+                desk.initramfs = desk.initramfs.clone().without("etc/keys/x509_ima.der");
+            },
+            Code::NoCertificate,
+        ),
+        (
+            "the CA as leaf",
+            |desk| {
+                let ca = desk.authority.der().to_vec();
+                desk.initramfs = desk.initramfs.clone().certificate("x509_ima.der", ca);
+            },
+            Code::CertificateRefused,
+        ),
+        (
+            "another CA",
+            |desk| {
+                let key = FileKey::generate(KeyKind::P256).unwrap();
+                desk.authority = Template::ca("other").sign(&key, None, None).unwrap();
+            },
+            Code::CertificateRefused,
+        ),
+        (
+            "a bad configuration",
+            |desk| {
+                desk.initramfs = desk.initramfs.clone().config("enforce=no\n");
+            },
+            Code::ConfigInvalid,
+        ),
+        (
+            "another label",
+            |desk| {
+                desk.root.superblocks.as_mut().unwrap()[0].label = None;
+            },
+            Code::RootMissing,
+        ),
+    ];
+    for (what, break_it, code) in cases {
+        let mut desk = Desk::new();
+        break_it(&mut desk);
+        assert_eq!(desk.refusal(), Some(code), "{what}");
+    }
+}
+
+#[test]
+fn the_command_line_is_part_of_it() {
+    let desk = Desk::new();
+    for (line, code) in [
+        ("root=vda", Code::RootSyntax),
+        ("", Code::NoRootNamed),
+        ("root=LABEL=root ima_appraise=off", Code::AppraiseWeakened),
+    ] {
+        assert_eq!(
+            desk.check(line).refusal().map(Fault::code),
+            Some(code),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_beside_a_good_one_is_a_warning() {
+    let mut desk = Desk::new();
+    desk.initramfs = desk
+        .initramfs
+        .clone()
+        .certificate("x509_ima2.der", "nothing");
+    let found = desk.check(LINE);
+    assert_eq!(found.refusal(), None);
+    let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
+    assert_eq!(codes, [Code::CertificateSkipped]);
+}
+
+#[test]
+fn links_are_followed_inside_the_root_only() {
+    let mut desk = Desk::new();
+    desk.put(b"usr/lib/init", 0o755, &program());
+    desk.link(INIT, b"../../../usr/lib/init");
+    assert_eq!(desk.refusal(), None);
+    desk.link(INIT, b"/usr/lib/init");
+    assert_eq!(desk.refusal(), None);
+}
+
+#[test]
+fn every_file_that_would_be_denied_is_named() {
+    let mut desk = Desk::new();
+    for name in [&b"usr/bin/good"[..], b"usr/bin/bad", b"usr/lib/libbad.so"] {
+        desk.put(name, 0o755, &program());
+    }
+    desk.put(b"etc/text", 0o644, b"not appraised");
+    for name in [&b"usr/bin/bad"[..], b"usr/lib/libbad.so", b"etc/text"] {
+        desk.unsign(name);
+    }
+    let found = desk.check(LINE);
+    assert_eq!(found.refusal(), None);
+    let names: Vec<&[u8]> = found
+        .denied
+        .iter()
+        .map(|(name, _)| name.as_slice())
+        .collect();
+    assert_eq!(names, [&b"usr/bin/bad"[..], b"usr/lib/libbad.so"]);
+}
+
+#[test]
+fn the_host_s_own_programs_have_their_libraries() {
+    // A dynamic program of this machine, with the libraries that its loader would find, in a root of their own.
+    let mut desk = Desk::new();
+    let read = |path: &str| std::fs::read(path).unwrap();
+    desk.put(INIT, 0o755, &read("/bin/ls"));
+    desk.put(
+        b"lib64/ld-linux-x86-64.so.2",
+        0o755,
+        &read("/lib64/ld-linux-x86-64.so.2"),
+    );
+    let faults =
+        |desk: &Desk| -> Vec<Code> { desk.check(LINE).faults.iter().map(Fault::code).collect() };
+    assert!(faults(&desk).contains(&Code::LibraryMissing));
+    let directory = "lib/x86_64-linux-gnu";
+    for name in ["libselinux.so.1", "libc.so.6", "libpcre2-8.so.0"] {
+        desk.put(
+            format!("lib/{name}").as_bytes(),
+            0o644,
+            &read(&format!("/{directory}/{name}")),
+        );
+    }
+    assert_eq!(faults(&desk), []);
+    desk.unsign(b"lib/libc.so.6");
+    assert_eq!(faults(&desk), [Code::LibraryDenied]);
+}
+
+#[test]
+fn an_initramfs_read_back_is_checked_the_same() {
+    let mut desk = Desk::new();
+    for compression in [
+        crate::initramfs::Compression::Gzip,
+        crate::initramfs::Compression::Zstd,
+        crate::initramfs::Compression::None,
+    ] {
+        let image = desk
+            .initramfs
+            .clone()
+            .compression(compression)
+            .build()
+            .unwrap();
+        let mut microcode = ima::cpio::Writer::new();
+        microcode
+            .entry(b"kernel", &Default::default(), b"")
+            .unwrap();
+        let early = [microcode.finish(), image.clone()].concat();
+        for image in [image, early] {
+            desk.initramfs = InitramfsBuilder::from_image(&image).unwrap();
+            assert_eq!(desk.refusal(), None, "{compression:?}");
+            assert_eq!(desk.initramfs.certificates(Purpose::Ima).len(), 1);
+            assert!(desk.certificate.der().len() > 100);
+        }
+    }
+    for bad in [&b""[..], b"\x1f\x8bnothing", b"070701zz", &[0; 512]] {
+        let fault = InitramfsBuilder::from_image(bad).unwrap_err();
+        assert_eq!(fault.code(), Code::SourceMalformed);
+    }
+}

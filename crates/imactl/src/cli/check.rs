@@ -1,0 +1,229 @@
+//! `imactl check`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ima::fault::{Code, Fault, Severity};
+use ima::filesystem;
+use imactl::check::{self, Findings, Inputs, Root};
+use imactl::file::{in_file, read_bounded, unreadable};
+use imactl::initramfs::InitramfsBuilder;
+use imactl::kernel::add_ca::{self, Symbols};
+use imactl::kernel::check::KernelConfig;
+use imactl::select::FileSystem;
+use imactl::tree::Tree;
+use serde_json::json;
+
+use super::options;
+use super::output;
+use super::{Outcome, Result};
+
+const MAX_IMAGE: u64 = 1 << 30;
+
+/// Find on the desk what the init would refuse on the device
+///
+/// Goes through the boot as the init would: configuration, command line, policy, certificates up to the CA in the kernel, the
+/// root, switch_root, init with its interpreter and libraries, and every file of the root that the policy appraises. What is
+/// wrong is told with the init's own codes, in the order of the boot. What is not given is not checked. Exit status 1 if the
+/// machine would not boot.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl check --initramfs initramfs.img --root root.img --kernel bzImage --append 'root=LABEL=root ro'
+  imactl check --initramfs initramfs.img --root rootfs/ --ca ca.der --kernel-config linux/.config
+  imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots")]
+pub struct Check {
+    /// The initramfs, as the boot loader will load it: gzip, zstd or not compressed
+    #[arg(long, value_name = "FILE")]
+    initramfs: PathBuf,
+    /// The real root: an ext4 image, a directory, or a tar archive with PAX attributes
+    #[arg(long, value_name = "PATH")]
+    root: Option<PathBuf>,
+    /// Type of the root's file system, if the root is a directory or an archive
+    #[arg(long, value_name = "TYPE", default_value = "ext4")]
+    filesystem: String,
+    /// Kernel image (bzImage or vmlinux) whose CA certificates count; needs extra-cert.json beside it, or symbols in it
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+    /// Certificates of CAs in the kernel, in place of --kernel
+    #[arg(long = "ca", value_name = "FILE", conflicts_with = "kernel")]
+    authorities: Vec<PathBuf>,
+    /// Configuration of the kernel
+    #[arg(long, value_name = "FILE")]
+    kernel_config: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT")]
+    append: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub fn run(self) -> Result {
+        let initramfs = InitramfsBuilder::from_image(&read_bounded(&self.initramfs, MAX_IMAGE)?)
+            .map_err(|fault| in_file(fault, &self.initramfs))?;
+        let root = self
+            .root
+            .as_deref()
+            .map(|path| self.read_root(path))
+            .transpose()?;
+        let kernel = self
+            .kernel_config
+            .as_deref()
+            .map(|path| {
+                KernelConfig::parse(&read_bounded(path, 16 << 20)?)
+                    .map_err(|fault| in_file(fault, path))
+            })
+            .transpose()?;
+        let authorities = self.authorities()?;
+        let found = check::check(&Inputs {
+            initramfs: Some(&initramfs),
+            root: root.as_ref(),
+            kernel: kernel.as_ref(),
+            authorities: authorities.as_deref(),
+            command_line: self.append.as_deref(),
+        });
+        if self.json {
+            output::json(&as_json(&found))?;
+        } else {
+            as_text(&found)?;
+        }
+        Ok(if found.refusal().is_some() {
+            Outcome::Findings
+        } else {
+            Outcome::Good
+        })
+    }
+
+    fn authorities(&self) -> Result<Option<Vec<ima::certificate::Certificate>>> {
+        if let Some(path) = &self.kernel {
+            let beside = path.with_file_name("extra-cert.json");
+            let symbols = beside
+                .exists()
+                .then(|| Symbols::from_json(&read_bounded(&beside, 1 << 16)?))
+                .transpose()?;
+            let image = read_bounded(path, MAX_IMAGE)?;
+            return add_ca::authorities(&image, symbols.as_ref())
+                .map(Some)
+                .map_err(|fault| in_file(fault, path));
+        }
+        if self.authorities.is_empty() {
+            return Ok(None);
+        }
+        let mut authorities = Vec::new();
+        for path in &self.authorities {
+            authorities.extend(options::certificates(path)?);
+        }
+        Ok(Some(authorities))
+    }
+
+    fn read_root(&self, path: &Path) -> Result<Root> {
+        let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
+                .cause("no file system of that name is known")
+                .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+        })?;
+        if path.is_dir() {
+            let tree = Tree::from_directory(path)?;
+            return Ok(Root {
+                tree,
+                filesystem,
+                superblocks: None,
+            });
+        }
+        let mut file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
+        let mut head = vec![0; filesystem::PROBE_LENGTH];
+        let mut length = 0;
+        while let Some(rest) = head.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            let count =
+                std::io::Read::read(&mut file, rest).map_err(|error| unreadable(path, &error))?;
+            if count == 0 {
+                break;
+            }
+            length += count;
+        }
+        let superblocks = filesystem::probe(head.get(..length).unwrap_or_default());
+        if superblocks
+            .iter()
+            .any(|found| found.kind == filesystem::Kind::Ext4)
+        {
+            let tree = imactl::image::read_ext4(path)?;
+            let filesystem = FileSystem::default();
+            return Ok(Root {
+                tree,
+                filesystem,
+                superblocks: Some(superblocks),
+            });
+        }
+        std::io::Seek::rewind(&mut file).map_err(|error| unreadable(path, &error))?;
+        let tree =
+            Tree::from_tar(std::io::BufReader::new(file)).map_err(|fault| in_file(fault, path))?;
+        Ok(Root {
+            tree,
+            filesystem,
+            superblocks: None,
+        })
+    }
+}
+
+/// How many denied files are named one by one.
+const MAX_SHOWN: usize = 20;
+
+fn as_text(found: &Findings) -> Result<()> {
+    for fault in &found.faults {
+        let severity = fault.code().entry().severity.name();
+        output::line(format_args!("{severity}: {fault}"))?;
+    }
+    if !found.denied.is_empty() {
+        let count = found.denied.len();
+        let fault = Fault::new(Code::FilesDenied, format!("{count} files"));
+        output::line(format_args!("warning: {fault}"))?;
+        for (name, verdict) in found.denied.iter().take(MAX_SHOWN) {
+            let name = String::from_utf8_lossy(name);
+            output::line(format_args!("  /{}: {verdict}", name.escape_debug()))?;
+        }
+        if let Some(more) = count.checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
+            output::line(format_args!("  and {more} more (--json names them all)"))?;
+        }
+    }
+    match found.refusal() {
+        Some(fault) => output::line(format_args!("will not boot: {}", fault.code())),
+        None => output::line(format_args!("nothing found that the init would refuse")),
+    }
+}
+
+fn as_json(found: &Findings) -> serde_json::Value {
+    let faults: Vec<_> = found
+        .faults
+        .iter()
+        .map(|fault| {
+            let entry = fault.code().entry();
+            json!({
+                "code": entry.id,
+                "refusal": entry.severity == Severity::Refusal,
+                "stage": entry.stage.name(),
+                "what": entry.what,
+                "detail": fault.detail(),
+                "text": fault.to_string(),
+            })
+        })
+        .collect();
+    let denied: Vec<_> = found
+        .denied
+        .iter()
+        .map(|(name, verdict)| {
+            json!({
+                "path": format!("/{}", String::from_utf8_lossy(name)),
+                "verdict": verdict.word(),
+                "detail": verdict.to_string(),
+            })
+        })
+        .collect();
+    json!({
+        "boots": found.refusal().is_none(),
+        "refusal": found.refusal().map(|fault| fault.code().id()),
+        "faults": faults,
+        "denied": denied,
+    })
+}
