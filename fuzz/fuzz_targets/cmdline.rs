@@ -1,7 +1,10 @@
-//! Any text as a kernel command line, and each value in it as the name of a root.
+//! Any text as a kernel command line, and each value in it as the name of a root: whatever it says, the configuration and
+//! the init stay what they are.
 #![no_main]
 
 use ima::cmdline::{RootName, parameters};
+use ima::config::Config;
+use ima::settings::Settings;
 
 libfuzzer_sys::fuzz_target!(|line: &str| {
     for parameter in parameters(line) {
@@ -9,6 +12,10 @@ libfuzzer_sys::fuzz_target!(|line: &str| {
         if let Some(name) = parameter.value.as_deref().and_then(RootName::parse) {
             assert_eq!(RootName::parse(&name.to_string()), Some(name));
         }
+    }
+    if let Ok(settings) = Settings::merge(Config::default(), line, Vec::new(), &mut |_| {}) {
+        assert_eq!(settings.config, Config::default());
+        assert_eq!(settings.init, Config::default().init);
     }
     if let Some(name) = RootName::parse(line) {
         assert_eq!(RootName::parse(&name.to_string()), Some(name));

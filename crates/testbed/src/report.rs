@@ -67,7 +67,7 @@ pub struct Report {
     pub mounts: Vec<Mount>,
     /// The keyrings of the kernel and what is on them.
     pub keyrings: BTreeMap<String, Keyring>,
-    /// Whether <securityfs>/ima is there.
+    /// Whether `ima` is there in securityfs.
     pub ima: bool,
     /// The policy in force, if the kernel lets it be read.
     pub policy: Option<String>,
