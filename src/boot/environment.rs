@@ -17,17 +17,22 @@ pub const POLICY: &str = "/sys/kernel/security/ima/policy";
 /// Where EVM is switched on.
 pub const EVM: &str = "/sys/kernel/security/evm";
 
-/// The API file systems are mounted and the kernel has IMA.
+/// For file systems of files that are no programs.
+const CLOSED: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
+/// The API file systems are mounted.
 #[derive(Debug)]
 pub struct Environment {
     tpm: bool,
 }
 
-/// Mounts what the boot works with and looks for IMA.
+/// Mounts what the boot works with.
 ///
 /// # Errors
 ///
-/// `NotPid1`, `ApiMount`, `NoSecurityfs`, `NoIma`.
+/// `NotPid1`, `ApiMount`.
 pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
     let pid = std::process::id();
     if pid != 1 {
@@ -35,27 +40,18 @@ pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
     }
     // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let closed = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     logging::open();
-    api("proc", "/proc", closed, "")?;
+    api("proc", "/proc", CLOSED, "")?;
     // Now the console's level can be read.
     logging::open();
-    api("sysfs", "/sys", closed, "")?;
+    api("sysfs", "/sys", CLOSED, "")?;
     api(
         "tmpfs",
         "/run",
         MountFlags::NOSUID | MountFlags::NODEV,
         "mode=0755",
     )?;
-    api("securityfs", "/sys/kernel/security", closed, "")
-        .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;
-    if !Path::new("/sys/kernel/security/ima").is_dir() {
-        return Err(Fault::new(
-            Code::NoIma,
-            "/sys/kernel/security/ima is not there",
-        ));
-    }
     let tpm = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut devices| devices.next().is_some());
     let kernel = rustix::system::uname();
     report.kernel = kernel.release().to_string_lossy().into_owned();
@@ -92,12 +88,21 @@ fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(),
 }
 
 impl Environment {
-    /// Refuses what the configuration demands and the machine lacks.
+    /// Refuses what the machine lacks: IMA, and what the configuration demands. After the configuration was read, so that
+    /// its action is taken.
     ///
     /// # Errors
     ///
-    /// `NoTpm`.
+    /// `NoSecurityfs`, `NoIma`, `NoTpm`.
     pub fn require(&self, config: &Config) -> Result<(), Fault> {
+        api("securityfs", "/sys/kernel/security", CLOSED, "")
+            .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;
+        if !Path::new("/sys/kernel/security/ima").is_dir() {
+            return Err(Fault::new(
+                Code::NoIma,
+                "/sys/kernel/security/ima is not there",
+            ));
+        }
         if config.require_tpm && !self.tpm {
             return Err(Fault::new(Code::NoTpm, "/sys/class/tpm is empty"));
         }
