@@ -1,0 +1,439 @@
+//! What must boot, and what is in force then.
+
+use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
+use ima_testbed::report::{Report, decode_hex};
+use ima_testbed::{Outcome, Tpm};
+use imactl::key::KeyKind;
+use imactl::x509::Template;
+use serde_json::Value;
+
+use crate::built::{Kernel, busybox, source, util_linux_switch_root};
+use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
+use crate::setup::{CERTIFICATE, DEFAULT_POLICY, POLICY, Setup, assert_booted, story};
+use crate::tree::{INIT, SWITCH_ROOT, Tree};
+
+/// The report of the init, which it hands to the root.
+fn init_report(report: &Report) -> &Value {
+    report.init.as_ref().expect("/run/ima-init/report.json")
+}
+
+fn assert_warned(outcome: &Outcome, code: &str) {
+    assert!(
+        outcome.says(&format!("[{code}]")),
+        "{code}: {}",
+        story(outcome)
+    );
+    let report = assert_booted(outcome);
+    let warnings = init_report(report)["warnings"]
+        .as_array()
+        .expect("warnings")
+        .clone();
+    assert!(
+        warnings.iter().any(|warning| warning["code"] == code),
+        "{code}: {warnings:?}"
+    );
+}
+
+fn assert_all_attempts_passed(report: &Report) {
+    assert!(!report.attempts.is_empty());
+    let wrong: Vec<_> = report
+        .attempts
+        .iter()
+        .filter(|attempt| !attempt.passed)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The whole of it: everything in the report is what was asked for, and nothing unsigned runs.
+#[test]
+fn everything_signed() {
+    let mut setup = Setup::new();
+    setup.tpm = Tpm::Swtpm;
+    setup.configure("require_tpm=yes");
+    setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
+    setup.append("-- single 'two words'");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_all_attempts_passed(report);
+    assert_eq!(report.attempts.len(), 14);
+    assert_eq!(report.arguments[1..2], ["single"]);
+
+    let keys = &report.keyrings[".ima"].keys;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    assert!(keys[0].contains("boots RSA"), "{keys:?}");
+    let policy = report
+        .policy
+        .as_ref()
+        .expect("this kernel lets the policy be read");
+    let written = String::from_utf8(source("policy/ima_policy.default")).expect("text");
+    let rules = |text: &str| {
+        text.lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rules(policy), rules(&written));
+
+    // The real system has the API file systems, and its own root, read-only.
+    for (point, fstype) in [
+        ("/dev", "devtmpfs"),
+        ("/proc", "proc"),
+        ("/sys", "sysfs"),
+        ("/run", "tmpfs"),
+    ] {
+        let mount = report.mounts.iter().find(|mount| mount.point == point);
+        assert_eq!(
+            mount.map(|mount| mount.fstype.as_str()),
+            Some(fstype),
+            "{point}"
+        );
+    }
+    assert!(
+        !report
+            .mounts
+            .iter()
+            .any(|mount| mount.point.contains("rootfs")),
+        "{:?}",
+        report.mounts
+    );
+
+    let init = init_report(report);
+    assert_eq!(init["version"], 1);
+    assert_eq!(init["tpm"], true);
+    assert_eq!(init["enforce"], "required");
+    assert_eq!(init["kernel"], report.kernel.as_str());
+    assert_eq!(init["root"]["device"], "/dev/vda");
+    assert_eq!(init["root"]["fstype"], "ext4");
+    assert_eq!(init["switch_root"], "/usr/sbin/switch_root.static");
+    assert_eq!(init["init"], "/sbin/init");
+    let key = &init["keys"][0];
+    assert_eq!(key["keyring"], ".ima");
+    assert_eq!(key["accepted"], true);
+    assert_eq!(key["key_id"], RSA.certificate.key_id().to_string());
+    assert_eq!(init["policy"]["path"], "/etc/ima/ima_policy.default");
+    assert_eq!(
+        init["policy"]["proofs"],
+        serde_json::json!(["record", "read-back", "canary"])
+    );
+    assert_eq!(init["warnings"].as_array().map(Vec::len), Some(0), "{init}");
+
+    // And the TPM has seen it.
+    let bytes = decode_hex(&report.measurements_binary).expect("a list");
+    let list =
+        MeasurementList::parse_binary(&bytes, Bank::Sha1, ByteOrder::Little).expect("a list");
+    let pcr = decode_hex(&report.pcr10["sha256"]).expect("a PCR");
+    assert_ne!(list.match_pcr(Bank::Sha256, 10, &pcr), PcrMatch::No);
+}
+
+/// A root whose files are signed with `key`, and the certificate that comes with it.
+fn signed_with(key: &Pair) -> Setup {
+    let mut setup = Setup::new();
+    setup.root.sign(key);
+    setup.put(CERTIFICATE, key.der());
+    setup
+}
+
+fn key_kind(kind: KeyKind) {
+    let key = leaf(kind, &format!("boots {kind}"));
+    let outcome = signed_with(&key).boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(
+        init_report(report)["keys"][0]["key_id"],
+        key.certificate.key_id().to_string()
+    );
+}
+
+#[test]
+fn rsa_3072() {
+    key_kind(KeyKind::Rsa(3072));
+}
+
+#[test]
+fn rsa_4096() {
+    key_kind(KeyKind::Rsa(4096));
+}
+
+#[test]
+fn ecdsa_p256() {
+    key_kind(KeyKind::P256);
+}
+
+#[test]
+fn ecdsa_p384() {
+    key_kind(KeyKind::P384);
+}
+
+#[test]
+fn certificate_as_pem() {
+    let mut setup = Setup::new();
+    setup.drop_file(CERTIFICATE);
+    setup.put("etc/keys/x509_ima.pem", pem(&RSA.der()));
+    assert_booted(&setup.boot());
+}
+
+#[test]
+fn certificate_in_the_directory() {
+    let mut setup = Setup::new();
+    setup.drop_file(CERTIFICATE);
+    setup.put("etc/keys/ima/any-name.der", RSA.der());
+    assert_booted(&setup.boot());
+}
+
+/// Both count: switch_root is signed with one, init with the other.
+#[test]
+fn two_certificates() {
+    let mut setup = Setup::new();
+    setup.put("etc/keys/x509_ima_second.der", P256.der());
+    let init = setup.root.file(INIT).content.clone();
+    setup.root.add_signed(INIT, 0o755, &init, &P256);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(report.keyrings[".ima"].keys.len(), 2);
+}
+
+/// One bad certificate among good ones is said and passed over.
+#[test]
+fn one_certificate_of_two() {
+    let mut setup = Setup::new();
+    setup.put("etc/keys/x509_ima_bad.der", "no certificate");
+    let outcome = setup.boot();
+    assert_warned(&outcome, "IMA-554");
+}
+
+#[test]
+fn expired_certificate() {
+    let template = Template {
+        not_before: 1_000_000_000,
+        not_after: 1_100_000_000,
+        ..Template::leaf("expired")
+    };
+    let key = Pair::new(KeyKind::P256, &template, Some(&CA));
+    assert_warned(&signed_with(&key).boot(), "IMA-552");
+}
+
+#[test]
+fn sample_certificate() {
+    let template = Template {
+        sample: true,
+        ..Template::leaf("sample")
+    };
+    let key = Pair::new(KeyKind::P256, &template, Some(&CA));
+    assert_warned(&signed_with(&key).boot(), "IMA-551");
+}
+
+/// A certificate of the real root that the CA has signed is as good as one of the initramfs.
+#[test]
+fn certificate_of_the_root() {
+    let mut setup = Setup::new();
+    setup.root.add("etc/keys/x509_ima.der", 0o644, &P256.der());
+    let init = setup.root.file(INIT).content.clone();
+    setup.root.add_signed(INIT, 0o755, &init, &P256);
+    assert_booted(&setup.boot());
+}
+
+#[test]
+fn strange_certificate_of_the_root() {
+    let mut setup = Setup::new();
+    let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), None);
+    setup
+        .root
+        .add("etc/keys/x509_ima.der", 0o644, &stranger.der());
+    assert_warned(&setup.boot(), "IMA-553");
+}
+
+/// Each policy that is shipped: it boots, what must not run does not, and what it says is in force.
+fn policy(name: &str) {
+    let mut setup = Setup::new();
+    let text = source(&format!("policy/{name}"));
+    setup.put(DEFAULT_POLICY, text);
+    setup.root = Tree::with_attempts(None);
+    let outcome = setup.boot();
+    assert_all_attempts_passed(assert_booted(&outcome));
+}
+
+#[test]
+fn policy_default() {
+    policy("ima_policy.default");
+}
+
+#[test]
+fn policy_measure() {
+    policy("ima_policy.measure");
+}
+
+#[test]
+fn policy_initramfs() {
+    policy("ima_policy.initramfs");
+}
+
+#[test]
+fn custom_policy_over_the_default() {
+    let mut setup = Setup::new();
+    let mut text = source("policy/ima_policy.default");
+    text.extend_from_slice(b"dont_measure fowner=4242\n");
+    setup.put(POLICY, text);
+    setup.put(DEFAULT_POLICY, "this would be refused\n");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert!(
+        report
+            .policy
+            .as_ref()
+            .expect("a policy")
+            .contains("fowner=4242")
+    );
+    assert_eq!(init_report(report)["policy"]["path"], "/etc/ima/ima_policy");
+}
+
+/// An empty custom policy does not hide the default one.
+#[test]
+fn empty_custom_policy() {
+    let mut setup = Setup::new();
+    setup.put(POLICY, "");
+    let outcome = setup.boot();
+    assert_eq!(
+        init_report(assert_booted(&outcome))["policy"]["path"],
+        "/etc/ima/ima_policy.default"
+    );
+}
+
+#[test]
+fn policy_without_final_newline() {
+    let mut setup = Setup::new();
+    let mut text = source("policy/ima_policy.default");
+    while text.last() == Some(&b'\n') {
+        text.pop();
+    }
+    setup.put(DEFAULT_POLICY, text);
+    assert_booted(&setup.boot());
+}
+
+const MORE: &[u8] = b"dont_measure fowner=4243\n";
+
+fn root_policy(prepare: impl FnOnce(&mut Tree), taken: bool) {
+    let mut setup = Setup::new();
+    setup
+        .root
+        .add_signed("etc/ima/ima_policy", 0o644, MORE, &RSA);
+    prepare(&mut setup.root);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let policy = report.policy.as_ref().expect("a policy");
+    assert_eq!(policy.contains("fowner=424"), taken, "{policy}");
+    let additional = &init_report(report)["policy"]["additional"][0];
+    assert_eq!(
+        additional["path"],
+        "/rootfs/etc/ima/ima_policy",
+        "{}",
+        init_report(report)
+    );
+    assert_eq!(additional["accepted"], taken);
+    if !taken {
+        assert_warned(&outcome, "IMA-652");
+    }
+}
+
+#[test]
+fn policy_of_the_root_signed() {
+    root_policy(|_| {}, true);
+}
+
+#[test]
+fn policy_of_the_root_unsigned() {
+    root_policy(|root| root.unsign("etc/ima/ima_policy"), false);
+}
+
+#[test]
+fn policy_of_the_root_tampered() {
+    root_policy(
+        |root| root.file("etc/ima/ima_policy").content = b"dont_appraise fowner=4249\n".to_vec(),
+        false,
+    );
+}
+
+#[test]
+fn switch_root_of_util_linux() {
+    let mut setup = Setup::new();
+    setup
+        .root
+        .add_signed(SWITCH_ROOT, 0o755, &util_linux_switch_root(), &RSA);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert!(report.init.is_some(), "/run came along");
+}
+
+/// Busybox takes its applet from the name, and leaves the API file systems behind: the guest program mounts its own.
+#[test]
+fn switch_root_of_busybox() {
+    let mut setup = Setup::new();
+    setup.configure("switch_root=/sbin/switch_root");
+    setup
+        .root
+        .add_signed("sbin/switch_root", 0o755, &busybox(), &RSA);
+    assert_booted(&setup.boot());
+}
+
+#[test]
+fn init_argument_of_the_command_line_is_ignored() {
+    let mut setup = Setup::new();
+    setup.append("init=/bin/other");
+    let guest = setup.root.file(INIT).content.clone();
+    setup.root.add_signed("bin/other", 0o755, &guest, &RSA);
+    let outcome = setup.boot();
+    assert_eq!(assert_booted(&outcome).arguments[0], "/sbin/init");
+    assert_warned(&outcome, "IMA-251");
+}
+
+#[test]
+fn init_argument_of_the_command_line_where_it_may() {
+    let mut setup = Setup::new();
+    setup.append("init=/bin/other");
+    setup.configure("cmdline=root init");
+    let guest = setup.root.file(INIT).content.clone();
+    setup.root.add_signed("bin/other", 0o755, &guest, &RSA);
+    let outcome = setup.boot();
+    assert_eq!(assert_booted(&outcome).arguments[0], "/bin/other");
+}
+
+#[test]
+fn without_tpm_where_none_is_required() {
+    let mut setup = Setup::new();
+    setup.configure("require_tpm=no");
+    let outcome = setup.boot();
+    assert_eq!(init_report(assert_booted(&outcome))["tpm"], false);
+}
+
+#[test]
+fn appraise_log_where_it_is_permitted() {
+    let mut setup = Setup::new();
+    setup.configure("enforce=permissive");
+    setup.append("ima_appraise=log");
+    assert_warned(&setup.boot(), "IMA-252");
+}
+
+/// Stock kernels of Debian have no `.ima`: the configuration must say that `_ima` is good enough.
+#[test]
+fn untrusted_keyring() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::NoImaKeyring;
+    setup.trusts_ca = false;
+    setup.configure("keyring=_ima");
+    setup.root = Tree::with_attempts(None);
+    let outcome = setup.boot();
+    assert_all_attempts_passed(assert_booted(&outcome));
+    assert_warned(&outcome, "IMA-555");
+}
+
+/// Where the policy cannot be read back, the other proofs stand.
+#[test]
+fn policy_that_can_be_written_once() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::WriteOnce;
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(report.policy, None);
+    assert_eq!(
+        init_report(report)["policy"]["proofs"],
+        serde_json::json!(["record", "canary"])
+    );
+}

@@ -1,0 +1,180 @@
+//! What is built outside of cargo and shared through the cache: kernels, shipped programs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use imactl::kernel::add_ca::Symbols;
+
+use crate::keys::CA;
+
+/// What lives as long as the process, and is removed at its end.
+static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boots");
+    // What an earlier process left is of keys that nobody has any more.
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).expect("a directory for the boots");
+    directory
+});
+
+/// A directory for files of this process.
+pub fn scratch() -> &'static Path {
+    &SCRATCH
+}
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the project.
+pub fn source(path: &str) -> Vec<u8> {
+    std::fs::read(project().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The paths that a script of the project prints.
+fn paths_of(script: &str, arguments: &[&str]) -> Vec<PathBuf> {
+    let output = Command::new(project().join(script))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap_or_else(|error| panic!("{script}: {error}"));
+    assert!(
+        output.status.success(),
+        "{script} {arguments:?}: {}",
+        output.status
+    );
+    let text = String::from_utf8(output.stdout).expect("paths in UTF-8");
+    text.lines().map(PathBuf::from).collect()
+}
+
+fn program(paths: &[PathBuf], name: &str) -> Vec<u8> {
+    let path = paths
+        .iter()
+        .find(|path| path.file_name().is_some_and(|have| have == name))
+        .unwrap_or_else(|| panic!("{name} is not among {paths:?}"));
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The programs as they are shipped.
+pub struct Programs {
+    pub init: Vec<u8>,
+    pub switch_root: Vec<u8>,
+    pub guest: Vec<u8>,
+}
+
+pub static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
+    let shipped = paths_of("build/ship", &["guest"]);
+    Programs {
+        init: program(&shipped, "ima-init"),
+        switch_root: program(&shipped, "switch_root"),
+        guest: program(&shipped, "guest"),
+    }
+});
+
+/// util-linux's switch_root, static.
+pub fn util_linux_switch_root() -> Vec<u8> {
+    program(
+        &paths_of("tests/util-linux-switch-root", &[]),
+        "switch_root.static",
+    )
+}
+
+/// Busybox, static: its applet is chosen by the name it is started under.
+pub fn busybox() -> Vec<u8> {
+    let path = "/bin/busybox";
+    std::fs::read(path)
+        .unwrap_or_else(|error| panic!("{path}: {error}; apt-get install busybox-static"))
+}
+
+/// A kernel of qemu/build-kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// With everything the init can use.
+    #[default]
+    Full,
+    /// Without IMA.
+    NoIma,
+    /// Without securityfs, and so without IMA.
+    NoSecurityfs,
+    /// With IMA and without `.ima`.
+    NoImaKeyring,
+    /// The policy can be written once and not be read.
+    WriteOnce,
+    /// Takes only policies that are signed files.
+    RequirePolicySignatures,
+}
+
+impl Kernel {
+    fn directory(self) -> PathBuf {
+        static BUILT: LazyLock<Mutex<HashMap<Kernel, PathBuf>>> = LazyLock::new(Mutex::default);
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        let build = || {
+            let fragments: &[&str] = match self {
+                Kernel::Full => &[],
+                Kernel::NoIma => &["--fragment", "no-ima"],
+                Kernel::NoSecurityfs => &[
+                    "--fragment",
+                    "no-ima",
+                    "--fragment",
+                    concat!(
+                        env!("CARGO_MANIFEST_DIR"),
+                        "/tests/boots/no-securityfs.config"
+                    ),
+                ],
+                Kernel::NoImaKeyring => &["--fragment", "no-ima-keyring"],
+                Kernel::WriteOnce => &["--fragment", "write-once"],
+                Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],
+            };
+            paths_of("qemu/build-kernel", fragments)
+                .pop()
+                .expect("the kernel's directory")
+        };
+        built.entry(self).or_insert_with(build).clone()
+    }
+
+    /// Its bzImage, with the tests' CA on `.builtin_trusted_keys`.
+    pub fn with_ca(self) -> PathBuf {
+        static MADE: LazyLock<Mutex<HashMap<Kernel, PathBuf>>> = LazyLock::new(Mutex::default);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let result = scratch().join(format!("bzImage-{self:?}"));
+            add_ca(&self.directory(), &result);
+            result
+        };
+        made.entry(self).or_insert_with(make).clone()
+    }
+
+    /// Its bzImage, which trusts no CA.
+    pub fn without_ca(self) -> PathBuf {
+        self.directory().join("bzImage")
+    }
+
+    /// A module of it, by name.
+    pub fn module(self, name: &str) -> Vec<u8> {
+        let path = self.directory().join(format!("modules/{name}.ko"));
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// A module and those it needs, as file names and contents in the order in which they are loaded.
+    pub fn modules_for(self, name: &str) -> Vec<(String, Vec<u8>)> {
+        let found = imactl::modules::find(&self.directory().join("modules"), &[name.to_owned()])
+            .expect("modules");
+        found
+            .into_iter()
+            .map(|module| (module.file_name, module.content))
+            .collect()
+    }
+}
+
+fn add_ca(kernel: &Path, result: &Path) {
+    let read = |name: &str| std::fs::read(kernel.join(name)).expect("a file of the kernel");
+    let symbols = Symbols::from_json(&read("extra-cert.json")).expect("where the room is");
+    let made = imactl::kernel::add_ca::add_ca(
+        &read("bzImage"),
+        std::slice::from_ref(&CA.certificate),
+        Some(&symbols),
+    );
+    std::fs::write(result, made.expect("a kernel with the CA").image).expect("a kernel");
+}

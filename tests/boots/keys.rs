@@ -1,0 +1,92 @@
+//! The keys and certificates of the tests, made once a process.
+
+use std::sync::LazyLock;
+
+use ima::certificate::Certificate;
+use ima::hash::HashAlgorithm;
+use ima::signature::{ImaXattr, SignatureV2};
+use imactl::key::{FileKey, KeyKind, Signer};
+use imactl::x509::Template;
+
+/// A private key and its certificate.
+#[derive(Debug)]
+pub struct Pair {
+    key: FileKey,
+    pub certificate: Certificate,
+}
+
+impl Pair {
+    /// A new key with a certificate made from `template`, signed by `issuer` or by itself.
+    pub fn new(kind: KeyKind, template: &Template, issuer: Option<&Pair>) -> Pair {
+        let key = FileKey::generate(kind).expect("a key");
+        Pair::of(key, template, issuer)
+    }
+
+    fn of(key: FileKey, template: &Template, issuer: Option<&Pair>) -> Pair {
+        let issuer = issuer.map(|issuer| (&issuer.key as &dyn Signer, &issuer.certificate));
+        let certificate = template.sign(&key, issuer, None).expect("a certificate");
+        Pair { key, certificate }
+    }
+
+    pub fn der(&self) -> Vec<u8> {
+        self.certificate.der().to_vec()
+    }
+
+    /// The value of security.ima for a file with this SHA-256 digest.
+    pub fn sign_digest(&self, digest: &[u8]) -> Vec<u8> {
+        let algo = HashAlgorithm::Sha256;
+        ImaXattr::Signature(SignatureV2 {
+            algo,
+            key_id: self.certificate.key_id(),
+            signature: self.key.sign_digest(algo, digest).expect("a signature"),
+        })
+        .encode()
+    }
+
+    /// The value of security.ima for a file with this content.
+    pub fn sign(&self, content: &[u8]) -> Vec<u8> {
+        let digest = HashAlgorithm::Sha256.digest(content).expect("SHA-256");
+        self.sign_digest(&digest)
+    }
+}
+
+/// The CA in the kernel.
+pub static CA: LazyLock<Pair> =
+    LazyLock::new(|| Pair::new(KeyKind::P256, &Template::ca("boots CA"), None));
+
+/// A CA of which the kernel knows nothing.
+pub static OTHER_CA: LazyLock<Pair> =
+    LazyLock::new(|| Pair::new(KeyKind::P256, &Template::ca("another CA"), None));
+
+/// A certificate for `.ima` from the CA in the kernel.
+pub fn leaf(kind: KeyKind, name: &str) -> Pair {
+    Pair::new(kind, &Template::leaf(name), Some(&CA))
+}
+
+/// The key that signs the roots unless a test says otherwise.
+pub static RSA: LazyLock<Pair> = LazyLock::new(|| leaf(KeyKind::Rsa(2048), "boots RSA"));
+
+/// Another key of another kind.
+pub static P256: LazyLock<Pair> = LazyLock::new(|| leaf(KeyKind::P256, "boots P-256"));
+
+/// The certificate as PEM (RFC 7468).
+pub fn pem(der: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::new();
+    for group in der.chunks(3) {
+        let mut bytes = [0; 3];
+        bytes[..group.len()].copy_from_slice(group);
+        let bits = u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]);
+        for position in 0..4 {
+            let digit = ALPHABET[(bits >> (18 - 6 * position)) as usize & 63];
+            text.push(if position <= group.len() { digit } else { b'=' });
+        }
+    }
+    let mut pem = b"-----BEGIN CERTIFICATE-----\n".to_vec();
+    for line in text.chunks(64) {
+        pem.extend_from_slice(line);
+        pem.push(b'\n');
+    }
+    pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    pem
+}

@@ -1,0 +1,14 @@
+//! Machines that boot under ima-init: what it must accept, what it must refuse and how.
+//!
+//! Each test is one boot (a few of them more), made from [`setup::Setup`], which boots as it is; a test changes what it is
+//! about. Needed: `qemu/build-kernel`, `build/ship`, QEMU, swtpm, e2fsprogs; busybox-static, erofs-utils, squashfs-tools,
+//! btrfs-progs and root for the tests that name them.
+
+mod accepted;
+mod built;
+mod keys;
+mod partitions;
+mod refused;
+mod roots;
+mod setup;
+mod tree;

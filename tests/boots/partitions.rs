@@ -1,0 +1,149 @@
+//! Partition tables around an image, written byte by byte: MBR, and GPT (UEFI specification, section 5.3).
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::built::scratch;
+
+const SECTOR: u64 = 512;
+/// First sector of the partition that comes before the root's, and of the root's.
+const FIRST: u64 = 2048;
+const ROOT: u64 = 4096;
+
+/// Where the root is on its disk. With a table, it is the second partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Table {
+    #[default]
+    None,
+    /// With this disk signature.
+    Mbr { signature: u32 },
+    /// The partitions have the GUIDs `guid(1)` and `guid(2)` and the names `first` and `second`.
+    Gpt,
+}
+
+/// A GUID as it stands in the table, and as text: the first three groups are little-endian on disk.
+pub fn guid(number: u8) -> ([u8; 16], String) {
+    let mut bytes = [0x11; 16];
+    bytes[0] = number;
+    bytes[15] = 0xfe;
+    (
+        bytes,
+        format!("111111{number:02x}-1111-1111-1111-1111111111fe"),
+    )
+}
+
+/// A disk with this table and `image` as its second partition.
+pub fn around(image: &Path, table: Table) -> PathBuf {
+    if table == Table::None {
+        return image.to_owned();
+    }
+    let mut content = Vec::new();
+    File::open(image)
+        .and_then(|mut file| file.read_to_end(&mut content))
+        .expect("the image");
+    let sectors = (content.len() as u64).div_ceil(SECTOR);
+    let total = ROOT + sectors + 2048;
+    let (mut disk, path) = tempfile::NamedTempFile::new_in(scratch())
+        .expect("a disk")
+        .keep()
+        .expect("a disk");
+    disk.set_len(total * SECTOR).expect("room for the disk");
+    let mut put = |sector: u64, bytes: &[u8]| {
+        disk.seek(SeekFrom::Start(sector * SECTOR)).expect("a seek");
+        disk.write_all(bytes).expect("a write");
+    };
+    put(ROOT, &content);
+    match table {
+        Table::None => {}
+        Table::Mbr { signature } => {
+            let entries = [
+                mbr_entry(0x83, FIRST, ROOT - FIRST),
+                mbr_entry(0x83, ROOT, sectors),
+            ];
+            put(0, &mbr(signature, &entries));
+        }
+        Table::Gpt => {
+            put(0, &mbr(0, &[mbr_entry(0xee, 1, total - 1)]));
+            let mut entries = vec![0; 128 * 128];
+            for (index, (first, last, name)) in [
+                (FIRST, ROOT - 1, "first"),
+                (ROOT, ROOT + sectors - 1, "second"),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                let entry = &mut entries[index * 128..][..128];
+                // "Linux filesystem data".
+                entry[..16].copy_from_slice(&[
+                    0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8,
+                    0x47, 0x7d, 0xe4,
+                ]);
+                entry[16..32].copy_from_slice(&guid(index as u8 + 1).0);
+                entry[32..40].copy_from_slice(&first.to_le_bytes());
+                entry[40..48].copy_from_slice(&last.to_le_bytes());
+                for (unit, place) in name.encode_utf16().zip(entry[56..].chunks_exact_mut(2)) {
+                    place.copy_from_slice(&unit.to_le_bytes());
+                }
+            }
+            put(1, &gpt_header(1, total - 1, 2, total, &entries));
+            put(2, &entries);
+            put(total - 33, &entries);
+            put(
+                total - 1,
+                &gpt_header(total - 1, 1, total - 33, total, &entries),
+            );
+        }
+    }
+    path
+}
+
+fn mbr_entry(kind: u8, first: u64, sectors: u64) -> [u8; 16] {
+    let mut entry = [0; 16];
+    entry[4] = kind;
+    entry[8..12].copy_from_slice(&(first as u32).to_le_bytes());
+    entry[12..].copy_from_slice(&(sectors as u32).to_le_bytes());
+    entry
+}
+
+fn mbr(signature: u32, entries: &[[u8; 16]]) -> [u8; 512] {
+    let mut sector = [0; 512];
+    sector[440..444].copy_from_slice(&signature.to_le_bytes());
+    for (entry, place) in entries.iter().zip(sector[446..510].chunks_exact_mut(16)) {
+        place.copy_from_slice(entry);
+    }
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+fn gpt_header(here: u64, other: u64, table: u64, total: u64, entries: &[u8]) -> [u8; 92] {
+    let mut header = [0; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[8..12].copy_from_slice(&0x0001_0000_u32.to_le_bytes());
+    header[12..16].copy_from_slice(&92_u32.to_le_bytes());
+    for (at, value) in [
+        (24, here),
+        (32, other),
+        (40, 34),
+        (48, total - 34),
+        (72, table),
+    ] {
+        header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+    header[56..72].copy_from_slice(&guid(0xdd).0);
+    header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+    header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+    header[88..92].copy_from_slice(&crc32(entries).to_le_bytes());
+    let sum = crc32(&header);
+    header[16..20].copy_from_slice(&sum.to_le_bytes());
+    header
+}
+
+/// CRC-32 of IEEE 802.3.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())
+        })
+    })
+}

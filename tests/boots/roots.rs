@@ -1,0 +1,196 @@
+//! Each way to name the root.
+
+use std::time::Duration;
+
+use ima_testbed::Bus;
+use ima_testbed::report::Report;
+
+use crate::built::Kernel;
+use crate::partitions::{Table, guid};
+use crate::setup::{LABEL, Setup, UUID, assert_booted, story};
+use crate::tree::Format;
+
+fn root_of(report: &Report) -> (&str, &str) {
+    let root = report
+        .mounts
+        .iter()
+        .find(|mount| mount.point == "/")
+        .expect("a root");
+    (&root.source, &root.fstype)
+}
+
+/// Boot with the root so named, and find `device` mounted as the root.
+fn named(name: &str, device: &str, prepare: impl FnOnce(&mut Setup)) {
+    let mut setup = Setup::new();
+    setup.root_name = Some(name.to_owned());
+    prepare(&mut setup);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(root_of(report), (device, "ext4"), "{}", story(&outcome));
+}
+
+const SIGNATURE: u32 = 0x1a2b_3c4d;
+
+macro_rules! named {
+    ($($test:ident: $name:expr, $device:literal, $prepare:expr;)+) => {
+        $(
+            #[test]
+            fn $test() {
+                named(&$name, $device, $prepare);
+            }
+        )+
+    };
+}
+
+named! {
+    by_device: "/dev/vda", "/dev/vda", |_| {};
+    by_device_partition: "/dev/vda2", "/dev/vda2", |setup| setup.table = Table::Gpt;
+    by_number: "8:0", "/dev/sda", |setup| setup.bus = Bus::VirtioScsi;
+    by_number_partition: "8:2", "/dev/sda2", |setup| {
+        setup.bus = Bus::VirtioScsi;
+        setup.table = Table::Gpt;
+    };
+    by_uuid: format!("UUID={UUID}"), "/dev/vda", |_| {};
+    by_uuid_in_capitals: format!("UUID={}", UUID.to_uppercase()), "/dev/vda", |_| {};
+    by_label: format!("LABEL={LABEL}"), "/dev/vda", |_| {};
+    by_label_on_a_partition: format!("LABEL={LABEL}"), "/dev/vda2", |setup| setup.table = Table::Gpt;
+    by_partuuid_gpt: format!("PARTUUID={}", guid(2).1), "/dev/vda2", |setup| setup.table = Table::Gpt;
+    by_partuuid_gpt_in_capitals: format!("PARTUUID={}", guid(2).1.to_uppercase()), "/dev/vda2", |setup| {
+        setup.table = Table::Gpt;
+    };
+    by_partuuid_and_offset: format!("PARTUUID={}/PARTNROFF=1", guid(1).1), "/dev/vda2", |setup| {
+        setup.table = Table::Gpt;
+    };
+    by_partuuid_mbr: format!("PARTUUID={SIGNATURE:08x}-02"), "/dev/vda2", |setup| {
+        setup.table = Table::Mbr { signature: SIGNATURE };
+    };
+    by_partuuid_mbr_and_offset: format!("PARTUUID={SIGNATURE:08x}-01/PARTNROFF=1"), "/dev/vda2", |setup| {
+        setup.table = Table::Mbr { signature: SIGNATURE };
+    };
+    by_partlabel: "PARTLABEL=second", "/dev/vda2", |setup| setup.table = Table::Gpt;
+}
+
+/// The configuration names the root where the command line does not.
+#[test]
+fn by_configuration() {
+    let mut setup = Setup::new();
+    setup.root_name = None;
+    setup.configure(&format!("root=UUID={UUID}"));
+    let outcome = setup.boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "ext4"));
+}
+
+/// The command line has no say where the configuration does not let it.
+#[test]
+fn by_configuration_alone() {
+    let mut setup = Setup::new();
+    setup.root_name = Some("/dev/none".into());
+    setup.configure("root=/dev/vda");
+    setup.configure("cmdline=rootwait");
+    let outcome = setup.boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "ext4"));
+    assert!(outcome.says("[IMA-251]"), "{}", story(&outcome));
+}
+
+#[test]
+fn read_only_unless_asked() {
+    for (parameter, option) in [("quiet", "ro"), ("ro", "ro"), ("rw", "rw")] {
+        let mut setup = Setup::new();
+        setup.append(parameter);
+        let outcome = setup.boot();
+        let report = assert_booted(&outcome);
+        let root = report
+            .mounts
+            .iter()
+            .find(|mount| mount.point == "/")
+            .expect("a root");
+        assert!(
+            root.options.iter().any(|have| have == option),
+            "{parameter}: {root:?}"
+        );
+    }
+}
+
+#[test]
+fn root_flags_reach_the_file_system() {
+    let mut setup = Setup::new();
+    setup.append("rootfstype=ext4 rootflags=noatime,errors=panic");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let root = report
+        .mounts
+        .iter()
+        .find(|mount| mount.point == "/")
+        .expect("a root");
+    assert!(
+        root.options.iter().any(|option| option == "noatime"),
+        "{root:?}"
+    );
+    assert!(
+        root.super_options
+            .iter()
+            .any(|option| option == "errors=panic"),
+        "{root:?}"
+    );
+}
+
+/// A device that comes ten seconds late is mounted when it comes, not at the next look; meanwhile the console says what is
+/// missing.
+#[test]
+fn late_device() {
+    for bus in [Bus::VirtioBlk, Bus::VirtioScsi] {
+        let mut setup = Setup::new();
+        setup.bus = bus;
+        setup.late = true;
+        setup.root_name = Some(format!("LABEL={LABEL}"));
+        setup.append("rootwait");
+        let (took, outcome) = setup.boot_with(|running| {
+            running
+                .wait_for_console("ima-init: root: ")
+                .expect("the init waits for the root");
+            running
+                .run_for(Duration::from_secs(10))
+                .expect("it goes on waiting");
+            let console = running.console();
+            assert!(console.contains(LABEL), "says what is missing:\n{console}");
+            running.plug(0).expect("the disk is plugged");
+            let from = running.elapsed();
+            running
+                .wait_for_console(ima_testbed::report::HELLO)
+                .expect("the root's init runs");
+            running.elapsed() - from
+        });
+        assert_booted(&outcome);
+        assert!(
+            took < Duration::from_secs(5),
+            "{took:?}: {}",
+            story(&outcome)
+        );
+    }
+}
+
+fn format(format: Format, fstype: &str, prepare: impl FnOnce(&mut Setup)) {
+    let mut setup = Setup::new();
+    setup.format = format;
+    prepare(&mut setup);
+    let outcome = setup.boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", fstype));
+}
+
+#[test]
+fn squashfs() {
+    format(Format::Squashfs, "squashfs", |_| {});
+}
+
+#[test]
+fn erofs() {
+    format(Format::Erofs, "erofs", |_| {});
+}
+
+/// Its driver is a module with modules of its own, loaded in the order that `imactl` found.
+#[test]
+fn btrfs_from_modules() {
+    format(Format::Btrfs, "btrfs", |setup| {
+        setup.modules = Kernel::Full.modules_for("btrfs");
+    });
+}
