@@ -481,8 +481,6 @@ catalogue! {
         what: "a program needed for this is not installed"
         cause: "squashfs images are written by squashfs-tools"
         remedy: "install squashfs-tools, or make an ext4 image, which needs no other program"
-        cause: "squashfs and erofs images are written by their own tools"
-        remedy: "install squashfs-tools or erofs-utils, or make an ext4 image, which needs no other program"
     LibraryMissing "IMA-930" Host Refusal
         what: "a library of the real root's init is missing"
         cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"
