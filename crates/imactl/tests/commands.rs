@@ -403,7 +403,7 @@ fn initramfs_images_the_init_would_refuse() {
         ("--init init --cert keys/ca.der --policy good", "IMA-504"),
         ("--init init --cert keys/ima.der", "IMA-601"),
         ("--init init --cert keys/ima.der --policy none", "IMA-602"),
-        ("--init init --cert keys/ima.der --policy empty", "IMA-601"),
+        ("--init init --cert keys/ima.der --policy empty", "IMA-602"),
         ("--init init --cert keys/ima.der --policy bad", "IMA-603"),
         (
             "--init init --cert keys/ima.der --policy good --config conf",

@@ -217,21 +217,30 @@ fn more_than_one_block_group_and_large_directories() {
     let directory = tempfile::tempdir().unwrap();
     let large = directory.path().join("large");
     let file = std::fs::File::create(&large).unwrap();
-    // 4 GiB and a bit, of which 150 MiB are data: more than one group holds.
+    // 150 MiB of data are more than one group holds.
     let chunk: Vec<u8> = (0..1 << 20).map(|at: u32| (at >> 3) as u8 | 1).collect();
-    for at in (0..300).step_by(2) {
+    for at in 0..150 {
         std::os::unix::fs::FileExt::write_all_at(&file, &chunk, at << 20).unwrap();
     }
-    file.set_len((4 << 30) + 5).unwrap();
-    let content = Content::Host {
-        path: large.clone(),
-        len: (4 << 30) + 5,
-    };
-    tree.insert(b"large", Inode::new(Kind::File(content), 0o644))
-        .unwrap();
+    let sparse = directory.path().join("sparse");
+    let file = std::fs::File::create(&sparse).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", 4 << 30).unwrap();
+    for (path, len) in [(&large, 150 << 20), (&sparse, (4 << 30) + 3)] {
+        let content = Content::Host {
+            path: path.clone(),
+            len,
+        };
+        let name = path.file_name().unwrap().as_encoded_bytes();
+        tree.insert(name, Inode::new(Kind::File(content), 0o644))
+            .unwrap();
+    }
     let (_image_directory, image, summary) = build(ImageBuilder::new(tree));
     assert!(summary.size < 250 << 20, "{summary:?}");
-    assert!(debugfs(&image, "stat /large").contains("Size: 4294967301"));
+    let stat = debugfs(&image, "stat /sparse");
+    assert!(
+        stat.contains("Size: 4294967299") && stat.contains("(1048576)"),
+        "{stat}"
+    );
     assert_eq!(
         content_of(
             &image,
