@@ -1,5 +1,6 @@
 //! Who signs: a key, the id under which the kernel finds its certificate, and a hash algorithm.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ima::certificate::Certificate;
@@ -101,6 +102,29 @@ impl Identity {
     pub fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>> {
         let signature = self.signer.sign_digest(self.algo, digest)?;
         Ok(ImaXattr::Signature(SignatureV2 {
+            algo: self.algo,
+            key_id: self.key_id,
+            signature,
+        })
+        .encode())
+    }
+
+    /// The value of `security.evm` for a file with these attributes: a portable signature over owner, group, mode and the
+    /// protected extended attributes, `security.ima` among them.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907`, also for a file without `security.ima`.
+    pub fn sign_evm(
+        &self,
+        attributes: &ima::evm::Attributes,
+        xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let digest = ima::evm::portable_digest(self.algo, attributes, xattrs).map_err(|error| {
+            Fault::new(Code::SigningFailed, "security.evm").cause(error.to_string())
+        })?;
+        let signature = self.signer.sign_digest(self.algo, &digest)?;
+        Ok(ImaXattr::EvmPortable(SignatureV2 {
             algo: self.algo,
             key_id: self.key_id,
             signature,

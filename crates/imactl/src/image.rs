@@ -18,7 +18,7 @@ use crate::file::Output;
 use crate::identity::Identity;
 use crate::select::{self, Chooser, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
-use crate::xattr::SECURITY_IMA;
+use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
 pub use ext4::BLOCK;
 pub use reader::read_ext4;
@@ -64,6 +64,7 @@ pub struct ImageBuilder {
     fault: Option<Fault>,
     signing: Option<Signing>,
     unsigned: Vec<Pattern>,
+    evm: Option<Identity>,
     format: Format,
     size: Option<u64>,
     label: String,
@@ -89,6 +90,7 @@ impl ImageBuilder {
             fault: None,
             signing: None,
             unsigned: Vec::new(),
+            evm: None,
             format: Format::default(),
             size: None,
             label: String::new(),
@@ -215,6 +217,14 @@ impl ImageBuilder {
         self
     }
 
+    /// Gives each regular file that has `security.ima` a portable EVM signature too. Owner, mode and attributes are part of what
+    /// is signed: a file that is changed in any of them is denied where EVM is in force.
+    #[must_use]
+    pub fn evm(mut self, identity: Identity) -> Self {
+        self.evm = Some(identity);
+        self
+    }
+
     /// Sets what is made; ext4 otherwise. Size, label, UUID, journal and inodes are for ext4 alone.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
@@ -313,6 +323,7 @@ impl ImageBuilder {
             }
             runs.insert(index, file.runs);
         }
+        self.sign_evm()?;
         summary.inodes = self
             .tree
             .names()
@@ -354,6 +365,38 @@ impl ImageBuilder {
         summary.size = std::fs::metadata(output.path()).map_err(unwritable)?.len();
         output.finish(0o644, true)?;
         Ok(summary)
+    }
+
+    fn sign_evm(&mut self) -> Result<()> {
+        let Some(identity) = &self.evm else {
+            return Ok(());
+        };
+        let indices: BTreeSet<InodeIndex> = self.tree.names().map(|(_, index)| index).collect();
+        let tree = &self.tree;
+        let values: Vec<(InodeIndex, Vec<u8>)> = indices
+            .into_par_iter()
+            .filter(|&index| {
+                let inode = tree.inode(index);
+                matches!(inode.kind, Kind::File(_))
+                    && inode.xattrs.contains_key(SECURITY_IMA.as_bytes())
+            })
+            .map(|index| {
+                let inode = tree.inode(index);
+                let attributes = ima::evm::Attributes {
+                    mode: 0o100_000 | inode.mode,
+                    uid: inode.uid,
+                    gid: inode.gid,
+                };
+                Ok((index, identity.sign_evm(&attributes, &inode.xattrs)?))
+            })
+            .collect::<Result<_>>()?;
+        for (index, value) in values {
+            self.tree
+                .inode_mut(index)
+                .xattrs
+                .insert(SECURITY_EVM.as_bytes().to_vec(), value);
+        }
+        Ok(())
     }
 
     fn write_archive(

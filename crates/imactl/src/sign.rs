@@ -15,7 +15,7 @@ use crate::files::{Found, Skip};
 use crate::identity::Identity;
 use crate::select::{self, Chooser};
 use crate::tree::{Content, Piece};
-use crate::xattr::{self, SECURITY_IMA};
+use crate::xattr::{self, SECURITY_EVM, SECURITY_IMA};
 
 /// Where signatures are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,9 @@ pub struct SignOptions {
     pub place: Place,
     /// Leaves alone what this certificate's key has signed already.
     pub unchanged: Option<Certificate>,
+    /// Writes `security.evm` too, by this identity: owner, mode and attributes are then part of what is signed. Only with
+    /// [`Place::Xattr`].
+    pub evm: Option<Identity>,
 }
 
 /// What became of a file.
@@ -108,6 +111,15 @@ fn sign_file(file: &Found, options: &SignOptions) -> Result<Signed> {
     options
         .place
         .write(&file.path, &options.identity.sign_digest(&digest)?)?;
+    if let (Some(evm), Place::Xattr) = (&options.evm, options.place) {
+        let attributes = ima::evm::Attributes {
+            mode: file.mode as u16,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        let value = evm.sign_evm(&attributes, &xattr::read_all(&file.path)?)?;
+        xattr::write(&file.path, SECURITY_EVM, &value)?;
+    }
     Ok(Signed::Yes)
 }
 

@@ -13,6 +13,9 @@ use crate::Result;
 /// The name of IMA's attribute.
 pub const SECURITY_IMA: &str = "security.ima";
 
+/// The name of EVM's attribute.
+pub const SECURITY_EVM: &str = "security.evm";
+
 /// Reads one attribute of a file, symbolic links followed; `None` if it has no such attribute.
 ///
 /// # Errors

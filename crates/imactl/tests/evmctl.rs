@@ -191,3 +191,78 @@ fn digests_by_evmctl_are_no_signatures() {
         "{found:?}"
     );
 }
+
+#[test]
+fn portable_evm_signatures() {
+    need_root();
+    for kind in ["rsa2048", "p256"] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        shell(
+            "echo content >ours; chmod 4750 ours; chown 12:34567 ours
+             setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 ours
+             setfattr -n user.note -v text ours; cp -a ours theirs",
+            at,
+        )
+        .good();
+        imactl(
+            &format!("{SIGN} --evm-key keys/ima.key --evm-cert keys/ima.der ours"),
+            at,
+        )
+        .good();
+        let sign = [
+            "sign",
+            "--imasig",
+            "--portable",
+            "--hashalgo",
+            "sha256",
+            "--key",
+            "keys/ima.key",
+            "--keyid-from-cert",
+            "keys/ima.pem",
+            "theirs",
+        ];
+        run("evmctl", sign, at).good();
+        let get = |file: &str| {
+            run(
+                "getfattr",
+                ["-n", "security.evm", "-e", "hex", "--only-values", file],
+                at,
+            )
+            .good()
+            .out
+        };
+        assert!(!get("ours").is_empty() && !get("theirs").is_empty());
+        if kind == "rsa2048" {
+            assert_eq!(
+                get("ours"),
+                get("theirs"),
+                "an RSA signature has but one form"
+            );
+        }
+        for file in ["ours", "theirs"] {
+            run("evmctl", ["verify", "--key", "keys/ima.der", file], at).good();
+        }
+        shell("chmod 755 ours", at).good();
+        assert_ne!(
+            run("evmctl", ["verify", "--key", "keys/ima.der", "ours"], at).code,
+            0
+        );
+        // The same in an image, tried on a file of the same owner and mode.
+        shell(
+            "mkdir root; echo content >root/file; chown 12:34 root/file; chmod 640 root/file
+             $IMACTL image --from root --key keys/ima.key --cert keys/ima.der --evm-key keys/ima.key \
+                 --evm-cert keys/ima.der --out root.img
+             e2fsck -fn root.img
+             for name in ima evm; do
+                 debugfs -R \"ea_get -f $name.value /file security.$name\" root.img
+                 setfattr -n security.$name -v 0x$(od -An -v -tx1 $name.value | tr -d ' \\n') root/file
+             done
+             evmctl verify --key keys/ima.der root/file
+             chown 12:35 root/file
+             ! evmctl verify --key keys/ima.der root/file",
+            at,
+        )
+        .good();
+    }
+}

@@ -9,7 +9,7 @@ use imactl::select::Pattern;
 use imactl::tree::Tree;
 use serde_json::json;
 
-use super::options::{self, ChooserOptions, KeyOptions};
+use super::options::{self, ChooserOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
@@ -30,6 +30,8 @@ pub struct Image {
     sources: Vec<PathBuf>,
     #[command(flatten)]
     key: KeyOptions,
+    #[command(flatten)]
+    evm: EvmOptions,
     #[command(flatten)]
     chooser: ChooserOptions,
     /// Leave files whose path matches as they are; * and ? match within a directory, ** across
@@ -114,6 +116,9 @@ impl Image {
         } else if self.chooser.for_policy.is_some() {
             return Err(Fault::new(Code::Usage, "--for-policy without --key")
                 .cause("there is nothing to sign with"));
+        }
+        if let Some(identity) = self.evm.identity(&self.key)? {
+            builder = builder.evm(identity);
         }
         builder = builder.unsigned(self.unsigned.iter().map(|pattern| Pattern::new(pattern)));
         if let Some(size) = self.size {

@@ -152,6 +152,29 @@ impl KeyOptions {
     }
 }
 
+/// Who signs owner, mode and attributes.
+#[derive(Debug, Args)]
+pub struct EvmOptions {
+    /// Write portable EVM signatures (security.evm) too, with this private key
+    #[arg(long, value_name = "FILE", requires = "evm_cert")]
+    pub evm_key: Option<PathBuf>,
+    /// Its certificate
+    #[arg(long, value_name = "FILE", requires = "evm_key")]
+    pub evm_cert: Option<PathBuf>,
+}
+
+impl EvmOptions {
+    /// The identity, if there is to be one; it has the hash algorithm and the password of the other key.
+    pub fn identity(&self, key: &KeyOptions) -> imactl::Result<Option<Identity>> {
+        let (Some(path), Some(cert)) = (&self.evm_key, &self.evm_cert) else {
+            return Ok(None);
+        };
+        let certificate = certificate(cert)?;
+        let signer = load_key(path, &key.password, Some(&certificate))?;
+        Identity::new(Arc::new(signer), &certificate, key.hash).map(Some)
+    }
+}
+
 /// Loads a private key; a sample certificate tells its password.
 pub fn load_key(
     path: &Path,

@@ -10,7 +10,7 @@ use imactl::files::{self, Skip};
 use imactl::sign::{Place, SignOptions, Signed};
 use serde_json::json;
 
-use super::options::{ChooserOptions, KeyOptions};
+use super::options::{ChooserOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result};
 
@@ -32,15 +32,17 @@ pub struct Sign {
     #[command(flatten)]
     key: KeyOptions,
     #[command(flatten)]
+    evm: EvmOptions,
+    #[command(flatten)]
     chooser: ChooserOptions,
     /// Directory that will be the root, where a policy's paths begin
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// Write signatures to FILE.sig instead of security.ima
-    #[arg(long)]
+    #[arg(long, conflicts_with = "evm_key")]
     sidecar: bool,
     /// Leave files alone that this key has signed and that have not changed since
-    #[arg(long, requires = "cert")]
+    #[arg(long, requires = "cert", conflicts_with = "evm_key")]
     incremental: bool,
     /// Sign this digest and print the value of security.ima in hexadecimal
     #[arg(long, value_name = "ALGO:HEX")]
@@ -56,6 +58,7 @@ impl Sign {
             return self.sign_digest(&digest);
         }
         let options = SignOptions {
+            evm: self.evm.identity(&self.key)?,
             identity: self.key.identity()?,
             chooser: self.chooser.chooser("ext4", None)?,
             place: if self.sidecar {

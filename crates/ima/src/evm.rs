@@ -1,0 +1,172 @@
+//! Portable EVM signatures: what `security.evm` of type 5 covers.
+//!
+//! `evm_calc_hmac_or_hash` and `hmac_add_misc` of `security/integrity/evm/evm_crypto.c`: the values of the protected
+//! attributes that are there, in a fixed order and without their names, and then `struct h_misc` with inode and generation
+//! zero, so that the signature holds wherever the file is copied to.
+
+use std::collections::BTreeMap;
+
+use crate::hash::{HashAlgorithm, Hasher};
+
+/// The protected attributes in the order in which the kernel hashes them (`evm_config_default_xattrnames`). For a portable
+/// signature those count too that the kernel is not configured to protect otherwise.
+pub const PROTECTED: [&str; 8] = [
+    "security.selinux",
+    "security.SMACK64",
+    "security.SMACK64EXEC",
+    "security.SMACK64TRANSMUTE",
+    "security.SMACK64MMAP",
+    "security.apparmor",
+    "security.ima",
+    "security.capability",
+];
+
+/// The properties of an inode that a portable signature covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attributes {
+    /// Type and permissions, as `st_mode`.
+    pub mode: u16,
+    /// Owner, in the initial user namespace.
+    pub uid: u32,
+    /// Group, in the initial user namespace.
+    pub gid: u32,
+}
+
+/// Why there is nothing to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EvmError {
+    /// The kernel takes a portable signature only of a file with `security.ima` (EPERM).
+    #[error("no security.ima, without which the kernel takes no portable signature")]
+    NoIma,
+    /// The algorithm is not computed by this crate.
+    #[error("cannot compute {0} digests")]
+    Algorithm(HashAlgorithm),
+}
+
+/// The digest a portable signature is made over, for a 64-bit kernel (`struct h_misc` has an unsigned long in it). `xattrs` are
+/// the file's extended attributes by full name; those that are not [`PROTECTED`] do not matter.
+///
+/// # Errors
+///
+/// [`EvmError`].
+pub fn portable_digest(
+    algo: HashAlgorithm,
+    attributes: &Attributes,
+    xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<Vec<u8>, EvmError> {
+    if !xattrs.contains_key(&b"security.ima"[..]) {
+        return Err(EvmError::NoIma);
+    }
+    let mut hasher = Hasher::new(algo).ok_or(EvmError::Algorithm(algo))?;
+    for name in PROTECTED {
+        if let Some(value) = xattrs.get(name.as_bytes()) {
+            hasher.update(value);
+        }
+    }
+    // unsigned long ino; u32 generation; uid_t uid; gid_t gid; umode_t mode; two bytes of padding. The kernel hashes its own
+    // byte order; the machines it is signed for are little-endian.
+    hasher.update(&[0; 12]);
+    hasher.update(&attributes.uid.to_le_bytes());
+    hasher.update(&attributes.gid.to_le_bytes());
+    hasher.update(&attributes.mode.to_le_bytes());
+    hasher.update(&[0; 2]);
+    Ok(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_covered() {
+        let attributes = Attributes {
+            mode: 0o100_755,
+            uid: 0,
+            gid: 0,
+        };
+        let xattrs = |pairs: &[(&str, &[u8])]| -> BTreeMap<Vec<u8>, Vec<u8>> {
+            pairs
+                .iter()
+                .map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec()))
+                .collect()
+        };
+        let digest = |attributes: &Attributes, pairs: &[(&str, &[u8])]| {
+            portable_digest(HashAlgorithm::Sha256, attributes, &xattrs(pairs)).unwrap()
+        };
+        let base = digest(&attributes, &[("security.ima", b"i")]);
+        // By hand: the value, then 24 bytes.
+        let mut data = b"i".to_vec();
+        data.extend([0; 20]);
+        data.extend([0xed, 0x81, 0, 0]);
+        assert_eq!(Some(base.clone()), HashAlgorithm::Sha256.digest(&data));
+        assert_eq!(
+            digest(&attributes, &[("security.ima", b"i"), ("user.note", b"x")]),
+            base
+        );
+        for (name, other) in [
+            (
+                "mode",
+                digest(
+                    &Attributes {
+                        mode: 0o100_644,
+                        ..attributes
+                    },
+                    &[("security.ima", b"i")],
+                ),
+            ),
+            (
+                "uid",
+                digest(
+                    &Attributes {
+                        uid: 1,
+                        ..attributes
+                    },
+                    &[("security.ima", b"i")],
+                ),
+            ),
+            (
+                "gid",
+                digest(
+                    &Attributes {
+                        gid: 1,
+                        ..attributes
+                    },
+                    &[("security.ima", b"i")],
+                ),
+            ),
+            ("ima", digest(&attributes, &[("security.ima", b"j")])),
+            (
+                "capability",
+                digest(
+                    &attributes,
+                    &[("security.ima", b"i"), ("security.capability", b"c")],
+                ),
+            ),
+        ] {
+            assert_ne!(other, base, "{name}");
+        }
+        assert_eq!(
+            digest(
+                &attributes,
+                &[
+                    ("security.capability", b"c"),
+                    ("security.ima", b"i"),
+                    ("security.selinux", b"s")
+                ]
+            ),
+            digest(
+                &attributes,
+                &[("security.ima", b"si"), ("security.capability", b"c")]
+            ),
+            "the order is the kernel's, and names do not count"
+        );
+        let none = portable_digest(HashAlgorithm::Sha256, &attributes, &BTreeMap::new());
+        assert_eq!(none, Err(EvmError::NoIma));
+        let sm3 = portable_digest(
+            HashAlgorithm::Sm3,
+            &attributes,
+            &xattrs(&[("security.ima", b"i")]),
+        );
+        assert_eq!(sm3, Err(EvmError::Algorithm(HashAlgorithm::Sm3)));
+    }
+}
