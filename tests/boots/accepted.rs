@@ -117,12 +117,7 @@ fn everything_signed() {
     );
     assert_eq!(init["warnings"].as_array().map(Vec::len), Some(0), "{init}");
 
-    // And the TPM has seen it.
-    let bytes = decode_hex(&report.measurements_binary).expect("a list");
-    let list =
-        MeasurementList::parse_binary(&bytes, Bank::Sha1, ByteOrder::Little).expect("a list");
-    let pcr = decode_hex(&report.pcr10["sha256"]).expect("a PCR");
-    assert_ne!(list.match_pcr(Bank::Sha256, 10, &pcr), PcrMatch::No);
+    assert_eq!(measured(report)[0], "boot_aggregate");
 }
 
 /// A root whose files are signed with `key`, and the certificate that comes with it.
@@ -231,6 +226,41 @@ fn certificate_of_the_root() {
     assert_booted(&setup.boot());
 }
 
+/// A further CA, signed by the kernel's, comes from the real root onto .secondary_trusted_keys and may sign for `.ima`.
+#[test]
+fn secondary_certificate_of_the_root() {
+    let secondary = Pair::new(KeyKind::P256, &Template::ca("boots second CA"), Some(&CA));
+    let key = Pair::new(
+        KeyKind::P256,
+        &Template::leaf("of the second CA"),
+        Some(&secondary),
+    );
+    let mut setup = Setup::new();
+    setup
+        .root
+        .add("etc/keys/x509_secondary_1.der", 0o644, &secondary.der());
+    setup.root.add("etc/keys/x509_ima_2.der", 0o644, &key.der());
+    let init = setup.root.file(INIT).content.clone();
+    setup.root.add_signed(INIT, 0o755, &init, &key);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let keys = &report.keyrings[".secondary_trusted_keys"].keys;
+    assert!(
+        keys.iter().any(|key| key.contains("boots second CA")),
+        "{keys:?}"
+    );
+    assert_eq!(report.keyrings[".ima"].keys.len(), 2);
+}
+
+#[test]
+fn evm_certificate() {
+    let mut setup = Setup::new();
+    setup.put("etc/keys/x509_evm.der", P256.der());
+    // Portable signatures only: with EVM on, what is appraised needs security.evm too.
+    let outcome = setup.boot();
+    assert!(outcome.says("EVM on"), "{}", story(&outcome));
+}
+
 #[test]
 fn strange_certificate_of_the_root() {
     let mut setup = Setup::new();
@@ -241,29 +271,93 @@ fn strange_certificate_of_the_root() {
     assert_warned(&setup.boot(), "IMA-553");
 }
 
-/// Each policy that is shipped: it boots, what must not run does not, and what it says is in force.
-fn policy(name: &str) {
+/// Each policy that is shipped: it boots, and what must not run does not.
+fn policy(name: &str, change: impl FnOnce(&mut Setup)) -> Outcome {
     let mut setup = Setup::new();
-    let text = source(&format!("policy/{name}"));
-    setup.put(DEFAULT_POLICY, text);
+    setup.put(DEFAULT_POLICY, source(&format!("policy/{name}")));
     setup.root = Tree::with_attempts(None);
+    change(&mut setup);
     let outcome = setup.boot();
     assert_all_attempts_passed(assert_booted(&outcome));
+    outcome
+}
+
+/// The names of what was measured, and that the TPM holds it.
+fn measured(report: &Report) -> Vec<String> {
+    let bytes = decode_hex(&report.measurements_binary).expect("a list");
+    let list =
+        MeasurementList::parse_binary(&bytes, Bank::Sha1, ByteOrder::Little).expect("a list");
+    let pcr = decode_hex(&report.pcr10["sha256"]).expect("a PCR");
+    assert_ne!(list.match_pcr(Bank::Sha256, 10, &pcr), PcrMatch::No);
+    let names = list.entries().iter().filter_map(|entry| entry.name());
+    names
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect()
 }
 
 #[test]
 fn policy_default() {
-    policy("ima_policy.default");
+    policy("ima_policy.default", |_| {});
 }
 
+/// The root's programs are in the measurement list, with their signatures, and in the TPM.
 #[test]
 fn policy_measure() {
-    policy("ima_policy.measure");
+    let outcome = policy("ima_policy.measure", |setup| setup.tpm = Tpm::Swtpm);
+    let names = measured(assert_booted(&outcome));
+    for suffix in ["/switch_root.static", "/sbin/init"] {
+        assert!(
+            names.iter().any(|name| name.ends_with(suffix)),
+            "{suffix}: {names:?}"
+        );
+    }
 }
 
+/// Without `dont_appraise fsname=rootfs` nothing of the initramfs runs any more; with it the initramfs alone is free.
 #[test]
 fn policy_initramfs() {
-    policy("ima_policy.initramfs");
+    policy("ima_policy.initramfs", |_| {});
+}
+
+/// What is read is appraised too. Here everything that must be readable is signed.
+#[test]
+fn policy_files() {
+    let outcome = policy("ima_policy.files", |setup| {
+        setup.append("testbed.files=appraised")
+    });
+    let report = assert_booted(&outcome);
+    for name in ["file-signed", "file-unsigned"] {
+        assert!(
+            report.attempts.iter().any(|attempt| attempt.name == name),
+            "{name}"
+        );
+    }
+}
+
+/// There is a test for every policy that is shipped.
+#[test]
+fn every_policy_is_booted() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/policy");
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .expect("policies")
+        .map(|entry| {
+            entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "ima_policy.default",
+            "ima_policy.files",
+            "ima_policy.initramfs",
+            "ima_policy.measure"
+        ]
+    );
 }
 
 #[test]
@@ -422,6 +516,21 @@ fn untrusted_keyring() {
     let outcome = setup.boot();
     assert_all_attempts_passed(assert_booted(&outcome));
     assert_warned(&outcome, "IMA-555");
+}
+
+/// A kernel that takes only signed policies gets one: the signature is packed beside it.
+#[test]
+fn signed_policy_of_the_initramfs() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::RequirePolicySignatures;
+    let policy = source("policy/ima_policy.default");
+    setup.put(&format!("{DEFAULT_POLICY}.sig"), RSA.sign(&policy));
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(
+        init_report(report)["policy"]["path"],
+        "/etc/ima/ima_policy.default"
+    );
 }
 
 /// Where the policy cannot be read back, the other proofs stand.

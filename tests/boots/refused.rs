@@ -1,14 +1,15 @@
 //! What must not boot: each fault with its code, the action that the configuration chose, and nothing of the root run.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ima_testbed::{Ending, Tpm};
 use imactl::key::KeyKind;
 use imactl::x509::{BasicConstraints, Template, Usage};
 
-use crate::built::{Kernel, busybox};
+use crate::built::{Kernel, busybox, scratch};
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
-use crate::setup::{CERTIFICATE, DEFAULT_POLICY, POLICY, Setup, assert_refused, story};
+use crate::setup::{CERTIFICATE, DEFAULT_POLICY, LABEL, POLICY, Setup, assert_refused, story};
 use crate::tree::{INIT, SWITCH_ROOT};
 
 /// Where a fault can be found.
@@ -38,6 +39,15 @@ macro_rules! refused {
             }
         )+
     };
+}
+
+fn empty_disk() -> PathBuf {
+    let (file, path) = tempfile::NamedTempFile::new_in(scratch())
+        .expect("a disk")
+        .keep()
+        .expect("a disk");
+    file.set_len(1 << 20).expect("room for the disk");
+    path
 }
 
 const DYNAMIC_LOADER: &str = "lib64/ld-linux-x86-64.so.2";
@@ -196,6 +206,14 @@ refused! {
     root_that_does_not_appear: "IMA-402", AtBoot, |setup| {
         setup.root_name = Some("LABEL=absent".into());
         setup.append("rootwait=2");
+    };
+    root_without_file_system: "IMA-403", AtBoot, |setup| {
+        setup.more_disks = vec![empty_disk()];
+        setup.root_name = Some("/dev/vdb".into());
+    };
+    root_named_by_a_label_that_two_have: "IMA-405", AtBoot, |setup| {
+        setup.more_disks = vec![setup.root.image(&setup.format)];
+        setup.root_name = Some(format!("LABEL={LABEL}"));
     };
     root_with_bad_flags: "IMA-404", AtBoot, |setup| setup.append("rootflags=no_such_flag");
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ima_testbed::Bus;
 use ima_testbed::report::Report;
+use imactl::initramfs::Compression;
 
 use crate::built::Kernel;
 use crate::partitions::{Table, guid};
@@ -193,4 +194,14 @@ fn btrfs_from_modules() {
     format(Format::Btrfs, "btrfs", |setup| {
         setup.modules = Kernel::Full.modules_for("btrfs");
     });
+}
+
+/// However the initramfs is packed.
+#[test]
+fn compressed_initramfs() {
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let mut setup = Setup::new();
+        setup.compression = compression;
+        assert_booted(&setup.boot());
+    }
 }

@@ -13,6 +13,7 @@ use crate::partitions::{self, Table};
 use crate::tree::{Format, Tree};
 
 pub const UUID: &str = "5e1f0e4a-7c1b-4a57-9d0c-8f6f4be2a001";
+const UUID_BYTES: [u8; 16] = 0x5e1f_0e4a_7c1b_4a57_9d0c_8f6f_4be2_a001_u128.to_be_bytes();
 pub const LABEL: &str = "ima-root";
 
 pub const CERTIFICATE: &str = "etc/keys/x509_ima.der";
@@ -36,6 +37,9 @@ pub struct Setup {
     pub table: Table,
     pub bus: Bus,
     pub late: bool,
+    pub compression: Compression,
+    /// More disks, after the root's.
+    pub more_disks: Vec<PathBuf>,
     /// root= on the command line.
     pub root_name: Option<String>,
     pub append: Vec<String>,
@@ -63,12 +67,14 @@ impl Setup {
             programs: Vec::new(),
             root: Tree::small(),
             format: Format::Ext4 {
-                uuid: UUID.to_owned(),
-                label: LABEL.to_owned(),
+                uuid: UUID_BYTES,
+                label: LABEL,
             },
             table: Table::None,
             bus: Bus::VirtioBlk,
             late: false,
+            compression: Compression::None,
+            more_disks: Vec::new(),
             root_name: Some("/dev/vda".to_owned()),
             append: Vec::new(),
         }
@@ -102,7 +108,7 @@ impl Setup {
         let mut builder = InitramfsBuilder::new()
             .init(PROGRAMS.init.as_slice())
             .config(self.config.join("\n") + "\n")
-            .compression(Compression::None);
+            .compression(self.compression);
         for (path, content) in &self.initramfs {
             builder = builder.file(path, 0o644, content.as_slice());
         }
@@ -148,6 +154,9 @@ impl Setup {
             .tpm(self.tpm)
             .time_limit(Duration::from_secs(180))
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)));
+        for disk in &self.more_disks {
+            machine = machine.disk(Disk::new(disk));
+        }
         if let Some(name) = &self.root_name {
             machine = machine.append(format!("root={name}"));
         }

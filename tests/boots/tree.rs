@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ima_testbed::attempts;
+use imactl::image::ImageBuilder;
 
 use crate::built::{PROGRAMS, scratch};
 use crate::keys::{Pair, RSA};
@@ -15,7 +15,7 @@ use crate::keys::{Pair, RSA};
 /// A regular file.
 #[derive(Clone, Debug)]
 pub struct File {
-    pub mode: u32,
+    pub mode: u16,
     pub content: Vec<u8>,
     /// security.ima.
     pub signature: Option<Vec<u8>>,
@@ -48,14 +48,15 @@ impl Tree {
     pub fn with_attempts(module: Option<&[u8]>) -> Tree {
         let mut tree = Tree::small();
         for file in attempts::files(&PROGRAMS.guest, module) {
-            tree.add(&file.path, file.mode, &file.content);
+            let mode = file.mode.try_into().expect("permissions");
+            tree.add(&file.path, mode, &file.content);
             tree.file(&file.path).signature = file.signature_of.map(|content| RSA.sign(&content));
         }
         tree
     }
 
     /// A file without signature.
-    pub fn add(&mut self, path: &str, mode: u32, content: &[u8]) {
+    pub fn add(&mut self, path: &str, mode: u16, content: &[u8]) {
         let file = File {
             mode,
             content: content.to_vec(),
@@ -65,7 +66,7 @@ impl Tree {
     }
 
     /// A file with the signature of `key`.
-    pub fn add_signed(&mut self, path: &str, mode: u32, content: &[u8], key: &Pair) {
+    pub fn add_signed(&mut self, path: &str, mode: u16, content: &[u8], key: &Pair) {
         self.add(path, mode, content);
         self.file(path).signature = Some(key.sign(content));
     }
@@ -117,99 +118,82 @@ impl Tree {
         for (path, file) in &self.files {
             let path = at(path);
             fs::write(&path, &file.content).expect("a file");
-            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode)).expect("a mode");
+            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode.into()))
+                .expect("a mode");
         }
         for (path, target) in &self.links {
             std::os::unix::fs::symlink(target, at(path)).expect("a link");
         }
     }
 
-    fn signatures(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.files
-            .iter()
-            .filter_map(|(path, file)| Some((path.as_str(), file.signature.as_deref()?)))
-    }
-
     /// An image of this root.
     pub fn image(&self, format: &Format) -> PathBuf {
-        let work = tempfile::tempdir_in(scratch()).expect("a directory");
-        let root = work.path().join("root");
-        fs::create_dir(&root).expect("a directory");
-        self.write(&root);
         let (file, image) = tempfile::NamedTempFile::new_in(scratch())
             .expect("an image")
             .keep()
             .expect("an image");
         match format {
             Format::Ext4 { uuid, label } => {
-                file.set_len(64 << 20).expect("room for the image");
-                let mut command = Command::new("mke2fs");
-                command.args(["-q", "-F", "-t", "ext4", "-E", "root_owner=0:0"]);
-                command.args(["-U", uuid, "-L", label]).arg("-d").arg(&root);
-                run(command.arg(&image));
-                self.sign_ext4(&image, work.path());
+                let builder = self.builder().uuid(*uuid).label(*label).size(64 << 20);
+                builder.build(&image).expect("an ext4 image");
             }
             Format::Squashfs => {
-                self.sign_files(&root);
-                run(Command::new("mksquashfs").arg(&root).arg(&image).args([
-                    "-noappend",
-                    "-quiet",
-                    "-no-progress",
-                ]));
+                let builder = self.builder().format(imactl::image::Format::Squashfs);
+                builder.build(&image).expect("a squashfs image");
             }
             Format::Erofs => {
-                self.sign_files(&root);
+                let root = self.directory();
                 run(Command::new("mkfs.erofs")
                     .arg("--quiet")
                     .arg(&image)
-                    .arg(&root));
+                    .arg(root.path()));
             }
             Format::Btrfs => {
-                self.sign_files(&root);
+                let root = self.directory();
                 file.set_len(160 << 20).expect("room for the image");
                 run(Command::new("mkfs.btrfs")
                     .args(["--quiet", "--rootdir"])
-                    .arg(&root)
+                    .arg(root.path())
                     .arg(&image));
             }
         }
         image
     }
 
-    /// security.ima into the finished image: needs no privilege.
-    fn sign_ext4(&self, image: &Path, work: &Path) {
-        let mut script = String::new();
-        for (number, (path, signature)) in self.signatures().enumerate() {
-            let value = work.join(number.to_string());
-            fs::write(&value, signature).expect("a value");
-            script.push_str(&format!(
-                "ea_set -f {} /{path} security.ima\n",
-                value.display()
-            ));
+    /// The root as `imactl` packs it: all files are root's, whoever runs the tests.
+    fn builder(&self) -> ImageBuilder {
+        let mut builder = ImageBuilder::default();
+        for name in DIRECTORIES {
+            builder = builder.directory(name, 0o755);
         }
-        let mut child = Command::new("debugfs")
-            .args(["-w", "-f", "-"])
-            .arg(image)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("debugfs of e2fsprogs");
-        let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(script.as_bytes()).expect("debugfs reads");
-        drop(stdin);
-        let output = child.wait_with_output().expect("debugfs ends");
-        // Its exit status is 0 even if a command failed; then it says more than its version.
-        let words = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success() && words.lines().count() <= 1,
-            "debugfs: {words}"
-        );
+        for (path, file) in &self.files {
+            let content = file.content.as_slice();
+            builder = match &file.signature {
+                Some(signature) => {
+                    builder.file_with_ima(path, file.mode, content, signature.as_slice())
+                }
+                None => builder.file(path, file.mode, content),
+            };
+        }
+        for (path, target) in &self.links {
+            builder = builder.symlink(path, target);
+        }
+        builder
     }
 
-    /// security.ima onto the files: what the other tools copy. Needs privilege.
+    /// The root as files of the host, security.ima on them: for tools that copy it. Needs privilege.
+    fn directory(&self) -> tempfile::TempDir {
+        let root = tempfile::tempdir_in(scratch()).expect("a directory");
+        self.write(root.path());
+        self.sign_files(root.path());
+        root
+    }
+
     fn sign_files(&self, root: &Path) {
-        for (path, signature) in self.signatures() {
+        for (path, file) in &self.files {
+            let Some(signature) = &file.signature else {
+                continue;
+            };
             rustix::fs::setxattr(
                 root.join(path),
                 c"security.ima",
@@ -224,7 +208,7 @@ impl Tree {
 /// The file system of an image.
 #[derive(Clone, Debug)]
 pub enum Format {
-    Ext4 { uuid: String, label: String },
+    Ext4 { uuid: [u8; 16], label: &'static str },
     Squashfs,
     Erofs,
     Btrfs,

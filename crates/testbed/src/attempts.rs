@@ -31,6 +31,10 @@ pub mod names {
     pub const SIGNED_MODULE: &str = "signed.ko";
     /// The same module without; any content does, as appraisal comes before the kernel looks at it.
     pub const UNSIGNED_MODULE: &str = "unsigned.ko";
+    /// A file to be read, with a signature.
+    pub const SIGNED_FILE: &str = "signed.txt";
+    /// The same file without.
+    pub const UNSIGNED_FILE: &str = "unsigned.txt";
     /// A policy without a signature.
     pub const UNSIGNED_POLICY: &str = "unsigned.policy";
 }
@@ -82,6 +86,12 @@ pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
         names::UNSIGNED_LIBRARY,
         0o644,
         program,
+    ));
+    files.extend(pair(
+        names::SIGNED_FILE,
+        names::UNSIGNED_FILE,
+        0o644,
+        b"read\n",
     ));
     match module {
         Some(module) => files.extend(pair(

@@ -109,6 +109,24 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             run(&path(names::SIGNED_SCRIPT)),
         ),
     ]);
+    // Only under a policy that appraises what is read; whoever chose it says so.
+    if look::parameter("testbed.files").as_deref() == Some("appraised") {
+        let read = |name| outcome(fs::read(path(name)).map(drop));
+        made.extend([
+            Attempt::judge(
+                "file-signed",
+                "read a signed file",
+                Allowed,
+                read(names::SIGNED_FILE),
+            ),
+            Attempt::judge(
+                "file-unsigned",
+                "read a file without signature",
+                Denied,
+                read(names::UNSIGNED_FILE),
+            ),
+        ]);
+    }
     made.extend(new_program(port));
     // A program of the root itself that was changed after it was signed.
     if let Some(file) = look::parameter("testbed.try") {
