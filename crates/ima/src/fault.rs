@@ -214,7 +214,7 @@ catalogue! {
         remedy: "check what is on the device (blkid); name the type with rootfstype= if it is another"
     RootMount "IMA-404" Root Refusal
         what: "the root could not be mounted"
-        cause: "the kernel refused: see its own words above"
+        cause: "the kernel refused; its own words are in this message"
         remedy: "check the file system (fsck), rootfstype= and rootflags=; add its module to the initramfs if the kernel does not know the type"
     RootAmbiguous "IMA-405" Root Refusal
         what: "more than one device answers to the root's name"
@@ -259,7 +259,7 @@ catalogue! {
         remedy: "renew the certificate with the same key (signatures stay good), or set the clock"
     RootCertificate "IMA-553" Keys Warning
         what: "a certificate of the real root was not taken"
-        cause: "the kernel refused it, or it cannot be parsed; programs signed with its key will be denied"
+        cause: "the kernel refused it, it cannot be parsed, or keyring=_ima forbids to take any from the disk; programs signed with its key will be denied"
         remedy: "have it signed by a CA the kernel trusts, or remove it from etc/keys in the real root"
     CertificateSkipped "IMA-554" Keys Warning
         what: "a certificate of the initramfs was not taken"
@@ -297,7 +297,7 @@ catalogue! {
     PolicyReadBack "IMA-606" Policy Refusal
         what: "the kernel's policy is not the one that was written"
         cause: "the rules read back from securityfs do not contain those of the file"
-        remedy: "report it with the rules above; boot the previous image meanwhile"
+        remedy: "report it with the rules in this message; boot the previous image meanwhile"
     PolicyNotRecorded "IMA-607" Policy Refusal
         what: "the kernel did not take the policy"
         cause: "its log does not say `policy update completed`: one rule failed and the whole policy was discarded"
@@ -603,23 +603,15 @@ pub fn markdown() -> String {
             page.push_str(&format!("\n## {}\n", entry.stage));
         }
         page.push_str(&format!(
-            "\n### {} ({})\n\n{}.\n\n- cause: {}\n- remedy: {}\n",
+            "\n### {} ({}): {}\n\n- cause: {}\n- remedy: {}\n",
             entry.id,
             entry.severity.name(),
-            sentence(entry.what),
+            entry.what,
             entry.cause,
             entry.remedy
         ));
     }
     page
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters
-        .next()
-        .map(|first| first.to_uppercase().chain(letters).collect())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]
