@@ -713,6 +713,29 @@ mod tests {
         assert_eq!(fault.code(), Code::InputUnreadable);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn hostile_bytes_are_no_key(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
+            proptest::prop_assert!(FileKey::from_bytes(&bytes, &no_password).is_err());
+        }
+
+        #[test]
+        fn a_damaged_key_does_no_harm(
+            at in proptest::prelude::any::<proptest::sample::Index>(),
+            value in proptest::prelude::any::<u8>(),
+            pem in proptest::prelude::any::<bool>(),
+        ) {
+            static KEY: std::sync::LazyLock<FileKey> =
+                std::sync::LazyLock::new(|| FileKey::generate(KeyKind::P256).unwrap());
+            let mut bytes = if pem { KEY.to_pem(None).unwrap() } else { KEY.pkcs8_der().to_vec() };
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if let Ok(key) = FileKey::from_bytes(&bytes, &no_password) {
+                proptest::prop_assert_eq!(key.kind(), KeyKind::P256);
+            }
+        }
+    }
+
     #[test]
     fn digests_of_every_length() {
         let directory = tempfile::tempdir().unwrap();

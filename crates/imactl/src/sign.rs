@@ -321,3 +321,54 @@ pub fn judge(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn a_file_of_another_length_than_seen_has_changed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"content").unwrap();
+        let found = |len| Found {
+            path: file.path().to_owned(),
+            below_root: PathBuf::new(),
+            len,
+            mode: 0o100_644,
+            uid: 0,
+            gid: 0,
+        };
+        let whole = HashAlgorithm::Sha256.digest(b"content").unwrap();
+        assert_eq!(digest(&found(7), HashAlgorithm::Sha256).unwrap(), whole);
+        for len in [0, 6, 8] {
+            let fault = digest(&found(len), HashAlgorithm::Sha256).unwrap_err();
+            assert_eq!(fault.code(), Code::FileChanged, "{len}");
+        }
+        let fault = digest(&found(7), HashAlgorithm::Sm3).unwrap_err();
+        assert_eq!(fault.code(), Code::SigningFailed);
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_while_it_is_read_has_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, vec![1; 2 << 20]).unwrap();
+        let content = Content::Host {
+            path: path.clone(),
+            len: 2 << 20,
+        };
+        let mut pieces = 0;
+        let read = content.read(&mut |_| {
+            pieces += 1;
+            if pieces == 2 {
+                let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                file.write_all(b"other").unwrap();
+                // The kernel's clock for file times is coarse: without this the change could fall into the tick of the first.
+                file.set_modified(std::time::SystemTime::now()).unwrap();
+            }
+            Ok(())
+        });
+        assert_eq!(read.unwrap_err().code(), Code::FileChanged);
+    }
+}

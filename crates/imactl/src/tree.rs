@@ -142,6 +142,7 @@ fn read_host(path: &Path, len: u64, each: &mut dyn FnMut(Piece<'_>) -> Result<()
                 meta.len(),
                 meta.mtime(),
                 meta.mtime_nsec(),
+                meta.ctime(),
                 meta.ctime_nsec(),
             )
         })

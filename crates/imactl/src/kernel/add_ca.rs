@@ -650,6 +650,24 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn hostile_images_do_no_harm(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000), elf: bool) {
+            let bytes = if elf { [b"\x7fELF\x02\x01".as_slice(), &bytes].concat() } else { bytes };
+            proptest::prop_assert!(add_ca(&bytes, &[], None).is_err());
+        }
+
+        #[test]
+        fn a_damaged_setup_header_does_no_harm(at in 0x1f1_usize..0x260, value: u8) {
+            static IMAGE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| bz_image(&elf(), 0));
+            let mut image = IMAGE.clone();
+            image[at] = value;
+            if let Ok(outcome) = add_ca(&image, &[], Some(&SYMBOLS)) {
+                proptest::prop_assert_eq!(outcome.image.len(), image.len());
+            }
+        }
+    }
+
     #[test]
     fn into_an_elf_file_by_its_symbols() {
         // Assembled and linked by the system's tools, with the kernel's own layout of the symbols.
