@@ -114,18 +114,20 @@ locked() {
 # The directory that these files are in a folder of.
 top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
-# need_rust: a Rust that this project builds with. Debian 12's is too old, but for the one that its browsers are built
-# with; rust-web-src and musl-tools are for the small static programs (build/ship).
+# need_rust [PACKAGE...]: a Rust that this project builds with, and these packages. Debian 12's Rust is too old, but for the
+# one that its browsers are built with; rust-web-src and musl-tools are for the small static programs (build/ship), which are
+# always built with it.
 need_rust() {
     local have=0
     if command -v cargo >/dev/null; then
         have=$(cargo --version | cut -d' ' -f2)
     fi
     # The lower of the two versions, by version sort, is the one needed.
-    if [[ $(printf '%s\n' 1.95.0 "$have" | sort -V | head -1) != 1.95.0 ]]; then
-        need_packages rustc-web cargo-web
+    if [[ $(printf '%s\n' 1.95.0 "$have" | sort -V | head -1) != 1.95.0 ]] && command -v cargo >/dev/null; then
+        say "cargo $have is too old; Debian's cargo-web is used"
+        PATH=/usr/bin:$PATH
     fi
-    need_packages rust-web-src musl-tools gcc libc6-dev ca-certificates
+    need_packages rustc-web cargo-web rust-web-src musl-tools gcc libc6-dev ca-certificates "$@"
 }
 
 # build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed and
@@ -163,6 +165,8 @@ made() {
 make_beside() {
     local directory=$1 half old
     [[ -d $directory ]] && return
+    # Under the lock nobody else is making one: what is there was left by a run that was interrupted.
+    rm -rf "$(dirname "$directory")"/.half.*
     half=$(mktemp -d "$(dirname "$directory")/.half.XXXXXX")
     chmod 755 "$half"
     "$2" "$half"
