@@ -99,3 +99,105 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Lines that begin with `imactl`, continued where they end in a backslash, without what follows a pipe or is set off by
+    /// several blanks as a remark.
+    fn command_lines(text: &str) -> Vec<String> {
+        let text = text.replace("\\\n", " ");
+        text.lines()
+            .map(|line| line.trim().trim_start_matches("$ "))
+            .filter(|line| line.starts_with("imactl "))
+            .map(|line| {
+                let line = line.split(" | ").next().unwrap_or_default();
+                let words: Vec<&str> = line
+                    .split("   ")
+                    .map(str::trim)
+                    .filter(|part| !part.is_empty())
+                    .collect();
+                // A remark stands last; what follows a continuation is an option.
+                let remark = words
+                    .iter()
+                    .position(|part| !part.starts_with("imactl") && !part.starts_with('-'));
+                words
+                    .get(..remark.unwrap_or(words.len()))
+                    .unwrap_or_default()
+                    .join(" ")
+            })
+            .collect()
+    }
+
+    /// Words as a shell would make of them, quotes taken off.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for character in line.chars() {
+            match (quote, character) {
+                (Some(open), _) if character == open => quote = None,
+                (None, '\'' | '"') => quote = Some(character),
+                (None, ' ') => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                _ => word.push(character),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    #[track_caller]
+    fn must_parse(line: &str, place: &str) {
+        // `sha256:e3b0c4...` and the like stand for something longer, and are words all the same.
+        if let Err(error) = Cli::try_parse_from(words(line)) {
+            let fine = matches!(
+                error.kind(),
+                clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion
+            );
+            assert!(fine, "{place}: `{line}`: {error}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        let mut commands = vec![Cli::command()];
+        let mut examples = 0;
+        while let Some(command) = commands.pop() {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            for line in command_lines(&help) {
+                must_parse(&line, command.get_name());
+                examples += 1;
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(examples >= 20, "{examples}");
+    }
+
+    #[test]
+    fn every_command_in_the_documentation_is_one() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut pages = vec![root.join("README.md")];
+        pages.extend(
+            std::fs::read_dir(root.join("docs"))
+                .unwrap()
+                .map(|entry| entry.unwrap().path()),
+        );
+        let mut found = 0;
+        for page in pages {
+            for line in command_lines(&std::fs::read_to_string(&page).unwrap()) {
+                must_parse(&line, &page.display().to_string());
+                found += 1;
+            }
+        }
+        assert!(found >= 5, "{found}");
+    }
+}
