@@ -1,4 +1,6 @@
-//! Private keys: a trait for whatever can sign a digest, and the backend that reads a key from a file.
+//! Private keys: a trait for whatever can sign a digest, the backend that reads a key from a file, and one that asks a command.
+
+mod command;
 
 use std::fmt;
 use std::path::Path;
@@ -21,6 +23,8 @@ use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
 use crate::Result;
+
+pub use command::CommandSigner;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");

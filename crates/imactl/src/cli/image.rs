@@ -107,7 +107,7 @@ impl Image {
             .format(format)
             .label(&self.label)
             .journal(!self.no_journal);
-        if self.key.key.is_some() {
+        if self.key.is_given() {
             let identity = self.key.identity()?;
             builder = builder.sign(match self.chooser.chooser(filesystem, self.uuid)? {
                 Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),

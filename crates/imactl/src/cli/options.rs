@@ -11,7 +11,7 @@ use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;
-use imactl::key::{FileKey, Signer};
+use imactl::key::{CommandSigner, FileKey, Signer};
 use imactl::select::{Chooser, FileSystem};
 
 use super::output;
@@ -115,6 +115,14 @@ pub struct KeyOptions {
     /// Private key that signs: PKCS#8, PKCS#1 or SEC 1, PEM or DER
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// Command that signs in place of a key: run with the algorithm and the digest in hexadecimal, it writes the signature
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        requires = "cert",
+        conflicts_with = "key"
+    )]
+    pub sign_command: Option<String>,
     /// Its certificate, DER or PEM: checked against the key, and the source of the key id in signatures
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
@@ -128,6 +136,14 @@ pub struct KeyOptions {
 impl KeyOptions {
     /// The identity, which must be given.
     pub fn identity(&self) -> imactl::Result<Identity> {
+        if let Some(command) = &self.sign_command {
+            let certificate = self.certificate()?.ok_or_else(|| {
+                Fault::new(Code::Usage, "--sign-command without --cert")
+                    .cause("the key of the signatures is not known")
+            })?;
+            let signer = CommandSigner::new(command, &certificate)?;
+            return Identity::new(Arc::new(signer), &certificate, self.hash);
+        }
         let path = self.key.as_deref().ok_or_else(|| {
             Fault::new(Code::Usage, "nothing to sign with")
                 .cause("--key is missing")
@@ -144,6 +160,11 @@ impl KeyOptions {
                 Identity::without_certificate(Arc::new(signer), self.hash)
             }
         }
+    }
+
+    /// Whether there is something to sign with.
+    pub fn is_given(&self) -> bool {
+        self.key.is_some() || self.sign_command.is_some()
     }
 
     /// The certificate, if one is given.

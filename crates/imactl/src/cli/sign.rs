@@ -24,6 +24,7 @@ Examples:
   imactl sign --key ima.key --cert ima.der /usr/local/bin/program
   imactl sign --key ima.key --cert ima.der --for-policy ima_policy --root rootfs rootfs
   imactl sign --key ima.key --cert ima.der --sidecar image.bin            writes image.bin.sig
+  imactl sign --sign-command 'sign-service --token 3' --cert ima.der --for-policy ima_policy --root rootfs rootfs
   imactl sign --key ima.key --cert ima.der --digest sha256:e3b0c4...      prints the value of security.ima")]
 pub struct Sign {
     /// Files and directories
