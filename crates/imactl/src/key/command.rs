@@ -109,7 +109,7 @@ mod tests {
     /// A signing service of openssl and the shell: key, algorithm, digest.
     const SERVICE: &str = r#"#!/bin/sh
         set -eu
-        echo "$3" | sed 's/../\\x&/g' | xargs printf | openssl pkeyutl -sign -inkey "$1" -pkeyopt "digest:$2"
+        printf '%s' "$3" | sed 's/../\\x&/g' | xargs -0 printf | openssl pkeyutl -sign -inkey "$1" -pkeyopt "digest:$2"
     "#;
 
     #[test]
