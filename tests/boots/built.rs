@@ -116,8 +116,6 @@ impl Kernel {
                 Kernel::NoIma => &["--fragment", "no-ima"],
                 Kernel::NoSecurityfs => &[
                     "--fragment",
-                    "no-ima",
-                    "--fragment",
                     concat!(
                         env!("CARGO_MANIFEST_DIR"),
                         "/tests/boots/no-securityfs.config"

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use ima::certificate::Certificate;
+use ima::evm::{Attributes, portable_digest};
 use ima::hash::HashAlgorithm;
 use ima::signature::{ImaXattr, SignatureV2};
 use imactl::key::{FileKey, KeyKind, Signer};
@@ -39,6 +40,24 @@ impl Pair {
             algo,
             key_id: self.certificate.key_id(),
             signature: self.key.sign_digest(algo, digest).expect("a signature"),
+        })
+        .encode()
+    }
+
+    /// The value of security.evm, portable, for a regular file of root's with this mode and security.ima.
+    pub fn sign_evm(&self, mode: u16, ima: &[u8]) -> Vec<u8> {
+        let algo = HashAlgorithm::Sha256;
+        let attributes = Attributes {
+            mode: 0o100_000 | mode,
+            uid: 0,
+            gid: 0,
+        };
+        let xattrs = [(b"security.ima".to_vec(), ima.to_vec())].into();
+        let digest = portable_digest(algo, &attributes, &xattrs).expect("a digest");
+        ImaXattr::EvmPortable(SignatureV2 {
+            algo,
+            key_id: self.certificate.key_id(),
+            signature: self.key.sign_digest(algo, &digest).expect("a signature"),
         })
         .encode()
     }

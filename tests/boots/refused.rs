@@ -7,6 +7,7 @@ use ima_testbed::{Ending, Tpm};
 use imactl::key::KeyKind;
 use imactl::x509::{BasicConstraints, Template, Usage};
 
+use crate::accepted::with_evm;
 use crate::built::{Kernel, busybox, scratch};
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
 use crate::setup::{CERTIFICATE, DEFAULT_POLICY, LABEL, POLICY, Setup, assert_refused, story};
@@ -338,6 +339,22 @@ fn on_failure_shell() {
             .expect("the shell answers");
     });
     assert_refused(&outcome, "IMA-502", &Ending::PowerOff);
+}
+
+/// With EVM on, a signature of the content alone is not enough.
+#[test]
+fn evm_and_files_without_its_signature() {
+    let setup = with_evm();
+    assert_refused(&setup.boot(), "IMA-704", &Ending::PowerOff);
+}
+
+/// A mode that was changed after the file was sealed: one bit more, and the program would be everybody's to execute as its owner.
+#[test]
+fn evm_and_a_changed_mode() {
+    let mut setup = with_evm();
+    setup.root.sign_evm(&P256);
+    setup.root.file(INIT).mode |= 0o4000;
+    assert_refused(&setup.boot(), "IMA-713", &Ending::PowerOff);
 }
 
 /// A TPM that is there does not stand for the policy.

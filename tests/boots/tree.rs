@@ -19,6 +19,8 @@ pub struct File {
     pub content: Vec<u8>,
     /// security.ima.
     pub signature: Option<Vec<u8>>,
+    /// security.evm.
+    pub evm: Option<Vec<u8>>,
 }
 
 /// What is in a root: paths are without the leading slash.
@@ -61,6 +63,7 @@ impl Tree {
             mode,
             content: content.to_vec(),
             signature: None,
+            evm: None,
         };
         self.files.insert(path.to_owned(), file);
     }
@@ -91,6 +94,14 @@ impl Tree {
     pub fn sign(&mut self, key: &Pair) {
         for file in self.files.values_mut() {
             file.signature = Some(key.sign(&file.content));
+        }
+    }
+
+    /// Seal every file with a portable signature in security.evm.
+    pub fn sign_evm(&mut self, key: &Pair) {
+        for file in self.files.values_mut() {
+            let ima = file.signature.as_ref().expect("a file with security.ima");
+            file.evm = Some(key.sign_evm(file.mode, ima));
         }
     }
 
@@ -168,12 +179,15 @@ impl Tree {
         }
         for (path, file) in &self.files {
             let content = file.content.as_slice();
-            builder = match &file.signature {
-                Some(signature) => {
-                    builder.file_with_ima(path, file.mode, content, signature.as_slice())
+            builder = builder.file(path, file.mode, content);
+            for (name, value) in [
+                ("security.ima", &file.signature),
+                ("security.evm", &file.evm),
+            ] {
+                if let Some(value) = value {
+                    builder = builder.xattr(path, name, value.as_slice());
                 }
-                None => builder.file(path, file.mode, content),
-            };
+            }
         }
         for (path, target) in &self.links {
             builder = builder.symlink(path, target);
