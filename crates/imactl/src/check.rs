@@ -98,7 +98,10 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     let certificates = found.keys(initramfs, inputs, &config, appraises);
     let Some(policy) = policy else { return found };
     if let Some(kernel) = inputs.kernel {
-        found.kernel(kernel, &policy, &config, &certificates, inputs.root);
+        let signed = found
+            .add(initramfs.check_policy_signature())
+            .unwrap_or(false);
+        found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
     }
     if let Some(root) = inputs.root {
         found.policy(&policy, root);
@@ -329,6 +332,7 @@ impl Findings {
         &mut self,
         kernel: &KernelConfig,
         policy: &Policy,
+        policy_signed: bool,
         config: &Config,
         certificates: &[Certificate],
         root: Option<&Root>,
@@ -340,6 +344,7 @@ impl Findings {
         ];
         let wanted = Wanted {
             policies: vec![policy],
+            policies_signed: policy_signed,
             config: config.clone(),
             certificates: certificates.iter().collect(),
             filesystem: root.map(|root| root.filesystem.name.as_str()),

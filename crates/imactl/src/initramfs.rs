@@ -10,6 +10,8 @@ use ima::elf::{Elf, Extent, HEADER_LENGTH};
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::policy::Policy;
+use ima::signature::ImaXattr;
+use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
 
@@ -238,7 +240,48 @@ impl InitramfsBuilder {
             return Err(fault);
         }
         self.check_certificates()?;
-        self.chosen_policy().map(drop)
+        self.chosen_policy()?;
+        self.check_policy_signature().map(drop)
+    }
+
+    /// Whether a signature is packed beside the policy, for kernels that take only a signed one; if there is one it must be a
+    /// good one by a key whose certificate is in the initramfs.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-609` for one that the kernel would refuse, and what is wrong with the policy itself.
+    pub fn check_policy_signature(&self) -> Result<bool> {
+        let text = |path| self.data(path).map(<[u8]>::to_vec);
+        let (path, text, _) = layout::policy(text(layout::POLICY), text(layout::DEFAULT_POLICY))?;
+        let signature_path = format!("{path}{}", layout::SIGNATURE);
+        let Some(value) = self.data(&signature_path).filter(|value| !value.is_empty()) else {
+            return Ok(false);
+        };
+        let refused =
+            |cause: String| Fault::new(Code::PolicySignature, signature_path.clone()).cause(cause);
+        let signature = match ImaXattr::parse(value) {
+            Ok(ImaXattr::Signature(signature)) => signature,
+            Ok(_) => return Err(refused("it is no signature of a file".to_owned())),
+            Err(error) => return Err(refused(format!("it is malformed: {error}"))),
+        };
+        let digest = signature
+            .algo
+            .digest(&text)
+            .ok_or_else(|| refused(format!("it is over a {} digest", signature.algo)))?;
+        let mut problem = format!(
+            "it is by key {}, whose certificate is not in the initramfs",
+            signature.key_id
+        );
+        for (_, parsed) in self.certificates(Purpose::Ima) {
+            for certificate in parsed.unwrap_or_default() {
+                match verify_signature(&certificate, &digest, &signature) {
+                    Ok(()) => return Ok(true),
+                    Err(VerifyError::OtherKey { .. }) => {}
+                    Err(error) => problem = error.to_string(),
+                }
+            }
+        }
+        Err(refused(problem))
     }
 
     /// Whether `/init` is a program that the kernel can start.
@@ -643,6 +686,40 @@ mod tests {
             .file("lib64/ld-linux-x86-64.so.2", 0o755, &b"loader"[..])
             .build()
             .unwrap();
+    }
+
+    #[test]
+    fn a_signature_beside_the_policy_must_be_a_good_one() {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+        let identity = crate::identity::Identity::new(
+            std::sync::Arc::new(key),
+            &certificate,
+            ima::hash::HashAlgorithm::Sha256,
+        )
+        .unwrap();
+        let path = "etc/ima/ima_policy.default.sig";
+        let with = |signature: Vec<u8>| good().file(path, 0o644, signature);
+        let signature = identity.sign(POLICY).unwrap();
+        let known = with(signature.clone()).certificate("x509_ima-2.der", certificate.der());
+        assert_eq!(known.check_policy_signature(), Ok(true));
+        known.clone().build().unwrap();
+        assert_eq!(good().check_policy_signature(), Ok(false));
+        let of_another = identity.sign(b"another policy").unwrap();
+        for (name, builder) in [
+            ("an unknown key", with(signature)),
+            (
+                "of another policy",
+                known.clone().file(path, 0o644, of_another),
+            ),
+            ("malformed", known.clone().file(path, 0o644, &b"text"[..])),
+        ] {
+            assert_eq!(
+                builder.build().unwrap_err().code(),
+                Code::PolicySignature,
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub struct Initramfs {
     /// Certificates for .evm, DER or PEM
     #[arg(long = "evm-cert", value_name = "FILE")]
     evm_certificates: Vec<PathBuf>,
-    /// The policy; a file whose name ends in .default becomes /etc/ima/ima_policy.default, any other /etc/ima/ima_policy
+    /// The policy; a file whose name ends in .default becomes /etc/ima/ima_policy.default, any other /etc/ima/ima_policy; FILE.sig
+    /// beside it (imactl sign --sidecar) comes along, for kernels that take only a signed policy
     #[arg(long = "policy", value_name = "FILE")]
     policies: Vec<PathBuf>,
     /// The configuration, /etc/ima/ima-init.conf
@@ -100,11 +101,23 @@ impl Initramfs {
             let default = path
                 .extension()
                 .is_some_and(|extension| extension == "default");
-            builder = if default {
-                builder.default_policy(text)
+            let (packed, with_policy) = if default {
+                (ima::layout::DEFAULT_POLICY, builder.default_policy(text))
             } else {
-                builder.policy(text)
+                (ima::layout::POLICY, builder.policy(text))
             };
+            builder = with_policy;
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(ima::layout::SIGNATURE);
+            let beside = PathBuf::from(beside);
+            if beside.exists() {
+                let signature = read_bounded(&beside, 1 << 16)?;
+                builder = builder.file(
+                    format!("{packed}{}", ima::layout::SIGNATURE),
+                    0o644,
+                    signature,
+                );
+            }
         }
         if let Some(path) = &self.config {
             builder = builder.config(read_bounded(path, 1 << 20)?);

@@ -107,7 +107,7 @@ pub struct Check {
     /// Kernel configuration; the running kernel's if not given
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Policies that will be loaded
+    /// Policies that will be loaded; FILE.sig beside one counts as its signature
     #[arg(long = "policy", value_name = "FILE")]
     policies: Vec<PathBuf>,
     /// The init's configuration
@@ -151,6 +151,10 @@ impl Check {
             &kernel,
             &Wanted {
                 policies: policies.iter().collect(),
+                policies_signed: self
+                    .policies
+                    .iter()
+                    .all(|path| signature_beside(path).exists()),
                 config,
                 certificates: certificates.iter().collect(),
                 filesystem: self.filesystem.as_deref(),
@@ -187,6 +191,13 @@ impl Check {
         ));
         Ok(Outcome::Findings)
     }
+}
+
+/// The file with the signature of a policy, as `imactl sign --sidecar` writes it.
+fn signature_beside(policy: &Path) -> PathBuf {
+    let mut path = policy.as_os_str().to_owned();
+    path.push(ima::layout::SIGNATURE);
+    path.into()
 }
 
 /// Where the running kernel's configuration is.

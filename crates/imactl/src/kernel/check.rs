@@ -69,6 +69,8 @@ impl KernelConfig {
 pub struct Wanted<'a> {
     /// The policies.
     pub policies: Vec<&'a Policy>,
+    /// Each of them has a signature packed beside it.
+    pub policies_signed: bool,
     /// The init's configuration.
     pub config: Config,
     /// Certificates for `.ima` and `.evm`.
@@ -155,10 +157,13 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
             }
         }
     }
-    findings.must_be_off(
-        "IMA_APPRAISE_REQUIRE_POLICY_SIGS",
-        "the initramfs cannot hold a signed policy, because no file in it has extended attributes",
-    );
+    if kernel.is_builtin("IMA_APPRAISE_REQUIRE_POLICY_SIGS") && !wanted.policies_signed {
+        findings.required(
+            "IMA_APPRAISE_REQUIRE_POLICY_SIGS",
+            "n, or a signature packed beside the policy",
+            "the kernel takes only a signed policy; sign it with imactl sign --sidecar",
+        );
+    }
     if wanted.config.require_tpm {
         findings.available("TCG_TPM", "the configuration says require_tpm=yes");
     } else {
@@ -299,12 +304,6 @@ impl Findings<'_> {
     fn advised(&mut self, option: &str, reason: impl Into<String>) {
         if !self.kernel.is_available(option) {
             self.add(option, "y", false, reason);
-        }
-    }
-
-    fn must_be_off(&mut self, option: &str, reason: impl Into<String>) {
-        if self.kernel.is_available(option) {
-            self.add(option, "n", true, reason);
         }
     }
 }
