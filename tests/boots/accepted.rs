@@ -414,6 +414,39 @@ fn policy_without_final_newline() {
     assert_booted(&setup.boot());
 }
 
+/// A policy that appraises nothing is taken, and said to be one.
+#[test]
+fn policy_that_only_measures() {
+    let mut setup = Setup::new();
+    setup.put(POLICY, "measure func=BPRM_CHECK\n");
+    setup.root.unsign(INIT);
+    assert_warned(&setup.boot(), "IMA-651");
+}
+
+/// Where the policy does not appraise policies, the kernel would take any: those of the real root are left alone.
+#[test]
+fn policy_of_the_root_while_policies_are_not_appraised() {
+    let mut setup = Setup::new();
+    let text = String::from_utf8(source("policy/ima_policy.default")).expect("text");
+    let rules = text
+        .lines()
+        .filter(|line| !line.contains("func=POLICY_CHECK"));
+    setup.put(POLICY, rules.collect::<Vec<_>>().join("\n") + "\n");
+    setup
+        .root
+        .add("etc/ima/ima_policy", 0o644, b"dont_appraise fowner=4243\n");
+    let outcome = setup.boot();
+    assert_warned(&outcome, "IMA-654");
+    let report = assert_booted(&outcome);
+    assert!(
+        !report
+            .policy
+            .as_ref()
+            .expect("a policy")
+            .contains("fowner=4243")
+    );
+}
+
 const MORE: &[u8] = b"dont_measure fowner=4243\n";
 
 fn root_policy(prepare: impl FnOnce(&mut Tree), taken: bool) {
@@ -476,6 +509,19 @@ fn switch_root_of_busybox() {
     setup
         .root
         .add_signed("sbin/switch_root", 0o755, &busybox(), &RSA);
+    assert_booted(&setup.boot());
+}
+
+/// As Debian has it: an absolute link, which leads somewhere else outside of the root.
+#[test]
+fn init_is_an_absolute_link() {
+    let mut setup = Setup::new();
+    let guest = setup.root.file(INIT).content.clone();
+    setup.root.remove(INIT);
+    setup
+        .root
+        .add_signed("lib/systemd/systemd", 0o755, &guest, &RSA);
+    setup.root.link(INIT, "/lib/systemd/systemd");
     assert_booted(&setup.boot());
 }
 

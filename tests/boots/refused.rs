@@ -350,6 +350,18 @@ fn on_failure_shell() {
     assert_refused(&outcome, "IMA-502", &Ending::PowerOff);
 }
 
+/// `_ima` takes any certificate; so none of the real root may come onto it.
+#[test]
+fn certificate_of_the_root_for_the_untrusted_keyring() {
+    refuse("IMA-713", Found::AtBoot, |setup| {
+        setup.kernel = Kernel::NoImaKeyring;
+        setup.configure("keyring=_ima");
+        setup.root.add("etc/keys/x509_ima.der", 0o644, &P256.der());
+        let init = setup.root.file(INIT).content.clone();
+        setup.root.add_signed(INIT, 0o755, &init, &P256);
+    });
+}
+
 /// With EVM on, a signature of the content alone is not enough.
 #[test]
 fn evm_and_files_without_its_signature() {

@@ -1,5 +1,7 @@
 //! Machines that boot the guest program as /init, with and without a TPM, disks and all the ways to end.
 
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -10,6 +12,7 @@ use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch, boot_aggregat
 use ima_testbed::attempts::{File, files};
 use ima_testbed::report::{Report, decode_hex};
 use ima_testbed::{Bus, Disk, Ending, Machine, TestbedError, Tpm};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -293,24 +296,50 @@ fn dropping_ends_the_machine() {
     assert_eq!(watched.len(), 1, "QEMU runs");
     drop(running);
     for pidfd in watched {
-        let mut fds = [rustix::event::PollFd::new(
-            &pidfd,
-            rustix::event::PollFlags::IN,
-        )];
-        let limit = rustix::event::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
-        assert_eq!(
-            rustix::event::poll(&mut fds, Some(&limit)).unwrap(),
-            1,
-            "QEMU has ended"
-        );
+        assert_ends(&pidfd);
     }
 }
 
+/// Nor when the process that started it is killed and can tidy nothing up.
+#[test]
+fn killing_the_process_ends_the_machine() {
+    let image = initramfs(&[]);
+    let marker = format!("killed.{}", std::process::id());
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_testbed"))
+        .args(["run", "--tpm", "--tcg", "--append"])
+        .arg(format!("rdinit=/none root=/dev/none rootwait {marker}"))
+        .arg("--kernel")
+        .arg(kernel())
+        .arg("--initramfs")
+        .arg(&image)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let console = BufReader::new(owner.stderr.take().unwrap());
+    let waits =
+        |line: &std::io::Result<String>| line.as_ref().unwrap().contains("Waiting for root device");
+    assert!(console.lines().any(|line| waits(&line)), "the machine runs");
+    let watched = watch(&marker);
+    assert_eq!(watched.len(), 2, "its owner and QEMU run");
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    for pidfd in watched {
+        assert_ends(&pidfd);
+    }
+}
+
+fn assert_ends(pidfd: &OwnedFd) {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    let limit = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut fds, Some(&limit)).unwrap(), 1, "it has ended");
+}
+
 /// Handles of the processes whose arguments contain this.
-fn watch(marker: &str) -> Vec<std::os::fd::OwnedFd> {
+fn watch(marker: &str) -> Vec<OwnedFd> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
         .filter_map(|entry| {
