@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags};
@@ -135,6 +136,27 @@ pub fn read(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
         return Err(std::io::ErrorKind::FileTooLarge.into());
     }
     Ok(bytes)
+}
+
+/// Reads from a place until the buffer is full or the file ends; how many bytes there were.
+///
+/// # Errors
+///
+/// What pread(2) says.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        let at = u64::try_from(length)
+            .unwrap_or(u64::MAX)
+            .saturating_add(offset);
+        match file.read_at(rest, at) {
+            Ok(0) => break,
+            Ok(count) => length = length.saturating_add(count),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(length)
 }
 
 #[cfg(test)]

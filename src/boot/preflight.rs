@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use ima::elf::{self, Elf};
 use ima::fault::{Code, Fault, Stage};
 use ima::policy::{Hook, Query};
+use ima::program::{self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, SWITCH_ROOT};
 use ima::settings::Settings;
 
 use super::explain;
@@ -17,9 +17,6 @@ use crate::files::{self, OpenError};
 use crate::report::Report;
 use crate::syscalls::{self, Verdict};
 
-/// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
-const MAX_INTERPRETERS: usize = 5;
-
 /// What is executed next was asked about, under a policy that is in force. Only [`check`] makes one, of a
 /// [`PolicyInForce`].
 #[derive(Debug)]
@@ -28,31 +25,6 @@ pub struct Ready {
     pub(super) settings: Settings,
     pub(super) switch_root: File,
 }
-
-/// The codes for one of the files.
-struct Codes {
-    missing: Code,
-    invalid: Code,
-    denied: Code,
-}
-
-const SWITCH_ROOT: Codes = Codes {
-    missing: Code::SwitchRootMissing,
-    invalid: Code::SwitchRootInvalid,
-    denied: Code::SwitchRootDenied,
-};
-
-const INIT: Codes = Codes {
-    missing: Code::InitMissing,
-    invalid: Code::InitInvalid,
-    denied: Code::InitDenied,
-};
-
-const INTERPRETER: Codes = Codes {
-    missing: Code::InterpreterMissing,
-    invalid: Code::InterpreterInvalid,
-    denied: Code::InterpreterDenied,
-};
 
 /// Looks at switch_root, init and init's interpreters.
 ///
@@ -71,17 +43,8 @@ pub fn check(
     };
     let path = Path::new(&settings.config.switch_root);
     let switch_root = examiner.open(path, &SWITCH_ROOT)?;
-    match interpreter(&switch_root, path, &SWITCH_ROOT)? {
-        Format::Static => {}
-        Format::Interpreted(interpreter) => {
-            let detail = format!("{} needs {}", path.display(), interpreter.display());
-            return Err(Fault::new(Code::SwitchRootDynamic, detail));
-        }
-        Format::Script(_) => {
-            let detail = format!("{} is a script", path.display());
-            return Err(Fault::new(Code::SwitchRootInvalid, detail));
-        }
-    }
+    let format = format(&switch_root, path, &SWITCH_ROOT)?;
+    program::require_static(&settings.config.switch_root, &format)?;
     examiner.ask(&switch_root, path, &SWITCH_ROOT)?;
     examiner.init(Path::new(&settings.init))?;
     report.switch_root.clone_from(&settings.config.switch_root);
@@ -110,15 +73,16 @@ impl Examiner<'_> {
         let mut codes = &INIT;
         for _ in 0..MAX_INTERPRETERS {
             let file = self.open(&path, codes)?;
-            let format = interpreter(&file, &path, codes)?;
+            let format = format(&file, &path, codes)?;
             self.ask(&file, &path, codes)?;
             match format {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
+                    let loader = path_of(&loader);
                     let file = self.open(&loader, &INTERPRETER)?;
                     return self.ask(&file, &loader, &INTERPRETER);
                 }
-                Format::Script(program) => path = program,
+                Format::Script(program) => path = path_of(&program),
             }
             codes = &INTERPRETER;
         }
@@ -180,54 +144,17 @@ impl Examiner<'_> {
     }
 }
 
-/// What a program needs to run.
-enum Format {
-    /// Nothing.
-    Static,
-    /// A dynamic loader.
-    Interpreted(PathBuf),
-    /// Another program.
-    Script(PathBuf),
-}
-
-fn interpreter(file: &File, path: &Path, codes: &Codes) -> Result<Format, Fault> {
-    let invalid = |why: &str| Fault::new(codes.invalid, format!("{}: {why}", path.display()));
-    let read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
+/// What an open program needs to run.
+fn format(file: &File, path: &Path, codes: &Codes) -> Result<Format, Fault> {
+    let shown = path.display().to_string();
+    let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
         let mut bytes = vec![0; length];
-        let mut filled = 0_usize;
-        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-            match file.read_at(rest, at) {
-                Ok(0) => break,
-                Ok(count) => filled = filled.saturating_add(count),
-                Err(error) => return Err(invalid(&error.to_string())),
-            }
-        }
+        let filled = files::read_at(file, &mut bytes, offset)
+            .map_err(|error| Fault::new(codes.invalid, format!("{shown}: {error}")))?;
         bytes.truncate(filled);
         Ok(bytes)
     };
-    let head = read(0, elf::SCRIPT_LENGTH)?;
-    if let Some(program) = elf::script_interpreter(&head) {
-        return Ok(Format::Script(path_of(program)));
-    }
-    let program =
-        Elf::parse(&head).ok_or_else(|| invalid("neither an ELF program nor a script"))?;
-    let place = program.program_headers();
-    let headers = read(place.offset, place.length)?;
-    if headers.len() != place.length {
-        return Err(invalid("its program headers are cut off"));
-    }
-    let place = program
-        .interpreter(&headers)
-        .map_err(|_| invalid("its interpreter's name is malformed"))?;
-    let Some(place) = place else {
-        return Ok(Format::Static);
-    };
-    let name = read(place.offset, place.length)?;
-    let Some((0, name)) = name.split_last().map(|(last, name)| (*last, name)) else {
-        return Err(invalid("its interpreter's name is malformed"));
-    };
-    Ok(Format::Interpreted(path_of(name)))
+    program::format(&shown, codes, &mut read)
 }
 
 fn path_of(bytes: &[u8]) -> PathBuf {

@@ -33,6 +33,7 @@ pub mod layout;
 pub mod measurement;
 pub mod partition;
 pub mod policy;
+pub mod program;
 pub mod settings;
 pub mod signature;
 #[cfg(feature = "verify")]

@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::cmdline::RootName;
 use ima::filesystem::{self, Filesystem};
 use ima::partition::{self, GptHeader};
+
+use crate::files::read_at;
 
 /// A block device of `/sys/class/block`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,23 +38,6 @@ impl Device {
         let length = read_at(&file, &mut head, 0)?;
         Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
     }
-}
-
-/// Reads until the buffer is full or the device ends.
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut length = 0;
-    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        let at = u64::try_from(length)
-            .unwrap_or(u64::MAX)
-            .saturating_add(offset);
-        match file.read_at(rest, at) {
-            Ok(0) => break,
-            Ok(count) => length = length.saturating_add(count),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 /// Every block device with a size, by name.

@@ -1,42 +1,14 @@
 //! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
 
 use ima::certificate::Certificate;
-use ima::elf::{self, Elf};
 use ima::fault::{Code, Fault};
 use ima::hash::Hasher;
+use ima::program::{self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, SWITCH_ROOT};
 
 use crate::Result;
 use crate::select::{self, Chooser};
 use crate::sign::{self, Verdict};
 use crate::tree::{Content, Inode, Kind, Piece, Tree};
-
-/// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
-const MAX_INTERPRETERS: usize = 5;
-
-/// The codes for one of the programs.
-pub(super) struct Codes {
-    missing: Code,
-    invalid: Code,
-    denied: Code,
-}
-
-const SWITCH_ROOT: Codes = Codes {
-    missing: Code::SwitchRootMissing,
-    invalid: Code::SwitchRootInvalid,
-    denied: Code::SwitchRootDenied,
-};
-
-const INIT: Codes = Codes {
-    missing: Code::InitMissing,
-    invalid: Code::InitInvalid,
-    denied: Code::InitDenied,
-};
-
-const INTERPRETER: Codes = Codes {
-    missing: Code::InterpreterMissing,
-    invalid: Code::InterpreterInvalid,
-    denied: Code::InterpreterDenied,
-};
 
 /// Libraries: the init does not look at them, but the machine would panic without.
 pub(super) const LIBRARY: Codes = Codes {
@@ -44,13 +16,6 @@ pub(super) const LIBRARY: Codes = Codes {
     invalid: Code::LibraryMissing,
     denied: Code::LibraryDenied,
 };
-
-/// What a program needs to run.
-enum Format {
-    Static,
-    Interpreted(Vec<u8>),
-    Script(Vec<u8>),
-}
 
 /// A root under a policy, with the keys that will be loaded.
 pub(super) struct Examiner<'a> {
@@ -62,17 +27,7 @@ pub(super) struct Examiner<'a> {
 impl<'a> Examiner<'a> {
     pub(super) fn switch_root(&self, path: &str) -> Result<()> {
         let (name, inode, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
-        match format(path.as_bytes(), content, &SWITCH_ROOT)? {
-            Format::Static => {}
-            Format::Interpreted(loader) => {
-                let detail = format!("{path} needs {}", shown(&loader));
-                return Err(Fault::new(Code::SwitchRootDynamic, detail));
-            }
-            Format::Script(_) => {
-                let detail = format!("{path} is a script");
-                return Err(Fault::new(Code::SwitchRootInvalid, detail));
-            }
-        }
+        program::require_static(path, &format(path.as_bytes(), content, &SWITCH_ROOT)?)?;
         self.allowed(&name, inode, path.as_bytes(), &SWITCH_ROOT)
     }
 
@@ -181,25 +136,12 @@ pub(super) fn shown(path: &[u8]) -> String {
 fn format(path: &[u8], content: &Content, codes: &Codes) -> Result<Format> {
     /// Program headers lie behind the header; an interpreter's name near them.
     const HEAD: usize = 1 << 17;
-    let invalid = |why: &str| Fault::new(codes.invalid, format!("{}: {why}", shown(path)));
     let head = content.head(HEAD)?;
-    if let Some(program) = elf::script_interpreter(&head) {
-        return Ok(Format::Script(program.to_vec()));
-    }
-    let part = |extent: elf::Extent| {
-        let start = usize::try_from(extent.offset).ok()?;
-        head.get(start..start.checked_add(extent.length)?)
-    };
-    let program =
-        Elf::parse(&head).ok_or_else(|| invalid("neither an ELF program nor a script"))?;
-    let headers = part(program.program_headers())
-        .ok_or_else(|| invalid("its program headers are cut off"))?;
-    let malformed = || invalid("its interpreter's name is malformed");
-    let Some(place) = program.interpreter(headers).map_err(|_| malformed())? else {
-        return Ok(Format::Static);
-    };
-    match part(place).and_then(<[u8]>::split_last) {
-        Some((0, name)) => Ok(Format::Interpreted(name.to_vec())),
-        _ => Err(malformed()),
-    }
+    program::format(&shown(path), codes, &mut |offset, length| {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(head.len());
+        let part = head.get(start..).unwrap_or_default();
+        Ok(part.get(..length).unwrap_or(part).to_vec())
+    })
 }
