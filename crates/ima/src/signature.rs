@@ -431,7 +431,12 @@ mod tests {
             value.extend(announced.to_be_bytes());
             value.extend(&signature);
             if let Ok(xattr) = ImaXattr::parse(&value) {
-                prop_assert_eq!(xattr.encode(), value);
+                // Digests have two forms, of which one is written; all else has but one.
+                if xattr.signature().is_some() {
+                    prop_assert_eq!(xattr.encode(), value);
+                } else {
+                    prop_assert_eq!(ImaXattr::parse(&xattr.encode()), Ok(xattr));
+                }
             }
         }
     }
