@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
 use ima_testbed::report::{AttemptResult, Expected, Report, decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, Outcome, Running, SignRequest, TestbedError, Tpm};
 use serde_json::Value;
@@ -275,14 +276,7 @@ fn enforced(report: &Report, outcome: &Outcome, wrong: &mut Vec<String>) {
     println!("ima-init brought this system up:\n");
     row("kernel", &report.kernel);
     row("", &report.command_line);
-    row(
-        "TPM",
-        &match report.pcr10.get("sha256") {
-            Some(pcr) if report.tpm => format!("2.0; PCR 10 (sha256) {pcr}"),
-            _ if report.tpm => "there".to_owned(),
-            _ => "none".to_owned(),
-        },
-    );
+    row("TPM", &tpm(report, wrong));
     let authorities = report
         .keyrings
         .get(".builtin_trusted_keys")
@@ -372,6 +366,40 @@ fn enforced(report: &Report, outcome: &Outcome, wrong: &mut Vec<String>) {
             &format!("[{}] {}", text(warning, "code"), text(warning, "detail")),
         );
     }
+}
+
+/// What the TPM holds of the measurement list: it must be the replay of the list, or of its beginning.
+fn tpm(report: &Report, wrong: &mut Vec<String>) -> String {
+    if !report.tpm {
+        return "none".to_owned();
+    }
+    let list = decode_hex(&report.measurements_binary)
+        .ok_or_else(|| "it is not hexadecimal".to_owned())
+        .and_then(|list| {
+            MeasurementList::parse_binary(&list, Bank::Sha1, ByteOrder::Little)
+                .map_err(|error| error.to_string())
+        });
+    let list = match list {
+        Ok(list) => list,
+        Err(error) => {
+            wrong.push(format!("the measurement list cannot be read: {error}"));
+            return "there".to_owned();
+        }
+    };
+    let Some(pcr) = report.pcr10.get("sha256").and_then(|pcr| decode_hex(pcr)) else {
+        wrong.push("the TPM's PCR 10 cannot be read".to_owned());
+        return "there".to_owned();
+    };
+    let entries = match list.match_pcr(Bank::Sha256, 10, &pcr) {
+        PcrMatch::Whole => list.entries().len(),
+        PcrMatch::Prefix { entries } => entries,
+        PcrMatch::No => {
+            wrong.push("PCR 10 is not the replay of the measurement list".to_owned());
+            return format!("PCR 10 {}", encode_hex(&pcr));
+        }
+    };
+    let what = if entries == 1 { "entry" } else { "entries" };
+    format!("PCR 10 is the replay of the measurement list, {entries} {what}")
 }
 
 /// /proc/keys describes a certificate as "subject: skid: X509.rsa id []".
