@@ -6,7 +6,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use ext4::{Enhanced, SuperBlock};
+use ext4::{Checksums, Enhanced, Options, SuperBlock};
 use ima::fault::{Code, Fault};
 
 use crate::Result;
@@ -28,7 +28,12 @@ pub fn read_ext4(path: &Path) -> Result<Tree> {
             .cause("it is no ext4 file system, or a damaged one")
             .remedy("check it with e2fsck -fn; give a directory or a tar archive for a root on another file system")
     };
-    let filesystem = SuperBlock::new(file).map_err(|error| bad(&error))?;
+    // Metadata is checked where it carries checksums; images made here do not.
+    let options = Options {
+        checksums: Checksums::Enabled,
+    };
+    let filesystem =
+        SuperBlock::new_with_options(file, &options).map_err(|error| bad(&format!("{error:#}")))?;
     let spool = tempfile::tempfile()
         .map_err(|error| Fault::new(Code::OutputUnwritable, format!("temporary file: {error}")))?;
     let mut reader = Reader {
@@ -37,7 +42,9 @@ pub fn read_ext4(path: &Path) -> Result<Tree> {
         tree: Tree::new(),
         seen: HashMap::new(),
     };
-    let root = filesystem.root().map_err(|error| bad(&error))?;
+    let root = filesystem
+        .root()
+        .map_err(|error| bad(&format!("{error:#}")))?;
     let mut todo = vec![(Vec::new(), root)];
     while let Some((name, inode)) = todo.pop() {
         if name.iter().filter(|byte| **byte == b'/').count() > MAX_DEPTH {

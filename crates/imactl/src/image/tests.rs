@@ -622,3 +622,53 @@ fn squashfs_and_tar_hold_the_same() {
     assert_eq!(fault.code(), Code::ImageContent);
     assert!(!directory.path().join("c.tar").exists());
 }
+
+#[test]
+fn an_image_read_back_is_the_tree_it_was_made_of() {
+    for size in [4 << 20, 64 << 20] {
+        let make = || {
+            ImageBuilder::default()
+                .size(size)
+                .file("usr/bin/program", 0o4755, vec![5; 100_000])
+                .xattr("usr/bin/program", "security.ima", vec![3; 520])
+                .hard_link("bin/program", "usr/bin/program")
+                .file("empty", 0o640, b"".to_vec())
+                .owner("empty", 100_000, 70_000)
+                .xattr("empty", "user.large", vec![7; 3000])
+                .symlink("short", "target")
+                .symlink("long", &"x/".repeat(100))
+                .entry("dev/null", Inode::new(Kind::CharacterDevice(1, 3), 0o666))
+        };
+        let (_directory, image, _) = build(make());
+        let builder = make();
+        let read = read_ext4(&image).unwrap();
+        let names: Vec<&[u8]> = read.names().map(|(name, _)| name).collect();
+        for (name, index) in builder.tree.names() {
+            let expected = builder.tree.inode(index);
+            let found = read
+                .get(name)
+                .unwrap_or_else(|| panic!("{}: {names:?}", String::from_utf8_lossy(name)));
+            let shown = String::from_utf8_lossy(name);
+            assert_eq!(found.mode & 0o7777, expected.mode & 0o7777, "{shown}");
+            assert_eq!(
+                (found.uid, found.gid),
+                (expected.uid, expected.gid),
+                "{shown}"
+            );
+            assert_eq!(found.xattrs, expected.xattrs, "{shown}");
+            match (&found.kind, &expected.kind) {
+                (Kind::File(found), Kind::File(expected)) => {
+                    assert_eq!(found.len(), expected.len(), "{shown}");
+                    assert_eq!(
+                        found.head(200_000).unwrap(),
+                        expected.head(200_000).unwrap(),
+                        "{shown}"
+                    );
+                }
+                (found, expected) => {
+                    assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{shown}")
+                }
+            }
+        }
+    }
+}
