@@ -309,7 +309,7 @@ catalogue! {
     PolicySignature "IMA-609" Policy Refusal
         what: "the kernel takes only a signed policy"
         cause: "CONFIG_IMA_APPRAISE_REQUIRE_POLICY_SIGS, ima_policy=secure_boot or secure boot with CONFIG_IMA_ARCH_POLICY; the initramfs holds no valid signature for its policy"
-        remedy: "sign the policy (imactl sign --sidecar --key KEY --cert CERTIFICATE POLICY) and pack POLICY.sig beside it (imactl initramfs --file POLICY.sig:/etc/ima/ima_policy.default.sig)"
+        remedy: "sign the policy: imactl sign --sidecar --key KEY --cert CERTIFICATE POLICY; imactl initramfs --policy POLICY packs the POLICY.sig that this makes"
     PolicyUnreadable "IMA-610" Policy Refusal
         what: "the IMA policy could not be read"
         cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
