@@ -149,15 +149,6 @@ refused! {
         setup.put(CERTIFICATE, stranger.der());
     };
     certificate_while_the_kernel_trusts_no_ca: "IMA-504", AtBoot, |setup| setup.trusts_ca = false;
-    certificate_of_the_disk_on_the_untrusted_keyring: "IMA-713", AtBoot, |setup| {
-        let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), None);
-        setup.kernel = Kernel::NoImaKeyring;
-        setup.trusts_ca = false;
-        setup.configure("keyring=_ima");
-        setup.root.add("etc/keys/x509_ima.der", 0o644, &stranger.der());
-        let init = setup.root.file(INIT).content.clone();
-        setup.root.add_signed(INIT, 0o755, &init, &stranger);
-    };
     ca_certificate_as_leaf: "IMA-504", OnTheDesk, |setup| setup.put(CERTIFICATE, CA.der());
     certificate_with_explicit_ca_false: "IMA-504", OnTheDesk, |setup| {
         let template = Template {
