@@ -275,7 +275,9 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
     let fault = failed(errno);
     Err(match errno {
         Errno::ENOENT => fault.cause("it, or the interpreter it names, is not in the real root"),
-        Errno::ENOEXEC => fault.cause("it is no program for this machine"),
+        Errno::ENOEXEC => fault
+            .cause("it is no program for this machine")
+            .remedy("install an init that is built for this machine, and sign it"),
         _ => fault,
     })
 }

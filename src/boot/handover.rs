@@ -49,7 +49,14 @@ pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infa
     let path = &ready.settings.config.switch_root;
     let failed = |errno: Errno| {
         let detail = format!("{path}: {} ({errno:?})", errno.desc());
-        Fault::new(Code::HandoverExec, detail)
+        let fault = Fault::new(Code::HandoverExec, detail);
+        match errno {
+            // What kinds of program a kernel runs it alone knows, and says only now.
+            Errno::ENOEXEC => fault
+                .cause("it is no program for this machine")
+                .remedy("install ima-init's switch_root, built for this machine, and sign it"),
+            _ => fault,
+        }
     };
     let arguments = arguments(&ready).map_err(failed)?;
     let environment: Vec<CString> = [
