@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ima::hash::HashAlgorithm;
+use ima::signature::ImaXattr;
 use ima_testbed::{Ending, Tpm};
 use imactl::key::KeyKind;
 use imactl::x509::{BasicConstraints, Template, Usage};
@@ -62,6 +64,23 @@ fn dynamic_loader() -> Vec<u8> {
     std::fs::read(format!("/{DYNAMIC_LOADER}")).expect("the dynamic loader")
 }
 
+/// What `ima_appraise=fix` would write: right, but made by anybody.
+fn hash_only(setup: &mut Setup, path: &str) {
+    let file = setup.root.file(path);
+    let digest = HashAlgorithm::Sha256
+        .digest(&file.content)
+        .expect("SHA-256");
+    let algo = HashAlgorithm::Sha256;
+    file.signature = Some(ImaXattr::Digest { algo, digest }.encode());
+}
+
+/// The program's e_machine says that it is for arm64.
+fn of_another_machine(setup: &mut Setup, path: &str) {
+    let mut program = setup.root.file(path).content.clone();
+    program[18..20].copy_from_slice(&183_u16.to_le_bytes());
+    setup.root.add_signed(path, 0o755, &program, &RSA);
+}
+
 fn dynamic_init(setup: &mut Setup) {
     setup.root.add_signed(INIT, 0o755, &dynamic_program(), &RSA);
     setup
@@ -90,6 +109,11 @@ refused! {
     switch_root_with_the_signature_of_another_file: "IMA-704", AtBoot, |setup| {
         setup.root.file(SWITCH_ROOT).signature = setup.root.file(INIT).signature.clone();
     };
+    switch_root_with_a_hash_for_a_signature: "IMA-704", AtBoot, |setup| hash_only(setup, SWITCH_ROOT);
+    switch_root_with_half_a_signature: "IMA-704", AtBoot, |setup| {
+        let signature = setup.root.file(SWITCH_ROOT).signature.as_mut().expect("a signature");
+        signature.truncate(signature.len() / 2);
+    };
     switch_root_is_a_script: "IMA-702", AtBoot, |setup| {
         setup.root.add_signed(SWITCH_ROOT, 0o755, b"#!/sbin/init\n", &RSA);
     };
@@ -105,6 +129,11 @@ refused! {
     init_missing: "IMA-711", AtBoot, |setup| setup.root.remove(INIT);
     init_unsigned: "IMA-713", AtBoot, |setup| setup.root.unsign(INIT);
     init_tampered: "IMA-713", AtBoot, |setup| setup.root.tamper(INIT);
+    init_with_a_hash_for_a_signature: "IMA-713", AtBoot, |setup| hash_only(setup, INIT);
+    init_is_a_directory: "IMA-712", AtBoot, |setup| {
+        setup.root.remove(INIT);
+        setup.root.add("sbin/init/file", 0o644, b"");
+    };
     init_no_program: "IMA-712", AtBoot, |setup| {
         setup.root.add_signed(INIT, 0o755, b"neither ELF nor script\n", &RSA);
     };
@@ -119,6 +148,10 @@ refused! {
     interpreter_tampered: "IMA-722", AtBoot, |setup| {
         script_init(setup);
         setup.root.tamper("bin/interpreter");
+    };
+    interpreter_no_program: "IMA-723", AtBoot, |setup| {
+        script_init(setup);
+        setup.root.add_signed("bin/interpreter", 0o755, b"neither ELF nor script\n", &RSA);
     };
     dynamic_loader_missing: "IMA-721", AtBoot, |setup| {
         dynamic_init(setup);
@@ -254,6 +287,30 @@ fn bad_rule(setup: &mut Setup, number: usize) {
     let mut rules = RULES.to_vec();
     rules[number] = "appraise func=BPRM_CHECK euid=0 appraise_type=imasig # with a comment";
     setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
+}
+
+/// What the kernel finds out only when it executes: refused by what was executing.
+fn another_machine(path: &str, code: &str) {
+    let mut setup = Setup::new();
+    of_another_machine(&mut setup, path);
+    let outcome = setup.boot();
+    assert_refused(&outcome, code, &Ending::PowerOff);
+    assert!(
+        outcome.says("it is no program for this machine"),
+        "{}",
+        story(&outcome)
+    );
+}
+
+#[test]
+fn switch_root_of_another_machine() {
+    another_machine(SWITCH_ROOT, "IMA-801");
+}
+
+/// By switch_root, which has the configuration's action from the init.
+#[test]
+fn init_of_another_machine() {
+    another_machine(INIT, "IMA-816");
 }
 
 /// The same fault with each action: what the machine does is what the configuration says.

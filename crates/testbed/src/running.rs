@@ -25,6 +25,10 @@ const QEMU: &str = "qemu-system-x86_64";
 /// Longest message taken from the guest, in bytes: a measurement list of a large system is a few megabytes.
 const MAX_MESSAGE: u64 = 64 << 20;
 
+/// How much of the console and how much of the report's port is taken, in bytes, from a guest that does not stop talking.
+const MAX_CONSOLE: usize = 64 << 20;
+const MAX_CONVERSATION: u64 = 256 << 20;
+
 /// A machine that runs. Dropping it ends the machine.
 #[derive(Debug)]
 pub struct Running {
@@ -191,17 +195,7 @@ impl Running {
                 return Ok(stream);
             }
             killer.kill();
-            let words = shared.wait(Instant::now() + Duration::from_secs(10), |state| {
-                state.exit.clone()
-            });
-            let (status, stderr) = words
-                .as_deref()
-                .and_then(|words| words.split_once(": "))
-                .unwrap_or(("no exit status", ""));
-            Err(TestbedError::NotStarted {
-                status: status.to_owned(),
-                stderr: stderr.to_owned(),
-            })
+            Err(not_started(&shared))
         };
         let (qmp, console, report) = (accept(&qmp)?, accept(&console)?, accept(&report)?);
         let clone =
@@ -220,7 +214,11 @@ impl Running {
             _directory: directory,
             started,
         };
-        running.request("qmp_capabilities", json!({}))?;
+        // An accelerator that does not work ends QEMU between its connecting and the guest's first instruction.
+        if running.request("qmp_capabilities", json!({})).is_err() {
+            running.qemu.kill();
+            return Err(not_started(&running.shared));
+        }
         Ok(running)
     }
 
@@ -431,6 +429,20 @@ impl Drop for Running {
     }
 }
 
+/// QEMU's last words, once it has ended.
+fn not_started(shared: &Shared) -> TestbedError {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let words = shared.wait(deadline, |state| state.exit.clone());
+    let (status, stderr) = words
+        .as_deref()
+        .and_then(|words| words.split_once(": "))
+        .unwrap_or(("no exit status", ""));
+    TestbedError::NotStarted {
+        status: status.to_owned(),
+        stderr: stderr.to_owned(),
+    }
+}
+
 /// A directory for what the guest writes to shared images: on a disk, not on a tmpfs that /tmp may be.
 fn snapshots(directory: &Path) -> std::path::PathBuf {
     let disk = Path::new("/var/tmp");
@@ -448,7 +460,10 @@ fn read_console(mut stream: UnixStream, shared: Arc<Shared>, tee: bool) {
             if tee {
                 let _ = io::stderr().write_all(&buffer[..length]);
             }
-            shared.change(|state| state.console.extend_from_slice(&buffer[..length]));
+            shared.change(|state| {
+                let room = MAX_CONSOLE.saturating_sub(state.console.len());
+                state.console.extend_from_slice(&buffer[..length.min(room)]);
+            });
         }
         shared.change(|state| state.open_streams -= 1);
     });
@@ -477,7 +492,12 @@ fn read_qmp(stream: UnixStream, shared: Arc<Shared>) {
 fn read_report(stream: UnixStream, shared: Arc<Shared>, machine: Machine) {
     thread::spawn(move || {
         if let Ok(answers) = stream.try_clone() {
-            converse(BufReader::new(stream), answers, &shared, &machine);
+            converse(
+                BufReader::new(stream.take(MAX_CONVERSATION)),
+                answers,
+                &shared,
+                &machine,
+            );
         }
         shared.change(|state| state.open_streams -= 1);
     });
