@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use ima::elf::Elf;
-use ima::policy::{Access, Hook, Policy, Query};
+use ima::policy::{Access, Action, Hook, Policy, Query, Rule};
 
 /// Bytes of a file's beginning that [`File::head`] needs.
 pub const HEAD: usize = ima::elf::SCRIPT_LENGTH;
@@ -116,7 +116,8 @@ impl File<'_> {
 /// A policy made ready to choose files.
 #[derive(Debug, Clone)]
 pub struct Chooser {
-    policy: Policy,
+    /// The rules that appraise or do not, in their order, without the labels of security modules; and whether they had any.
+    rules: Vec<(Rule, bool)>,
     filesystem: FileSystem,
     /// The users and groups to try: root, and on each side of every number the policy compares with.
     users: Vec<u32>,
@@ -137,8 +138,17 @@ impl Chooser {
                 }
             }
         }
+        let rules = policy
+            .rules()
+            .filter(|rule| matches!(rule.action, Action::Appraise | Action::DontAppraise))
+            .map(|rule| {
+                let mut unlabelled = rule.clone();
+                let labels = std::mem::take(&mut unlabelled.lsm);
+                (unlabelled, !labels.is_empty())
+            })
+            .collect();
         Self {
-            policy,
+            rules,
             filesystem,
             users: users.into_iter().collect(),
             groups: groups.into_iter().collect(),
@@ -152,6 +162,16 @@ impl Chooser {
         file.hooks()
             .into_iter()
             .find(|&hook| self.is_appraised(file, hook))
+    }
+
+    /// As `Policy::appraisal` decides, but that labels are not known here: a rule that asks for one may or may not match, so one
+    /// that appraises counts and one that exempts does not.
+    fn may_be_appraised(&self, query: &Query<'_>) -> bool {
+        self.rules
+            .iter()
+            .filter(|(rule, labelled)| !(*labelled && rule.action == Action::DontAppraise))
+            .find(|(rule, _)| rule.matches(query))
+            .is_some_and(|(rule, _)| rule.action == Action::Appraise)
     }
 
     fn is_appraised(&self, file: &File<'_>, hook: Hook) -> bool {
@@ -180,7 +200,7 @@ impl Chooser {
                                 fowner: file.uid,
                                 fgroup: file.gid,
                             };
-                            self.policy.appraisal(&query).is_some()
+                            self.may_be_appraised(&query)
                         })
                     })
                 })
@@ -292,6 +312,7 @@ mod tests {
         let by_owner = "appraise func=FILE_CHECK mask=MAY_READ fowner=0 appraise_type=imasig\n";
         let on_tmpfs = "dont_appraise fsname=ext4\nappraise func=BPRM_CHECK\n";
         let for_users = "appraise func=BPRM_CHECK uid>999\n";
+        let labelled = "dont_appraise obj_type=bin_t\nappraise func=BPRM_CHECK\nappraise func=FILE_CHECK obj_type=etc_t fowner=0\n";
         for (policy, path, mode, uid, head, hook) in [
             (
                 default,
@@ -362,6 +383,31 @@ mod tests {
                 Some(Hook::BprmCheck),
             ),
             (for_users, "usr/lib/libc.so.6", 0o644, 0, ELF, None),
+            (
+                labelled,
+                "usr/bin/true",
+                0o755,
+                0,
+                ELF,
+                Some(Hook::FileCheck),
+            ),
+            (
+                labelled,
+                "usr/bin/true",
+                0o755,
+                1,
+                ELF,
+                Some(Hook::BprmCheck),
+            ),
+            (
+                labelled,
+                "etc/passwd",
+                0o644,
+                0,
+                b"root:",
+                Some(Hook::FileCheck),
+            ),
+            (labelled, "home/file", 0o644, 1000, b"text", None),
         ] {
             let chooser = Chooser::new(
                 Policy::parse(policy.as_bytes()).unwrap(),
