@@ -149,6 +149,13 @@ impl Kernel {
         self.directory().join("bzImage")
     }
 
+    /// The options it was built with.
+    pub fn configuration(self) -> imactl::kernel::check::KernelConfig {
+        let text =
+            std::fs::read(self.directory().join("config")).expect("the kernel's configuration");
+        imactl::kernel::check::KernelConfig::parse(&text).expect("the kernel's configuration")
+    }
+
     /// A module of it, by name.
     pub fn module(self, name: &str) -> Vec<u8> {
         let path = self.directory().join(format!("modules/{name}.ko"));

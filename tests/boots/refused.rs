@@ -30,8 +30,26 @@ fn refuse(code: &str, found: Found, fault: impl FnOnce(&mut Setup)) {
     if found == Found::OnTheDesk {
         assert_eq!(setup.refused_on_the_desk(), Some(code));
     }
+    let checked = setup.checked();
+    if found == Found::OnTheDesk || IN_THE_IMAGES.contains(&code) {
+        assert_eq!(checked, Some(code), "imactl check");
+    } else {
+        // What only the machine can know; but nothing else is said.
+        assert!(
+            checked.is_none() || checked == Some(code),
+            "imactl check: {checked:?}"
+        );
+    }
     assert_refused(&setup.boot(), code, &Ending::PowerOff);
 }
+
+/// The codes of faults that lie in kernel, initramfs, root or command line: `imactl check` must find them, each with the
+/// init's code.
+const IN_THE_IMAGES: [&str; 17] = [
+    "IMA-103", "IMA-104", "IMA-204", "IMA-205", "IMA-401", "IMA-402", "IMA-501", "IMA-504",
+    "IMA-701", "IMA-702", "IMA-703", "IMA-704", "IMA-711", "IMA-712", "IMA-713", "IMA-721",
+    "IMA-722",
+];
 
 macro_rules! refused {
     ($($name:ident: $code:literal, $found:ident, $fault:expr;)+) => {

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ima::certificate::Certificate;
 use ima_testbed::{Bus, Disk, Ending, Machine, Outcome, Running, Tpm};
+use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
 
 use crate::built::{Kernel, PROGRAMS, scratch, source};
-use crate::keys::RSA;
+use crate::keys::{CA, RSA};
 use crate::partitions::{self, Table};
 use crate::tree::{Format, Tree};
 
@@ -126,6 +128,35 @@ impl Setup {
         self.builder().check().err().map(|fault| fault.code().id())
     }
 
+    /// The code of what `imactl check` says the init will refuse, from the images alone; roots on ext4 only.
+    pub fn checked(&self) -> Option<&'static str> {
+        let image = self.root.image(&self.format);
+        let initramfs = self.builder().unchecked().build().expect("an initramfs");
+        let mut head = std::fs::read(&image).expect("the image");
+        head.truncate(ima::filesystem::PROBE_LENGTH);
+        let root = check::Root {
+            tree: imactl::image::read_ext4(&image).expect("the image's tree"),
+            filesystem: imactl::select::FileSystem::default(),
+            superblocks: Some(ima::filesystem::probe(&head)),
+        };
+        std::fs::remove_file(&image).expect("the image");
+        let authorities: Vec<_> = self
+            .trusts_ca
+            .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
+            .into_iter()
+            .collect();
+        let mut line: Vec<String> = self.append.clone();
+        line.extend(self.root_name.iter().map(|name| format!("root={name}")));
+        let found = check::check(&check::Inputs {
+            initramfs: Some(&InitramfsBuilder::from_image(&initramfs).expect("the initramfs")),
+            root: Some(&root),
+            kernel: Some(&self.kernel.configuration()),
+            authorities: Some(&authorities),
+            command_line: Some(&line.join(" ")),
+        });
+        found.refusal().map(|fault| fault.code().id())
+    }
+
     fn initramfs(&self) -> PathBuf {
         let path = tempfile::NamedTempFile::new_in(scratch())
             .and_then(|file| Ok(file.keep()?.1))
@@ -166,7 +197,7 @@ impl Setup {
         (machine, vec![image, disk, initramfs])
     }
 
-    /// Start it, watch it, and give what became of it.
+    /// Start it, watch it, and give what became of it. Whatever comes to the real init must have passed `imactl check`.
     pub fn boot_with<T>(&self, watch: impl FnOnce(&Running) -> T) -> (T, Outcome) {
         let (machine, files) = self.machine();
         let running = machine.start().expect("the machine starts");
@@ -175,6 +206,9 @@ impl Setup {
         for file in files {
             // A partitioned disk has an image of its own; otherwise they are the same.
             let _ = std::fs::remove_file(file);
+        }
+        if outcome.guest_ran() && matches!(self.format, Format::Ext4 { .. }) {
+            assert_eq!(self.checked(), None, "imactl check refuses what boots");
         }
         (seen, outcome)
     }

@@ -96,6 +96,11 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     };
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
     let certificates = found.keys(initramfs, inputs, &config, appraises);
+    let evm = found.offered(
+        initramfs.certificates(Purpose::Evm),
+        inputs.authorities,
+        true,
+    );
     let Some(policy) = policy else { return found };
     if let Some(kernel) = inputs.kernel {
         let signed = found
@@ -105,7 +110,14 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     }
     if let Some(root) = inputs.root {
         found.policy(&policy, root);
-        found.programs(root, &policy, &certificates, &config, &init);
+        let chooser = Chooser::new(policy, root.filesystem.clone());
+        let examiner = Examiner {
+            tree: &root.tree,
+            chooser: &chooser,
+            certificates: &certificates,
+            evm: &evm,
+        };
+        found.programs(&examiner, &config, &init);
     }
     found
 }
@@ -227,7 +239,6 @@ impl Findings {
                 .push(Fault::new(Code::NoCertificate, ima::layout::KEYS));
         }
         let taken = self.offered(ima, authorities, trusted);
-        self.offered(initramfs.certificates(Purpose::Evm), authorities, true);
         let mut certificates = taken;
         if let Some(root) = inputs.root {
             let more = root_certificates(&root.tree);
@@ -359,29 +370,16 @@ impl Findings {
     }
 
     /// switch_root, init, its interpreter and libraries, then everything that the policy appraises.
-    fn programs(
-        &mut self,
-        root: &Root,
-        policy: &Policy,
-        certificates: &[Certificate],
-        config: &Config,
-        init: &str,
-    ) {
-        let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
-        let examiner = Examiner {
-            tree: &root.tree,
-            chooser: &chooser,
-            certificates,
-        };
+    fn programs(&mut self, examiner: &Examiner<'_>, config: &Config, init: &str) {
         self.add(examiner.switch_root(&config.switch_root));
         if self.add(examiner.init(init)).is_some() {
             self.faults
-                .extend(libraries::check(&examiner, init.as_bytes()));
+                .extend(libraries::check(examiner, init.as_bytes()));
         }
-        let names: Vec<(&[u8], &Inode)> = root
-            .tree
+        let tree = examiner.tree;
+        let names: Vec<(&[u8], &Inode)> = tree
             .names()
-            .map(|(name, index)| (name, root.tree.inode(index)))
+            .map(|(name, index)| (name, tree.inode(index)))
             .collect();
         self.denied = names
             .into_par_iter()

@@ -181,6 +181,10 @@ pub enum Verdict {
     UnknownKey(KeyId),
     /// Signed by a key that is known, over something else.
     Changed(KeyId),
+    /// Good, but EVM is on and there is no portable signature in `security.evm`.
+    NoEvm,
+    /// Good, but owner, mode or attributes are not those that `security.evm` was made for.
+    MetadataChanged(KeyId),
     /// What is there is no signature.
     Malformed(String),
     /// A signature that is not checked here.
@@ -206,6 +210,8 @@ impl Verdict {
             Self::DigestOnly { .. } => "digest-only",
             Self::UnknownKey(_) => "unknown-key",
             Self::Changed(_) => "changed",
+            Self::NoEvm => "no-evm",
+            Self::MetadataChanged(_) => "metadata-changed",
             Self::Malformed(_) => "malformed",
             Self::Unsupported(_) => "unsupported",
             Self::Unreadable(_) => "unreadable",
@@ -227,6 +233,11 @@ impl std::fmt::Display for Verdict {
                 write!(f, "signed by key {key}, of which no certificate was given")
             }
             Self::Changed(key) => write!(f, "changed since key {key} signed it"),
+            Self::NoEvm => f.write_str("no portable signature in security.evm, and EVM is on"),
+            Self::MetadataChanged(key) => write!(
+                f,
+                "owner, mode or attributes changed since key {key} signed them in security.evm"
+            ),
             Self::Malformed(why) => write!(f, "security.ima is malformed: {why}"),
             Self::Unsupported(why) => write!(f, "not checked: {why}"),
             Self::Unreadable(fault) => write!(f, "{}", fault.detail()),

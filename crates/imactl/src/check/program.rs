@@ -1,14 +1,21 @@
 //! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
 
 use ima::certificate::Certificate;
+use ima::evm::{Attributes, portable_digest};
 use ima::fault::{Code, Fault};
 use ima::hash::Hasher;
 use ima::program::{self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, SWITCH_ROOT};
+
+use ima::signature::ImaXattr;
+use ima::verify::verify_signature;
 
 use crate::Result;
 use crate::select::{self, Chooser};
 use crate::sign::{self, Verdict};
 use crate::tree::{Content, Inode, Kind, Piece, Tree};
+
+/// The type bits of a regular file's mode (include/uapi/linux/stat.h).
+const S_IFREG: u16 = 0o100_000;
 
 /// Libraries: the init does not look at them, but the machine would panic without.
 pub(super) const LIBRARY: Codes = Codes {
@@ -22,6 +29,8 @@ pub(super) struct Examiner<'a> {
     pub(super) tree: &'a Tree,
     pub(super) chooser: &'a Chooser,
     pub(super) certificates: &'a [Certificate],
+    /// Those for EVM, which is on if there is one.
+    pub(super) evm: &'a [Certificate],
 }
 
 impl<'a> Examiner<'a> {
@@ -110,7 +119,7 @@ impl<'a> Examiner<'a> {
                 return Ok(None);
             }
             let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
-            sign::judge(value, self.certificates, &|algo| {
+            let verdict = sign::judge(value, self.certificates, &|algo| {
                 let mut hasher = Hasher::new(algo)
                     .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {algo}")))?;
                 content.read(&mut |piece| {
@@ -121,10 +130,42 @@ impl<'a> Examiner<'a> {
                     Ok(())
                 })?;
                 Ok(hasher.finish())
-            })
-            .map(Some)
+            })?;
+            if verdict.is_good() && !self.evm.is_empty() {
+                return Ok(Some(self.metadata(inode).unwrap_or(verdict)));
+            }
+            Ok(Some(verdict))
         };
         judge().unwrap_or_else(|fault| Some(Verdict::Unreadable(fault)))
+    }
+}
+
+impl Examiner<'_> {
+    /// What is wrong with a file's portable EVM signature, if anything.
+    fn metadata(&self, inode: &Inode) -> Option<Verdict> {
+        let Some(value) = inode.xattrs.get(&b"security.evm"[..]) else {
+            return Some(Verdict::NoEvm);
+        };
+        let Ok(ImaXattr::EvmPortable(signature)) = ImaXattr::parse(value) else {
+            return Some(Verdict::NoEvm);
+        };
+        let Some(signer) = self
+            .evm
+            .iter()
+            .find(|certificate| certificate.key_id() == signature.key_id)
+        else {
+            return Some(Verdict::UnknownKey(signature.key_id));
+        };
+        let attributes = Attributes {
+            mode: S_IFREG | inode.mode,
+            uid: inode.uid,
+            gid: inode.gid,
+        };
+        let digest = portable_digest(signature.algo, &attributes, &inode.xattrs);
+        match digest.map(|digest| verify_signature(signer, &digest, &signature)) {
+            Ok(Ok(())) => None,
+            _ => Some(Verdict::MetadataChanged(signature.key_id)),
+        }
     }
 }
 

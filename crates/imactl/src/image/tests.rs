@@ -672,3 +672,15 @@ fn an_image_read_back_is_the_tree_it_was_made_of() {
         }
     }
 }
+
+#[test]
+fn what_is_no_image_is_not_read() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    for content in [&b""[..], &[0; 4096]] {
+        std::io::Write::write_all(&mut file, content).unwrap();
+        assert_eq!(
+            read_ext4(file.path()).unwrap_err().code(),
+            Code::SourceMalformed
+        );
+    }
+}
