@@ -145,8 +145,10 @@ impl Setup {
             .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
             .into_iter()
             .collect();
-        let mut line: Vec<String> = self.append.clone();
+        // As the machine gets it: what is appended may end in init's arguments.
+        let mut line: Vec<String> = Vec::new();
         line.extend(self.root_name.iter().map(|name| format!("root={name}")));
+        line.extend(self.append.iter().cloned());
         let found = check::check(&check::Inputs {
             initramfs: Some(&InitramfsBuilder::from_image(&initramfs).expect("the initramfs")),
             root: Some(&root),

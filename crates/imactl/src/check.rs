@@ -15,7 +15,7 @@ use ima::verify::verify_certificate;
 use rayon::prelude::*;
 
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
-use crate::kernel::check::{KernelConfig, Wanted};
+use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
 use crate::sign::Verdict;
 use crate::tree::{Inode, Kind, Tree};
@@ -240,7 +240,8 @@ impl Findings {
         }
         let taken = self.offered(ima, authorities, trusted);
         let mut certificates = taken;
-        if let Some(root) = inputs.root {
+        // Onto _ima the init offers none of the disk's: nothing would check who signed them.
+        if let Some(root) = inputs.root.filter(|_| trusted) {
             let more = root_certificates(&root.tree);
             // What the secondary keyring would take vouches for others.
             let mut all = authorities.map(<[Certificate]>::to_vec);
@@ -261,7 +262,7 @@ impl Findings {
                 let known = all
                     .as_ref()
                     .is_none_or(|all| signed_by_any(&certificate, all));
-                if known && (!trusted || certificate.leaf_defects().is_empty()) {
+                if known && certificate.leaf_defects().is_empty() {
                     certificates.push(certificate);
                 } else {
                     let detail = certificate.subject();
@@ -348,11 +349,6 @@ impl Findings {
         certificates: &[Certificate],
         root: Option<&Root>,
     ) {
-        const NAMED: [&str; 3] = [
-            "CONFIG_SECURITYFS",
-            "CONFIG_IMA",
-            "CONFIG_INTEGRITY_TRUSTED_KEYRING",
-        ];
         let wanted = Wanted {
             policies: vec![policy],
             policies_signed: policy_signed,
@@ -361,10 +357,10 @@ impl Findings {
             filesystem: root.map(|root| root.filesystem.name.as_str()),
         };
         for finding in crate::kernel::check::check(kernel, &wanted) {
-            if finding.required && !NAMED.contains(&finding.option.as_str()) {
+            if let Some(code) = code_of(&finding).filter(|_| finding.required) {
                 let detail = format!("{}={} is wanted", finding.option, finding.wanted);
-                let fault = Fault::new(Code::KernelConfiguration, detail);
-                self.faults.push(fault.cause(finding.reason));
+                self.faults
+                    .push(Fault::new(code, detail).cause(finding.reason));
             }
         }
     }
@@ -389,6 +385,20 @@ impl Findings {
             })
             .collect();
     }
+}
+
+/// With which code a missing option ends the boot; nothing where another stage names it already, or where the kernel takes
+/// the rule and merely never applies it.
+fn code_of(finding: &Finding) -> Option<Code> {
+    Some(match finding.option.trim_start_matches("CONFIG_") {
+        "SECURITYFS" | "IMA" | "INTEGRITY_TRUSTED_KEYRING" => return None,
+        "FS_VERITY" | "AUDIT" | "KEXEC_FILE" => return None,
+        "IMA_APPRAISE" => Code::PolicyNotInForce,
+        "IMA_APPRAISE_REQUIRE_POLICY_SIGS" => Code::PolicySignature,
+        "CRYPTO_RSA" | "CRYPTO_ECDSA" => Code::CertificateRefused,
+        _ if finding.reason.starts_with("policy line") => Code::PolicyRefused,
+        _ => Code::KernelConfiguration,
+    })
 }
 
 fn describe(found: &Filesystem) -> String {
