@@ -35,7 +35,7 @@ pub struct PolicyRecord {
     pub path: String,
     /// How many rules it has.
     pub rules: usize,
-    /// How it was proved: `record`, `read-back`, `canary`.
+    /// How it was proved: `record`, `read-back`, `canary`, `appraisal`.
     pub proofs: Vec<&'static str>,
     /// The policies of the real root, and whether the kernel took them.
     pub additional: Vec<(String, bool)>,

@@ -141,9 +141,13 @@ pub fn enforce(
         let detail = format!("{}: neither its log nor its policy shows it", wanted.path);
         return Err(Fault::new(Code::PolicyNotRecorded, detail));
     }
+    // That the kernel has the rules is proved; what it does with them, where the canary cannot tell:
     let programs = Query::by_root(Hook::BprmCheck, root.magic(), root.fstype());
     if wanted.policy.appraisal(&programs).is_none() {
         report.warn(Fault::new(Code::NothingAppraised, wanted.path));
+    } else if !appraised {
+        report.warn(Fault::new(Code::TmpfsFree, wanted.path));
+        prove_appraisal(&canary, wanted.required, &mut proofs, report)?;
     }
     additional(&wanted, &keys, root, report);
     if appraised && wanted.required && canary.execute() != Tried::Denied {
@@ -190,6 +194,26 @@ fn prove_denial(
             Ok(())
         }
     }
+}
+
+/// Where the policy frees the canary, the kernel must at least be one that appraises; that no parameter turned it off, the
+/// command line has told.
+fn prove_appraisal(
+    canary: &Canary,
+    required: bool,
+    proofs: &mut Vec<&'static str>,
+    report: &mut Report,
+) -> Result<(), Fault> {
+    if canary.kernel_appraises() == Ok(true) {
+        proofs.push("appraisal");
+        return Ok(());
+    }
+    let detail = "the kernel takes any security.ima: it does not appraise";
+    if required {
+        return Err(Fault::new(Code::PolicyNotInForce, detail));
+    }
+    report.warn(Fault::new(Code::NotEnforced, detail));
+    Ok(())
 }
 
 /// Writes the rules, or names a signed copy where the kernel takes only a signed policy.

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::built::{Kernel, busybox, source, util_linux_switch_root};
 use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
+use crate::refused::{RULES, TMPFS_FREE};
 use crate::setup::{CERTIFICATE, DEFAULT_POLICY, POLICY, Setup, assert_booted, story};
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
 
@@ -412,6 +413,24 @@ fn policy_without_final_newline() {
     }
     setup.put(DEFAULT_POLICY, text);
     assert_booted(&setup.boot());
+}
+
+/// A policy that frees tmpfs frees the canary too: it is warned of, and that the kernel appraises is proved otherwise.
+#[test]
+fn policy_that_frees_tmpfs() {
+    let mut setup = Setup::new();
+    setup.put(
+        DEFAULT_POLICY,
+        TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n",
+    );
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let proofs = &init_report(report)["policy"]["proofs"];
+    assert_eq!(
+        *proofs,
+        serde_json::json!(["record", "read-back", "appraisal"])
+    );
+    assert_warned(&outcome, "IMA-656");
 }
 
 /// A policy that appraises nothing is taken, and said to be one.

@@ -293,7 +293,10 @@ fn configuration_with_a_shell_but_no_debug() {
     configuration("on_failure=shell");
 }
 
-const RULES: [&str; 5] = [
+/// The rule that frees tmpfs and memfd, as other set-ups have it.
+pub const TMPFS_FREE: &str = "dont_appraise fsmagic=0x01021994\n";
+
+pub const RULES: [&str; 5] = [
     "appraise func=MMAP_CHECK euid=0 appraise_type=imasig",
     "appraise func=BPRM_CHECK euid=0 appraise_type=imasig",
     "appraise func=MODULE_CHECK euid=0 appraise_type=imasig",

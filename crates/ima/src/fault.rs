@@ -335,6 +335,10 @@ catalogue! {
         what: "the policy is loaded but not enforced"
         cause: "an unsigned program was not denied (ima_appraise= on the command line, or a kernel without CONFIG_IMA_APPRAISE), and the configuration says enforce=permissive"
         remedy: "build the initramfs with enforce=required once the system boots without denials"
+    TmpfsFree "IMA-656" Policy Warning
+        what: "the policy frees tmpfs, and with it memory files"
+        cause: "a dont_appraise rule without func= exempts the file system of /run, /tmp, /dev/shm and of memfd_create: root can execute anything from there"
+        remedy: "for the initramfs alone use dont_appraise fsname=rootfs; for reading alone add func=FILE_CHECK to the rule"
 
     SwitchRootMissing "IMA-701" Preflight Refusal
         what: "the real root has no switch_root"

@@ -103,6 +103,16 @@ impl Canary {
         policy.appraisal(&query).is_some()
     }
 
+    /// Whether the kernel was built to appraise: then it refuses a security.ima of a type that there is not, whatever the
+    /// policy says (ima_appraise.c, `ima_inode_setxattr`). For policies that free this file's file system.
+    pub(super) fn kernel_appraises(&self) -> Result<bool, RustixErrno> {
+        const NO_TYPE: [u8; 1] = [0xff];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.tmpfs, "canary", flags, Mode::empty())?;
+        let set = rustix::fs::fsetxattr(&file, "security.ima", &NO_TYPE, XattrFlags::empty());
+        Ok(set == Err(RustixErrno::INVAL))
+    }
+
     /// A copy of a policy that carries its signature.
     pub(super) fn signed_copy(&self, text: &[u8], signature: &[u8]) -> Result<File, RustixErrno> {
         self.write("policy", text, Mode::RUSR)?;
