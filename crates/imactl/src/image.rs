@@ -417,13 +417,23 @@ impl ImageBuilder {
             .clamp(0, i64::from(u32::MAX));
         let failed =
             |cause: String| Fault::new(Code::OutputUnwritable, "mksquashfs failed").cause(cause);
+        // It passes over the archive's own entry for the root directory.
+        let (mode, uid, gid) = self
+            .tree
+            .get(b"")
+            .map_or((0o755, 0, 0), |root| (root.mode, root.uid, root.gid));
         let mut child = Command::new("mksquashfs")
             .arg("-")
             .arg(path)
-            .args(["-tar", "-noappend", "-no-progress", "-quiet", "-mkfs-time"])
-            .arg(time.to_string())
-            // It does not take the time from two places.
-            .env_remove("SOURCE_DATE_EPOCH")
+            .args(["-tar", "-noappend", "-no-progress", "-quiet", "-root-mode"])
+            .arg(format!("{mode:o}"))
+            .arg("-root-uid")
+            .arg(uid.to_string())
+            .arg("-root-gid")
+            .arg(gid.to_string())
+            // The time of making, and the latest that anything may have: the root directory would have the present one
+            // (4.5 does not take -root-time for an archive).
+            .env("SOURCE_DATE_EPOCH", time.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -532,6 +532,13 @@ fn squashfs_and_tar_hold_the_same() {
     let tar = build(Format::Tar, "a.tar");
     assert!(std::fs::read(&tar).unwrap() == std::fs::read(build(Format::Tar, "b.tar")).unwrap());
     let squashfs = build(Format::Squashfs, "a.squashfs");
+    // The time of the newest file, not the present one.
+    let root = run("unsquashfs", &["-lln", squashfs.to_str().unwrap()]);
+    let root = root.lines().find(|line| line.ends_with("squashfs-root"));
+    assert!(
+        root.is_some_and(|root| root.starts_with("drwxr-xr-x 0/0") && root.contains("2009-02-1")),
+        "{root:?}"
+    );
     assert!(
         std::fs::read(&squashfs).unwrap()
             == std::fs::read(build(Format::Squashfs, "b.squashfs")).unwrap()
