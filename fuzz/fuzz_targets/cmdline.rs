@@ -1,4 +1,4 @@
-//! Any text as a kernel command line, and each value in it as the name of a root: whatever it says, the configuration and
+//! Any bytes as a kernel command line, and each value in it as the name of a root: whatever it says, the configuration and
 //! the init stay what they are.
 #![no_main]
 
@@ -6,7 +6,7 @@ use ima::cmdline::{RootName, parameters};
 use ima::config::Config;
 use ima::settings::Settings;
 
-libfuzzer_sys::fuzz_target!(|line: &str| {
+libfuzzer_sys::fuzz_target!(|line: &[u8]| {
     for parameter in parameters(line) {
         let _ = parameter.is("root");
         if let Some(name) = parameter.value.as_deref().and_then(RootName::parse) {
@@ -17,7 +17,7 @@ libfuzzer_sys::fuzz_target!(|line: &str| {
         assert_eq!(settings.config, Config::default());
         assert_eq!(settings.init, Config::default().init);
     }
-    if let Some(name) = RootName::parse(line) {
+    if let Some(name) = std::str::from_utf8(line).ok().and_then(RootName::parse) {
         assert_eq!(RootName::parse(&name.to_string()), Some(name));
     }
 });

@@ -24,7 +24,6 @@ pub fn settings(ending: &mut Ending, report: &mut Report) -> Result<Settings, Fa
         Enforce::Permissive => "permissive",
     };
     let line = std::fs::read("/proc/cmdline").unwrap_or_default();
-    let line = String::from_utf8_lossy(&line);
     let arguments = std::env::args_os().skip(1).collect();
     let settings = Settings::merge(config, &line, arguments, &mut |fault| report.warn(fault))?;
     let text = format!(

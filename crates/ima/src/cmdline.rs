@@ -26,53 +26,54 @@ impl Parameter<'_> {
     }
 }
 
+/// What parts parameters (`isspace`, lib/ctype.c): ASCII's blanks with the vertical tab, and Latin-1's no-break space, wherever
+/// it stands: in the middle of a UTF-8 character too.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
+}
+
 /// The parameters in order, up to `--`, behind which stand init's arguments (`next_arg`, lib/cmdline.c: blanks part
-/// parameters but for those within double quotes; a quote that is not closed reaches to the end).
-pub fn parameters(line: &str) -> impl Iterator<Item = Parameter<'_>> {
+/// parameters but for those within double quotes; a quote that is not closed reaches to the end). What is no UTF-8 in one is
+/// replaced.
+pub fn parameters<L: AsRef<[u8]> + ?Sized>(line: &L) -> impl Iterator<Item = Parameter<'_>> {
+    let line = line.as_ref();
     let mut rest = line.get(..MAX_CMDLINE).unwrap_or(line);
     std::iter::from_fn(move || {
-        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace());
-        if rest.is_empty() {
-            return None;
-        }
+        let start = rest.iter().position(|byte| !is_blank(*byte))?;
+        rest = rest.get(start..)?;
         let mut quoted = false;
         let end = rest
-            .char_indices()
-            .find(|(_, letter)| {
-                quoted ^= *letter == '"';
-                !quoted && letter.is_ascii_whitespace()
+            .iter()
+            .position(|byte| {
+                quoted ^= *byte == b'"';
+                !quoted && is_blank(*byte)
             })
-            .map_or(rest.len(), |(at, _)| at);
+            .unwrap_or(rest.len());
         let (word, after) = rest.split_at_checked(end)?;
         rest = after;
         Some(word)
     })
-    .take_while(|word| *word != "--")
-    .map(|word| match split(word) {
-        (name, Some(value)) => Parameter {
+    .take_while(|word| *word != b"--")
+    .map(|word| {
+        // The kernel finds the first `=` within quotes too.
+        let equals = word.iter().position(|byte| *byte == b'=');
+        let (name, value) = match equals.and_then(|at| word.split_at_checked(at)) {
+            Some((name, value)) => (name, value.get(1..)),
+            None => (word, None),
+        };
+        Parameter {
             name: unquoted(name),
-            value: Some(unquoted(value)),
-        },
-        (name, None) => Parameter {
-            name: unquoted(name),
-            value: None,
-        },
+            value: value.map(unquoted),
+        }
     })
 }
 
-/// Parts a word at its first `=`, which the kernel finds within quotes too.
-fn split(word: &str) -> (&str, Option<&str>) {
-    match word.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (word, None),
-    }
-}
-
-fn unquoted(text: &str) -> Cow<'_, str> {
+fn unquoted(text: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(text);
     if text.contains('"') {
         Cow::Owned(text.replace('"', ""))
     } else {
-        Cow::Borrowed(text)
+        text
     }
 }
 
@@ -203,6 +204,15 @@ mod tests {
         );
         assert_eq!(pairs("a=\"b c"), [pair("a", Some("b c"))]);
         assert_eq!(pairs(" \n"), []);
+        // The kernel's blanks are more than ASCII's: “à” ends in one.
+        assert_eq!(
+            pairs("a\u{b}b\u{c}c"),
+            [pair("a", None), pair("b", None), pair("c", None)]
+        );
+        assert_eq!(
+            pairs("aàb=1"),
+            [pair("a\u{fffd}", None), pair("b", Some("1"))]
+        );
         assert_eq!(pairs("="), [pair("", Some(""))]);
     }
 

@@ -38,7 +38,7 @@ impl Settings {
     /// `CmdlineInvalid`, `RootSyntax`, `NoRootNamed`.
     pub fn merge(
         config: Config,
-        line: &str,
+        line: &(impl AsRef<[u8]> + ?Sized),
         arguments: Vec<OsString>,
         warn: &mut dyn FnMut(Fault),
     ) -> Result<Self, Fault> {
@@ -60,10 +60,13 @@ impl Settings {
             let value = parameter.value.as_deref();
             if parameter.is("ima_appraise") {
                 let value = value.unwrap_or_default();
-                let off = ["off", "log", "fix"]
-                    .iter()
-                    .any(|off| value.starts_with(off));
-                weakened = off.then(|| format!("ima_appraise={value}"));
+                let is_one_of = |known: &[&str]| known.iter().any(|known| value.starts_with(known));
+                // Of a value that it does not know, the kernel takes no notice (ima_appraise.c, default_appraise_setup).
+                if is_one_of(&["off", "log", "fix"]) {
+                    weakened = Some(format!("ima_appraise={value}"));
+                } else if is_one_of(&["enforce"]) {
+                    weakened = None;
+                }
                 continue;
             }
             let Some(known) = Parameter::ALL
@@ -209,6 +212,15 @@ mod tests {
             ("root=/dev/a ima-appraise=log", Some("ima_appraise=log")),
             ("root=/dev/a \"ima_appraise=fix\"", Some("ima_appraise=fix")),
             ("root=/dev/a ima_appraise=off ima_appraise=enforce", None),
+            (
+                "root=/dev/a ima_appraise=off ima_appraise=on",
+                Some("ima_appraise=off"),
+            ),
+            (
+                "root=/dev/a quiet\u{b}ima_appraise=off",
+                Some("ima_appraise=off"),
+            ),
+            ("root=/dev/a xàima_appraise=off", Some("ima_appraise=off")),
             ("root=/dev/a -- ima_appraise=off", None),
         ] {
             let (settings, _) = settings("", line).unwrap();
