@@ -338,7 +338,14 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
                 continue;
             }
         };
-        if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        if length == 0 {
+            continue;
+        }
+        // The kernel reads the whole of it into its memory before it looks at the signature.
+        if usize::try_from(length).map_or(true, |length| length > MAX_POLICY) {
+            report.warn(warning(Code::RootPolicyRefused, "longer than 1 MiB"));
+            report.policy.additional.push((shown, false));
             continue;
         }
         if !guarded {

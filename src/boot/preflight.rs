@@ -5,9 +5,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use ima::elf::{self, Elf};
 use ima::fault::{Code, Fault, Stage};
 use ima::policy::{Hook, Query};
-use ima::program::{self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, SWITCH_ROOT};
+use ima::program::{
+    self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
+};
 use ima::settings::Settings;
 
 use super::explain;
@@ -40,10 +43,11 @@ pub fn check(
     let examiner = Examiner {
         policy: &policy,
         root,
+        machine: own_machine(),
     };
     let path = Path::new(&settings.config.switch_root);
     let switch_root = examiner.open(path, &SWITCH_ROOT)?;
-    let format = format(&switch_root, path, &SWITCH_ROOT)?;
+    let format = examiner.program(&switch_root, path, &SWITCH_ROOT, |program| program.format())?;
     program::require_static(&settings.config.switch_root, &format)?;
     examiner.ask(&switch_root, path, &SWITCH_ROOT)?;
     examiner.init(Path::new(&settings.init))?;
@@ -64,6 +68,8 @@ pub fn check(
 struct Examiner<'a> {
     policy: &'a PolicyInForce,
     root: &'a MountedRoot,
+    /// What this init is made for, and so what the kernel runs.
+    machine: Option<elf::Machine>,
 }
 
 impl Examiner<'_> {
@@ -73,13 +79,16 @@ impl Examiner<'_> {
         let mut codes = &INIT;
         for _ in 0..MAX_INTERPRETERS {
             let file = self.open(&path, codes)?;
-            let format = format(&file, &path, codes)?;
+            let format = self.program(&file, &path, codes, |program| program.format())?;
             self.ask(&file, &path, codes)?;
             match format {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
                     let loader = path_of(&loader);
                     let file = self.open(&loader, &INTERPRETER)?;
+                    self.program(&file, &loader, &INTERPRETER, |program| {
+                        program.check_loader()
+                    })?;
                     return self.ask(&file, &loader, &INTERPRETER);
                 }
                 Format::Script(program) => path = path_of(&program),
@@ -114,7 +123,32 @@ impl Examiner<'_> {
                     )),
             );
         }
+        program::check_length(&shown.to_string(), codes, metadata.len())?;
         Ok(file)
+    }
+
+    /// Looks into an open program.
+    fn program<T>(
+        &self,
+        file: &File,
+        path: &Path,
+        codes: &Codes,
+        look: impl FnOnce(&mut Program<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let shown = path.display().to_string();
+        let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
+            let mut bytes = vec![0; length];
+            let filled = files::read_at(file, &mut bytes, offset)
+                .map_err(|error| Fault::new(codes.invalid, format!("{shown}: {error}")))?;
+            bytes.truncate(filled);
+            Ok(bytes)
+        };
+        look(&mut Program {
+            path: &shown,
+            codes,
+            machine: self.machine,
+            read: &mut read,
+        })
     }
 
     /// Asks the kernel. Where it cannot be asked about an execution, it is asked about a mapping, which is appraised
@@ -144,17 +178,12 @@ impl Examiner<'_> {
     }
 }
 
-/// What an open program needs to run.
-fn format(file: &File, path: &Path, codes: &Codes) -> Result<Format, Fault> {
-    let shown = path.display().to_string();
-    let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
-        let mut bytes = vec![0; length];
-        let filled = files::read_at(file, &mut bytes, offset)
-            .map_err(|error| Fault::new(codes.invalid, format!("{shown}: {error}")))?;
-        bytes.truncate(filled);
-        Ok(bytes)
-    };
-    program::format(&shown, codes, &mut read)
+/// The machine of this very program; nothing if it cannot be found out, and then only the kernel judges.
+fn own_machine() -> Option<elf::Machine> {
+    let mut header = [0; elf::HEADER_LENGTH];
+    let own = File::open("/proc/self/exe").ok()?;
+    let length = files::read_at(&own, &mut header, 0).ok()?;
+    Some(Elf::parse(header.get(..length)?)?.machine())
 }
 
 fn path_of(bytes: &[u8]) -> PathBuf {

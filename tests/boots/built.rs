@@ -98,6 +98,8 @@ pub enum Kernel {
     NoIma,
     /// Without securityfs, and so without IMA.
     NoSecurityfs,
+    /// With IMA that measures and does not appraise.
+    NoAppraise,
     /// With IMA and without `.ima`.
     NoImaKeyring,
     /// The policy can be written once and not be read.
@@ -121,6 +123,7 @@ impl Kernel {
                         "/tests/boots/no-securityfs.config"
                     ),
                 ],
+                Kernel::NoAppraise => &["--fragment", "no-appraise"],
                 Kernel::NoImaKeyring => &["--fragment", "no-ima-keyring"],
                 Kernel::WriteOnce => &["--fragment", "write-once"],
                 Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],

@@ -139,6 +139,8 @@ refused! {
     switch_root_dynamic: "IMA-703", AtBoot, |setup| {
         setup.root.add_signed(SWITCH_ROOT, 0o755, &dynamic_program(), &RSA);
     };
+    switch_root_of_another_machine: "IMA-702", AtBoot, |setup| of_another_machine(setup, SWITCH_ROOT);
+    init_of_another_machine: "IMA-712", AtBoot, |setup| of_another_machine(setup, INIT);
     switch_root_is_a_link_to_nowhere: "IMA-701", AtBoot, |setup| {
         setup.root.remove(SWITCH_ROOT);
         // Outside of the root, this is the init itself.
@@ -243,6 +245,11 @@ refused! {
 
     kernel_without_ima: "IMA-104", AtBoot, |setup| setup.kernel = Kernel::NoIma;
     kernel_without_securityfs: "IMA-103", AtBoot, |setup| setup.kernel = Kernel::NoSecurityfs;
+    kernel_without_appraisal: "IMA-605", AtBoot, |setup| setup.kernel = Kernel::NoAppraise;
+    kernel_without_appraisal_where_the_canary_is_free: "IMA-605", AtBoot, |setup| {
+        setup.kernel = Kernel::NoAppraise;
+        setup.put(DEFAULT_POLICY, TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n");
+    };
     kernel_without_ima_keyring: "IMA-501", AtBoot, |setup| setup.kernel = Kernel::NoImaKeyring;
     kernel_that_wants_a_signed_policy: "IMA-609", AtBoot, |setup| setup.kernel = Kernel::RequirePolicySignatures;
     tpm_required_and_missing: "IMA-105", AtBoot, |setup| setup.configure("require_tpm=yes");
@@ -308,30 +315,6 @@ fn bad_rule(setup: &mut Setup, number: usize) {
     let mut rules = RULES.to_vec();
     rules[number] = "appraise func=BPRM_CHECK euid=0 appraise_type=imasig # with a comment";
     setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
-}
-
-/// What the kernel finds out only when it executes: refused by what was executing.
-fn another_machine(path: &str, code: &str) {
-    let mut setup = Setup::new();
-    of_another_machine(&mut setup, path);
-    let outcome = setup.boot();
-    assert_refused(&outcome, code, &Ending::PowerOff);
-    assert!(
-        outcome.says("it is no program for this machine"),
-        "{}",
-        story(&outcome)
-    );
-}
-
-#[test]
-fn switch_root_of_another_machine() {
-    another_machine(SWITCH_ROOT, "IMA-801");
-}
-
-/// By switch_root, which has the configuration's action from the init.
-#[test]
-fn init_of_another_machine() {
-    another_machine(INIT, "IMA-816");
 }
 
 /// The same fault with each action: what the machine does is what the configuration says.

@@ -9,11 +9,32 @@ pub const SCRIPT_LENGTH: usize = 256;
 /// The longest path of an interpreter, in bytes with its NUL (PATH_MAX; fs/binfmt_elf.c, `load_elf_binary`).
 const MAX_INTERPRETER: u64 = 4096;
 
+/// What a program is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    /// `e_machine` (include/uapi/linux/elf-em.h).
+    number: u16,
+    big_endian: bool,
+}
+
+impl Machine {
+    /// Whether a kernel that runs programs of this machine may run those of the other: its own, and the 32-bit ones of its
+    /// family (CONFIG_COMPAT; whether the kernel has it, only the kernel knows).
+    pub fn may_run(self, other: Self) -> bool {
+        /// EM_X86_64 and EM_386, EM_AARCH64 and EM_ARM, EM_PPC64 and EM_PPC.
+        const FAMILIES: [(u16, u16); 3] = [(62, 3), (183, 40), (21, 20)];
+        let same_order = self.big_endian == other.big_endian;
+        same_order
+            && (self.number == other.number || FAMILIES.contains(&(self.number, other.number)))
+    }
+}
+
 /// An ELF header (System V ABI, chapter 4) of an executable or a shared object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elf {
     wide: bool,
     big_endian: bool,
+    machine: Machine,
     program_headers: Extent,
 }
 
@@ -62,11 +83,20 @@ impl Elf {
         Some(Self {
             wide,
             big_endian,
+            machine: Machine {
+                number: u16::try_from(number(18, 2)?).ok()?,
+                big_endian,
+            },
             program_headers: Extent {
                 offset,
                 length: usize::try_from(length).ok()?,
             },
         })
+    }
+
+    /// The machine that it is made for.
+    pub const fn machine(&self) -> Machine {
+        self.machine
     }
 
     /// Where the program headers are.
@@ -190,6 +220,22 @@ mod tests {
         assert_eq!(elf.interpreter(&file[52..]), Ok(Some(expected)));
         file[52 + 19] = 1;
         assert_eq!(elf.interpreter(&file[52..]), Err(BadInterpreter));
+    }
+
+    #[test]
+    fn machines_run_their_own_and_their_family_s_32_bit_programs() {
+        let machine = |number, big_endian| Machine { number, big_endian };
+        let x86_64 = machine(62, false);
+        for (other, expected) in [
+            (x86_64, true),
+            (machine(3, false), true),
+            (machine(183, false), false),
+            (machine(62, true), false),
+        ] {
+            assert_eq!(x86_64.may_run(other), expected, "{other:?}");
+        }
+        assert!(!machine(3, false).may_run(x86_64));
+        assert!(machine(183, false).may_run(machine(40, false)));
     }
 
     #[test]

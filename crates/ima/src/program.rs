@@ -1,10 +1,14 @@
 //! The programs that a boot executes in the real root: what they need to run, and which faults there are in each.
 
-use crate::elf::{self, Elf};
+use crate::elf::{self, Elf, Machine};
 use crate::fault::{Code, Fault};
 
 /// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
 pub const MAX_INTERPRETERS: usize = 5;
+
+/// The longest program that is looked at, in bytes: the kernel hashes the whole of a file before it looks at its signature, and
+/// a sparse one of terabytes would keep it busy for days.
+pub const MAX_PROGRAM: u64 = 1 << 30;
 
 /// The codes of the faults in one kind of program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,36 +53,101 @@ pub enum Format {
     Script(Vec<u8>),
 }
 
-/// What the program of that path needs. `read` gives so many bytes from a place in the file, fewer where it ends.
+/// A file that is to be executed.
+pub struct Program<'a> {
+    /// Its path, for messages.
+    pub path: &'a str,
+    /// The codes of its faults.
+    pub codes: &'a Codes,
+    /// The machine that it must run on, if that is known.
+    pub machine: Option<Machine>,
+    /// Gives so many bytes from a place in the file, fewer where it ends.
+    pub read: &'a mut dyn FnMut(u64, usize) -> Result<Vec<u8>, Fault>,
+}
+
+impl std::fmt::Debug for Program<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Program<'_> {
+    /// What it needs to run.
+    ///
+    /// # Errors
+    ///
+    /// The code's `invalid` for what the kernel would answer with ENOEXEC, and the errors of `read`.
+    pub fn format(&mut self) -> Result<Format, Fault> {
+        let head = (self.read)(0, elf::SCRIPT_LENGTH)?;
+        if let Some(program) = elf::script_interpreter(&head) {
+            return Ok(Format::Script(program.to_vec()));
+        }
+        let program = self.elf(&head, "neither an ELF program nor a script")?;
+        let place = program.program_headers();
+        let headers = (self.read)(place.offset, place.length)?;
+        if headers.len() != place.length {
+            return Err(self.invalid("its program headers are cut off"));
+        }
+        let place = program
+            .interpreter(&headers)
+            .map_err(|_| self.malformed())?;
+        let Some(place) = place else {
+            return Ok(Format::Static);
+        };
+        match (self.read)(place.offset, place.length)?.split_last() {
+            Some((0, name)) => Ok(Format::Interpreted(name.to_vec())),
+            _ => Err(self.malformed()),
+        }
+    }
+
+    /// Whether it can be a dynamic loader: the kernel takes no script for one (fs/binfmt_elf.c, `load_elf_binary`).
+    ///
+    /// # Errors
+    ///
+    /// The code's `invalid`, and the errors of `read`.
+    pub fn check_loader(&mut self) -> Result<(), Fault> {
+        let head = (self.read)(0, elf::HEADER_LENGTH)?;
+        self.elf(&head, "no ELF program").map(drop)
+    }
+
+    /// Its header, if it is made for the machine.
+    fn elf(&self, head: &[u8], otherwise: &str) -> Result<Elf, Fault> {
+        let program = Elf::parse(head).ok_or_else(|| self.invalid(otherwise))?;
+        if self
+            .machine
+            .is_some_and(|machine| !machine.may_run(program.machine()))
+        {
+            return Err(self
+                .invalid("for another machine")
+                .cause("it is made for another machine than this init is")
+                .remedy("install the one that is built for this machine, and sign it"));
+        }
+        Ok(program)
+    }
+
+    fn invalid(&self, why: &str) -> Fault {
+        Fault::new(self.codes.invalid, format!("{}: {why}", self.path))
+    }
+
+    fn malformed(&self) -> Fault {
+        self.invalid("its interpreter's name is malformed")
+    }
+}
+
+/// Whether a file of that length is one that can be looked at.
 ///
 /// # Errors
 ///
-/// The code's `invalid` for what the kernel would answer with ENOEXEC, and the errors of `read`.
-pub fn format(
-    path: &str,
-    codes: &Codes,
-    read: &mut dyn FnMut(u64, usize) -> Result<Vec<u8>, Fault>,
-) -> Result<Format, Fault> {
-    let invalid = |why: &str| Fault::new(codes.invalid, format!("{path}: {why}"));
-    let head = read(0, elf::SCRIPT_LENGTH)?;
-    if let Some(program) = elf::script_interpreter(&head) {
-        return Ok(Format::Script(program.to_vec()));
+/// The code's `invalid` beyond [`MAX_PROGRAM`].
+pub fn check_length(path: &str, codes: &Codes, length: u64) -> Result<(), Fault> {
+    if length <= MAX_PROGRAM {
+        return Ok(());
     }
-    let program =
-        Elf::parse(&head).ok_or_else(|| invalid("neither an ELF program nor a script"))?;
-    let place = program.program_headers();
-    let headers = read(place.offset, place.length)?;
-    if headers.len() != place.length {
-        return Err(invalid("its program headers are cut off"));
-    }
-    let malformed = || invalid("its interpreter's name is malformed");
-    let Some(place) = program.interpreter(&headers).map_err(|_| malformed())? else {
-        return Ok(Format::Static);
-    };
-    match read(place.offset, place.length)?.split_last() {
-        Some((0, name)) => Ok(Format::Interpreted(name.to_vec())),
-        _ => Err(malformed()),
-    }
+    let detail = format!("{path}: {} MiB", length >> 20);
+    Err(Fault::new(codes.invalid, detail)
+        .cause("no program is so long, and verifying its signature would take hours"))
 }
 
 /// switch_root must be static: an interpreter would be looked for in the initramfs.
@@ -114,7 +183,30 @@ mod tests {
             let end = start.saturating_add(length).min(file.len());
             Ok(file[start..end].to_vec())
         };
-        format("x", &INIT, &mut read).map_err(|fault| fault.code())
+        let machine = Elf::parse(&std::fs::read(std::env::current_exe().unwrap()).unwrap())
+            .map(|elf| elf.machine());
+        Program {
+            path: "x",
+            codes: &INIT,
+            machine,
+            read: &mut read,
+        }
+        .format()
+        .map_err(|fault| fault.code())
+    }
+
+    #[test]
+    fn a_program_of_another_machine() {
+        let mut own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        own[18..20].copy_from_slice(&[0xff, 0]);
+        assert_eq!(of(&own), Err(Code::InitInvalid));
+    }
+
+    #[test]
+    fn a_length_has_its_limit() {
+        assert!(check_length("x", &INIT, MAX_PROGRAM).is_ok());
+        let fault = check_length("x", &INTERPRETER, MAX_PROGRAM + 1).unwrap_err();
+        assert_eq!(fault.code(), Code::InterpreterInvalid);
     }
 
     #[test]

@@ -116,6 +116,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             chooser: &chooser,
             certificates: &certificates,
             evm: &evm,
+            machine: initramfs.machine(),
         };
         found.programs(&examiner, &config, &init);
     }

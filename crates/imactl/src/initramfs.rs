@@ -319,6 +319,12 @@ impl InitramfsBuilder {
         Ok(())
     }
 
+    /// The machine that `/init` is made for; nothing if it is no ELF program.
+    #[must_use]
+    pub fn machine(&self) -> Option<ima::elf::Machine> {
+        Elf::parse(self.data("/init")?).map(|elf| elf.machine())
+    }
+
     /// Every certificate must be one that the kernel could take, which is more than the init asks for: it goes on if one
     /// is taken.
     fn check_certificates(&self) -> Result<()> {

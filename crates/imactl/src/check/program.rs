@@ -4,8 +4,9 @@ use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::fault::{Code, Fault};
 use ima::hash::Hasher;
-use ima::program::{self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, SWITCH_ROOT};
-
+use ima::program::{
+    self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
+};
 use ima::signature::ImaXattr;
 use ima::verify::verify_signature;
 
@@ -31,12 +32,17 @@ pub(super) struct Examiner<'a> {
     pub(super) certificates: &'a [Certificate],
     /// Those for EVM, which is on if there is one.
     pub(super) evm: &'a [Certificate],
+    /// What the init is made for.
+    pub(super) machine: Option<ima::elf::Machine>,
 }
 
 impl<'a> Examiner<'a> {
     pub(super) fn switch_root(&self, path: &str) -> Result<()> {
         let (name, inode, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
-        program::require_static(path, &format(path.as_bytes(), content, &SWITCH_ROOT)?)?;
+        let format = self.program(path.as_bytes(), content, &SWITCH_ROOT, |program| {
+            program.format()
+        })?;
+        program::require_static(path, &format)?;
         self.allowed(&name, inode, path.as_bytes(), &SWITCH_ROOT)
     }
 
@@ -46,12 +52,15 @@ impl<'a> Examiner<'a> {
         let mut codes = &INIT;
         for _ in 0..MAX_INTERPRETERS {
             let (name, inode, content) = self.find(&path, codes)?;
-            let format = format(&path, content, codes)?;
+            let format = self.program(&path, content, codes, |program| program.format())?;
             self.allowed(&name, inode, &path, codes)?;
             match format {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
-                    let (name, inode, _) = self.find(&loader, &INTERPRETER)?;
+                    let (name, inode, content) = self.find(&loader, &INTERPRETER)?;
+                    self.program(&loader, content, &INTERPRETER, |program| {
+                        program.check_loader()
+                    })?;
                     return self.allowed(&name, inode, &loader, &INTERPRETER);
                 }
                 Format::Script(program) => path = program,
@@ -84,7 +93,34 @@ impl<'a> Examiner<'a> {
                     .cause("it has no execute permission for anybody"),
             );
         }
+        program::check_length(&shown, codes, content.len())?;
         Ok((name, inode, content))
+    }
+
+    /// Looks into a program.
+    fn program<T>(
+        &self,
+        path: &[u8],
+        content: &Content,
+        codes: &Codes,
+        look: impl FnOnce(&mut Program<'_>) -> Result<T>,
+    ) -> Result<T> {
+        /// Program headers lie behind the header; an interpreter's name near them.
+        const HEAD: usize = 1 << 17;
+        let head = content.head(HEAD)?;
+        let mut read = |offset: u64, length: usize| {
+            let start = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(head.len());
+            let part = head.get(start..).unwrap_or_default();
+            Ok(part.get(..length).unwrap_or(part).to_vec())
+        };
+        look(&mut Program {
+            path: &shown(path),
+            codes,
+            machine: self.machine,
+            read: &mut read,
+        })
     }
 
     /// Whether appraisal would let it run.
@@ -172,17 +208,4 @@ impl Examiner<'_> {
 /// A path for a message.
 pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).escape_debug().to_string()
-}
-
-fn format(path: &[u8], content: &Content, codes: &Codes) -> Result<Format> {
-    /// Program headers lie behind the header; an interpreter's name near them.
-    const HEAD: usize = 1 << 17;
-    let head = content.head(HEAD)?;
-    program::format(&shown(path), codes, &mut |offset, length| {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(head.len());
-        let part = head.get(start..).unwrap_or_default();
-        Ok(part.get(..length).unwrap_or(part).to_vec())
-    })
 }

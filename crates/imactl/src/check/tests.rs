@@ -20,11 +20,12 @@ struct Desk {
     root: Root,
 }
 
-/// A static ELF program that does nothing: a header and one program header.
+/// A static ELF program for x86-64 that does nothing: a header and one program header.
 fn program() -> Vec<u8> {
     let mut elf = vec![0; 120];
     elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
     elf[16] = 2;
+    elf[18] = 62;
     elf[32] = 64;
     elf[54] = 56;
     elf[56] = 1;
@@ -272,6 +273,26 @@ fn every_file_that_would_be_denied_is_named() {
         .map(|(name, _)| name.as_slice())
         .collect();
     assert_eq!(names, [&b"usr/bin/bad"[..], b"usr/lib/libbad.so"]);
+}
+
+#[test]
+fn programs_for_another_machine_and_loaders_that_are_none() {
+    let mut other = program();
+    other[18] = 183;
+    for (name, code) in [
+        (SWITCH_ROOT, Code::SwitchRootInvalid),
+        (INIT, Code::InitInvalid),
+    ] {
+        let mut desk = Desk::new();
+        desk.put(name, 0o755, &other);
+        assert_eq!(desk.refusal(), Some(code));
+    }
+    let mut desk = Desk::new();
+    let own = std::env::current_exe().unwrap();
+    let own = std::fs::read(own).unwrap();
+    desk.put(INIT, 0o755, &own);
+    desk.put(b"lib64/ld-linux-x86-64.so.2", 0o755, b"#!/bin/sh\n");
+    assert_eq!(desk.refusal(), Some(Code::InterpreterInvalid));
 }
 
 #[test]
