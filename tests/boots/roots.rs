@@ -190,6 +190,7 @@ fn squashfs() {
 #[test]
 fn erofs() {
     format(Format::Erofs, "erofs", |_| {});
+    format(Format::MkfsErofs, "erofs", |_| {});
 }
 
 /// Its driver is a module with modules of its own, loaded in the order that `imactl` found.

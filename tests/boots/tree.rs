@@ -153,6 +153,10 @@ impl Tree {
                 builder.build(&image).expect("a squashfs image");
             }
             Format::Erofs => {
+                let builder = self.builder().format(imactl::image::Format::Erofs);
+                builder.build(&image).expect("an erofs image");
+            }
+            Format::MkfsErofs => {
                 let root = self.directory();
                 run(Command::new("mkfs.erofs")
                     .arg("--quiet")
@@ -222,9 +226,14 @@ impl Tree {
 /// The file system of an image.
 #[derive(Clone, Debug)]
 pub enum Format {
-    Ext4 { uuid: [u8; 16], label: &'static str },
+    Ext4 {
+        uuid: [u8; 16],
+        label: &'static str,
+    },
     Squashfs,
     Erofs,
+    /// Made by mkfs.erofs.
+    MkfsErofs,
     Btrfs,
 }
 

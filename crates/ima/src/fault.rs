@@ -483,8 +483,8 @@ catalogue! {
         remedy: "make the archive again: tar --xattrs --format=pax; or give the directory"
     ToolMissing "IMA-919" Host Refusal
         what: "a program needed for this is not installed"
-        cause: "squashfs images are written by squashfs-tools"
-        remedy: "install squashfs-tools, or make an ext4 image, which needs no other program"
+        cause: "squashfs images are written by mksquashfs (squashfs-tools) and read by sqfs2tar (squashfs-tools-ng)"
+        remedy: "install the program that this message names, or use ext4 or erofs, which need no other program"
     LibraryMissing "IMA-930" Host Refusal
         what: "a library of the real root's init is missing"
         cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"

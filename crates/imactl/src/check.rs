@@ -14,6 +14,7 @@ use ima::settings::Settings;
 use ima::verify::verify_certificate;
 use rayon::prelude::*;
 
+use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
@@ -45,6 +46,18 @@ pub struct Root {
     pub filesystem: FileSystem,
     /// What its superblocks say, if it is an image.
     pub superblocks: Option<Vec<Filesystem>>,
+}
+
+impl Root {
+    /// A root that was read; `otherwise` is the type that it will have if it is no image.
+    #[must_use]
+    pub fn new(source: Source, otherwise: FileSystem) -> Self {
+        Self {
+            filesystem: source.filesystem().unwrap_or(otherwise),
+            tree: source.tree,
+            superblocks: source.superblocks,
+        }
+    }
 }
 
 /// What was found.

@@ -1,8 +1,9 @@
 //! Root images from a [`Tree`], with signatures made on the way, without privilege: ext4, squashfs, or a tar archive.
 
 mod archive;
+mod erofs;
 mod ext4;
-mod reader;
+mod source;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
@@ -20,8 +21,19 @@ use crate::select::{self, Chooser, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
-pub use ext4::BLOCK;
-pub use reader::read_ext4;
+pub use source::{Source, read, read_ext4};
+
+/// Bytes in a block of an image.
+pub const BLOCK: u64 = 4096;
+
+/// The blocks of a file that are not all zeros: first block and number, sorted, not touching one another.
+pub type DataRuns = Vec<(u64, u64)>;
+
+/// Takes blocks of a file by their number in the file.
+pub type WriteBlocks<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
+
+/// Hands the content of a regular file to [`WriteBlocks`].
+pub type ReadContent<'a> = dyn FnMut(InodeIndex, &mut WriteBlocks<'_>) -> Result<()> + 'a;
 
 /// Which regular files get signatures.
 #[derive(Debug, Clone)]
@@ -40,6 +52,8 @@ pub enum Format {
     Ext4,
     /// A squashfs file system, by the program `mksquashfs`.
     Squashfs,
+    /// An erofs file system, not compressed.
+    Erofs,
     /// A tar archive in PAX format.
     Tar,
 }
@@ -225,7 +239,8 @@ impl ImageBuilder {
         self
     }
 
-    /// Sets what is made; ext4 otherwise. Size, label, UUID, journal and inodes are for ext4 alone.
+    /// Sets what is made; ext4 otherwise. Size, hash seed, journal and inodes are for ext4 alone, label and UUID for ext4 and
+    /// erofs.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
@@ -337,21 +352,17 @@ impl ImageBuilder {
                 let parameters = self.parameters();
                 let writer = ext4::Writer::plan(&self.tree, &runs, &parameters)?;
                 writer.write(&image, &mut |index, write| {
-                    let mut block = 0;
-                    self.read_again(index, digests.get(&index), &mut |piece| {
-                        match piece {
-                            Piece::Hole(len) => block += len / BLOCK,
-                            Piece::Data(data) => {
-                                for chunk in data.chunks(BLOCK as usize) {
-                                    if chunk.iter().any(|&byte| byte != 0) {
-                                        write(block, chunk)?;
-                                    }
-                                    block += 1;
-                                }
-                            }
-                        }
-                        Ok(())
-                    })
+                    self.read_blocks(index, digests.get(&index), write)
+                })?;
+            }
+            Format::Erofs => {
+                let ext4::Parameters {
+                    uuid, label, time, ..
+                } = self.parameters();
+                let parameters = erofs::Parameters { uuid, label, time };
+                let writer = erofs::Writer::plan(&self.tree, &runs, &parameters)?;
+                writer.write(&image, &mut |index, write| {
+                    self.read_blocks(index, digests.get(&index), write)
                 })?;
             }
             Format::Tar => {
@@ -589,6 +600,30 @@ impl ImageBuilder {
         Err(Fault::new(Code::FileChanged, name))
     }
 
+    /// Reads a file again and hands out its blocks that are not all zeros.
+    fn read_blocks(
+        &self,
+        index: InodeIndex,
+        digest: Option<&Vec<u8>>,
+        write: &mut WriteBlocks<'_>,
+    ) -> Result<()> {
+        let mut block = 0;
+        self.read_again(index, digest, &mut |piece| {
+            match piece {
+                Piece::Hole(len) => block += len / BLOCK,
+                Piece::Data(data) => {
+                    for chunk in data.chunks(BLOCK as usize) {
+                        if chunk.iter().any(|&byte| byte != 0) {
+                            write(block, chunk)?;
+                        }
+                        block += 1;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
     fn parameters(&self) -> ext4::Parameters {
         let uuid = self.uuid.unwrap_or_else(|| self.derived_uuid());
         let hash_seed = self.hash_seed.unwrap_or_else(|| {
@@ -643,7 +678,7 @@ impl ImageBuilder {
 /// What reading a regular file gave.
 #[derive(Debug, Default)]
 struct ReadFile {
-    runs: ext4::DataRuns,
+    runs: DataRuns,
     /// Digest and value of `security.ima`.
     ima: Option<(Vec<u8>, Vec<u8>)>,
 }
@@ -651,7 +686,7 @@ struct ReadFile {
 /// Collects the blocks that are not all zeros.
 #[derive(Default)]
 struct RunCollector {
-    runs: ext4::DataRuns,
+    runs: DataRuns,
     block: u64,
 }
 

@@ -234,7 +234,7 @@ impl Inode {
 }
 
 /// Where an inode stands in a [`Tree`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct InodeIndex(usize);
 
 impl InodeIndex {
@@ -280,12 +280,7 @@ impl Tree {
         self.make_parents(&name)?;
         if let Some(&index) = self.names.get(&name) {
             // A directory that was made on the way gets its properties now; one with content cannot become a file.
-            let has_children = self
-                .names
-                .range([&name[..], b"/"].concat()..[&name[..], b"0"].concat())
-                .next()
-                .is_some();
-            if has_children && !matches!(inode.kind, Kind::Directory) {
+            if self.has_children(&name) && !matches!(inode.kind, Kind::Directory) {
                 return Err(content(
                     &name,
                     "a directory with content cannot become something else",
@@ -324,6 +319,24 @@ impl Tree {
         Ok(())
     }
 
+    /// Takes a directory out, if there is one of that name and nothing is in it.
+    pub(crate) fn remove_empty_directory(&mut self, name: &[u8]) {
+        let directory = self
+            .get(name)
+            .is_some_and(|inode| matches!(inode.kind, Kind::Directory));
+        if directory && !self.has_children(name) {
+            // The inode stays, without a name: indices are places.
+            self.names.remove(name);
+        }
+    }
+
+    fn has_children(&self, name: &[u8]) -> bool {
+        self.names
+            .range([name, b"/"].concat()..[name, b"0"].concat())
+            .next()
+            .is_some()
+    }
+
     /// The inode at `index`.
     #[must_use]
     pub fn inode(&self, index: InodeIndex) -> &Inode {
@@ -334,6 +347,12 @@ impl Tree {
     /// The inode at `index`, to be changed.
     pub fn inode_mut(&mut self, index: InodeIndex) -> &mut Inode {
         &mut self.inodes[index.0]
+    }
+
+    /// Where the inode under a name stands; the name as [`names`](Self::names) gives it.
+    #[must_use]
+    pub fn index(&self, name: &[u8]) -> Option<InodeIndex> {
+        self.names.get(name).copied()
     }
 
     /// The inode under a name.

@@ -4,14 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::fault::{Code, Fault, Severity};
-use ima::filesystem;
 use imactl::check::{self, Findings, Inputs, Root};
-use imactl::file::{in_file, read_bounded, unreadable};
+use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
 use imactl::kernel::check::KernelConfig;
 use imactl::select::FileSystem;
-use imactl::tree::Tree;
 use serde_json::json;
 
 use super::options;
@@ -36,7 +34,7 @@ pub struct Check {
     /// The initramfs, as the boot loader will load it: gzip, zstd or not compressed
     #[arg(long, value_name = "FILE")]
     initramfs: PathBuf,
-    /// The real root: an ext4 image, a directory, or a tar archive with PAX attributes
+    /// The real root: an image (ext4, squashfs, erofs), a directory, or a tar archive with PAX attributes
     #[arg(long, value_name = "PATH")]
     root: Option<PathBuf>,
     /// Type of the root's file system, if the root is a directory or an archive
@@ -124,46 +122,7 @@ impl Check {
                 .cause("no file system of that name is known")
                 .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
-        if path.is_dir() {
-            let tree = Tree::from_directory(path)?;
-            return Ok(Root {
-                tree,
-                filesystem,
-                superblocks: None,
-            });
-        }
-        let mut file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-        let mut head = vec![0; filesystem::PROBE_LENGTH];
-        let mut length = 0;
-        while let Some(rest) = head.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            let count =
-                std::io::Read::read(&mut file, rest).map_err(|error| unreadable(path, &error))?;
-            if count == 0 {
-                break;
-            }
-            length += count;
-        }
-        let superblocks = filesystem::probe(head.get(..length).unwrap_or_default());
-        if superblocks
-            .iter()
-            .any(|found| found.kind == filesystem::Kind::Ext4)
-        {
-            let tree = imactl::image::read_ext4(path)?;
-            let filesystem = FileSystem::default();
-            return Ok(Root {
-                tree,
-                filesystem,
-                superblocks: Some(superblocks),
-            });
-        }
-        std::io::Seek::rewind(&mut file).map_err(|error| unreadable(path, &error))?;
-        let tree =
-            Tree::from_tar(std::io::BufReader::new(file)).map_err(|fault| in_file(fault, path))?;
-        Ok(Root {
-            tree,
-            filesystem,
-            superblocks: None,
-        })
+        Ok(Root::new(imactl::image::read(path)?, filesystem))
     }
 }
 

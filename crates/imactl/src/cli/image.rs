@@ -13,7 +13,7 @@ use super::options::{self, ChooserOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
-/// Make a root image from directories and tar archives, with signatures inside
+/// Make a root image from directories, tar archives and other images, with signatures inside
 ///
 /// Needs no privilege: owners, devices, hard links, sparse files and extended attributes such as security.capability are kept
 /// from a tar archive (tar --xattrs --format=pax) or a directory. Files are signed on the way. The result is the same for the
@@ -25,7 +25,8 @@ Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --format squashfs --out root.squashfs
   imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img")]
 pub struct Image {
-    /// Directory or tar archive (plain, gzip, zstd, xz); a later one is laid over the earlier ones
+    /// Directory, tar archive (plain, gzip, zstd, xz), or image (ext4, squashfs, erofs); a later one is laid over the earlier
+    /// ones
     #[arg(long = "from", value_name = "SOURCE", required = true)]
     sources: Vec<PathBuf>,
     #[command(flatten)]
@@ -40,7 +41,8 @@ pub struct Image {
     /// Make root the owner of everything
     #[arg(long)]
     all_root: bool,
-    /// What to make; squashfs needs the program mksquashfs, and the options below are for ext4 alone
+    /// What to make; squashfs needs the program mksquashfs. Of the options below, squashfs and tar have none, erofs --label and
+    /// --uuid
     #[arg(long, value_enum, default_value_t = FormatName::Ext4)]
     format: FormatName,
     /// Size of the image, such as 512M; what the content needs and a tenth more if not given
@@ -73,6 +75,7 @@ pub struct Image {
 enum FormatName {
     Ext4,
     Squashfs,
+    Erofs,
     Tar,
 }
 
@@ -81,18 +84,12 @@ impl Image {
         let (format, filesystem) = match self.format {
             FormatName::Ext4 => (Format::Ext4, "ext4"),
             FormatName::Squashfs => (Format::Squashfs, "squashfs"),
+            FormatName::Erofs => (Format::Erofs, "erofs"),
             FormatName::Tar => (Format::Tar, "ext4"),
         };
         let mut tree = Tree::new();
         for (index, source) in self.sources.iter().enumerate() {
-            let read = if source.is_dir() {
-                Tree::from_directory(source)?
-            } else {
-                let file = std::fs::File::open(source)
-                    .map_err(|error| imactl::file::unreadable(source, &error))?;
-                Tree::from_tar(std::io::BufReader::new(file))
-                    .map_err(|fault| imactl::file::in_file(fault, source))?
-            };
+            let read = imactl::image::read(source)?.tree;
             if index == 0 {
                 tree = read;
             } else {

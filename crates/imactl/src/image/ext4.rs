@@ -12,11 +12,10 @@ use std::os::unix::fs::FileExt as _;
 
 use ima::fault::{Code, Fault};
 
+use super::{BLOCK, DataRuns, ReadContent};
 use crate::Result;
 use crate::tree::{Inode, InodeIndex, Kind, Timestamp, Tree};
 
-/// Bytes in a block.
-pub const BLOCK: u64 = 4096;
 const BLOCK_SIZE: usize = 4096;
 const BLOCKS_PER_GROUP: u64 = 32_768;
 const DESCRIPTOR_LEN: u64 = 32;
@@ -62,15 +61,6 @@ pub struct Parameters {
     /// Inodes to have, at least; more if the content needs more.
     pub inodes: Option<u32>,
 }
-
-/// The blocks of a file that are not all zeros: first block and number, sorted, not touching one another.
-pub type DataRuns = Vec<(u64, u64)>;
-
-/// Takes blocks of a file by their number in the file.
-pub type WriteBlocks<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
-
-/// Hands the content of a regular file to [`WriteBlocks`].
-pub type ReadContent<'a> = dyn FnMut(InodeIndex, &mut WriteBlocks<'_>) -> Result<()> + 'a;
 
 /// A piece of a file on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -630,53 +630,269 @@ fn squashfs_and_tar_hold_the_same() {
     assert!(!directory.path().join("c.tar").exists());
 }
 
-#[test]
-fn an_image_read_back_is_the_tree_it_was_made_of() {
-    for size in [4 << 20, 64 << 20] {
-        let make = || {
-            ImageBuilder::default()
-                .size(size)
-                .file("usr/bin/program", 0o4755, vec![5; 100_000])
-                .xattr("usr/bin/program", "security.ima", vec![3; 520])
-                .hard_link("bin/program", "usr/bin/program")
-                .file("empty", 0o640, b"".to_vec())
-                .owner("empty", 100_000, 70_000)
-                .xattr("empty", "user.large", vec![7; 3000])
-                .symlink("short", "target")
-                .symlink("long", &"x/".repeat(100))
-                .entry("dev/null", Inode::new(Kind::CharacterDevice(1, 3), 0o666))
-        };
-        let (_directory, image, _) = build(make());
-        let builder = make();
-        let read = read_ext4(&image).unwrap();
-        let names: Vec<&[u8]> = read.names().map(|(name, _)| name).collect();
-        for (name, index) in builder.tree.names() {
-            let expected = builder.tree.inode(index);
-            let found = read
-                .get(name)
-                .unwrap_or_else(|| panic!("{}: {names:?}", String::from_utf8_lossy(name)));
-            let shown = String::from_utf8_lossy(name);
-            assert_eq!(found.mode & 0o7777, expected.mode & 0o7777, "{shown}");
-            assert_eq!(
-                (found.uid, found.gid),
-                (expected.uid, expected.gid),
-                "{shown}"
-            );
-            assert_eq!(found.xattrs, expected.xattrs, "{shown}");
-            match (&found.kind, &expected.kind) {
-                (Kind::File(found), Kind::File(expected)) => {
-                    assert_eq!(found.len(), expected.len(), "{shown}");
-                    assert_eq!(
-                        found.head(200_000).unwrap(),
-                        expected.head(200_000).unwrap(),
-                        "{shown}"
-                    );
-                }
-                (found, expected) => {
-                    assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{shown}")
-                }
+/// Whether two trees are the same: names, properties, attributes, links, content.
+fn assert_same(found: &Tree, expected: &Tree, what: &str) {
+    let names = |tree: &Tree| -> Vec<String> {
+        tree.names()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+            .collect()
+    };
+    assert_eq!(names(found), names(expected), "{what}");
+    let mut pairs = HashMap::new();
+    for ((name, index), (_, other)) in found.names().zip(expected.names()) {
+        let what = format!("{what}: /{}", String::from_utf8_lossy(name));
+        assert_eq!(*pairs.entry(index).or_insert(other), other, "links: {what}");
+        let (found, expected) = (found.inode(index), expected.inode(other));
+        assert_eq!(found.mode, expected.mode, "{what}");
+        assert_eq!(
+            (found.uid, found.gid),
+            (expected.uid, expected.gid),
+            "{what}"
+        );
+        assert_eq!(found.mtime.seconds, expected.mtime.seconds, "{what}");
+        assert_eq!(found.xattrs, expected.xattrs, "{what}");
+        match (&found.kind, &expected.kind) {
+            (Kind::File(found), Kind::File(expected)) => {
+                assert_eq!(found.len(), expected.len(), "{what}");
+                let limit = 128 << 20;
+                assert!(
+                    found.head(limit).unwrap() == expected.head(limit).unwrap(),
+                    "{what}: other content"
+                );
+            }
+            (found, expected) => {
+                assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{what}");
             }
         }
+    }
+    assert_eq!(
+        pairs.len(),
+        pairs.values().collect::<BTreeSet<_>>().len(),
+        "links: {what}"
+    );
+}
+
+/// Something of everything that a root may hold: the sizes at which layouts change, many names, holes, all classes of
+/// attributes that every format keeps.
+fn something_of_everything() -> ImageBuilder {
+    let mut builder = ImageBuilder::default()
+        .file("usr/bin/program", 0o4755, vec![5; 100_000])
+        .xattr("usr/bin/program", "security.ima", vec![3; 520])
+        .xattr(
+            "usr/bin/program",
+            "security.capability",
+            vec![1, 0, 0, 2, 0, 32],
+        )
+        .xattr("usr/bin/program", "trusted.overlay.opaque", b"y".to_vec())
+        .hard_link("bin/program", "usr/bin/program")
+        .owner("usr/bin/program", 100_000, 70_000)
+        .file("empty", 0o640, b"".to_vec())
+        .xattr("empty", "user.large", vec![7; 3000])
+        .directory("private", 0o2750)
+        .owner("private", 5, 6)
+        .xattr("private", "user.of-a-directory", b"1".to_vec())
+        .symlink("short", "target")
+        .symlink("long", &"x/".repeat(100))
+        .entry("dev/null", Inode::new(Kind::CharacterDevice(1, 3), 0o666))
+        .entry(
+            "dev/large",
+            Inode::new(Kind::BlockDevice(259, 70_000), 0o600),
+        )
+        .entry("pipe", Inode::new(Kind::Fifo, 0o600));
+    for size in [1, 511, 4031, 4032, 4033, 4095, 4096, 4097, 8192, 70_001] {
+        builder = builder.file(&format!("sizes/{size}"), 0o644, vec![b'a'; size]);
+    }
+    for number in 0..700 {
+        builder = builder.file(
+            &format!("many/{number}-{}", "n".repeat(number % 200)),
+            0o600,
+            b"".to_vec(),
+        );
+    }
+    let mut sparse = vec![0; 5 << 20];
+    sparse[1 << 20] = 1;
+    *sparse.last_mut().unwrap() = 2;
+    builder = builder
+        .file("sparse", 0o600, sparse)
+        .file("zeros", 0o600, vec![0; 10_000]);
+    let mut dated = Inode::new(Kind::File(Content::Bytes(Arc::from(&b"dated"[..]))), 0o600);
+    dated.mtime.seconds = 1_234_567_890;
+    // mksquashfs gives the root directory of an archive the time of the newest file.
+    let mut root = Inode::new(Kind::Directory, 0o751);
+    root.mtime = dated.mtime;
+    builder.entry("dated", dated).entry("", root)
+}
+
+#[test]
+fn an_image_read_back_is_the_tree_it_was_made_of() {
+    for (format, size) in [
+        (Format::Ext4, Some(16 << 20)),
+        (Format::Ext4, Some(64 << 20)),
+        (Format::Erofs, None),
+        (Format::Squashfs, None),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        let mut builder = something_of_everything().format(format);
+        if let Some(size) = size {
+            builder = builder.size(size);
+        }
+        let expected = builder.tree.clone();
+        builder.build(&image).unwrap();
+        let read = read(&image).unwrap();
+        let kind = read.superblocks.as_ref().unwrap()[0].kind.name();
+        assert_eq!(kind, format!("{format:?}").to_lowercase());
+        assert_same(&read.tree, &expected, kind);
+        // And into every other kind, from there.
+        for (format, name) in [
+            (Format::Ext4, "ext4"),
+            (Format::Erofs, "erofs"),
+            (Format::Squashfs, "squashfs"),
+            (Format::Tar, "tar"),
+        ] {
+            let other = directory.path().join(name);
+            ImageBuilder::new(read.tree.clone())
+                .format(format)
+                .build(&other)
+                .unwrap();
+            let again = super::read(&other).unwrap();
+            assert_same(&again.tree, &expected, &format!("{kind} to {name}"));
+        }
+        fsck(&directory.path().join("ext4"));
+        run(
+            "fsck.erofs",
+            &[directory.path().join("erofs").to_str().unwrap()],
+        );
+    }
+}
+
+#[test]
+fn erofs_images_are_the_same_each_time_and_pass_its_own_checker() {
+    let directory = tempfile::tempdir().unwrap();
+    let build = |name: &str| {
+        let path = directory.path().join(name);
+        something_of_everything()
+            .format(Format::Erofs)
+            .label("root")
+            .uuid([7; 16])
+            .entry("socket", Inode::new(Kind::Socket, 0o600))
+            .xattr("empty", "system.posix_acl_access", vec![2, 0, 0, 0])
+            .build(&path)
+            .unwrap();
+        path
+    };
+    let image = build("a");
+    assert!(std::fs::read(&image).unwrap() == std::fs::read(build("b")).unwrap());
+    let found = &read(&image).unwrap().superblocks.unwrap()[0];
+    assert_eq!(found.label.as_deref(), Some("root"));
+    assert_eq!(
+        found.uuid.as_deref(),
+        Some("07070707-0707-0707-0707-070707070707")
+    );
+    // It reads every file, and takes them out.
+    let out = directory.path().join("out");
+    run(
+        "fsck.erofs",
+        &[
+            &format!("--extract={}", out.display()),
+            image.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(std::fs::read(out.join("sizes/4033")).unwrap(), [b'a'; 4033]);
+    // Its holes take no room: nearly all of the 5 MiB are.
+    let size = std::fs::metadata(&image).unwrap().len();
+    assert!(size < 1 << 20, "{size}");
+}
+
+#[test]
+fn what_erofs_does_not_keep_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    for (what, builder) in [
+        (
+            "a class",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![])
+                .xattr("a", "system.nfs4_acl", vec![1]),
+        ),
+        (
+            "a value",
+            ImageBuilder::default()
+                .file("a", 0o644, vec![])
+                .xattr("a", "user.a", vec![1; 65_536]),
+        ),
+        (
+            "a target",
+            ImageBuilder::default().symlink("a", &"t".repeat(4096)),
+        ),
+    ] {
+        let fault = builder.format(Format::Erofs).build(&path).unwrap_err();
+        assert_eq!(fault.code(), Code::ImageContent, "{what}");
+        assert!(!path.exists(), "{what}");
+    }
+}
+
+#[test]
+fn compressed_images_of_other_tools_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
+    std::fs::create_dir_all(root.join("usr/bin")).unwrap();
+    let content: Vec<u8> = (0..300_000_u32)
+        .flat_map(|number| (number / 7).to_le_bytes())
+        .collect();
+    std::fs::write(root.join("usr/bin/program"), &content).unwrap();
+    std::os::unix::fs::symlink("usr/bin/program", root.join("link")).unwrap();
+    let image = directory.path().join("image");
+    let (root, path) = (root.to_str().unwrap(), image.to_str().unwrap());
+    let expected = Tree::from_directory(root.as_ref()).unwrap();
+    for (program, arguments) in [
+        ("mkfs.erofs", vec!["-zlz4hc", path, root]),
+        ("mkfs.erofs", vec!["-zlz4", "-C65536", path, root]),
+        ("mkfs.erofs", vec!["--chunksize=4096", path, root]),
+        ("mksquashfs", vec![root, path, "-comp", "gzip", "-quiet"]),
+        ("mksquashfs", vec![root, path, "-comp", "xz", "-quiet"]),
+        ("mksquashfs", vec![root, path, "-comp", "zstd", "-quiet"]),
+        ("mksquashfs", vec![root, path, "-comp", "lz4", "-quiet"]),
+    ] {
+        run(program, &arguments);
+        let read = read(&image).unwrap();
+        assert_same(&read.tree, &expected, &format!("{program} {arguments:?}"));
+        std::fs::remove_file(&image).unwrap();
+    }
+}
+
+#[test]
+fn damaged_images_are_refused_and_do_no_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    // Not to be compressed to nothing.
+    let noise: Vec<u8> = (0..40_u8)
+        .flat_map(|number| Sha256::digest([number]).to_vec())
+        .collect();
+    for format in [Format::Ext4, Format::Erofs, Format::Squashfs] {
+        ImageBuilder::default()
+            .file("usr/bin/program", 0o755, noise.repeat(8))
+            .xattr("usr/bin/program", "security.ima", vec![3; 520])
+            .symlink("link", "usr")
+            .format(format)
+            .build(&path)
+            .unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let mut refused = 0;
+        for at in (96..whole.len().min(8192)).step_by(16) {
+            let mut bytes = whole.clone();
+            bytes[at..at + 16].fill(0xff);
+            std::fs::write(&path, &bytes).unwrap();
+            // What comes of it is a tree or a fault, and comes soon.
+            if let Err(fault) = read(&path) {
+                assert_eq!(fault.code(), Code::SourceMalformed, "{format:?} {at}");
+                refused += 1;
+            }
+        }
+        assert!(refused > 5, "{format:?}: {refused}");
+        std::fs::write(&path, &whole[..whole.len() / 5]).unwrap();
+        let fault = read(&path).unwrap_err();
+        assert_eq!(fault.code(), Code::SourceMalformed, "{format:?}");
     }
 }
 

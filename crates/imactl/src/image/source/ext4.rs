@@ -1,17 +1,17 @@
 //! Reads an ext4 image back into a tree, extended attributes and all.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use ext4::{Checksums, Enhanced, Options, SuperBlock};
-use ima::fault::{Code, Fault};
+use ima::fault::Fault;
 
+use super::{Spool, damaged};
 use crate::Result;
 use crate::file::unreadable;
-use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
+use crate::tree::{Inode, Kind, Timestamp, Tree};
 
 /// The deepest directory that is gone into: PATH_MAX has room for no more.
 const MAX_DEPTH: usize = 2048;
@@ -21,26 +21,40 @@ const MAX_DEPTH: usize = 2048;
 /// # Errors
 ///
 /// `IMA-901` if it cannot be read, `IMA-918` if it is no ext4 file system, or damaged.
-pub fn read_ext4(path: &Path) -> Result<Tree> {
+pub fn read(path: &Path) -> Result<Tree> {
+    // The library is meant for sound file systems: numbers out of range end it.
+    std::panic::catch_unwind(|| read_sound(path)).unwrap_or_else(|_| {
+        Err(damaged(
+            path,
+            "ext4",
+            "e2fsck -fn",
+            &"a number out of range",
+        ))
+    })
+}
+
+fn read_sound(path: &Path) -> Result<Tree> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let bad = |error: &dyn std::fmt::Display| {
-        Fault::new(Code::SourceMalformed, format!("{}: {error}", path.display()))
-            .cause("it is no ext4 file system, or a damaged one")
-            .remedy("check it with e2fsck -fn; give a directory or a tar archive for a root on another file system")
-    };
+    let bad = |error: &dyn std::fmt::Display| damaged(path, "ext4", "e2fsck -fn", error);
+    let length = file
+        .metadata()
+        .map_err(|error| unreadable(path, &error))?
+        .len();
+    if claimed_length(&file).is_none_or(|claimed| claimed > length) {
+        return Err(bad(&"the image is shorter than its file system"));
+    }
     // Metadata is checked where it carries checksums; images made here do not.
     let options = Options {
         checksums: Checksums::Enabled,
     };
     let filesystem =
         SuperBlock::new_with_options(file, &options).map_err(|error| bad(&format!("{error:#}")))?;
-    let spool = tempfile::tempfile()
-        .map_err(|error| Fault::new(Code::OutputUnwritable, format!("temporary file: {error}")))?;
     let mut reader = Reader {
         filesystem: &filesystem,
-        spool: Arc::new(spool),
+        spool: Spool::new()?,
         tree: Tree::new(),
         seen: HashMap::new(),
+        directories: HashSet::new(),
     };
     let root = filesystem
         .root()
@@ -52,6 +66,8 @@ pub fn read_ext4(path: &Path) -> Result<Tree> {
         }
         let entries = reader.take(&name, &inode).map_err(|error| match error {
             Failure::Image(error) => bad(&format!("{error:#}")),
+            Failure::Content(error) => bad(&error),
+            Failure::TwoNames => bad(&"a directory with two names"),
             Failure::Fault(fault) => fault,
         })?;
         for entry in entries {
@@ -69,11 +85,34 @@ pub fn read_ext4(path: &Path) -> Result<Tree> {
             todo.push((path, child));
         }
     }
+    // The file system's own furniture, which the writer makes again.
+    reader.tree.remove_empty_directory(b"lost+found");
     Ok(reader.tree)
+}
+
+/// How long the superblock says that the file system is, in bytes (`struct ext4_super_block`: `s_log_block_size`,
+/// `s_blocks_count`).
+fn claimed_length(file: &File) -> Option<u64> {
+    const INCOMPAT_64BIT: u32 = 0x80;
+    let mut superblock = [0; 1024];
+    file.read_exact_at(&mut superblock, 1024).ok()?;
+    let field = |at: usize| -> Option<u32> {
+        let bytes = superblock.get(at..)?.first_chunk().copied()?;
+        Some(u32::from_le_bytes(bytes))
+    };
+    let high = if field(0x60)? & INCOMPAT_64BIT == 0 {
+        0
+    } else {
+        field(0x150)?
+    };
+    let blocks = u64::from(high) << 32 | u64::from(field(4)?);
+    blocks.checked_mul(1024_u64.checked_shl(field(0x18)?)?)
 }
 
 enum Failure<E> {
     Image(E),
+    Content(std::io::Error),
+    TwoNames,
     Fault(Fault),
 }
 
@@ -85,10 +124,11 @@ impl<E> From<Fault> for Failure<E> {
 
 struct Reader<'a> {
     filesystem: &'a SuperBlock<File>,
-    spool: Arc<File>,
+    spool: Spool,
     tree: Tree,
     /// The first name of each inode that has several.
     seen: HashMap<u32, Vec<u8>>,
+    directories: HashSet<u32>,
 }
 
 impl Reader<'_> {
@@ -101,7 +141,13 @@ impl Reader<'_> {
         let stat = &inode.stat;
         let enhanced = self.filesystem.enhance(inode).map_err(Failure::Image)?;
         let (kind, entries) = match enhanced {
-            Enhanced::Directory(entries) => (Kind::Directory, entries),
+            Enhanced::Directory(entries) => {
+                // Without this a few directories that contain one another twice would be names without end.
+                if !self.directories.insert(inode.number) {
+                    return Err(Failure::TwoNames);
+                }
+                (Kind::Directory, entries)
+            }
             Enhanced::RegularFile => {
                 if let Some(first) = self.seen.get(&inode.number) {
                     self.tree.link(name, first)?;
@@ -111,7 +157,8 @@ impl Reader<'_> {
                     self.seen.insert(inode.number, name.to_vec());
                 }
                 let mut source = self.filesystem.open(inode).map_err(Failure::Image)?;
-                (Kind::File(self.spool(&mut source)?), Vec::new())
+                let content = self.spool.take(&mut source, stat.size)?;
+                (Kind::File(content.map_err(Failure::Content)?), Vec::new())
             }
             Enhanced::SymbolicLink(target) => (Kind::Symlink(target.into_bytes()), Vec::new()),
             Enhanced::CharacterDevice(major, minor) => {
@@ -143,23 +190,5 @@ impl Reader<'_> {
             self.tree.insert(name, taken)?;
         }
         Ok(entries)
-    }
-
-    fn spool(&mut self, source: &mut impl std::io::Read) -> Result<Content> {
-        let failed = |error: std::io::Error| {
-            Fault::new(
-                Code::InputUnreadable,
-                format!("the image's content: {error}"),
-            )
-        };
-        let mut spool = &*self.spool;
-        let offset = spool.seek(SeekFrom::End(0)).map_err(failed)?;
-        let len = std::io::copy(source, &mut spool).map_err(failed)?;
-        spool.flush().map_err(failed)?;
-        Ok(Content::Spooled {
-            file: Arc::clone(&self.spool),
-            offset,
-            len,
-        })
     }
 }
