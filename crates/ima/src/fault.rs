@@ -436,7 +436,7 @@ catalogue! {
     SigningFailed "IMA-907" Host Refusal
         what: "a signature could not be made"
         cause: "the key cannot sign digests of this algorithm"
-        remedy: "use sha256, sha384 or sha512"
+        remedy: "use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"
     XattrUnwritable "IMA-908" Host Refusal
         what: "the extended attribute could not be written"
         cause: "writing security.ima needs CAP_SYS_ADMIN and a file system with extended attributes"

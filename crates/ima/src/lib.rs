@@ -38,3 +38,4 @@ pub mod settings;
 pub mod signature;
 #[cfg(feature = "verify")]
 pub mod verify;
+pub mod verity;

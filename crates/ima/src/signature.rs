@@ -26,6 +26,12 @@ const TYPE_DIGEST_NG: u8 = 4;
 const TYPE_EVM_PORTABLE: u8 = 5;
 const TYPE_VERITY: u8 = 6;
 
+/// The type byte that a version 3 signature of a file's digest covers, see [`v3_digest`].
+pub const V3_FILE: u8 = TYPE_SIGNATURE;
+
+/// The type byte that a version 3 signature of an fs-verity digest covers, see [`v3_digest`].
+pub const V3_VERITY: u8 = TYPE_VERITY;
+
 const VERSION_2: u8 = 2;
 const VERSION_3: u8 = 3;
 
@@ -230,6 +236,13 @@ impl ImaXattr {
             Self::Digest { .. } | Self::EvmHmac(_) => None,
         }
     }
+}
+
+/// What a version 3 signature covers: the hash of `type || algorithm || digest` (`calc_file_id_hash`). `None` if `algo` is
+/// not computed by this crate.
+#[must_use]
+pub fn v3_digest(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Option<Vec<u8>> {
+    algo.digest(&[&[kind, algo.id()], digest].concat())
 }
 
 impl SignatureError {

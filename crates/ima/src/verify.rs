@@ -1,7 +1,7 @@
 //! Checking signatures. Nothing here can make one.
 //!
 //! The kernel's counterpart is `public_key_verify_signature`: RSA with EMSA-PKCS1-v1_5 (`pkcs1pad(rsa, <hash>)`), ECDSA
-//! over P-256 and P-384 with the digest truncated to the curve's length (FIPS 186-5 section 6.4.2).
+//! over P-256, P-384 and (feature `p521`) P-521 with the digest truncated to the curve's length (FIPS 186-5 section 6.4.2).
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5912::{
@@ -15,7 +15,7 @@ use rsa::traits::SignatureScheme as _;
 
 use crate::certificate::{Certificate, Curve, PublicKey};
 use crate::hash::HashAlgorithm;
-use crate::signature::{SignatureV2, SignatureV3};
+use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
 
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
 const RSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.14");
@@ -100,6 +100,16 @@ pub fn verify_digest(
             key.verify_prehash(&field_digest::<48>(digest), &signature)
                 .map_err(|_| VerifyError::Mismatch)
         }
+        #[cfg(feature = "p521")]
+        PublicKey::Ec { curve: Curve::P521 } => {
+            use p521::ecdsa::signature::hazmat::PrehashVerifier as _;
+            let key = p521::ecdsa::VerifyingKey::from_sec1_bytes(certificate.public_key_bytes())
+                .map_err(|_| VerifyError::BadKey)?;
+            let signature =
+                p521::ecdsa::Signature::from_der(signature).map_err(|_| VerifyError::Mismatch)?;
+            key.verify_prehash(&field_digest::<66>(digest), &signature)
+                .map_err(|_| VerifyError::Mismatch)
+        }
         other => Err(VerifyError::Unsupported(format!("signatures by {other}"))),
     }
 }
@@ -124,6 +134,19 @@ pub fn verify_signature(
     verify_digest(certificate, signature.algo, digest, &signature.signature)
 }
 
+/// Checks a version 3 signature of a file's digest (attribute type 3, kernels after 6.12).
+///
+/// # Errors
+///
+/// [`VerifyError`].
+pub fn verify_signature_v3(
+    certificate: &Certificate,
+    digest: &[u8],
+    signature: &SignatureV3,
+) -> Result<(), VerifyError> {
+    verify_v3(certificate, V3_FILE, digest, signature)
+}
+
 /// Checks a version 3 signature over an fs-verity digest (attribute type 6).
 ///
 /// # Errors
@@ -134,17 +157,19 @@ pub fn verify_verity_signature(
     verity_digest: &[u8],
     signature: &SignatureV3,
 ) -> Result<(), VerifyError> {
-    let signature = &signature.0;
-    let signed = v3_digest(6, signature.algo, verity_digest)
-        .ok_or_else(|| VerifyError::Unsupported(format!("{} signatures", signature.algo)))?;
-    verify_signature(certificate, &signed, signature)
+    verify_v3(certificate, V3_VERITY, verity_digest, signature)
 }
 
-/// What a version 3 signature covers: the hash of `type || algorithm || digest` (`calc_file_id_hash`). `None` if `algo` is
-/// not computed by this crate.
-#[must_use]
-pub fn v3_digest(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Option<Vec<u8>> {
-    algo.digest(&[&[kind, algo.id()], digest].concat())
+fn verify_v3(
+    certificate: &Certificate,
+    kind: u8,
+    digest: &[u8],
+    signature: &SignatureV3,
+) -> Result<(), VerifyError> {
+    let signature = &signature.0;
+    let signed = v3_digest(kind, signature.algo, digest)
+        .ok_or_else(|| VerifyError::Unsupported(format!("{} signatures", signature.algo)))?;
+    verify_signature(certificate, &signed, signature)
 }
 
 /// Checks that `issuer` signed `certificate`.
@@ -315,6 +340,9 @@ mod tests {
     fn what_is_not_checked_is_not_taken() {
         let digest = [0; 32];
         for name in ["p521", "ed25519"] {
+            if name == "p521" && cfg!(feature = "p521") {
+                continue;
+            }
             let found = verify_digest(&certificate(name), HashAlgorithm::Sha256, &digest, &[0; 64]);
             assert!(
                 matches!(found, Err(VerifyError::Unsupported(_))),

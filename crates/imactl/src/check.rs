@@ -18,8 +18,8 @@ use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
-use crate::sign::Verdict;
 use crate::tree::{Inode, Kind, Tree};
+use crate::verify::Verdict;
 use program::Examiner;
 
 /// What is to boot together. What is not given is not checked.

@@ -1,12 +1,17 @@
 //! The regular files of trees on this machine, each once.
 
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
 
 use crate::Result;
+use crate::digest::Over;
+use crate::select::{self, Chooser};
+use crate::tree::Content;
 
 /// A regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +28,46 @@ pub struct Found {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+impl Found {
+    /// What is in it.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        Content::Host {
+            path: self.path.clone(),
+            len: self.len,
+        }
+    }
+
+    /// Its digest; a file that changes meanwhile is an error.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
+    pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
+        self.content().digest(over, algo)
+    }
+
+    /// Whether `chooser` has it appraised; without one, every file counts.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`.
+    pub fn is_appraised(&self, chooser: Option<&Chooser>) -> Result<bool> {
+        let Some(chooser) = chooser else {
+            return Ok(true);
+        };
+        let head = self.content().head(select::HEAD)?;
+        let seen = select::File {
+            path: self.below_root.as_os_str().as_bytes(),
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            head: &head,
+        };
+        Ok(chooser.appraised_by(&seen).is_some())
+    }
 }
 
 /// Why an entry is passed over.

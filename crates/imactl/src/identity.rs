@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
-use ima::signature::{ImaXattr, KeyId, SignatureV2};
+use ima::signature::{ImaXattr, KeyId, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use sha1::{Digest as _, Sha1};
 
 use crate::Result;
@@ -63,12 +63,10 @@ impl Identity {
     }
 
     fn checked(self) -> Result<Self> {
-        match self.algo {
-            HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512 => Ok(self),
-            other => Err(Fault::new(
-                Code::SigningFailed,
-                format!("digests of {other}"),
-            )),
+        if crate::key::SIGNED.contains(&self.algo) {
+            Ok(self)
+        } else {
+            crate::key::check_digest(self.algo, &[]).map(|()| self)
         }
     }
 
@@ -106,6 +104,22 @@ impl Identity {
             key_id: self.key_id,
             signature,
         })
+        .encode())
+    }
+
+    /// The value of `security.ima` for a file with this fs-verity digest, which must be of this identity's algorithm.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907`.
+    pub fn sign_verity(&self, verity_digest: &[u8]) -> Result<Vec<u8>> {
+        let signed = v3_digest(V3_VERITY, self.algo, verity_digest)
+            .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))?;
+        Ok(ImaXattr::Verity(SignatureV3(SignatureV2 {
+            algo: self.algo,
+            key_id: self.key_id,
+            signature: self.signer.sign_digest(self.algo, &signed)?,
+        }))
         .encode())
     }
 

@@ -1,41 +1,20 @@
-//! Private keys: a trait for whatever can sign a digest, the backend that reads a key from a file, and one that asks a command.
+//! Private keys: a trait for whatever can sign a digest, and one file a backend: keys in files, and behind a command.
 
 mod command;
+mod file;
+mod legacy;
+mod sha3;
 
 use std::fmt;
-use std::path::Path;
 
-use aws_lc_rs::digest::{Algorithm, Digest, SHA256, SHA384, SHA512};
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
-    RsaEncoding, RsaKeyPair,
-};
-use der::asn1::ObjectIdentifier;
-use der::pem::PemLabel as _;
-use der::{Decode as _, SecretDocument};
-use ima::certificate::{Certificate, Curve};
+use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
-use pkcs8::pkcs5::pbes2;
-use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
 use crate::Result;
 
 pub use command::CommandSigner;
-
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-
-/// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP's recommendation of 2023).
-const PBKDF2_ROUNDS: u32 = 600_000;
-
-/// The longest private key file that is read, in bytes.
-const MAX_KEY_FILE: u64 = 1 << 20;
+pub use file::{FileKey, PasswordSource, no_password};
 
 /// Something that signs digests: a key in a file, in a token, behind a service.
 pub trait Signer: Send + Sync + fmt::Debug {
@@ -54,6 +33,45 @@ pub trait Signer: Send + Sync + fmt::Debug {
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>>;
 }
 
+/// The kinds of key that are used, for a person.
+pub(crate) const USED: &str = "RSA, P-256, P-384 and P-521";
+
+/// The algorithms that signatures are made with. SHA-1 is only verified: whoever can choose a file's content finds another
+/// with the same digest.
+pub const SIGNED: [HashAlgorithm; 6] = [
+    HashAlgorithm::Sha256,
+    HashAlgorithm::Sha384,
+    HashAlgorithm::Sha512,
+    HashAlgorithm::Sha3_256,
+    HashAlgorithm::Sha3_384,
+    HashAlgorithm::Sha3_512,
+];
+
+/// Checks that digests of `algo` are signed and that `digest` is one.
+///
+/// # Errors
+///
+/// `IMA-907`.
+pub(crate) fn check_digest(algo: HashAlgorithm, digest: &[u8]) -> Result<()> {
+    if !SIGNED.contains(&algo) {
+        let cause = match algo {
+            HashAlgorithm::Md5 | HashAlgorithm::Sha1 => {
+                "it is too weak: two contents with the same digest can be made"
+            }
+            _ => "it is not computed here",
+        };
+        return Err(Fault::new(Code::SigningFailed, format!("a digest of {algo}")).cause(cause));
+    }
+    if digest.len() != algo.digest_len() {
+        return Err(Fault::new(
+            Code::SigningFailed,
+            format!("{algo} digest of {} bytes", digest.len()),
+        )
+        .cause(format!("a digest of {algo} has {}", algo.digest_len())));
+    }
+    Ok(())
+}
+
 /// The kinds of key that are made and used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
@@ -63,17 +81,50 @@ pub enum KeyKind {
     P256,
     /// ECDSA on P-384.
     P384,
+    /// ECDSA on P-521.
+    P521,
 }
 
 impl KeyKind {
     /// The kinds `keygen` offers, by the names it takes.
-    pub const OFFERED: [(&'static str, KeyKind); 5] = [
+    pub const OFFERED: [(&'static str, KeyKind); 6] = [
         ("rsa2048", KeyKind::Rsa(2048)),
         ("rsa3072", KeyKind::Rsa(3072)),
         ("rsa4096", KeyKind::Rsa(4096)),
         ("p256", KeyKind::P256),
         ("p384", KeyKind::P384),
+        ("p521", KeyKind::P521),
     ];
+
+    /// The kind of a certificate's key.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-906` for a kind that is not used.
+    pub fn of(certificate: &Certificate) -> Result<Self> {
+        match certificate.key() {
+            PublicKey::Rsa { bits } => Ok(Self::Rsa(*bits)),
+            PublicKey::Ec { curve: Curve::P256 } => Ok(Self::P256),
+            PublicKey::Ec { curve: Curve::P384 } => Ok(Self::P384),
+            PublicKey::Ec { curve: Curve::P521 } => Ok(Self::P521),
+            other => Err(Fault::new(
+                Code::CertificateUnusable,
+                format!("`{}`", certificate.subject()),
+            )
+            .cause(format!("its key is {other}; {USED} are used"))),
+        }
+    }
+
+    /// The curve; `None` for RSA.
+    #[must_use]
+    pub const fn curve(self) -> Option<Curve> {
+        match self {
+            Self::Rsa(_) => None,
+            Self::P256 => Some(Curve::P256),
+            Self::P384 => Some(Curve::P384),
+            Self::P521 => Some(Curve::P521),
+        }
+    }
 }
 
 impl fmt::Display for KeyKind {
@@ -82,6 +133,7 @@ impl fmt::Display for KeyKind {
             Self::Rsa(bits) => write!(f, "RSA-{bits}"),
             Self::P256 => f.write_str("P-256"),
             Self::P384 => f.write_str("P-384"),
+            Self::P521 => f.write_str("P-521"),
         }
     }
 }
@@ -100,316 +152,6 @@ impl std::str::FromStr for KeyKind {
                     Self::OFFERED.map(|(name, _)| name).join(", ")
                 )
             })
-    }
-}
-
-/// A private key in memory, from a file or newly made.
-pub struct FileKey {
-    pair: Pair,
-    kind: KeyKind,
-    public_key: Vec<u8>,
-    pkcs8: SecretDocument,
-}
-
-enum Pair {
-    Rsa(Box<RsaKeyPair>),
-    Ec(EcdsaKeyPair),
-}
-
-impl fmt::Debug for FileKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileKey")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Gives the password of a key, asked for only when the key turns out to be encrypted.
-pub type PasswordSource<'a> = &'a dyn Fn() -> Result<Vec<u8>>;
-
-/// A [`PasswordSource`] for keys that must not be encrypted.
-///
-/// # Errors
-///
-/// Always `IMA-904`.
-pub fn no_password() -> Result<Vec<u8>> {
-    Err(Fault::new(
-        Code::KeyPassword,
-        "it is encrypted, and no password was given",
-    ))
-}
-
-impl FileKey {
-    /// Makes a new key. RSA takes a second or so.
-    ///
-    /// # Errors
-    ///
-    /// `IMA-907` if the library refuses, or for a kind that is not [offered](KeyKind::OFFERED).
-    pub fn generate(kind: KeyKind) -> Result<Self> {
-        let failed = |_| Fault::new(Code::SigningFailed, format!("no {kind} key could be made"));
-        let pkcs8 = match kind {
-            KeyKind::Rsa(bits) => {
-                let size = match bits {
-                    2048 => KeySize::Rsa2048,
-                    3072 => KeySize::Rsa3072,
-                    4096 => KeySize::Rsa4096,
-                    _ => {
-                        return Err(Fault::new(
-                            Code::SigningFailed,
-                            format!("RSA keys of {bits} bits are not made"),
-                        ));
-                    }
-                };
-                let pair = RsaKeyPair::generate(size).map_err(failed)?;
-                let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(failed)?;
-                SecretDocument::try_from(der.as_ref())
-            }
-            KeyKind::P256 | KeyKind::P384 => {
-                let pair = EcdsaKeyPair::generate(curve_algorithm(kind)).map_err(failed)?;
-                SecretDocument::try_from(pair.to_pkcs8v1().map_err(failed)?.as_ref())
-            }
-        };
-        let pkcs8 = pkcs8.map_err(|error| Fault::new(Code::SigningFailed, error.to_string()))?;
-        Self::from_pkcs8(pkcs8)
-    }
-
-    /// Reads a key from a file, in any of the forms [`from_bytes`](Self::from_bytes) takes.
-    ///
-    /// # Errors
-    ///
-    /// `IMA-901`, `IMA-903`, `IMA-904`.
-    pub fn load(path: &Path, password: PasswordSource<'_>) -> Result<Self> {
-        let bytes = crate::file::read_bounded(path, MAX_KEY_FILE)?;
-        Self::from_bytes(&bytes, password).map_err(|fault| crate::file::in_file(fault, path))
-    }
-
-    /// Reads a key: PKCS #8, encrypted PKCS #8 (PBES2), PKCS #1 or SEC 1, each in PEM or DER. In a PEM file the first private
-    /// key counts, whatever else is in it.
-    ///
-    /// # Errors
-    ///
-    /// `IMA-903` if it is none of these or of a kind that is not used, `IMA-904` if it cannot be decrypted.
-    pub fn from_bytes(bytes: &[u8], password: PasswordSource<'_>) -> Result<Self> {
-        if let Some(pem) = private_key_pem(bytes) {
-            if pem.contains("Proc-Type:") {
-                return Err(malformed("OpenSSL's old encrypted PEM form")
-                    .remedy("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"));
-            }
-            let (label, document) = SecretDocument::from_pem(pem)
-                .map_err(|error| malformed(format!("malformed PEM: {error}")))?;
-            return match label {
-                EncryptedPrivateKeyInfoRef::PEM_LABEL => {
-                    Self::decrypt(document.as_bytes(), password)
-                }
-                PrivateKeyInfoRef::PEM_LABEL => Self::from_pkcs8(document),
-                "RSA PRIVATE KEY" => Self::from_pkcs1(document.as_bytes()),
-                "EC PRIVATE KEY" => Self::from_sec1(document.as_bytes()),
-                other => Err(malformed(format!("a PEM block of {other}"))),
-            };
-        }
-        if bytes.starts_with(b"-----BEGIN ") {
-            return Err(malformed("a PEM file without a private key"));
-        }
-        if PrivateKeyInfoRef::from_der(bytes).is_ok() {
-            let document =
-                SecretDocument::try_from(bytes).map_err(|error| malformed(error.to_string()))?;
-            return Self::from_pkcs8(document);
-        }
-        if EncryptedPrivateKeyInfoRef::try_from(bytes).is_ok() {
-            return Self::decrypt(bytes, password);
-        }
-        Self::from_pkcs1(bytes)
-            .or_else(|_| Self::from_sec1(bytes))
-            .map_err(|_| malformed("neither PEM nor the DER of a private key"))
-    }
-
-    /// The key as PKCS #8 in PEM; encrypted (PBES2: PBKDF2-HMAC-SHA256, AES-256-CBC) if a password is given.
-    ///
-    /// # Errors
-    ///
-    /// `IMA-907` if the system has no random numbers.
-    pub fn to_pem(&self, password: Option<&[u8]>) -> Result<Vec<u8>> {
-        let failed = |error: String| Fault::new(Code::SigningFailed, error);
-        let pem = match password {
-            None => self
-                .pkcs8
-                .to_pem(PrivateKeyInfoRef::PEM_LABEL, LineEnding::LF),
-            Some(password) => {
-                let (mut salt, mut iv) = ([0; 16], [0; 16]);
-                for random in [&mut salt, &mut iv] {
-                    aws_lc_rs::rand::fill(random)
-                        .map_err(|_| failed("no random numbers".to_owned()))?;
-                }
-                let parameters =
-                    pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(PBKDF2_ROUNDS, &salt, iv)
-                        .map_err(|error| failed(error.to_string()))?;
-                let info = PrivateKeyInfoRef::from_der(self.pkcs8.as_bytes())
-                    .map_err(|error| failed(error.to_string()))?;
-                let encrypted = info
-                    .encrypt_with_params(parameters, password)
-                    .map_err(|error| failed(error.to_string()))?;
-                encrypted.to_pem(EncryptedPrivateKeyInfoRef::PEM_LABEL, LineEnding::LF)
-            }
-        };
-        pem.map(|pem| pem.as_bytes().to_vec())
-            .map_err(|error| failed(error.to_string()))
-    }
-
-    /// The key as unencrypted PKCS #8 in DER.
-    #[must_use]
-    pub fn pkcs8_der(&self) -> &[u8] {
-        self.pkcs8.as_bytes()
-    }
-
-    fn decrypt(der: &[u8], password: PasswordSource<'_>) -> Result<Self> {
-        let encrypted = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| {
-            malformed(format!("malformed encrypted PKCS #8, or no PBES2: {error}"))
-        })?;
-        let password = password()?;
-        let plain = encrypted
-            .decrypt(&password)
-            .map_err(|_| Fault::new(Code::KeyPassword, "the password is wrong"))?;
-        // With one wrong password in 256 the padding happens to be right and only the content is not.
-        Self::from_pkcs8(plain).map_err(|_| Fault::new(Code::KeyPassword, "the password is wrong"))
-    }
-
-    fn from_pkcs8(pkcs8: SecretDocument) -> Result<Self> {
-        let info = PrivateKeyInfoRef::from_der(pkcs8.as_bytes())
-            .map_err(|error| malformed(format!("malformed PKCS #8: {error}")))?;
-        let curve = info
-            .algorithm
-            .parameters
-            .and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
-        let pair = match (info.algorithm.oid, curve) {
-            (RSA, _) => Pair::Rsa(Box::new(
-                RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
-                    .map_err(|error| malformed(format!("RSA key: {error}")))?,
-            )),
-            (EC, Some(P256)) => Pair::Ec(ec_pair(KeyKind::P256, pkcs8.as_bytes())?),
-            (EC, Some(P384)) => Pair::Ec(ec_pair(KeyKind::P384, pkcs8.as_bytes())?),
-            (EC, Some(other)) => {
-                return Err(malformed(format!(
-                    "a key on curve {other}; P-256 and P-384 are used"
-                )));
-            }
-            (other, _) => {
-                return Err(malformed(format!(
-                    "a key of algorithm {other}; RSA, P-256 and P-384 are used"
-                )));
-            }
-        };
-        Ok(Self::new(pair, pkcs8))
-    }
-
-    fn from_pkcs1(der: &[u8]) -> Result<Self> {
-        let pair =
-            RsaKeyPair::from_der(der).map_err(|error| malformed(format!("RSA key: {error}")))?;
-        let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| malformed("RSA key"))?;
-        let pkcs8 = SecretDocument::try_from(pkcs8.as_ref())
-            .map_err(|error| malformed(error.to_string()))?;
-        Ok(Self::new(Pair::Rsa(Box::new(pair)), pkcs8))
-    }
-
-    fn from_sec1(der: &[u8]) -> Result<Self> {
-        for kind in [KeyKind::P256, KeyKind::P384] {
-            if let Ok(pair) = EcdsaKeyPair::from_private_key_der(curve_algorithm(kind), der) {
-                let pkcs8 = pair.to_pkcs8v1().map_err(|_| malformed("SEC 1 key"))?;
-                let pkcs8 = SecretDocument::try_from(pkcs8.as_ref())
-                    .map_err(|error| malformed(error.to_string()))?;
-                return Ok(Self::new(Pair::Ec(pair), pkcs8));
-            }
-        }
-        Err(malformed(
-            "SEC 1 key on no curve that is used (P-256, P-384)",
-        ))
-    }
-
-    fn new(pair: Pair, pkcs8: SecretDocument) -> Self {
-        let (kind, public_key) = match &pair {
-            Pair::Rsa(pair) => (
-                KeyKind::Rsa(modulus_bits(pair)),
-                pair.public_key().as_ref().to_vec(),
-            ),
-            Pair::Ec(pair) => {
-                let point = pair.public_key().as_ref().to_vec();
-                let kind = if point.len() == 2 * Curve::P256.field_len() + 1 {
-                    KeyKind::P256
-                } else {
-                    KeyKind::P384
-                };
-                (kind, point)
-            }
-        };
-        Self {
-            pair,
-            kind,
-            public_key,
-            pkcs8,
-        }
-    }
-}
-
-impl Signer for FileKey {
-    fn public_key(&self) -> &[u8] {
-        &self.public_key
-    }
-
-    fn kind(&self) -> KeyKind {
-        self.kind
-    }
-
-    fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
-        if digest.len() != algo.digest_len() {
-            return Err(Fault::new(
-                Code::SigningFailed,
-                format!("{algo} digest of {} bytes", digest.len()),
-            ));
-        }
-        let failed = |_| {
-            Fault::new(
-                Code::SigningFailed,
-                format!("{} signature of a {algo} digest", self.kind),
-            )
-        };
-        match &self.pair {
-            Pair::Rsa(pair) => {
-                let (algorithm, encoding): (&'static Algorithm, &'static dyn RsaEncoding) =
-                    match algo {
-                        HashAlgorithm::Sha256 => (&SHA256, &RSA_PKCS1_SHA256),
-                        HashAlgorithm::Sha384 => (&SHA384, &RSA_PKCS1_SHA384),
-                        HashAlgorithm::Sha512 => (&SHA512, &RSA_PKCS1_SHA512),
-                        _ => {
-                            return Err(Fault::new(
-                                Code::SigningFailed,
-                                format!("{algo} with an RSA key"),
-                            ));
-                        }
-                    };
-                let digest = Digest::import_less_safe(digest, algorithm).map_err(failed)?;
-                let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign_digest(encoding, &digest, &mut signature)
-                    .map_err(failed)?;
-                Ok(signature)
-            }
-            Pair::Ec(pair) => {
-                if matches!(algo, HashAlgorithm::Md5 | HashAlgorithm::Sha1) {
-                    return Err(Fault::new(
-                        Code::SigningFailed,
-                        format!("{algo} is too weak to be signed"),
-                    ));
-                }
-                let (algorithm, len) = match self.kind {
-                    KeyKind::P384 => (&SHA384, Curve::P384.field_len()),
-                    _ => (&SHA256, Curve::P256.field_len()),
-                };
-                // ECDSA takes the leftmost bits of the digest as a number (FIPS 186-5, 6.4.1), so a digest of another
-                // length is brought to the curve's: cut, or led by zeros.
-                let mut number = vec![0; len.saturating_sub(digest.len())];
-                number.extend(digest.iter().take(len));
-                let digest = Digest::import_less_safe(&number, algorithm).map_err(failed)?;
-                Ok(pair.sign_digest(&digest).map_err(failed)?.as_ref().to_vec())
-            }
-        }
     }
 }
 
@@ -434,356 +176,4 @@ pub fn check_belongs(signer: &dyn Signer, certificate: &Certificate) -> Result<(
         "the private key is {}, and its public key is another",
         signer.kind()
     )))
-}
-
-fn malformed(detail: impl Into<String>) -> Fault {
-    Fault::new(Code::PrivateKeyMalformed, detail)
-}
-
-fn curve_algorithm(kind: KeyKind) -> &'static EcdsaSigningAlgorithm {
-    match kind {
-        KeyKind::P384 => &ECDSA_P384_SHA384_ASN1_SIGNING,
-        _ => &ECDSA_P256_SHA256_ASN1_SIGNING,
-    }
-}
-
-fn ec_pair(kind: KeyKind, pkcs8: &[u8]) -> Result<EcdsaKeyPair> {
-    EcdsaKeyPair::from_pkcs8(curve_algorithm(kind), pkcs8)
-        .map_err(|error| malformed(format!("{kind} key: {error}")))
-}
-
-fn modulus_bits(pair: &RsaKeyPair) -> u32 {
-    u32::try_from(pair.public_modulus_len().saturating_mul(8)).unwrap_or(u32::MAX)
-}
-
-/// The first private key of a PEM file, from its BEGIN to its END line.
-fn private_key_pem(bytes: &[u8]) -> Option<&str> {
-    // Text around PEM blocks may be anything; the block itself is ASCII.
-    let mut rest = bytes;
-    loop {
-        let begin = find(rest, b"-----BEGIN ")?;
-        rest = rest.get(begin..)?;
-        let line_len = rest
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .unwrap_or(rest.len());
-        let line = rest.get(..line_len)?.trim_ascii_end();
-        let end = find(rest, b"-----END ").unwrap_or(rest.len());
-        let end_len = rest
-            .get(end..)?
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .unwrap_or(rest.len() - end);
-        let block = rest.get(..end + end_len)?;
-        if line.ends_with(b"PRIVATE KEY-----") {
-            return std::str::from_utf8(block).ok();
-        }
-        rest = rest.get(block.len()..)?;
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::Command;
-
-    fn openssl(arguments: &[&str], directory: &Path) {
-        let output = Command::new("openssl")
-            .args(arguments)
-            .current_dir(directory)
-            .output()
-            .expect("openssl is needed");
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-
-    #[test]
-    fn keys_in_every_form_openssl_writes() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = directory.path();
-        openssl(&["genrsa", "-out", "rsa.p8", "2048"], at);
-        openssl(
-            &["rsa", "-in", "rsa.p8", "-traditional", "-out", "rsa.pkcs1"],
-            at,
-        );
-        openssl(
-            &[
-                "rsa",
-                "-in",
-                "rsa.p8",
-                "-outform",
-                "DER",
-                "-traditional",
-                "-out",
-                "rsa.pkcs1.der",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "pkcs8",
-                "-topk8",
-                "-in",
-                "rsa.p8",
-                "-outform",
-                "DER",
-                "-nocrypt",
-                "-out",
-                "rsa.p8.der",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "ecparam",
-                "-genkey",
-                "-name",
-                "prime256v1",
-                "-out",
-                "ec.sec1",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "ec",
-                "-in",
-                "ec.sec1",
-                "-outform",
-                "DER",
-                "-out",
-                "ec.sec1.der",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "pkcs8", "-topk8", "-in", "ec.sec1", "-nocrypt", "-out", "ec.p8",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "pkcs8",
-                "-topk8",
-                "-in",
-                "ec.sec1",
-                "-passout",
-                "pass:secret",
-                "-out",
-                "ec.enc",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "pkcs8",
-                "-topk8",
-                "-in",
-                "ec.sec1",
-                "-scrypt",
-                "-passout",
-                "pass:secret",
-                "-out",
-                "ec.scrypt",
-            ],
-            at,
-        );
-        openssl(
-            &[
-                "pkcs8",
-                "-topk8",
-                "-in",
-                "ec.sec1",
-                "-outform",
-                "DER",
-                "-passout",
-                "pass:secret",
-                "-out",
-                "ec.enc.der",
-            ],
-            at,
-        );
-        let rsa = FileKey::load(&at.join("rsa.p8"), &no_password).unwrap();
-        let ec = FileKey::load(&at.join("ec.p8"), &no_password).unwrap();
-        for (name, expected) in [
-            ("rsa.pkcs1", &rsa),
-            ("rsa.pkcs1.der", &rsa),
-            ("rsa.p8.der", &rsa),
-            ("ec.sec1", &ec),
-            ("ec.sec1.der", &ec),
-            ("ec.enc", &ec),
-            ("ec.scrypt", &ec),
-            ("ec.enc.der", &ec),
-        ] {
-            let key = FileKey::load(&at.join(name), &|| Ok(b"secret".to_vec())).unwrap();
-            assert_eq!(key.public_key(), expected.public_key(), "{name}");
-            assert_eq!(key.kind(), expected.kind(), "{name}");
-        }
-        assert_eq!((rsa.kind(), ec.kind()), (KeyKind::Rsa(2048), KeyKind::P256));
-    }
-
-    #[test]
-    fn keys_written_here_are_read_by_openssl() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, kind) in [
-            ("rsa", KeyKind::Rsa(2048)),
-            ("p256", KeyKind::P256),
-            ("p384", KeyKind::P384),
-        ] {
-            let key = FileKey::generate(kind).unwrap();
-            let pem = key.to_pem(Some(b"secret")).unwrap();
-            assert!(pem.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY-----"));
-            std::fs::write(directory.path().join(name), &pem).unwrap();
-            openssl(
-                &[
-                    "pkey",
-                    "-in",
-                    name,
-                    "-passin",
-                    "pass:secret",
-                    "-out",
-                    "plain",
-                    "-check",
-                ],
-                directory.path(),
-            );
-            let plain = FileKey::load(&directory.path().join("plain"), &no_password).unwrap();
-            assert_eq!(plain.public_key(), key.public_key(), "{name}");
-            let again = FileKey::from_bytes(&key.to_pem(None).unwrap(), &no_password).unwrap();
-            assert_eq!(again.public_key(), key.public_key());
-        }
-    }
-
-    #[test]
-    fn what_is_no_key() {
-        let key = FileKey::generate(KeyKind::P256).unwrap();
-        let pem = key.to_pem(None).unwrap();
-        let encrypted = key.to_pem(Some(b"secret")).unwrap();
-        let rsa_1024 = {
-            let directory = tempfile::tempdir().unwrap();
-            openssl(&["genrsa", "-out", "key", "1024"], directory.path());
-            std::fs::read(directory.path().join("key")).unwrap()
-        };
-        let p521 = {
-            let directory = tempfile::tempdir().unwrap();
-            openssl(
-                &["ecparam", "-genkey", "-name", "secp521r1", "-out", "key"],
-                directory.path(),
-            );
-            std::fs::read(directory.path().join("key")).unwrap()
-        };
-        let old = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
-        let certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        for (name, bytes, code) in [
-            ("empty", &b""[..], Code::PrivateKeyMalformed),
-            ("text", b"hello", Code::PrivateKeyMalformed),
-            (
-                "truncated PEM",
-                &pem[..pem.len() / 2],
-                Code::PrivateKeyMalformed,
-            ),
-            (
-                "truncated DER",
-                &key.pkcs8_der()[..40],
-                Code::PrivateKeyMalformed,
-            ),
-            ("a certificate", certificate, Code::PrivateKeyMalformed),
-            ("OpenSSL's old encryption", old, Code::PrivateKeyMalformed),
-            ("RSA-1024", &rsa_1024, Code::PrivateKeyMalformed),
-            ("P-521", &p521, Code::PrivateKeyMalformed),
-            ("wrong password", &encrypted, Code::KeyPassword),
-            (
-                "truncated encrypted",
-                &encrypted[..encrypted.len() / 2],
-                Code::PrivateKeyMalformed,
-            ),
-        ] {
-            let fault = FileKey::from_bytes(bytes, &|| Ok(b"wrong".to_vec())).unwrap_err();
-            assert_eq!(fault.code(), code, "{name}: {fault}");
-        }
-        let fault = FileKey::from_bytes(&encrypted, &no_password).unwrap_err();
-        assert_eq!(fault.code(), Code::KeyPassword);
-        let fault = FileKey::load(Path::new("/nonexistent/key"), &no_password).unwrap_err();
-        assert_eq!(fault.code(), Code::InputUnreadable);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn hostile_bytes_are_no_key(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
-            proptest::prop_assert!(FileKey::from_bytes(&bytes, &no_password).is_err());
-        }
-
-        #[test]
-        fn a_damaged_key_does_no_harm(
-            at in proptest::prelude::any::<proptest::sample::Index>(),
-            value in proptest::prelude::any::<u8>(),
-            pem in proptest::prelude::any::<bool>(),
-        ) {
-            static KEY: std::sync::LazyLock<FileKey> =
-                std::sync::LazyLock::new(|| FileKey::generate(KeyKind::P256).unwrap());
-            let mut bytes = if pem { KEY.to_pem(None).unwrap() } else { KEY.pkcs8_der().to_vec() };
-            let at = at.index(bytes.len());
-            bytes[at] = value;
-            if let Ok(key) = FileKey::from_bytes(&bytes, &no_password) {
-                proptest::prop_assert_eq!(key.kind(), KeyKind::P256);
-            }
-        }
-    }
-
-    #[test]
-    fn digests_of_every_length() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("content"), b"content").unwrap();
-        for kind in [KeyKind::Rsa(2048), KeyKind::P256, KeyKind::P384] {
-            let key = FileKey::generate(kind).unwrap();
-            let certificate = crate::x509::Template::leaf("test")
-                .sign(&key, None, None)
-                .unwrap();
-            for algo in [
-                HashAlgorithm::Sha256,
-                HashAlgorithm::Sha384,
-                HashAlgorithm::Sha512,
-            ] {
-                let digest = algo.digest(b"content").unwrap();
-                let signature = key.sign_digest(algo, &digest).unwrap();
-                assert_eq!(
-                    ima::verify::verify_digest(&certificate, algo, &digest, &signature),
-                    Ok(()),
-                    "{kind} {algo}"
-                );
-                // And by somebody else's code.
-                std::fs::write(directory.path().join("key"), key.to_pem(None).unwrap()).unwrap();
-                std::fs::write(directory.path().join("signature"), &signature).unwrap();
-                let digest_option = format!("-{algo}");
-                openssl(
-                    &[
-                        "dgst",
-                        &digest_option,
-                        "-prverify",
-                        "key",
-                        "-signature",
-                        "signature",
-                        "content",
-                    ],
-                    directory.path(),
-                );
-            }
-            let fault = key.sign_digest(HashAlgorithm::Sha1, &[0; 20]).unwrap_err();
-            assert_eq!(fault.code(), Code::SigningFailed);
-            let fault = key
-                .sign_digest(HashAlgorithm::Sha256, &[0; 31])
-                .unwrap_err();
-            assert_eq!(fault.code(), Code::SigningFailed);
-        }
-    }
 }

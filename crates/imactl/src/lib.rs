@@ -2,9 +2,12 @@
 //!
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
+pub mod chain;
 pub mod check;
+pub mod digest;
 pub mod file;
 pub mod files;
+pub mod hex;
 pub mod identity;
 pub mod image;
 pub mod initramfs;
@@ -14,6 +17,7 @@ pub mod modules;
 pub mod select;
 pub mod sign;
 pub mod tree;
+pub mod verify;
 pub mod x509;
 pub mod xattr;
 

@@ -128,6 +128,7 @@ impl Template {
         };
         let hash = hash.unwrap_or(match issuer_key.kind() {
             KeyKind::P384 => HashAlgorithm::Sha384,
+            KeyKind::P521 => HashAlgorithm::Sha512,
             _ => HashAlgorithm::Sha256,
         });
         let algorithm = signature_algorithm(issuer_key.kind(), hash)?;
@@ -277,6 +278,7 @@ fn public_key_info(key: &dyn Signer) -> Vec<u8> {
             &oid_der("1.2.840.10045.3.1.7"),
         ]),
         KeyKind::P384 => sequence(&[&oid_der("1.2.840.10045.2.1"), &oid_der("1.3.132.0.34")]),
+        KeyKind::P521 => sequence(&[&oid_der("1.2.840.10045.2.1"), &oid_der("1.3.132.0.35")]),
     };
     sequence(&[&algorithm, &tlv(0x03, &[&[0], key.public_key()])])
 }
@@ -298,7 +300,7 @@ fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<Vec<u8>> {
             };
             sequence(&[&oid_der(oid), &[0x05, 0x00]])
         }
-        KeyKind::P256 | KeyKind::P384 => {
+        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
             let oid = match hash {
                 HashAlgorithm::Sha256 => "1.2.840.10045.4.3.2",
                 HashAlgorithm::Sha384 => "1.2.840.10045.4.3.3",
@@ -377,6 +379,7 @@ mod tests {
             KeyKind::OFFERED[0],
             KeyKind::OFFERED[3],
             KeyKind::OFFERED[4],
+            KeyKind::OFFERED[5],
         ] {
             let ca_key = FileKey::generate(ca_kind).unwrap();
             let ca = Template::ca("CA").sign(&ca_key, None, None).unwrap();
@@ -386,6 +389,7 @@ mod tests {
                 KeyKind::OFFERED[0],
                 KeyKind::OFFERED[3],
                 KeyKind::OFFERED[4],
+                KeyKind::OFFERED[5],
             ] {
                 let key = FileKey::generate(kind).unwrap();
                 let leaf = Template::leaf("leaf")

@@ -9,7 +9,7 @@ const SIGN: &str = "sign --key keys/ima.key --cert keys/ima.der";
 #[test]
 fn both_verify_what_the_other_signed() {
     need_root();
-    for kind in ["rsa2048", "rsa3072", "rsa4096", "p256", "p384"] {
+    for kind in ["rsa2048", "rsa3072", "rsa4096", "p256", "p384", "p521"] {
         let directory = with_keys(kind);
         let at = directory.path();
         shell(
@@ -78,7 +78,7 @@ fn both_verify_what_the_other_signed() {
         let found = imactl("verify --cert keys/ima.der ours", at);
         assert_eq!(
             (found.code, found.out.contains("changed since key")),
-            (1, true),
+            (6, true),
             "{found:?}"
         );
     }
@@ -181,7 +181,7 @@ fn digests_by_evmctl_are_no_signatures() {
     let at = directory.path();
     shell("echo content >file; evmctl ima_hash --hashalgo sha256 file; cp --preserve=xattr file changed; echo >>changed", at).good();
     let found = imactl("verify --cert keys/ima.der file changed", at);
-    assert_eq!(found.code, 1);
+    assert_eq!(found.code, 6);
     assert!(
         found.out.contains("file: a digest, no signature"),
         "{found:?}"
@@ -190,6 +190,94 @@ fn digests_by_evmctl_are_no_signatures() {
         found.out.contains("changed: a digest of other content"),
         "{found:?}"
     );
+}
+
+#[test]
+fn digests_are_evmctls() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    for hash in ["sha256", "sha384", "sha512"] {
+        shell(
+            &format!(
+                "head -c 100000 /dev/urandom >ours; cp ours theirs
+                 $IMACTL hash --algorithm {hash} ours; evmctl ima_hash --hashalgo {hash} theirs
+                 test \"$(getfattr -n security.ima -e hex --only-values ours)\" = \\
+                      \"$(getfattr -n security.ima -e hex --only-values theirs)\"
+                 $IMACTL hash --incremental --algorithm {hash} ours | grep 'skipped 1: signed already'"
+            ),
+            at,
+        )
+        .good();
+    }
+    let found = imactl("verify --cert keys/ima.der ours", at);
+    assert_eq!(found.code, 3, "{found:?}");
+    imactl("hash --algorithm sha1 ours", at).refused("IMA-917");
+}
+
+/// evmctl of Debian 12 knows neither SHA-3 nor version 3: openssl checks those.
+#[test]
+fn sha3_by_openssl() {
+    need_root();
+    for kind in ["rsa2048", "p256", "p521"] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        for (hash, id) in [("sha3-256", "14"), ("sha3-384", "15"), ("sha3-512", "16")] {
+            shell(
+                &format!(
+                    "head -c 100000 /dev/urandom >file; $IMACTL {SIGN} --hash {hash} file
+                     $IMACTL {SIGN} --hash {hash} --sidecar file
+                     test $(head -c 3 file.sig | od -An -tx1 | tr -d ' ') = 0302{id}
+                     tail -c +10 file.sig >signature; openssl x509 -in keys/ima.pem -noout -pubkey >public
+                     openssl dgst -{hash} -verify public -signature signature file
+                     $IMACTL verify --cert keys/ima.der file; $IMACTL verify --sidecar --cert keys/ima.der file
+                     $IMACTL hash --algorithm {hash} --sidecar file
+                     test $(od -An -v -tx1 file.sig | tr -d ' \\n') = 04{id}$(openssl dgst -{hash} -r file | cut -d' ' -f1)"
+                ),
+                at,
+            )
+            .good();
+        }
+    }
+}
+
+#[test]
+fn fs_verity_digests_by_fsverity_signed_for_openssl() {
+    need_root();
+    for (kind, hash, id) in [
+        ("rsa2048", "sha256", "04"),
+        ("rsa3072", "sha512", "06"),
+        ("p256", "sha256", "04"),
+        ("p384", "sha512", "06"),
+    ] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        shell("head -c 1000000 /dev/urandom >file; truncate -s 700M sparse; printf end >>sparse; : >empty", at).good();
+        for file in ["file", "sparse", "empty"] {
+            // What is signed is type, algorithm and digest, hashed once more (ima_appraise.c, calc_file_id_hash).
+            shell(
+                &format!(
+                    "$IMACTL {SIGN} --verity --hash {hash} --sidecar {file}; $IMACTL {SIGN} --verity --hash {hash} {file}
+                     $IMACTL verify --cert keys/ima.der {file} | grep -x '1 good-verity'
+                     $IMACTL verify --sidecar --cert keys/ima.der {file}
+                     digest=$(fsverity digest --compact --hash-alg={hash} {file})
+                     printf '06{id}%s' $digest | sed 's/../\\\\x&/g' | xargs -0 printf >signed
+                     test $(wc -c <signed) -gt 33
+                     test $(head -c 3 {file}.sig | od -An -tx1 | tr -d ' ') = 0603{id}
+                     tail -c +10 {file}.sig >signature; openssl x509 -in keys/ima.pem -noout -pubkey >public
+                     openssl dgst -{hash} -verify public -signature signature signed"
+                ),
+                at,
+            )
+            .good();
+        }
+        shell("printf x | dd of=file bs=1 seek=5000 conv=notrunc", at).good();
+        let found = imactl("verify --cert keys/ima.der file", at);
+        assert_eq!(found.code, 6, "{found:?}");
+        for hash in ["sha384", "sha3-256"] {
+            imactl(&format!("{SIGN} --verity --hash {hash} file"), at).refused("IMA-907");
+        }
+    }
 }
 
 #[test]
@@ -243,7 +331,16 @@ fn portable_evm_signatures() {
         for file in ["ours", "theirs"] {
             run("evmctl", ["verify", "--key", "keys/ima.der", file], at).good();
         }
+        let both = "verify --cert keys/ima.der --evm-cert keys/ima.der ours";
+        imactl(&format!("{both} theirs"), at).good();
         shell("chmod 755 ours", at).good();
+        let found = imactl(both, at);
+        assert_eq!(found.code, 6, "{found:?}");
+        assert!(
+            found.out.contains("owner, mode or attributes changed"),
+            "{found:?}"
+        );
+        imactl("verify --cert keys/ima.der ours", at).good();
         assert_ne!(
             run("evmctl", ["verify", "--key", "keys/ima.der", "ours"], at).code,
             0

@@ -1,19 +1,16 @@
 //! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
 
 use ima::certificate::Certificate;
-use ima::evm::{Attributes, portable_digest};
+use ima::evm::Attributes;
 use ima::fault::{Code, Fault};
-use ima::hash::Hasher;
 use ima::program::{
     self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
 };
-use ima::signature::ImaXattr;
-use ima::verify::verify_signature;
 
 use crate::Result;
 use crate::select::{self, Chooser};
-use crate::sign::{self, Verdict};
-use crate::tree::{Content, Inode, Kind, Piece, Tree};
+use crate::tree::{Content, Inode, Kind, Tree};
+use crate::verify::{self, Verdict};
 
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
 const S_IFREG: u16 = 0o100_000;
@@ -155,18 +152,15 @@ impl<'a> Examiner<'a> {
                 return Ok(None);
             }
             let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
-            let verdict = sign::judge(value, self.certificates, &|algo| {
-                let mut hasher = Hasher::new(algo)
-                    .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {algo}")))?;
-                content.read(&mut |piece| {
-                    match piece {
-                        Piece::Data(data) => hasher.update(data),
-                        Piece::Hole(length) => crate::image::hash_zeros(&mut hasher, length),
-                    }
-                    Ok(())
-                })?;
-                Ok(hasher.finish())
-            })?;
+            let verdict = match verify::judge(value, self.certificates, &|over, algo| {
+                content.digest(over, algo)
+            })? {
+                Verdict::GoodVerity(_) => Verdict::Unsupported(
+                    "a signature of the fs-verity digest, which an image cannot have enabled"
+                        .to_owned(),
+                ),
+                verdict => verdict,
+            };
             if verdict.is_good() && !self.evm.is_empty() {
                 return Ok(Some(self.metadata(inode).unwrap_or(verdict)));
             }
@@ -179,29 +173,12 @@ impl<'a> Examiner<'a> {
 impl Examiner<'_> {
     /// What is wrong with a file's portable EVM signature, if anything.
     fn metadata(&self, inode: &Inode) -> Option<Verdict> {
-        let Some(value) = inode.xattrs.get(&b"security.evm"[..]) else {
-            return Some(Verdict::NoEvm);
-        };
-        let Ok(ImaXattr::EvmPortable(signature)) = ImaXattr::parse(value) else {
-            return Some(Verdict::NoEvm);
-        };
-        let Some(signer) = self
-            .evm
-            .iter()
-            .find(|certificate| certificate.key_id() == signature.key_id)
-        else {
-            return Some(Verdict::UnknownKey(signature.key_id));
-        };
         let attributes = Attributes {
             mode: S_IFREG | inode.mode,
             uid: inode.uid,
             gid: inode.gid,
         };
-        let digest = portable_digest(signature.algo, &attributes, &inode.xattrs);
-        match digest.map(|digest| verify_signature(signer, &digest, &signature)) {
-            Ok(Ok(())) => None,
-            _ => Some(Verdict::MetadataChanged(signature.key_id)),
-        }
+        verify::judge_evm(&attributes, &inode.xattrs, self.evm)
     }
 }
 

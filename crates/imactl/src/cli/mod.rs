@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 mod generate;
+mod hash;
 mod image;
 mod initramfs;
 mod kernel;
@@ -22,8 +23,10 @@ use clap::{Parser, Subcommand};
 enum Outcome {
     /// Done, and nothing to complain of.
     Good,
-    /// Done, and something was found: a bad signature, an error in a policy, a missing option.
+    /// Done, and something was found: an error in a policy, a missing option.
     Findings,
+    /// Done, and something was found for which the command has an exit status of its own.
+    Found(u8),
 }
 
 type Result<T = Outcome> = imactl::Result<T>;
@@ -31,8 +34,9 @@ type Result<T = Outcome> = imactl::Result<T>;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done, nothing found
-  1  done, something found: a bad signature, an error in a policy, an option missing
+  1  done, something found: an error in a policy, an option missing
   2  wrong usage, or an error: three lines on standard error say what, why and what now
+  3  and above: what `imactl verify` found, see its help
 
 Environment:
   EVMCTL_KEY_PASSWORD  password of private keys
@@ -50,6 +54,7 @@ struct Cli {
 enum Command {
     Keygen(keygen::Keygen),
     Sign(sign::Sign),
+    Hash(hash::Hash),
     Verify(verify::Verify),
     Initramfs(initramfs::Initramfs),
     Image(image::Image),
@@ -81,6 +86,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Keygen(command) => command.run(),
         Command::Sign(command) => command.run(),
+        Command::Hash(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Initramfs(command) => command.run(),
         Command::Image(command) => command.run(),
@@ -93,6 +99,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Findings) => ExitCode::from(1),
+        Ok(Outcome::Found(status)) => ExitCode::from(status),
         Err(fault) => {
             output::warn(format_args!("{fault}"));
             ExitCode::from(2)

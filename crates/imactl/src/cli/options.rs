@@ -126,7 +126,7 @@ pub struct KeyOptions {
     /// Its certificate, DER or PEM: checked against the key, and the source of the key id in signatures
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// Hash algorithm: sha256, sha384 or sha512
+    /// Hash algorithm: sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512
     #[arg(long, value_name = "ALGO", default_value = "sha256")]
     pub hash: HashAlgorithm,
     #[command(flatten)]
@@ -237,6 +237,41 @@ pub fn certificates(path: &Path) -> imactl::Result<Vec<Certificate>> {
             path,
         )
     })
+}
+
+/// Reads all certificates of files and of directories' files, in the order of their names. In a directory every file whose name
+/// ends as certificates' do must be one.
+pub fn certificates_in(paths: &[PathBuf]) -> imactl::Result<Vec<Certificate>> {
+    let mut found = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            found.extend(certificates(path)?);
+            continue;
+        }
+        let unreadable = |error: std::io::Error| imactl::file::unreadable(path, &error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.path();
+            let ending = name.extension().unwrap_or_default();
+            if ["der", "pem", "crt", "cer"]
+                .iter()
+                .any(|known| ending == *known)
+            {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Err(
+                Fault::new(Code::CertificateUnusable, path.display().to_string())
+                    .cause("no file in the directory ends in .der, .pem, .crt or .cer"),
+            );
+        }
+        names.sort();
+        for name in names {
+            found.extend(certificates(&name)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Reads a policy, which must be right and have rules.

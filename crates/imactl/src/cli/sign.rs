@@ -1,13 +1,14 @@
 //! `imactl sign`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use imactl::files::{self, Skip};
-use imactl::sign::{Place, SignOptions, Signed};
+use imactl::hex;
+use imactl::sign::{Mark, Place, SignOptions, Signed};
 use serde_json::json;
 
 use super::options::{ChooserOptions, EvmOptions, KeyOptions};
@@ -24,6 +25,7 @@ Examples:
   imactl sign --key ima.key --cert ima.der /usr/local/bin/program
   imactl sign --key ima.key --cert ima.der --for-policy ima_policy --root rootfs rootfs
   imactl sign --key ima.key --cert ima.der --sidecar image.bin            writes image.bin.sig
+  imactl sign --key ima.key --cert ima.der --verity /usr/lib/app          for digest_type=verity appraise_type=sigv3
   imactl sign --sign-command 'sign-service --token 3' --cert ima.der --for-policy ima_policy --root rootfs rootfs
   imactl sign --key ima.key --cert ima.der --digest sha256:e3b0c4...      prints the value of security.ima")]
 pub struct Sign {
@@ -45,8 +47,12 @@ pub struct Sign {
     /// Leave files alone that this key has signed and that have not changed since
     #[arg(long, requires = "cert", conflicts_with = "evm_key")]
     incremental: bool,
+    /// Sign the digest that fs-verity computes (version 3 signatures), with sha256 or sha512; enable fs-verity on the files
+    /// without a salt and with blocks of 4096 bytes
+    #[arg(long)]
+    verity: bool,
     /// Sign this digest and print the value of security.ima in hexadecimal
-    #[arg(long, value_name = "ALGO:HEX")]
+    #[arg(long, value_name = "ALGO:HEX", conflicts_with = "verity")]
     digest: Option<String>,
     /// Print the result as JSON
     #[arg(long)]
@@ -58,85 +64,21 @@ impl Sign {
         if let Some(digest) = self.digest.take() {
             return self.sign_digest(&digest);
         }
+        let evm = self.evm.identity(&self.key)?;
+        let identity = self.key.identity()?;
         let options = SignOptions {
-            evm: self.evm.identity(&self.key)?,
-            identity: self.key.identity()?,
+            mark: if self.verity {
+                Mark::Verity(identity)
+            } else {
+                Mark::Signature(identity)
+            },
             chooser: self.chooser.chooser("ext4", None)?,
-            place: if self.sidecar {
-                Place::Sidecar
-            } else {
-                Place::Xattr
-            },
-            unchanged: if self.incremental {
-                self.key.certificate()?
-            } else {
-                None
-            },
+            place: place(self.sidecar),
+            incremental: self.incremental,
+            certificate: self.key.certificate()?,
+            evm,
         };
-        let mut found = files::collect(&self.paths, &self.root)?;
-        if self.sidecar {
-            found.files.retain(|file| {
-                file.path
-                    .extension()
-                    .is_none_or(|extension| extension != "sig")
-            });
-        }
-        let progress = Progress::new("signing", found.files.len() as u64);
-        let results = imactl::sign::sign(&found.files, &options, &|_| progress.step());
-        progress.finish();
-        let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
-        for (_, skip) in &found.skipped {
-            *skipped.entry(*skip).or_default() += 1;
-        }
-        let (mut signed, mut failed) = (0_u64, 0_u64);
-        let mut last = None;
-        for result in results {
-            match result {
-                Signed::Yes => signed += 1,
-                Signed::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
-                Signed::Failed(fault) => {
-                    failed += 1;
-                    // Ten are enough to see what is wrong; the last one is told at length.
-                    if failed <= 10 {
-                        output::warn(format_args!(
-                            "imactl: {}: {}",
-                            fault.code().id(),
-                            fault.detail()
-                        ));
-                    }
-                    last = Some(fault);
-                }
-            }
-        }
-        if self.json {
-            let skipped: BTreeMap<String, u64> = skipped
-                .iter()
-                .map(|(skip, count)| (skip.to_string(), *count))
-                .collect();
-            let key_id = options.identity.key_id().to_string();
-            output::json(
-                &json!({"signed": signed, "failed": failed, "skipped": skipped, "key_id": key_id}),
-            )?;
-        } else {
-            output::line(format_args!(
-                "signed {signed} files with key {}",
-                options.identity.key_id()
-            ))?;
-            for (skip, count) in &skipped {
-                output::line(format_args!("skipped {count}: {skip}"))?;
-            }
-            for (path, skip) in found
-                .skipped
-                .iter()
-                .filter(|(path, _)| self.paths.contains(path))
-            {
-                output::warn(format_args!("imactl: {}: skipped: {skip}", shown(path)));
-            }
-        }
-        match last {
-            Some(fault) => Err(fault),
-            None => Ok(Outcome::Good),
-        }
+        mark(&self.paths, &self.root, &options, self.json)
     }
 
     fn sign_digest(mut self, digest: &str) -> Result {
@@ -151,13 +93,14 @@ impl Sign {
         let algo: HashAlgorithm = algo
             .parse()
             .map_err(|_| usage("there is no such hash algorithm"))?;
-        let bytes = unhex(hex).ok_or_else(|| usage("what follows the colon is not hexadecimal"))?;
+        let bytes =
+            hex::decode(hex).ok_or_else(|| usage("what follows the colon is not hexadecimal"))?;
         if bytes.len() != algo.digest_len() {
             return Err(usage("a digest of this algorithm has another length"));
         }
         self.key.hash = algo;
         let value = self.key.identity()?.sign_digest(&bytes)?;
-        let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex::encode(&value);
         if self.json {
             output::json(&json!({"security.ima": hex}))?;
         } else {
@@ -167,13 +110,88 @@ impl Sign {
     }
 }
 
-fn unhex(hex: &str) -> Option<Vec<u8>> {
-    let digits = hex.as_bytes();
-    if !digits.iter().all(u8::is_ascii_hexdigit) || !digits.len().is_multiple_of(2) {
-        return None;
+/// Where signatures are to be.
+pub fn place(sidecar: bool) -> Place {
+    if sidecar {
+        Place::Sidecar
+    } else {
+        Place::Xattr
     }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+}
+
+/// Signs the files, or writes their digests, and says what became of them.
+pub fn mark(paths: &[PathBuf], root: &Path, options: &SignOptions, json: bool) -> Result {
+    let mut found = files::collect(paths, root)?;
+    if options.place == Place::Sidecar {
+        found.files.retain(|file| {
+            file.path
+                .extension()
+                .is_none_or(|extension| extension != "sig")
+        });
+    }
+    let progress = Progress::new("signing", found.files.len() as u64);
+    let results = imactl::sign::sign(&found.files, options, &|_| progress.step());
+    progress.finish();
+    let mut skipped: BTreeMap<Skip, u64> = BTreeMap::new();
+    for (_, skip) in &found.skipped {
+        *skipped.entry(*skip).or_default() += 1;
+    }
+    let (mut signed, mut failed) = (0_u64, 0_u64);
+    let mut last = None;
+    for result in results {
+        match result {
+            Signed::Yes => signed += 1,
+            Signed::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+            Signed::Failed(fault) => {
+                failed += 1;
+                // Ten are enough to see what is wrong; the last one is told at length.
+                if failed <= 10 {
+                    output::warn(format_args!(
+                        "imactl: {}: {}",
+                        fault.code().id(),
+                        fault.detail()
+                    ));
+                }
+                last = Some(fault);
+            }
+        }
+    }
+    if json {
+        let skipped: BTreeMap<String, u64> = skipped
+            .iter()
+            .map(|(skip, count)| (skip.to_string(), *count))
+            .collect();
+        let key_id = options
+            .mark
+            .identity()
+            .map(|identity| identity.key_id().to_string());
+        output::json(
+            &json!({"signed": signed, "failed": failed, "skipped": skipped, "key_id": key_id}),
+        )?;
+    } else {
+        match options.mark.identity() {
+            Some(identity) => output::line(format_args!(
+                "signed {signed} files with key {}",
+                identity.key_id()
+            ))?,
+            None => output::line(format_args!(
+                "wrote the {} digests of {signed} files",
+                options.mark.algo()
+            ))?,
+        }
+        for (skip, count) in &skipped {
+            output::line(format_args!("skipped {count}: {skip}"))?;
+        }
+        for (path, skip) in found
+            .skipped
+            .iter()
+            .filter(|(path, _)| paths.contains(path))
+        {
+            output::warn(format_args!("imactl: {}: skipped: {skip}", shown(path)));
+        }
+    }
+    match last {
+        Some(fault) => Err(fault),
+        None => Ok(Outcome::Good),
+    }
 }

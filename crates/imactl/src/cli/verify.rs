@@ -4,32 +4,51 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
+use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
-use imactl::files;
-use imactl::sign::{Place, Verdict};
+use imactl::sign::Place;
+use imactl::verify::{Verdict, VerifyOptions};
+use imactl::{chain, files};
 use serde_json::json;
 
 use super::options::{self, ChooserOptions};
 use super::output::{self, Progress, shown};
-use super::{Outcome, Result};
+use super::{Outcome, Result, sign};
 
 /// Check the signatures of files and trees
 ///
 /// Each file that is not good is named with the cause: no signature, a digest only, a key of which no certificate was given,
-/// changed content, a malformed attribute. The exit status is 1 if there is any.
+/// changed content, a malformed attribute; with --evm-cert also owner, mode or attributes that changed. With --ca only
+/// certificates count that one of these CAs signed, directly or by way of the CA certificates among those given.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl verify --cert ima.der /usr/local/bin/program
   imactl verify --cert ima.der --for-policy ima_policy --root rootfs rootfs
-  imactl verify --cert ima.der --json /usr | jq '.bad[].path'")]
+  imactl verify --cert /etc/keys --ca ca.der /usr
+  imactl verify --cert ima.der --evm-cert evm.der /usr
+  imactl verify --cert ima.der --json /usr | jq '.bad[].path'
+
+Exit status, by the gravest cause found:
+  0  every file is good
+  2  a file or certificate could not be read, or wrong usage
+  3  files without a signature, or without one in security.evm
+  4  files signed by keys of which no certificate was given
+  5  attributes that are no signature, or one that is not checked here
+  6  content, owner, mode or attributes changed after signing")]
 pub struct Verify {
     /// Files and directories
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// Certificates of keys that may have signed; DER, or PEM with any number of them
+    /// Certificates of keys that may have signed: DER, PEM with any number of them, or a directory of such files
     #[arg(long = "cert", value_name = "FILE", required = true)]
     certificates: Vec<PathBuf>,
+    /// CA certificates; only what they signed counts
+    #[arg(long = "ca", value_name = "FILE")]
+    authorities: Vec<PathBuf>,
+    /// Certificates of keys for security.evm; every file must have a portable signature by one of them
+    #[arg(long = "evm-cert", value_name = "FILE", conflicts_with = "sidecar")]
+    evm: Vec<PathBuf>,
     #[command(flatten)]
     chooser: ChooserOptions,
     /// Directory that will be the root, where a policy's paths begin
@@ -45,18 +64,15 @@ pub struct Verify {
 
 impl Verify {
     pub fn run(self) -> Result {
-        let mut certificates = Vec::new();
-        for path in &self.certificates {
-            certificates.extend(options::certificates(path)?);
-        }
-        let chooser = self.chooser.chooser("ext4", None)?;
-        let mut found = files::collect(&self.paths, &self.root)?;
-        let place = if self.sidecar {
-            Place::Sidecar
-        } else {
-            Place::Xattr
+        let authorities = options::certificates_in(&self.authorities)?;
+        let options = VerifyOptions {
+            certificates: usable(options::certificates_in(&self.certificates)?, &authorities)?,
+            evm: usable(options::certificates_in(&self.evm)?, &authorities)?,
+            chooser: self.chooser.chooser("ext4", None)?,
+            place: sign::place(self.sidecar),
         };
-        if self.sidecar {
+        let mut found = files::collect(&self.paths, &self.root)?;
+        if options.place == Place::Sidecar {
             found.files.retain(|file| {
                 file.path
                     .extension()
@@ -64,13 +80,7 @@ impl Verify {
             });
         }
         let progress = Progress::new("verifying", found.files.len() as u64);
-        let verdicts = imactl::sign::verify(
-            &found.files,
-            &certificates,
-            chooser.as_ref(),
-            place,
-            &|_| progress.step(),
-        );
+        let verdicts = imactl::verify::verify(&found.files, &options, &|_| progress.step());
         progress.finish();
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         let mut bad = Vec::new();
@@ -83,6 +93,7 @@ impl Verify {
                 bad.push(json!({
                     "path": file.path.to_string_lossy(),
                     "verdict": verdict.word(),
+                    "key_id": verdict.key_id().map(|key| key.to_string()),
                     "detail": verdict.to_string(),
                 }));
             } else {
@@ -105,9 +116,9 @@ impl Verify {
                 }
             ))?;
         }
-        if verdicts.iter().all(Verdict::is_good) {
+        let Some(status) = verdicts.iter().filter_map(status).max() else {
             return Ok(Outcome::Good);
-        }
+        };
         let bad = verdicts.iter().filter(|verdict| !verdict.is_good()).count();
         output::warn(format_args!(
             "{}",
@@ -116,6 +127,64 @@ impl Verify {
                 format!("{bad} of {}", verdicts.len())
             )
         ));
-        Ok(Outcome::Findings)
+        let unreadable = verdicts.iter().find_map(|verdict| match verdict {
+            Verdict::Unreadable(fault) => Some(fault.clone()),
+            _ => None,
+        });
+        match unreadable {
+            Some(fault) => Err(fault),
+            None => Ok(Outcome::Found(status)),
+        }
     }
+}
+
+/// The exit status that a verdict asks for; the higher, the graver.
+fn status(verdict: &Verdict) -> Option<u8> {
+    match verdict {
+        Verdict::Good(_) | Verdict::GoodVerity(_) | Verdict::NotAppraised => None,
+        Verdict::Unreadable(_) => Some(2),
+        Verdict::Unsigned | Verdict::DigestOnly { matches: true } | Verdict::NoEvm => Some(3),
+        Verdict::UnknownKey(_) => Some(4),
+        Verdict::Malformed(_) | Verdict::Unsupported(_) => Some(5),
+        Verdict::Changed(_)
+        | Verdict::MetadataChanged(_)
+        | Verdict::DigestOnly { matches: false } => Some(6),
+    }
+}
+
+/// Of the certificates given, those that count under `authorities`: all, if there are none.
+fn usable(
+    certificates: Vec<Certificate>,
+    authorities: &[Certificate],
+) -> imactl::Result<Vec<Certificate>> {
+    if authorities.is_empty() || certificates.is_empty() {
+        return Ok(certificates);
+    }
+    let (mut usable, mut last) = (Vec::new(), None);
+    for certificate in &certificates {
+        match chain::check(certificate, authorities, &certificates) {
+            Ok(()) => usable.push(certificate.clone()),
+            // An intermediate CA is there for the chain, and signs no file.
+            Err(_) if certificate.is_ca() => {}
+            Err(why) => {
+                output::warn(format_args!(
+                    "imactl: `{}` does not count: {why}",
+                    certificate.subject()
+                ));
+                last = Some(why);
+            }
+        }
+    }
+    if usable.is_empty() {
+        let cause = last.map_or_else(
+            || "all of them are CA certificates, and no CA signs files".to_owned(),
+            |why| why.to_string(),
+        );
+        return Err(
+            Fault::new(Code::CertificateUnusable, "none of those given counts")
+                .cause(cause)
+                .remedy("give the signing key's certificate, the CA that signed it, and those between them"),
+        );
+    }
+    Ok(usable)
 }

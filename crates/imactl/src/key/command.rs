@@ -1,14 +1,14 @@
 //! A signer behind a command: a token, a signing service, whatever has the private key.
 //!
 //! The protocol: the command is run once for each signature, several at a time, with two arguments after its own: the name of
-//! the hash algorithm (`sha256`, `sha384`, `sha512`) and the digest in hexadecimal. It writes the signature to standard output
+//! the hash algorithm (`sha256`, `sha384`, `sha512`, `sha3-256`, `sha3-384`, `sha3-512`) and the digest in hexadecimal. It writes the signature to standard output
 //! and nothing else: for RSA the bare EMSA-PKCS1-v1_5 signature, as long as the modulus, for ECDSA the DER of
 //! `SEQUENCE { r, s }`. It ends with status 0; with any other, what it wrote to standard error is shown. Each signature is
 //! checked against the certificate before it is used.
 
 use std::process::{Command, Stdio};
 
-use ima::certificate::{Certificate, Curve, PublicKey};
+use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
@@ -39,23 +39,11 @@ impl CommandSigner {
                 .cause("there is no program in it")
                 .remedy("give a program, with arguments if it needs any")
         })?;
-        let kind = match certificate.key() {
-            PublicKey::Rsa { bits } => KeyKind::Rsa(*bits),
-            PublicKey::Ec { curve: Curve::P256 } => KeyKind::P256,
-            PublicKey::Ec { curve: Curve::P384 } => KeyKind::P384,
-            other => {
-                return Err(Fault::new(
-                    Code::CertificateUnusable,
-                    format!("`{}`", certificate.subject()),
-                )
-                .cause(format!("its key is {other}; RSA, P-256 and P-384 are used")));
-            }
-        };
         Ok(Self {
             program,
             arguments: words.collect(),
             certificate: certificate.clone(),
-            kind,
+            kind: KeyKind::of(certificate)?,
         })
     }
 }
@@ -75,11 +63,10 @@ impl Signer for CommandSigner {
                 .cause(cause)
                 .remedy("run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits")
         };
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let output = Command::new(&self.program)
             .args(&self.arguments)
             .arg(algo.name())
-            .arg(hex)
+            .arg(crate::hex::encode(digest))
             .stdin(Stdio::null())
             .output()
             .map_err(|error| failed(format!("it cannot be run: {error}")))?;
@@ -117,7 +104,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         std::fs::write(at("service"), SERVICE).unwrap();
-        for kind in [KeyKind::Rsa(2048), KeyKind::P256, KeyKind::P384] {
+        for kind in [
+            KeyKind::Rsa(2048),
+            KeyKind::P256,
+            KeyKind::P384,
+            KeyKind::P521,
+        ] {
             let key = FileKey::generate(kind).unwrap();
             let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
             std::fs::write(at("key"), key.to_pem(None).unwrap()).unwrap();

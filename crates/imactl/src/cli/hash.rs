@@ -1,0 +1,69 @@
+//! `imactl hash`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use imactl::sign::{Mark, SignOptions};
+
+use super::options::ChooserOptions;
+use super::{Result, sign};
+
+/// Write digests instead of signatures into security.ima
+///
+/// For files that the policy appraises without asking for a signature (no appraise_type=): anybody can make a digest, so it shows
+/// damage and no attack. What is signed and immutable stays with `imactl sign`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl hash --for-policy ima_policy --root rootfs rootfs
+  imactl hash --algorithm sha512 /etc/app.conf")]
+pub struct Hash {
+    /// Files and directories
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Hash algorithm: sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512
+    #[arg(
+        long,
+        visible_alias = "hash",
+        value_name = "ALGO",
+        default_value = "sha256"
+    )]
+    algorithm: HashAlgorithm,
+    #[command(flatten)]
+    chooser: ChooserOptions,
+    /// Directory that will be the root, where a policy's paths begin
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Write to FILE.sig instead of security.ima
+    #[arg(long)]
+    sidecar: bool,
+    /// Leave files alone whose digest is there already
+    #[arg(long)]
+    incremental: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Hash {
+    pub fn run(self) -> Result {
+        if !imactl::key::SIGNED.contains(&self.algorithm) {
+            return Err(
+                Fault::new(Code::Usage, format!("--algorithm {}", self.algorithm))
+                    .cause("it is too weak to show damage by an attacker, or not computed here")
+                    .remedy("use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"),
+            );
+        }
+        let options = SignOptions {
+            mark: Mark::Digest(self.algorithm),
+            chooser: self.chooser.chooser("ext4", None)?,
+            place: sign::place(self.sidecar),
+            incremental: self.incremental,
+            certificate: None,
+            evm: None,
+        };
+        sign::mark(&self.paths, &self.root, &options, self.json)
+    }
+}

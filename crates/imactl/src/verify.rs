@@ -1,0 +1,290 @@
+//! What the signatures of files are worth, by cause.
+
+use std::collections::BTreeMap;
+
+use ima::certificate::Certificate;
+use ima::evm::{Attributes, portable_digest};
+use ima::fault::Fault;
+use ima::hash::HashAlgorithm;
+use ima::signature::{ImaXattr, KeyId, SignatureV2};
+use ima::verify::{VerifyError, verify_signature, verify_signature_v3, verify_verity_signature};
+use rayon::prelude::*;
+
+use crate::Result;
+use crate::digest::Over;
+use crate::files::Found;
+use crate::select::Chooser;
+use crate::sign::Place;
+use crate::xattr;
+
+/// What the signature of a file is worth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Signed by a key that is known, over what is there.
+    Good(KeyId),
+    /// The fs-verity digest of what is there is signed by a key that is known. The kernel takes it where fs-verity is enabled
+    /// on the file and the rule asks for it.
+    GoodVerity(KeyId),
+    /// No rule of the policy has it appraised.
+    NotAppraised,
+    /// No `security.ima`.
+    Unsigned,
+    /// A digest instead of a signature; whether it is that of the content.
+    DigestOnly {
+        /// It is.
+        matches: bool,
+    },
+    /// Signed by a key of which no certificate was given.
+    UnknownKey(KeyId),
+    /// Signed by a key that is known, over something else.
+    Changed(KeyId),
+    /// Good, but EVM is on and there is no portable signature in `security.evm`.
+    NoEvm,
+    /// Good, but owner, mode or attributes are not those that `security.evm` was made for.
+    MetadataChanged(KeyId),
+    /// What is there is no signature: which attribute, and why.
+    Malformed(String),
+    /// A signature that is not checked here.
+    Unsupported(String),
+    /// The file could not be read.
+    Unreadable(Fault),
+}
+
+impl Verdict {
+    /// Whether the kernel would take the file where the policy asks for a signature.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(
+            self,
+            Self::Good(_) | Self::GoodVerity(_) | Self::NotAppraised
+        )
+    }
+
+    /// A word for scripts.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Good(_) => "good",
+            Self::GoodVerity(_) => "good-verity",
+            Self::NotAppraised => "not-appraised",
+            Self::Unsigned => "unsigned",
+            Self::DigestOnly { .. } => "digest-only",
+            Self::UnknownKey(_) => "unknown-key",
+            Self::Changed(_) => "changed",
+            Self::NoEvm => "no-evm",
+            Self::MetadataChanged(_) => "metadata-changed",
+            Self::Malformed(_) => "malformed",
+            Self::Unsupported(_) => "unsupported",
+            Self::Unreadable(_) => "unreadable",
+        }
+    }
+
+    /// The key that a signature names, if there is one.
+    #[must_use]
+    pub fn key_id(&self) -> Option<KeyId> {
+        match self {
+            Self::Good(key)
+            | Self::GoodVerity(key)
+            | Self::UnknownKey(key)
+            | Self::Changed(key)
+            | Self::MetadataChanged(key) => Some(*key),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Good(key) => write!(f, "good signature by key {key}"),
+            Self::GoodVerity(key) => {
+                write!(f, "good signature of the fs-verity digest by key {key}")
+            }
+            Self::NotAppraised => f.write_str("not appraised by the policy"),
+            Self::Unsigned => f.write_str("no signature"),
+            Self::DigestOnly { matches: true } => f.write_str("a digest, no signature"),
+            Self::DigestOnly { matches: false } => {
+                f.write_str("a digest of other content, no signature")
+            }
+            Self::UnknownKey(key) => {
+                write!(f, "signed by key {key}, of which no certificate was given")
+            }
+            Self::Changed(key) => write!(f, "changed since key {key} signed it"),
+            Self::NoEvm => f.write_str("no portable signature in security.evm, and EVM is on"),
+            Self::MetadataChanged(key) => write!(
+                f,
+                "owner, mode or attributes changed since key {key} signed them in security.evm"
+            ),
+            Self::Malformed(why) => f.write_str(why),
+            Self::Unsupported(why) => write!(f, "not checked: {why}"),
+            Self::Unreadable(fault) => write!(f, "{}", fault.detail()),
+        }
+    }
+}
+
+/// How files are checked.
+#[derive(Debug, Clone)]
+pub struct VerifyOptions {
+    /// Certificates of keys whose signatures count.
+    pub certificates: Vec<Certificate>,
+    /// Certificates of keys whose portable signatures in `security.evm` count; where there is one, every file needs such a
+    /// signature. Only with [`Place::Xattr`].
+    pub evm: Vec<Certificate>,
+    /// Only what this policy has appraised.
+    pub chooser: Option<Chooser>,
+    /// Where signatures are.
+    pub place: Place,
+}
+
+/// Checks files on all cores; the answer is in the order of `files`. `progress` is called once a file with its length.
+pub fn verify(
+    files: &[Found],
+    options: &VerifyOptions,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Vec<Verdict> {
+    files
+        .par_iter()
+        .map(|file| {
+            let verdict = verify_file(file, options).unwrap_or_else(Verdict::Unreadable);
+            progress(file.len);
+            verdict
+        })
+        .collect()
+}
+
+fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
+    if !file.is_appraised(options.chooser.as_ref())? {
+        return Ok(Verdict::NotAppraised);
+    }
+    let value = options.place.read(&file.path)?;
+    let verdict = judge(value.as_deref(), &options.certificates, &|over, algo| {
+        file.digest(over, algo)
+    })?;
+    if verdict.is_good() && !options.evm.is_empty() {
+        let attributes = Attributes {
+            mode: file.mode as u16,
+            uid: file.uid,
+            gid: file.gid,
+        };
+        let xattrs = xattr::read_all(&file.path)?;
+        return Ok(judge_evm(&attributes, &xattrs, &options.evm).unwrap_or(verdict));
+    }
+    Ok(verdict)
+}
+
+/// What a value of `security.ima` is worth, with the digests of what it is on.
+///
+/// # Errors
+///
+/// Those of `digest`.
+pub fn judge(
+    value: Option<&[u8]>,
+    certificates: &[Certificate],
+    digest: &dyn Fn(Over, HashAlgorithm) -> Result<Vec<u8>>,
+) -> Result<Verdict> {
+    let Some(value) = value else {
+        return Ok(Verdict::Unsigned);
+    };
+    let xattr = match ImaXattr::parse(value) {
+        Ok(xattr) => xattr,
+        Err(error) => {
+            return Ok(Verdict::Malformed(format!(
+                "security.ima is malformed: {error}"
+            )));
+        }
+    };
+    let algo = match (&xattr, xattr.signature()) {
+        (ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_), _) => {
+            return Ok(Verdict::Malformed(
+                "security.ima holds a value of security.evm".to_owned(),
+            ));
+        }
+        (ImaXattr::Digest { algo, .. }, _) => *algo,
+        (_, signature) => signature.map_or(HashAlgorithm::Sha256, |signature| signature.algo),
+    };
+    if !algo.is_computable() {
+        return Ok(Verdict::Unsupported(format!("{algo} digests")));
+    }
+    Ok(match &xattr {
+        ImaXattr::Digest {
+            digest: expected, ..
+        } => Verdict::DigestOnly {
+            matches: digest(Over::Content, algo)? == *expected,
+        },
+        ImaXattr::Signature(signature) => by_key(certificates, signature, |certificate| {
+            let digest = digest(Over::Content, algo)?;
+            Ok(verify_signature(certificate, &digest, signature))
+        })?,
+        ImaXattr::SignatureV3(signature) => by_key(certificates, &signature.0, |certificate| {
+            let digest = digest(Over::Content, algo)?;
+            Ok(verify_signature_v3(certificate, &digest, signature))
+        })?,
+        ImaXattr::Verity(signature) => {
+            let verdict = by_key(certificates, &signature.0, |certificate| {
+                let digest = digest(Over::Verity, algo)?;
+                Ok(verify_verity_signature(certificate, &digest, signature))
+            })?;
+            match verdict {
+                Verdict::Good(key) => Verdict::GoodVerity(key),
+                other => other,
+            }
+        }
+        ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_) => Verdict::Unsigned,
+    })
+}
+
+/// What is wrong with a portable signature in `security.evm`, if anything; `xattrs` are the file's by full name.
+#[must_use]
+pub fn judge_evm(
+    attributes: &Attributes,
+    xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
+    certificates: &[Certificate],
+) -> Option<Verdict> {
+    let Some(value) = xattrs.get(&b"security.evm"[..]) else {
+        return Some(Verdict::NoEvm);
+    };
+    let signature = match ImaXattr::parse(value) {
+        Ok(ImaXattr::EvmPortable(signature)) => signature,
+        Ok(_) => return Some(Verdict::NoEvm),
+        Err(error) => {
+            return Some(Verdict::Malformed(format!(
+                "security.evm is malformed: {error}"
+            )));
+        }
+    };
+    let digest = match portable_digest(signature.algo, attributes, xattrs) {
+        Ok(digest) => digest,
+        Err(error) => return Some(Verdict::Unsupported(format!("security.evm: {error}"))),
+    };
+    let verdict = by_key(certificates, &signature, |certificate| {
+        Ok(verify_signature(certificate, &digest, &signature))
+    });
+    match verdict {
+        Ok(Verdict::Good(_)) => None,
+        Ok(Verdict::Changed(key)) => Some(Verdict::MetadataChanged(key)),
+        Ok(other) => Some(other),
+        Err(fault) => Some(Verdict::Unreadable(fault)),
+    }
+}
+
+/// Tries the certificates whose key a signature names. Several may share the end of their identifiers; the kernel takes the
+/// first, here any will do.
+fn by_key(
+    certificates: &[Certificate],
+    signature: &SignatureV2,
+    holds: impl Fn(&Certificate) -> Result<std::result::Result<(), VerifyError>>,
+) -> Result<Verdict> {
+    let key = signature.key_id;
+    let mut verdict = Verdict::UnknownKey(key);
+    for certificate in certificates
+        .iter()
+        .filter(|certificate| certificate.key_id() == key)
+    {
+        verdict = match holds(certificate)? {
+            Ok(()) => return Ok(Verdict::Good(key)),
+            Err(VerifyError::Unsupported(why)) => Verdict::Unsupported(why),
+            Err(_) => Verdict::Changed(key),
+        };
+    }
+    Ok(verdict)
+}
