@@ -57,19 +57,87 @@ pub fn portable_digest(
     if !xattrs.contains_key(&b"security.ima"[..]) {
         return Err(EvmError::NoIma);
     }
-    let mut hasher = Hasher::new(algo).ok_or(EvmError::Algorithm(algo))?;
-    for name in PROTECTED {
-        if let Some(value) = xattrs.get(name.as_bytes()) {
-            hasher.update(value);
+    let values = PROTECTED
+        .iter()
+        .filter_map(|name| xattrs.get(name.as_bytes()).map(Vec::as_slice));
+    digest(algo, values, &Inode::portable(attributes), Layout::Bits64)
+}
+
+/// What of an inode a signature in `security.evm` can cover. A portable one has neither number nor generation nor file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inode {
+    /// Inode number.
+    pub number: u64,
+    /// Inode generation (`FS_IOC_GETVERSION`).
+    pub generation: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Type and permissions.
+    pub mode: u16,
+    /// UUID of the file system, hashed last.
+    pub filesystem: Option<[u8; 16]>,
+}
+
+impl Inode {
+    /// What a portable signature covers.
+    #[must_use]
+    pub fn portable(attributes: &Attributes) -> Self {
+        Self {
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mode: attributes.mode,
+            ..Self::default()
         }
+    }
+}
+
+/// How the inode is laid out for the hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `struct h_misc` of a 64-bit kernel, 24 bytes.
+    Bits64,
+    /// The same of a 32-bit kernel, 20 bytes.
+    Bits32,
+    /// Owner, group and mode alone, 12 bytes: evmctl's immutable signatures, which no kernel of today verifies.
+    Immutable,
+}
+
+/// The digest that a value of `security.evm` is made over: the values of the protected attributes in the kernel's order, then the
+/// inode (`evm_calc_hmac_or_hash`, `hmac_add_misc`).
+///
+/// # Errors
+///
+/// [`EvmError::Algorithm`].
+pub fn digest<'a>(
+    algo: HashAlgorithm,
+    values: impl IntoIterator<Item = &'a [u8]>,
+    inode: &Inode,
+    layout: Layout,
+) -> Result<Vec<u8>, EvmError> {
+    let mut hasher = Hasher::new(algo).ok_or(EvmError::Algorithm(algo))?;
+    for value in values {
+        hasher.update(value);
     }
     // unsigned long ino; u32 generation; uid_t uid; gid_t gid; umode_t mode; two bytes of padding. The kernel hashes its own
     // byte order; the machines it is signed for are little-endian.
-    hasher.update(&[0; 12]);
-    hasher.update(&attributes.uid.to_le_bytes());
-    hasher.update(&attributes.gid.to_le_bytes());
-    hasher.update(&attributes.mode.to_le_bytes());
+    let number = inode.number.to_le_bytes();
+    match layout {
+        Layout::Bits64 => hasher.update(&number),
+        Layout::Bits32 => hasher.update(number.first_chunk::<4>().unwrap_or(&[0; 4])),
+        Layout::Immutable => {}
+    }
+    if layout != Layout::Immutable {
+        hasher.update(&inode.generation.to_le_bytes());
+    }
+    hasher.update(&inode.uid.to_le_bytes());
+    hasher.update(&inode.gid.to_le_bytes());
+    hasher.update(&inode.mode.to_le_bytes());
     hasher.update(&[0; 2]);
+    if let Some(uuid) = inode.filesystem {
+        hasher.update(&uuid);
+    }
     Ok(hasher.finish())
 }
 
@@ -162,11 +230,11 @@ mod tests {
         );
         let none = portable_digest(HashAlgorithm::Sha256, &attributes, &BTreeMap::new());
         assert_eq!(none, Err(EvmError::NoIma));
-        let sm3 = portable_digest(
-            HashAlgorithm::Sm3,
+        let gost = portable_digest(
+            HashAlgorithm::Streebog256,
             &attributes,
             &xattrs(&[("security.ima", b"i")]),
         );
-        assert_eq!(sm3, Err(EvmError::Algorithm(HashAlgorithm::Sm3)));
+        assert_eq!(gost, Err(EvmError::Algorithm(HashAlgorithm::Streebog256)));
     }
 }

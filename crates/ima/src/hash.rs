@@ -173,6 +173,9 @@ impl HashAlgorithm {
     /// Whether [`digest`](Self::digest) can compute this algorithm.
     #[must_use]
     pub const fn is_computable(self) -> bool {
+        if cfg!(feature = "legacy") && matches!(self, Self::Md5 | Self::Rmd160 | Self::Sm3) {
+            return true;
+        }
         matches!(
             self,
             Self::Sha1
@@ -237,6 +240,12 @@ enum State {
     Sha3_256(sha3::Sha3_256),
     Sha3_384(sha3::Sha3_384),
     Sha3_512(sha3::Sha3_512),
+    #[cfg(feature = "legacy")]
+    Md5(md5::Md5),
+    #[cfg(feature = "legacy")]
+    Rmd160(ripemd::Ripemd160),
+    #[cfg(feature = "legacy")]
+    Sm3(sm3::Sm3),
 }
 
 macro_rules! each_state {
@@ -250,6 +259,12 @@ macro_rules! each_state {
             State::Sha3_256($hasher) => $act,
             State::Sha3_384($hasher) => $act,
             State::Sha3_512($hasher) => $act,
+            #[cfg(feature = "legacy")]
+            State::Md5($hasher) => $act,
+            #[cfg(feature = "legacy")]
+            State::Rmd160($hasher) => $act,
+            #[cfg(feature = "legacy")]
+            State::Sm3($hasher) => $act,
         }
     };
 }
@@ -268,6 +283,12 @@ impl Hasher {
             HashAlgorithm::Sha3_256 => State::Sha3_256(sha3::Sha3_256::new()),
             HashAlgorithm::Sha3_384 => State::Sha3_384(sha3::Sha3_384::new()),
             HashAlgorithm::Sha3_512 => State::Sha3_512(sha3::Sha3_512::new()),
+            #[cfg(feature = "legacy")]
+            HashAlgorithm::Md5 => State::Md5(md5::Md5::new()),
+            #[cfg(feature = "legacy")]
+            HashAlgorithm::Rmd160 => State::Rmd160(ripemd::Ripemd160::new()),
+            #[cfg(feature = "legacy")]
+            HashAlgorithm::Sm3 => State::Sm3(sm3::Sm3::new()),
             _ => return None,
         }))
     }
@@ -367,6 +388,18 @@ mod tests {
             (
                 HashAlgorithm::Sha3_256,
                 "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
+            ),
+            #[cfg(feature = "legacy")]
+            (HashAlgorithm::Md5, "900150983cd24fb0d6963f7d28e17f72"),
+            #[cfg(feature = "legacy")]
+            (
+                HashAlgorithm::Rmd160,
+                "8eb208f7e05d987a9b044a8e98c6b087f15a0bfc",
+            ),
+            #[cfg(feature = "legacy")]
+            (
+                HashAlgorithm::Sm3,
+                "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
             ),
         ] {
             let digest = algorithm.digest(b"abc").unwrap();

@@ -24,6 +24,7 @@ pub mod cmdline;
 pub mod config;
 pub mod cpio;
 pub mod elf;
+pub mod eventlog;
 pub mod evm;
 pub mod fault;
 pub mod filesystem;

@@ -73,6 +73,12 @@ impl Bank {
         Bank::ALL.into_iter().find(|bank| bank.digest_len() == len)
     }
 
+    /// What a PCR that holds `value` holds after it was extended by `digest`.
+    #[must_use]
+    pub fn extend(self, value: &[u8], digest: &[u8]) -> Vec<u8> {
+        self.hash(&[value, digest])
+    }
+
     fn hash(self, parts: &[&[u8]]) -> Vec<u8> {
         fn run<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
             let mut digest = D::new();
@@ -560,6 +566,15 @@ pub enum PcrMatch {
     No,
 }
 
+/// By what an entry extends a bank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// The template digest of that bank.
+    PerBank,
+    /// The SHA-1 template digest and zeros.
+    Padded,
+}
+
 impl MeasurementList {
     /// Parse `binary_runtime_measurements` (bank SHA-1) or `binary_runtime_measurements_<bank>`.
     ///
@@ -693,16 +708,47 @@ impl MeasurementList {
         }
     }
 
-    /// The PCR after each entry of the list, those of other PCRs included, which leave it as it is.
+    /// As [`match_pcr`](Self::match_pcr), for kernels before 5.8, which extended every bank by the SHA-1 template digest with
+    /// zeros after it (`ima_pcr_extend`).
+    #[must_use]
+    pub fn match_padded_pcr(&self, bank: Bank, pcr: u32, value: &[u8]) -> PcrMatch {
+        let mut last = None;
+        for (index, step) in self.steps(bank, pcr, Extension::Padded).enumerate() {
+            if step == value {
+                last = Some(index.saturating_add(1));
+            }
+        }
+        match last {
+            Some(entries) if entries == self.entries.len() => PcrMatch::Whole,
+            Some(entries) => PcrMatch::Prefix { entries },
+            None => PcrMatch::No,
+        }
+    }
+
     fn replay_steps(&self, bank: Bank, pcr: u32) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.steps(bank, pcr, Extension::PerBank)
+    }
+
+    /// The PCR after each entry of the list, those of other PCRs included, which leave it as it is.
+    fn steps(
+        &self,
+        bank: Bank,
+        pcr: u32,
+        extension: Extension,
+    ) -> impl Iterator<Item = Vec<u8>> + '_ {
         let mut value = vec![0; bank.digest_len()];
+        let of = match extension {
+            Extension::PerBank => bank,
+            Extension::Padded => Bank::Sha1,
+        };
         self.entries.iter().map(move |entry| {
             if entry.pcr == pcr {
-                let by = if entry.is_violation() {
-                    vec![0xff; bank.digest_len()]
+                let mut by = if entry.is_violation() {
+                    vec![0xff; of.digest_len()]
                 } else {
-                    entry.template_digest(bank, self.order)
+                    entry.template_digest(of, self.order)
                 };
+                by.resize(bank.digest_len(), 0);
                 value = bank.hash(&[&value, &by]);
             }
             value.clone()

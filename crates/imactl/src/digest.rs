@@ -90,7 +90,7 @@ mod tests {
             assert_eq!(fault.code(), Code::FileChanged, "{len}");
         }
         let fault = found(7)
-            .digest(Over::Content, HashAlgorithm::Sm3)
+            .digest(Over::Content, HashAlgorithm::Streebog256)
             .unwrap_err();
         assert_eq!(fault.code(), Code::SigningFailed);
     }

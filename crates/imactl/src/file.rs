@@ -145,3 +145,17 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<()> 
         .map_err(|error| unwritable(path, &error))?;
     output.finish(mode, replace)
 }
+
+/// The generation of a file's inode (`FS_IOC_GETVERSION`), which tells it from a later one with the same number.
+///
+/// # Errors
+///
+/// Those of the system call; `ENOTTY` where the file system has none.
+#[allow(unsafe_code)]
+pub fn generation(file: std::os::fd::BorrowedFd<'_>) -> std::io::Result<u32> {
+    use rustix::ioctl::{Getter, ioctl, opcode};
+    // The kernel's number says long, and its file systems write an int (put_user of a __u32 in ext4_ioctl and others).
+    const GETVERSION: rustix::ioctl::Opcode = opcode::read::<std::ffi::c_long>(b'v', 1);
+    // SAFETY: the request writes a 32-bit number through the pointer, and that is what Getter's is to.
+    Ok(unsafe { ioctl(file, Getter::<GETVERSION, u32>::new()) }?)
+}

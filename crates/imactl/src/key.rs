@@ -4,6 +4,7 @@ mod command;
 mod file;
 mod legacy;
 mod sha3;
+mod weak;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use crate::Result;
 
 pub use command::CommandSigner;
 pub use file::{FileKey, PasswordSource, no_password};
+pub use weak::WeakKey;
 
 /// Something that signs digests: a key in a file, in a token, behind a service.
 pub trait Signer: Send + Sync + fmt::Debug {

@@ -14,6 +14,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod key;
 pub mod modules;
+pub mod pcr;
 pub mod select;
 pub mod sign;
 pub mod tree;

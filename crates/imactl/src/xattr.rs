@@ -78,16 +78,36 @@ fn value(path: &Path, name: &[u8], follow: bool) -> Result<Option<Vec<u8>>> {
 ///
 /// `IMA-908`, with the cause the kernel's answer tells.
 pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
-    rustix::fs::setxattr(path, name, value, XattrFlags::empty()).map_err(|errno| {
-        let fault = Fault::new(Code::XattrUnwritable, format!("{}: {}", path.display(), std::io::Error::from(errno)));
-        match errno {
-            Errno::PERM | Errno::ACCESS => fault.cause("writing security.ima needs CAP_SYS_ADMIN"),
-            Errno::OPNOTSUPP => fault.cause("the file system has no extended attributes, or none of that name"),
-            Errno::ROFS => fault.cause("the file system is mounted read-only"),
-            Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => {
-                fault.cause("there is no room for the attribute: the file system is full or its inodes are too small")
-            }
-            _ => fault,
+    rustix::fs::setxattr(path, name, value, XattrFlags::empty())
+        .map_err(|errno| unwritable(path, errno))
+}
+
+fn unwritable(path: &Path, errno: Errno) -> Fault {
+    let fault = Fault::new(
+        Code::XattrUnwritable,
+        format!("{}: {}", path.display(), std::io::Error::from(errno)),
+    );
+    match errno {
+        Errno::PERM | Errno::ACCESS => fault.cause("writing security.ima needs CAP_SYS_ADMIN"),
+        Errno::OPNOTSUPP => {
+            fault.cause("the file system has no extended attributes, or none of that name")
         }
-    })
+        Errno::ROFS => fault.cause("the file system is mounted read-only"),
+        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => fault.cause(
+            "there is no room for the attribute: the file system is full or its inodes are too small",
+        ),
+        _ => fault,
+    }
+}
+
+/// Takes an attribute of a file away, symbolic links not followed; none to take away is fine.
+///
+/// # Errors
+///
+/// `IMA-908`.
+pub fn remove(path: &Path, name: &str) -> Result<()> {
+    match rustix::fs::lremovexattr(path, name) {
+        Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(unwritable(path, errno)),
+    }
 }

@@ -14,6 +14,8 @@ mod policy;
 mod sign;
 mod verify;
 
+pub use options::prompt;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -64,9 +66,21 @@ enum Command {
     Policy(policy::PolicyCommand),
     Check(Box<check::Check>),
     Explain(explain::Explain),
+    /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
+    #[command(disable_help_flag = true, after_help = EVMCTL_EXAMPLES)]
+    Evmctl {
+        /// Its options and operands; --help shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     #[command(subcommand)]
     Generate(generate::Generate),
 }
+
+const EVMCTL_EXAMPLES: &str = "\
+Examples:
+  imactl evmctl ima_sign -r --key privkey.pem rootfs
+  imactl evmctl ima_verify --key x509_evm.der /usr/bin/true";
 
 /// Reads the command line, does what it says and gives the exit status.
 pub fn main() -> ExitCode {
@@ -94,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
         Command::Generate(command) => command.run(),
     };
     match outcome {

@@ -78,7 +78,7 @@ impl PasswordOptions {
 }
 
 /// Asks on the terminal, without showing what is typed.
-fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
+pub fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
     let missing = || {
         Fault::new(
             Code::KeyPassword,

@@ -367,7 +367,7 @@ fn modulus_bits(pair: &RsaKeyPair) -> u32 {
 }
 
 /// The first private key of a PEM file, from its BEGIN to its END line.
-fn private_key_pem(bytes: &[u8]) -> Option<&str> {
+pub(super) fn private_key_pem(bytes: &[u8]) -> Option<&str> {
     // Text around PEM blocks may be anything; the block itself is ASCII.
     let mut rest = bytes;
     loop {
@@ -633,7 +633,7 @@ mod tests {
             for (algo, len) in [
                 (HashAlgorithm::Sha1, 20),
                 (HashAlgorithm::Md5, 16),
-                (HashAlgorithm::Sm3, 32),
+                (HashAlgorithm::Streebog256, 32),
             ] {
                 let fault = key.sign_digest(algo, &vec![0; len]).unwrap_err();
                 assert_eq!(fault.code(), Code::SigningFailed, "{algo}");

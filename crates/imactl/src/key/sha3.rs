@@ -32,7 +32,7 @@ pub(super) fn sign(pkcs8: &[u8], algo: HashAlgorithm, digest: &[u8]) -> Result<V
 }
 
 /// The random numbers of aws-lc-rs.
-struct Random;
+pub(super) struct Random;
 
 impl TryRng for Random {
     type Error = std::io::Error;

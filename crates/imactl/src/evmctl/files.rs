@@ -1,0 +1,138 @@
+//! The files a command works on, and the commands that only move attributes.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use ima::fault::{Code, Fault};
+use imactl::file::{read_bounded, unreadable};
+use imactl::files::Found;
+use imactl::sign::Place;
+use imactl::xattr;
+use rayon::prelude::*;
+
+use super::options::Options;
+use super::output::{Done, Failed, Said};
+
+/// So many files are worked on before what they gave is printed.
+const AT_ONCE: usize = 1024;
+
+/// Does `work` with each operand or, with `-r`, each regular file below them, on all cores; what is said is in the order of the
+/// names.
+pub fn each(
+    name: &str,
+    options: &Options,
+    said: &mut Said,
+    work: &(dyn Fn(&Path, &mut Said) -> Done + Sync),
+) -> Done {
+    if options.operands.is_empty() {
+        return Err(super::missing(name, said));
+    }
+    // What was said so far comes first.
+    std::mem::take(said).print();
+    let mut end = Ok(());
+    for operand in &options.operands {
+        let operand = Path::new(operand);
+        if !options.recursive {
+            end = end.and(work(operand, said));
+            continue;
+        }
+        let mut paths = Vec::new();
+        let walk = walkdir::WalkDir::new(operand)
+            .sort_by_file_name()
+            .same_file_system(options.one_filesystem);
+        for entry in walk {
+            match entry {
+                Ok(entry) if entry.file_type().is_file() => paths.push(entry.into_path()),
+                Ok(_) => {}
+                Err(error) => {
+                    let fault = Fault::new(Code::InputUnreadable, error.to_string());
+                    end = Err(said.fault(&fault));
+                }
+            }
+        }
+        for some in paths.chunks(AT_ONCE) {
+            let results: Vec<(Said, Done)> = some
+                .par_iter()
+                .map(|path| {
+                    let mut said = Said::default();
+                    let done = work(path, &mut said);
+                    (said, done)
+                })
+                .collect();
+            for (said, done) in results {
+                said.print();
+                // evmctl ends with 0 whatever happened below a directory; a file that was not signed is no success here.
+                end = end.and(done.map_err(|_| Failed(1)));
+            }
+        }
+    }
+    end
+}
+
+/// The regular file at `path`, not followed if it is a symbolic link.
+pub fn regular(path: &Path, said: &mut Said) -> Done<Found> {
+    let meta =
+        std::fs::symlink_metadata(path).map_err(|error| said.fault(&unreadable(path, &error)))?;
+    if !meta.is_file() {
+        said.err(format_args!(
+            "Unsupported file type (0x{:x}): {}",
+            meta.mode() & 0o170_000,
+            path.display()
+        ));
+        return Err(Failed(super::ERROR));
+    }
+    Ok(Found {
+        path: path.to_owned(),
+        below_root: PathBuf::new(),
+        len: meta.len(),
+        mode: meta.mode(),
+        uid: meta.uid(),
+        gid: meta.gid(),
+    })
+}
+
+/// `ima_setxattr`: the content of a .sig file becomes security.ima.
+pub fn set(options: &Options, said: &mut Said) -> Done {
+    let mut operands = options.operands.iter().map(Path::new);
+    let given = if options.sigfile {
+        operands.next()
+    } else {
+        None
+    };
+    let Some(file) = operands.next() else {
+        return Err(super::missing("ima_setxattr", said));
+    };
+    let signature = given.map_or_else(|| Place::sidecar(file), Path::to_owned);
+    said.err(format_args!("Reading to {}", signature.display()));
+    let set = read_bounded(&signature, 65_536)
+        .and_then(|value| xattr::write(file, &options.xattr("ima"), &value));
+    set.map_err(|fault| said.fault(&fault))
+}
+
+/// `ima_clear`: takes security.ima and security.evm away.
+pub fn clear(options: &Options, said: &mut Said) -> Done {
+    each("ima_clear", options, said, &|path, said| {
+        said.err(format_args!("{}", path.display()));
+        for name in ["ima", "evm"] {
+            xattr::remove(path, &options.xattr(name)).map_err(|fault| said.fault(&fault))?;
+        }
+        Ok(())
+    })
+}
+
+/// `ima_fix`: opens files, so that a kernel started with `ima_appraise=fix` labels them.
+pub fn fix(options: &Options, said: &mut Said) -> Done {
+    each("ima_fix", options, said, &|path, said| {
+        said.err(format_args!("{}", path.display()));
+        if options.skip_labelled {
+            let xattrs = xattr::read_all(path).map_err(|fault| said.fault(&fault))?;
+            let has = |name| xattrs.contains_key(options.xattr(name).as_bytes());
+            if has("ima") && has("evm") {
+                return Ok(());
+            }
+        }
+        std::fs::File::open(path)
+            .map(drop)
+            .map_err(|error| said.fault(&unreadable(path, &error)))
+    })
+}

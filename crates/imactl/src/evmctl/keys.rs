@@ -1,0 +1,275 @@
+//! Keys as evmctl names them: `--key` for signing and for verifying, and what becomes of the key id.
+
+use std::cell::OnceCell;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use ima::signature::KeyId;
+use imactl::file::{read_bounded, write};
+use imactl::hex;
+use imactl::key::{FileKey, SIGNED, Signer as _, WeakKey};
+use sha1::{Digest as _, Sha1};
+
+use super::options::Options;
+use super::output::{Done, Failed, Said};
+
+const MAX_KEY: u64 = 1 << 20;
+
+/// The key that signs, and the id it signs under.
+pub struct SigningKey {
+    strong: Option<FileKey>,
+    /// What the library of `imactl sign` refuses, for old devices.
+    weak: Option<WeakKey>,
+    /// The id that signatures carry.
+    pub id: KeyId,
+}
+
+impl SigningKey {
+    /// The key of the options, or of evmctl's own place.
+    pub fn load(options: &Options, algo: HashAlgorithm, said: &mut Said) -> Done<Self> {
+        let path = options
+            .key
+            .as_deref()
+            .map_or_else(|| PathBuf::from("/etc/keys/privkey_evm.pem"), PathBuf::from);
+        let bytes = read_bounded(&path, MAX_KEY).map_err(|fault| {
+            said.err(format_args!("Failed to open keyfile: {}", path.display()));
+            said.fault(&fault)
+        })?;
+        let asked = OnceCell::new();
+        let password = || match asked.get() {
+            Some(password) => Ok(Vec::clone(password)),
+            None => password(options, &path).inspect(|password| {
+                let _ = asked.set(password.clone());
+            }),
+        };
+        let strong = FileKey::from_bytes(&bytes, &password);
+        let weak = if strong.is_err() || options.version_1 || !SIGNED.contains(&algo) {
+            WeakKey::from_pem(&bytes, &password).ok()
+        } else {
+            None
+        };
+        let (strong, public) = match (strong, &weak) {
+            (Ok(key), _) => {
+                let public = key.public_key().to_vec();
+                (Some(key), public)
+            }
+            (Err(_), Some(weak)) => (None, weak.public_key().to_vec()),
+            (Err(fault), None) => {
+                return Err(said.fault(&imactl::file::in_file(fault, &path)));
+            }
+        };
+        let id = key_id(options, &bytes, &public, said)?;
+        Ok(Self { strong, weak, id })
+    }
+
+    /// Signs a digest as `security.ima` holds it.
+    pub fn sign(&self, algo: HashAlgorithm, digest: &[u8], said: &mut Said) -> Done<Vec<u8>> {
+        let strong = self
+            .strong
+            .as_ref()
+            .map(|key| key.sign_digest(algo, digest));
+        let signed = match (strong, &self.weak) {
+            (Some(Ok(signature)), _) => Ok(signature),
+            (_, Some(weak)) => weak.sign_digest(algo, digest),
+            (Some(Err(fault)), None) => Err(fault),
+            (None, None) => Err(Fault::new(Code::SigningFailed, "no key")),
+        };
+        signed.map_err(|fault| said.fault(&fault))
+    }
+
+    /// The key as it signs version 1.
+    pub fn rsa(&self, said: &mut Said) -> Done<&WeakKey> {
+        self.weak.as_ref().ok_or_else(|| {
+            said.err(format_args!("read_priv_key: unsupported key type"));
+            Failed(super::ERROR)
+        })
+    }
+}
+
+/// The id of a signature: what was given, or the certificate's in the key file, or the SHA-1 of the public key.
+fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) -> Done<KeyId> {
+    if let Some(id) = options.key_id {
+        return Ok(id);
+    }
+    if let Some(path) = &options.key_id_from {
+        let id = read_bounded(path, MAX_KEY).and_then(|bytes| {
+            let certificate = Certificate::parse(&bytes)
+                .map_err(|error| Fault::new(Code::CertificateUnusable, error.to_string()))?;
+            skid(&certificate)
+        });
+        let id = id.map_err(|fault| {
+            said.fault(&imactl::file::in_file(fault, path));
+            said.err(format_args!("Error reading keyid."));
+            Failed(1)
+        })?;
+        said.err(format_args!("keyid {id} (from {})", path.display()));
+        return Ok(id);
+    }
+    let has_certificate = key_file
+        .windows(CERTIFICATE.len())
+        .any(|window| window == CERTIFICATE);
+    if has_certificate && let Ok(certificates) = Certificate::parse_all(key_file) {
+        if let Some(certificate) = certificates.first() {
+            return skid(certificate).map_err(|fault| said.fault(&fault));
+        }
+    }
+    Ok(by_sha1(public))
+}
+
+const CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+fn skid(certificate: &Certificate) -> imactl::Result<KeyId> {
+    certificate
+        .skid()
+        .and_then(KeyId::from_suffix)
+        .ok_or_else(|| {
+            Fault::new(
+                Code::CertificateUnusable,
+                format!("`{}`", certificate.subject()),
+            )
+            .cause("it has no subject key identifier of four bytes or more")
+        })
+}
+
+fn by_sha1(public: &[u8]) -> KeyId {
+    KeyId::from_suffix(&Sha1::digest(public)).unwrap_or(KeyId([0; 4]))
+}
+
+fn password(options: &Options, path: &Path) -> imactl::Result<Vec<u8>> {
+    match &options.password {
+        Some(Some(password)) => Ok(password.clone()),
+        Some(None) => crate::cli::prompt("PEM password: "),
+        None => match std::env::var_os("EVMCTL_KEY_PASSWORD") {
+            Some(password) => Ok(password.as_bytes().to_vec()),
+            None => crate::cli::prompt(&format!("Password of {}: ", path.display())),
+        },
+    }
+}
+
+/// The certificates that signatures are checked with.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    certificates: Vec<Certificate>,
+    announced: usize,
+}
+
+impl Certificates {
+    /// Those of `--key`, separated by commas or blanks, or evmctl's own. What is no certificate is said and passed over.
+    pub fn load(options: &Options, said: &mut Said) -> Self {
+        let default = std::ffi::OsStr::new("/etc/keys/x509_evm.der");
+        let list = options.key.as_deref().unwrap_or(default);
+        let mut found = Self::default();
+        for name in list.as_bytes().split(|byte| b", \t".contains(byte)) {
+            if name.is_empty() {
+                continue;
+            }
+            let path = Path::new(std::ffi::OsStr::from_bytes(name));
+            let certificate = read_bounded(path, MAX_KEY).and_then(|bytes| {
+                Certificate::parse(&bytes)
+                    .map_err(|error| Fault::new(Code::CertificateUnusable, error.to_string()))
+            });
+            match certificate {
+                Ok(certificate) => {
+                    found.announced += 1;
+                    let id = certificate.key_id();
+                    said.err(format_args!(
+                        "key {}: {id} {}",
+                        found.announced,
+                        path.display()
+                    ));
+                    found.certificates.push(certificate);
+                }
+                // evmctl passes over keys that are not there without a word.
+                Err(fault) if fault.code() == Code::InputUnreadable && options.key.is_none() => {}
+                Err(fault) => {
+                    said.fault(&imactl::file::in_file(fault, path));
+                }
+            }
+        }
+        found
+    }
+
+    /// Those with this id: by the subject key identifier, as the kernel looks for them, or by the SHA-1 of the key, as evmctl.
+    pub fn with_id(&self, id: KeyId) -> impl Iterator<Item = &Certificate> {
+        self.certificates.iter().filter(move |certificate| {
+            certificate.key_id() == id
+                || KeyId::from_suffix(&certificate.public_key_sha1()) == Some(id)
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.certificates.len()
+    }
+}
+
+/// The key of version 1, as the kernel's `user` keys have it (`struct pubkey_hdr`), and its id.
+pub fn version_1(modulus: &[u8], exponent: &[u8]) -> (Vec<u8>, [u8; 8]) {
+    // version, time of making, algorithm RSA, two numbers
+    let mut key = vec![1, 0, 0, 0, 0, 0, 2];
+    for number in [modulus, exponent] {
+        let zeros = number.iter().take_while(|&&byte| byte == 0).count();
+        let number = number.get(zeros..).unwrap_or_default();
+        let first = number.first().map_or(8, |byte| byte.leading_zeros());
+        let bits = (number.len() as u32 * 8).saturating_sub(first);
+        key.extend((bits as u16).to_be_bytes());
+        key.extend(number);
+    }
+    let id = *Sha1::digest(&key).last_chunk::<8>().unwrap_or(&[0; 8]);
+    (key, id)
+}
+
+/// An RSA public key in PEM, as signatures of version 1 are checked with.
+pub fn rsa_public_key(path: &Path, said: &mut Said) -> Done<rsa::RsaPublicKey> {
+    use rsa::pkcs8::DecodePublicKey as _;
+    let text = read_bounded(path, MAX_KEY).map_err(|fault| said.fault(&fault))?;
+    let key = std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| rsa::RsaPublicKey::from_public_key_pem(text).ok());
+    key.ok_or_else(|| {
+        said.err(format_args!(
+            "Failed to PEM_read_PUBKEY key file: {}",
+            path.display()
+        ));
+        Failed(1)
+    })
+}
+
+/// Where `import` and `convert` read their key.
+fn public_key_path(options: &Options) -> PathBuf {
+    match options.operands.first() {
+        Some(path) => path.into(),
+        None if options.version_1 => "/etc/keys/pubkey_evm.pem".into(),
+        None => "/etc/keys/x509_evm.der".into(),
+    }
+}
+
+/// `import`: a certificate, or with `--rsa` a bare key, onto a keyring; its serial is printed.
+pub fn import(options: &Options, said: &mut Said) -> Done {
+    let _ = public_key_path(options);
+    said.err(format_args!("import is not there yet"));
+    Err(Failed(super::ERROR))
+}
+
+/// `convert`: the key of version 1 beside its PEM file, as `.bin` and `.keyid`.
+pub fn convert(options: &Options, said: &mut Said) -> Done {
+    use rsa::traits::PublicKeyParts as _;
+    let path = match options.operands.first() {
+        Some(path) => PathBuf::from(path),
+        None => "/etc/keys/pubkey_evm.pem".into(),
+    };
+    let key = rsa_public_key(&path, said)?;
+    let (bytes, id) = version_1(&key.n_bytes(), &key.e_bytes());
+    let id = hex::encode(&id).to_uppercase();
+    for (extension, content) in [("bin", &bytes[..]), ("keyid", id.as_bytes())] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{extension}"));
+        let name = PathBuf::from(name);
+        said.err(format_args!("Writing to {}", name.display()));
+        write(&name, content, 0o644, true).map_err(|fault| said.fault(&fault))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! `ima_verify` and `verify`.
+
+use std::path::Path;
+
+use ima::signature::{ImaXattr, SignatureV2};
+use ima::verify::verify_digest;
+use imactl::digest::Over;
+use imactl::sign::Place;
+use imactl::{file, hex, xattr};
+use rsa::traits::SignatureScheme as _;
+use sha1::{Digest as _, Sha1};
+
+use super::evm::{Covered, Form};
+use super::files::regular;
+use super::keys::{Certificates, rsa_public_key};
+use super::options::Options;
+use super::output::{Done, Failed, Said};
+
+/// `ima_verify`
+pub fn ima(options: &Options, said: &mut Said) -> Done {
+    if options.operands.is_empty() {
+        return Err(super::missing("ima_verify", said));
+    }
+    let certificates = certificates(options, said);
+    let mut end = Ok(());
+    for path in &options.operands {
+        let path = Path::new(path);
+        match ima_file(path, &certificates, options, said) {
+            Ok(()) => said.err(format_args!("{}: verification is OK", path.display())),
+            Err(_) => end = Err(Failed(1)),
+        }
+    }
+    end
+}
+
+/// `verify`: security.evm.
+pub fn evm(options: &Options, said: &mut Said) -> Done {
+    if options.operands.is_empty() {
+        return Err(super::missing("verify", said));
+    }
+    let certificates = certificates(options, said);
+    for path in &options.operands {
+        let path = Path::new(path);
+        evm_file(path, &certificates, options, said)?;
+        said.err(format_args!("{}: verification is OK", path.display()));
+    }
+    Ok(())
+}
+
+fn certificates(options: &Options, said: &mut Said) -> Certificates {
+    if options.version_1 {
+        Certificates::default()
+    } else {
+        Certificates::load(options, said)
+    }
+}
+
+fn ima_file(path: &Path, certificates: &Certificates, options: &Options, said: &mut Said) -> Done {
+    let value = if options.sigfile {
+        let name = Place::sidecar(path);
+        said.err(format_args!("Reading to {}", name.display()));
+        file::read_bounded(&name, 65_536).map_err(|fault| said.fault(&fault))?
+    } else {
+        attribute(path, &options.xattr("ima"), said)?
+    };
+    if value.first() != Some(&3) {
+        said.err(format_args!(
+            "{}: xattr ima has no signature",
+            path.display()
+        ));
+        return Err(Failed(super::ERROR));
+    }
+    let digest = |algo, said: &mut Said| {
+        let found = regular(path, said)?;
+        found
+            .digest(Over::Content, algo)
+            .map_err(|fault| said.fault(&fault))
+    };
+    check(path, &value, certificates, options, &digest, said)
+}
+
+fn evm_file(path: &Path, certificates: &Certificates, options: &Options, said: &mut Said) -> Done {
+    let name = options.xattr("evm");
+    let value = attribute(path, &name, said)?;
+    let form = match value.as_slice() {
+        [5, 2, ..] => Form::Portable,
+        [5, ..] => {
+            said.err(format_args!("Portable sig: invalid type"));
+            return Err(Failed(super::ERROR));
+        }
+        [3, ..] => Form::Bound,
+        _ => {
+            said.err(format_args!("{name} has no signature"));
+            return Err(Failed(super::ERROR));
+        }
+    };
+    let digest =
+        |algo, said: &mut Said| Covered::gather(path, form, options, said)?.digest(algo, said);
+    check(path, &value, certificates, options, &digest, said)
+}
+
+fn attribute(path: &Path, name: &str, said: &mut Said) -> Done<Vec<u8>> {
+    match xattr::read(path, name) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => {
+            said.err(format_args!("getxattr failed: {}", path.display()));
+            said.err(format_args!("errno: No data available (61)"));
+            Err(Failed(super::ERROR))
+        }
+        Err(fault) => {
+            said.err(format_args!("getxattr failed: {}", path.display()));
+            Err(said.fault(&fault))
+        }
+    }
+}
+
+type DigestOf<'a> = &'a dyn Fn(ima::hash::HashAlgorithm, &mut Said) -> Done<Vec<u8>>;
+
+/// Checks a value of security.ima or security.evm.
+fn check(
+    path: &Path,
+    value: &[u8],
+    certificates: &Certificates,
+    options: &Options,
+    digest: DigestOf<'_>,
+    said: &mut Said,
+) -> Done {
+    if value.get(1) == Some(&1) {
+        return check_1(path, value, options, digest, said);
+    }
+    let signature = match ImaXattr::parse(value) {
+        Ok(ImaXattr::Signature(signature) | ImaXattr::EvmPortable(signature)) => signature,
+        Ok(_) => {
+            said.err(format_args!("{}: Invalid signature", path.display()));
+            return Err(Failed(super::ERROR));
+        }
+        Err(error) => {
+            said.err(format_args!(
+                "{}: Invalid signature: {error}",
+                path.display()
+            ));
+            return Err(Failed(super::ERROR));
+        }
+    };
+    let digest = digest(signature.algo, said)?;
+    if options.verbose > 0 {
+        said.err(format_args!(
+            "hash({}): {}",
+            signature.algo,
+            hex::encode(&digest)
+        ));
+    }
+    check_2(
+        &path.display().to_string(),
+        &digest,
+        &signature,
+        certificates,
+        said,
+    )
+}
+
+/// Checks a signature of version 2 over `digest` by whatever key has its id.
+pub fn check_2(
+    name: &str,
+    digest: &[u8],
+    signature: &SignatureV2,
+    certificates: &Certificates,
+    said: &mut Said,
+) -> Done {
+    let mut why = None;
+    for certificate in certificates.with_id(signature.key_id) {
+        match verify_digest(certificate, signature.algo, digest, &signature.signature) {
+            Ok(()) => return Ok(()),
+            Err(error) => why = Some(error),
+        }
+    }
+    match why {
+        Some(error) => {
+            said.err(format_args!("{name}: verification failed: 0 ({error})"));
+            Err(Failed(1))
+        }
+        None => {
+            said.err(format_args!(
+                "key {}: {} (unknown keyid)",
+                certificates.len() + 1,
+                signature.key_id
+            ));
+            Err(Failed(super::ERROR))
+        }
+    }
+}
+
+/// Checks a signature of version 1: its header is part of what is signed, and the key is a bare one in PEM.
+fn check_1(
+    path: &Path,
+    value: &[u8],
+    options: &Options,
+    digest: DigestOf<'_>,
+    said: &mut Said,
+) -> Done {
+    let invalid = |said: &mut Said| {
+        said.err(format_args!("{}: Invalid signature", path.display()));
+        Failed(super::ERROR)
+    };
+    // The type, 16 bytes of header, the length in bits, the number.
+    let (Some(header), Some(number)) = (value.get(1..17), value.get(19..)) else {
+        return Err(invalid(said));
+    };
+    let algo = match header.get(6) {
+        Some(0) => ima::hash::HashAlgorithm::Sha1,
+        Some(1) => ima::hash::HashAlgorithm::Sha256,
+        _ => return Err(invalid(said)),
+    };
+    let digest = digest(algo, said)?;
+    said.err(format_args!("hash-v1: {}", hex::encode(&digest)));
+    let default = std::ffi::OsStr::new("/etc/keys/pubkey_evm.pem");
+    let key = rsa_public_key(Path::new(options.key.as_deref().unwrap_or(default)), said)?;
+    let signed = Sha1::new()
+        .chain_update(&digest)
+        .chain_update(header)
+        .finalize();
+    said.err(format_args!("sighash: {}", hex::encode(&signed)));
+    rsa::Pkcs1v15Sign::new_unprefixed()
+        .verify(&key, &signed, number)
+        .map_err(|_| {
+            said.err(format_args!("{}: verification failed", path.display()));
+            Failed(1)
+        })
+}

@@ -1,0 +1,389 @@
+//! Under the name evmctl, imactl prints and leaves behind what evmctl does.
+
+mod common;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use common::{Ended, IMACTL, need_root, run, shell, with_keys};
+
+/// The link that makes imactl evmctl.
+fn link(at: &Path) -> String {
+    let link = at.join("evmctl");
+    if !link.exists() {
+        symlink(IMACTL, &link).unwrap();
+    }
+    link.display().to_string()
+}
+
+fn ours(arguments: &str, at: &Path) -> Ended {
+    run(&link(at), arguments.split_whitespace(), at)
+}
+
+fn theirs(arguments: &str, at: &Path) -> Ended {
+    run("evmctl", arguments.split_whitespace(), at)
+}
+
+/// Every attribute of the files of a directory.
+fn attributes(at: &Path) -> String {
+    shell("getfattr -R -h -d -m - -e hex . | sort", at)
+        .good()
+        .out
+}
+
+#[test]
+fn every_command_says_and_does_the_same() {
+    need_root();
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell(
+        "cat keys/ima.key keys/ima.pem >keys/both.pem; openssl pkey -in keys/ima.key -pubout -out keys/ima.pub
+         openssl genrsa -out keys/short.key 1024; openssl req -x509 -new -key keys/short.key -subj /CN=s -outform DER -out keys/short.der
+         openssl rsa -in keys/short.key -aes128 -passout pass:word -out keys/locked.key 2>/dev/null",
+        at,
+    )
+    .good();
+    let key = "--key ../keys/ima.key";
+    let bound = "--uuid --generation 7 --ino 99";
+    // Of each line: what is run, and whether standard error is the same too.
+    for (arguments, errors) in [
+        ("ima_hash file".to_owned(), true),
+        ("ima_hash -a sha1 file".to_owned(), true),
+        ("ima_hash -a sha512 -n file".to_owned(), true),
+        ("ima_hash --hashalgo md5 --xattr-user file".to_owned(), true),
+        ("ima_hash -a nosuch file".to_owned(), true),
+        ("ima_hash".to_owned(), true),
+        ("ima_hash nosuch".to_owned(), false),
+        ("ima_hash tree".to_owned(), false),
+        ("ima_hash link".to_owned(), false),
+        (format!("ima_sign {key} file"), true),
+        (format!("ima_sign {key} -a sha1 file"), true),
+        (format!("ima_sign {key} -a sha224 empty"), true),
+        (format!("ima_sign {key} -n file"), true),
+        (format!("ima_sign {key} -f file"), true),
+        (format!("ima_sign {key} --keyid aabbccdd file"), true),
+        (
+            format!("ima_sign {key} --keyid-from-cert ../keys/ima.der file"),
+            true,
+        ),
+        (format!("ima_sign {key} --keyid 0 file"), true),
+        ("ima_sign --key ../keys/both.pem file".to_owned(), false),
+        ("ima_sign --key ../keys/short.key file".to_owned(), true),
+        (
+            format!("ima_sign --key ../keys/locked.key -pword file"),
+            true,
+        ),
+        (
+            format!("ima_sign --key ../keys/locked.key -pother file"),
+            false,
+        ),
+        ("ima_sign --key nosuch file".to_owned(), false),
+        (format!("ima_sign {key}"), true),
+        (format!("sign {key} {bound} file"), true),
+        (format!("sign {key} {bound} --m32 file"), true),
+        (
+            format!("sign {key} {bound} --uid 5 --gid 6 --mode 33188 file"),
+            true,
+        ),
+        (
+            format!("sign {key} {bound} --selinux label --caps --ima 0404aa file"),
+            true,
+        ),
+        (
+            format!(
+                "sign {key} --uuid=11223344-5566-7788-99aa-bbccddeeff00 --generation 0 --ino 5 file"
+            ),
+            false,
+        ),
+        (format!("sign {key} -i file"), false),
+        (format!("sign {key} --imahash --portable file"), false),
+        (
+            format!("sign {key} --imasig --portable --smack file"),
+            false,
+        ),
+        (format!("sign {key} --portable empty"), false),
+        ("nosuch file".to_owned(), true),
+        ("--nosuch".to_owned(), true),
+        ("ima_sign --hash".to_owned(), true),
+        ("ima_sign -k".to_owned(), true),
+        ("help ima_sign".to_owned(), true),
+        ("ima_setxattr -f ../value file".to_owned(), true),
+        ("ima_clear file".to_owned(), true),
+        ("ima_fix file".to_owned(), true),
+        ("ima_verify".to_owned(), true),
+    ] {
+        let prepare = |name: &str| {
+            let directory = at.join(name);
+            let _ = std::fs::remove_dir_all(&directory);
+            std::fs::create_dir(&directory).unwrap();
+            shell(
+                "echo content >file; chmod 640 file; chown 12:34 file; : >empty; ln -s file link
+                 mkdir tree; echo 1 >tree/1; printf '\\003\\002signature' >../value",
+                &directory,
+            )
+            .good();
+            directory
+        };
+        let (first, second) = (prepare("theirs"), prepare("ours"));
+        let expected = theirs(&arguments, &first);
+        let found = run(&link(at), arguments.split_whitespace(), &second);
+        assert_eq!(
+            found.code, expected.code,
+            "{arguments}: {found:?} {expected:?}"
+        );
+        assert_eq!(found.out, expected.out, "{arguments}: {found:?}");
+        if errors {
+            // evmctl tells errno at the end of some.
+            let lines = |ended: &Ended| -> Vec<String> {
+                let lines = ended
+                    .err
+                    .lines()
+                    .filter(|line| !line.starts_with("errno: "));
+                lines.map(str::to_owned).collect()
+            };
+            assert_eq!(lines(&found), lines(&expected), "{arguments}");
+        }
+        assert_eq!(attributes(&second), attributes(&first), "{arguments}");
+        let sidecar = |directory: &Path| std::fs::read(directory.join("file.sig")).ok();
+        assert_eq!(sidecar(&second), sidecar(&first), "{arguments}");
+    }
+}
+
+#[test]
+fn each_verifies_what_the_other_signed() {
+    need_root();
+    for kind in ["rsa2048", "p256", "p384"] {
+        let keys = with_keys(kind);
+        let at = keys.path();
+        for (sign, verify) in [
+            ("ima_sign", "ima_verify"),
+            ("ima_sign -a sha1", "ima_verify"),
+            ("sign --uuid", "verify --uuid"),
+            ("sign --imasig -o", "verify"),
+        ] {
+            shell("rm -f file; echo content >file", at).good();
+            for (signer, verifier) in [
+                (
+                    ours as fn(&str, &Path) -> Ended,
+                    theirs as fn(&str, &Path) -> Ended,
+                ),
+                (theirs, ours),
+                (ours, ours),
+            ] {
+                signer(&format!("{sign} --key keys/ima.key file"), at).good();
+                let good = verifier(&format!("{verify} --key keys/ima.der file"), at).good();
+                assert!(good.err.contains("file: verification is OK"), "{good:?}");
+                // A list of keys with one that is none.
+                verifier(&format!("{verify} --key /dev/null,keys/ima.der file"), at).good();
+                let unknown = verifier(&format!("{verify} --key keys/ca.der file"), at);
+                assert_ne!(unknown.code, 0);
+                assert!(unknown.err.contains("(unknown keyid)"), "{unknown:?}");
+            }
+            let change = if sign.starts_with("ima") {
+                "echo >>file"
+            } else {
+                "chmod 600 file"
+            };
+            shell(change, at).good();
+            for verifier in [ours as fn(&str, &Path) -> Ended, theirs] {
+                let changed = verifier(&format!("{verify} --key keys/ima.der file"), at);
+                assert_eq!(changed.code, 1, "{kind} {verify} {changed:?}");
+                assert!(
+                    changed.err.contains("file: verification failed"),
+                    "{changed:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn signatures_of_version_1() {
+    need_root();
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell(
+        "echo content >file; openssl pkey -in keys/ima.key -pubout -out keys/ima.pub",
+        at,
+    )
+    .good();
+    for (signer, verifier) in [
+        (
+            ours as fn(&str, &Path) -> Ended,
+            theirs as fn(&str, &Path) -> Ended,
+        ),
+        (theirs, ours),
+    ] {
+        for hash in ["sha1", "sha256"] {
+            signer(
+                &format!("ima_sign --rsa -a {hash} --key keys/ima.key file"),
+                at,
+            )
+            .good();
+            verifier("ima_verify --rsa --key keys/ima.pub file", at).good();
+        }
+    }
+    shell("echo >>file", at).good();
+    assert_eq!(ours("ima_verify --rsa --key keys/ima.pub file", at).code, 1);
+    let refused = ours("ima_sign --rsa -a sha512 --key keys/ima.key file", at);
+    assert_eq!(refused.code, 125, "{refused:?}");
+    // The key as the kernel takes it.
+    ours("convert keys/ima.pub", at).good();
+    shell("mv keys/ima.pub.bin bin; mv keys/ima.pub.keyid keyid", at).good();
+    theirs("convert keys/ima.pub", at).good();
+    shell("cmp bin keys/ima.pub.bin; cmp keyid keys/ima.pub.keyid", at).good();
+}
+
+#[test]
+fn trees_are_signed_whole_and_a_failure_is_told() {
+    need_root();
+    let keys = with_keys("p256");
+    let at = keys.path();
+    shell(
+        "mkdir -p tree/below; for n in $(seq 3000); do echo $n >tree/below/$n; done; : >'tree/a b'; ln -s 'a b' tree/link; mkfifo tree/fifo",
+        at,
+    )
+    .good();
+    let signed = ours("ima_sign -r --key keys/ima.key tree", at).good();
+    assert_eq!(signed.out.lines().count(), 3001);
+    shell("for f in tree/below/1 tree/below/3000 'tree/a b'; do evmctl ima_verify --key keys/ima.der \"$f\"; done", at).good();
+    ours("ima_clear -r tree", at).good();
+    assert!(!attributes(at).contains("security.ima"));
+    // evmctl ends with 0 here.
+    shell("chattr +i tree/below/7", at).good();
+    let failed = ours("ima_sign -r --key keys/ima.key tree", at);
+    shell("chattr -i tree/below/7", at).good();
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed.err.contains("setxattr failed: tree/below/7"),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn digests_on_standard_input() {
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell(
+        "echo content >file; sha256sum file >sums; echo 00 >>bad
+         ln -sf $IMACTL evmctl
+         ./evmctl sign_hash -a sha256 --key keys/ima.key <sums >ours
+         /usr/bin/evmctl sign_hash -a sha256 --key keys/ima.key <sums >theirs
+         cmp ours theirs
+         ! ./evmctl sign_hash --key keys/ima.key <bad
+         ! ./evmctl sign_hash --key keys/ima.key </dev/null
+         printf 'sha256:%064d file\\n' 0 | ./evmctl sign_hash --veritysig --key keys/ima.key | grep -q ' 060304'",
+        at,
+    )
+    .good();
+}
+
+#[test]
+fn measurement_lists_and_boot_aggregates() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    // Two entries of ima-ng, built here; PCRs extended by hand.
+    use sha1::Digest as _;
+    let mut list = Vec::new();
+    let (mut sha1, mut sha256, mut padded) = (vec![0; 20], vec![0; 32], vec![0; 32]);
+    for name in ["boot_aggregate", "/init"] {
+        let mut digest = b"sha256:\0".to_vec();
+        digest.extend([7; 32]);
+        let mut data = Vec::new();
+        for field in [digest, [name.as_bytes(), &[0]].concat()] {
+            data.extend((field.len() as u32).to_le_bytes());
+            data.extend(field);
+        }
+        let template = sha1::Sha1::digest(&data);
+        list.extend(10_u32.to_le_bytes());
+        list.extend(template);
+        list.extend(6_u32.to_le_bytes());
+        list.extend(b"ima-ng");
+        list.extend((data.len() as u32).to_le_bytes());
+        list.extend(&data);
+        sha1 = sha1::Sha1::digest([&sha1[..], &template[..]].concat()).to_vec();
+        sha256 =
+            sha2::Sha256::digest([&sha256[..], &sha2::Sha256::digest(&data)[..]].concat()).to_vec();
+        padded = sha2::Sha256::digest([&padded[..], &template[..], &[0; 12]].concat()).to_vec();
+    }
+    let pcrs = |name: &str, value: &[u8]| {
+        let mut text = String::new();
+        for number in 0..24 {
+            let value = if number == 10 {
+                value.to_vec()
+            } else {
+                vec![number; value.len()]
+            };
+            let value: Vec<String> = value.iter().map(|byte| format!("{byte:02X}")).collect();
+            text.push_str(&format!("PCR-{number:02}: {}\n", value.join(" ")));
+        }
+        std::fs::write(at.join(name), text).unwrap();
+    };
+    std::fs::write(at.join("list"), &list).unwrap();
+    pcrs("sha1", &sha1);
+    pcrs("sha256", &sha256);
+    pcrs("padded", &padded);
+    pcrs("other", &[9; 32]);
+    let mut changed = list.clone();
+    *changed.last_mut().unwrap() = 1;
+    std::fs::write(at.join("changed"), &changed).unwrap();
+    for (arguments, code, said) in [
+        ("--pcrs sha1 list", 0, "Matched per TPM bank"),
+        ("--pcrs sha256,sha256 list", 0, "Matched per TPM bank"),
+        (
+            "--pcrs sha1,sha1 --pcrs sha256,sha256 list",
+            0,
+            "Matched per TPM bank",
+        ),
+        ("--pcrs sha256,padded list", 0, "Matched SHA1 padded"),
+        (
+            "--pcrs sha256,other list",
+            1,
+            "Failed to match per TPM bank",
+        ),
+        (
+            "--pcrs sha256,sha256 changed",
+            1,
+            "Failed to verify template data digest.",
+        ),
+        (
+            "--pcrs sha1 nosuch",
+            125,
+            "Failed to open measurement file: nosuch",
+        ),
+        ("", 125, "Parameters missing"),
+    ] {
+        for command in [ours as fn(&str, &Path) -> Ended, theirs] {
+            let found = command(&format!("ima_measurement {arguments}"), at);
+            assert_eq!(found.code, code, "{arguments}: {found:?}");
+            assert!(found.err.contains(said), "{arguments}: {found:?}");
+        }
+    }
+    // evmctl goes on without PCRs when it cannot read those it was told to.
+    let missing = ours("ima_measurement --pcrs nosuch list", at);
+    assert_eq!(missing.code, 125, "{missing:?}");
+    for arguments in ["--pcrs sha1", "--pcrs sha1 --pcrs sha256,sha256"] {
+        let arguments = format!("ima_boot_aggregate {arguments}");
+        let (found, expected) = (ours(&arguments, at).good(), theirs(&arguments, at).good());
+        assert_eq!(found.out, expected.out);
+        assert!(found.out.contains("sha1:"), "{found:?}");
+    }
+}
+
+#[test]
+fn imactl_evmctl_is_the_same_program() {
+    need_root();
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    shell(
+        "echo content >file; $IMACTL evmctl ima_hash -a sha512 -n file >named; /usr/bin/evmctl ima_hash -a sha512 -n file >theirs; cmp named theirs
+         $IMACTL evmctl --help | grep -q '^Usage: evmctl'",
+        at,
+    )
+    .good();
+    let version = ours("--version", at).good();
+    assert!(version.out.starts_with("evmctl 1."), "{version:?}");
+    let engine = ours("--engine gost ima_hash file", at);
+    assert_eq!(engine.code, 1, "{engine:?}");
+    assert!(engine.err.contains("isn't available"), "{engine:?}");
+}
