@@ -304,6 +304,15 @@ mod tests {
         assert_eq!(pcr_values(&[0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1]), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_answer(answer: Vec<u8>) {
+            if let Some(values) = pcr_values(&answer) {
+                proptest::prop_assert!(values.len() <= 8);
+            }
+        }
+    }
+
     #[test]
     fn names_of_tpms() {
         assert_eq!("/dev/tpm0".parse(), Ok(Tpm::Device("/dev/tpm0".into())));
