@@ -70,11 +70,11 @@ fn every_command_says_and_does_the_same() {
         ("ima_sign --key ../keys/both.pem file".to_owned(), false),
         ("ima_sign --key ../keys/short.key file".to_owned(), true),
         (
-            format!("ima_sign --key ../keys/locked.key -pword file"),
+            "ima_sign --key ../keys/locked.key -pword file".to_owned(),
             true,
         ),
         (
-            format!("ima_sign --key ../keys/locked.key -pother file"),
+            "ima_sign --key ../keys/locked.key -pother file".to_owned(),
             false,
         ),
         ("ima_sign --key nosuch file".to_owned(), false),

@@ -111,10 +111,11 @@ fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) ->
     let has_certificate = key_file
         .windows(CERTIFICATE.len())
         .any(|window| window == CERTIFICATE);
-    if has_certificate && let Ok(certificates) = Certificate::parse_all(key_file) {
-        if let Some(certificate) = certificates.first() {
-            return skid(certificate).map_err(|fault| said.fault(&fault));
-        }
+    if has_certificate
+        && let Ok(certificates) = Certificate::parse_all(key_file)
+        && let Some(certificate) = certificates.first()
+    {
+        return skid(certificate).map_err(|fault| said.fault(&fault));
     }
     Ok(by_sha1(public))
 }
