@@ -4,13 +4,14 @@
 //! anything of the real root, takes a [`preflight::Ready`]; that is made from a [`policy::PolicyInForce`], which only
 //! the stage that loaded and proved the policy can make.
 
-use std::convert::Infallible;
+use std::process::ExitCode;
 
 use ima::fault::Fault;
 
 use crate::failure::{self, Ending};
 use crate::logging;
 use crate::report::Report;
+use start::{Request, Start};
 
 pub mod cmdline;
 pub mod environment;
@@ -21,30 +22,51 @@ pub mod modules;
 pub mod policy;
 pub mod preflight;
 pub mod root;
+pub mod start;
 pub mod uevent;
 
 /// Where the real root is mounted.
 pub const ROOT: &str = "/rootfs";
 
-/// Boots, or ends as the configuration chose.
-pub fn start() -> ! {
+/// Boots, or ends as the configuration chose. Comes back only where there is no boot to end: a question about the
+/// program, a policy loaded for the systemd that goes on, a mistake of somebody on a running system.
+pub fn start() -> ExitCode {
+    let start = match start::request() {
+        Request::Boot(start) => start,
+        Request::Answer(text) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Request::Refuse(fault) => {
+            eprintln!("ima-init: {fault}");
+            return ExitCode::from(2);
+        }
+        Request::Yes => return ExitCode::SUCCESS,
+        Request::End(fault) => {
+            logging::start();
+            logging::open();
+            failure::end(&fault, Ending::default());
+        }
+    };
     logging::start();
     let mut ending = Ending::default();
     failure::catch_panics(ending);
-    let Err(fault) = boot(&mut ending);
-    failure::end(&fault, ending)
+    match boot(&start, &mut ending) {
+        Ok(handover::Left { .. }) => ExitCode::SUCCESS,
+        Err(fault) => failure::end(&fault, ending),
+    }
 }
 
-fn boot(ending: &mut Ending) -> Result<Infallible, Fault> {
+fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     let mut report = Report::default();
-    let environment = environment::set_up(&mut report)?;
-    let settings = cmdline::settings(ending, &mut report)?;
+    let environment = environment::set_up(start, &mut report)?;
+    let settings = cmdline::settings(start, ending, &mut report)?;
     environment.require(&settings.config)?;
-    let wanted = policy::read(&settings, &mut report)?;
+    let wanted = policy::read(&settings, start, &mut report)?;
     modules::load(&settings.config, &mut report)?;
     let root = root::mount(&settings, &mut report)?;
     let keys = keys::load(&settings.config, &wanted, &root, &mut report)?;
     let policy = policy::enforce(wanted, keys, &root, &mut report)?;
-    let ready = preflight::check(policy, &root, settings, &mut report)?;
-    handover::execute(ready, *ending, &mut report)
+    let ready = preflight::check(policy, root, settings, start, &mut report)?;
+    handover::hand_over(ready, *ending, &mut report)
 }

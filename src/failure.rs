@@ -14,6 +14,9 @@ use crate::boot::ROOT;
 /// The variable in which the init hands its action on to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_ON_FAILURE";
 
+/// Where the root may be mounted: by this init, by initramfs-tools, by dracut.
+const ROOTS: [&str; 3] = [ROOT, "/root", "/sysroot"];
+
 /// What a refusal ends in, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
@@ -66,8 +69,10 @@ pub fn end(fault: &Fault, ending: Ending) -> ! {
     let seconds = ending.delay.as_secs();
     error!("action: {} in {seconds} s", ending.action.name());
     // A file system that was written to is left clean; open files keep it from being unmounted at once.
-    let _ = mount_remount(ROOT, MountFlags::RDONLY, "");
-    let _ = unmount(ROOT, UnmountFlags::DETACH);
+    for root in ROOTS {
+        let _ = mount_remount(root, MountFlags::RDONLY, "");
+        let _ = unmount(root, UnmountFlags::DETACH);
+    }
     rustix::fs::sync();
     std::thread::sleep(ending.delay);
     match ending.action {
@@ -82,7 +87,9 @@ pub fn end(fault: &Fault, ending: Ending) -> ! {
             let _ = std::fs::write("/proc/sys/kernel/sysrq", "1\n");
             let _ = std::fs::write("/proc/sysrq-trigger", "c\n");
             // Without CONFIG_MAGIC_SYSRQ the end of PID 1 is the way to a panic.
-            std::process::exit(1);
+            if std::process::id() == 1 {
+                std::process::exit(1);
+            }
         }
         OnFailure::Shell => shell(),
     }
@@ -91,8 +98,12 @@ pub fn end(fault: &Fault, ending: Ending) -> ! {
     forever()
 }
 
-/// The initramfs's own shell; back here only if there is none.
+/// The initramfs's own shell; back here only if there is none. Where systemd is PID 1, it has the console, and its
+/// emergency shell is the way to one: the end of this process with an error leads there.
 fn shell() {
+    if std::process::id() != 1 {
+        std::process::exit(1);
+    }
     let arguments = [c"sh"];
     let environment = [
         c"HOME=/",

@@ -100,6 +100,18 @@ pub fn directory(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, flags, Mode::empty())
 }
 
+/// Whether something is mounted on the directory. No link is followed, so that no link in a root leads out of it.
+pub fn is_mount_point(path: &Path) -> bool {
+    let device = |path: &Path| {
+        let stat = fs::lstat(path).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::Directory).then_some(stat.st_dev)
+    };
+    match (device(path), path.parent().and_then(device)) {
+        (Some(here), Some(above)) => here != above,
+        _ => false,
+    }
+}
+
 /// The names in a directory below `root`, sorted; none if it is not there or no directory.
 pub fn names_in(root: impl AsFd, path: &Path) -> Vec<OsString> {
     let relative = path.strip_prefix("/").unwrap_or(path);

@@ -2,6 +2,6 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-fn main() {
+fn main() -> std::process::ExitCode {
     ima_init::boot::start()
 }

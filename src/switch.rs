@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2,
 use rustix::mount::{MoveMountFlags, UnmountFlags, mount_move, move_mount, unmount};
 
 use crate::failure::{self, Ending, VARIABLE};
-use crate::files::describe;
+use crate::files::{self, describe};
 use crate::logging;
 
 const HELP: &str = "\
@@ -123,12 +123,12 @@ fn switch(
     let old = openat(CWD, "/", flags, Mode::empty()).map_err(|errno| refused("/", errno))?;
     let new =
         openat(CWD, new_root, flags, Mode::empty()).map_err(|errno| not_new(&describe(errno)))?;
-    let status = rustix::fs::fstatfs(&old).map_err(|errno| refused("/", errno))?;
+    let magic = magic(&old).map_err(|errno| refused("/", errno))?;
     let old_device = device(&old).map_err(|errno| refused("/", errno))?;
     let new_device = device(&new).map_err(|errno| not_new(&describe(errno)))?;
     guard(&Guard {
         pid: std::process::id(),
-        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        magic,
         same_device: new_device == old_device,
     })?;
     for name in MOVED {
@@ -170,6 +170,18 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
 
 fn not_pid_1(pid: u32) -> Fault {
     Fault::new(Code::SwitchNotPid1, format!("process {pid}"))
+}
+
+/// The magic of the file system that a file is on.
+fn magic(file: impl AsFd) -> Result<u64, rustix::io::Errno> {
+    rustix::fs::fstatfs(file).map(|status| u64::try_from(status.f_type).unwrap_or_default())
+}
+
+/// Whether `/` is what an initramfs is unpacked to.
+pub fn is_initramfs() -> bool {
+    files::directory("/".as_ref())
+        .and_then(magic)
+        .is_ok_and(|magic| INITRAMFS_MAGIC.contains(&magic))
 }
 
 fn device(file: impl AsFd) -> Result<u64, rustix::io::Errno> {

@@ -6,6 +6,7 @@ use ima::config::{self, Config, Enforce};
 use ima::fault::{Code, Fault, Stage};
 use ima::settings::Settings;
 
+use super::start::Start;
 use crate::failure::{self, Ending};
 use crate::files;
 use crate::report::Report;
@@ -15,7 +16,11 @@ use crate::report::Report;
 /// # Errors
 ///
 /// `ConfigUnreadable`, `ConfigInvalid`, `CmdlineInvalid`, `RootSyntax`, `NoRootNamed`.
-pub fn settings(ending: &mut Ending, report: &mut Report) -> Result<Settings, Fault> {
+pub fn settings(
+    start: &Start,
+    ending: &mut Ending,
+    report: &mut Report,
+) -> Result<Settings, Fault> {
     let config = configuration()?;
     *ending = Ending::of(&config);
     failure::catch_panics(*ending);
@@ -24,8 +29,12 @@ pub fn settings(ending: &mut Ending, report: &mut Report) -> Result<Settings, Fa
         Enforce::Permissive => "permissive",
     };
     let line = std::fs::read("/proc/cmdline").unwrap_or_default();
-    let arguments = std::env::args_os().skip(1).collect();
-    let settings = Settings::merge(config, &line, arguments, &mut |fault| report.warn(fault))?;
+    let arguments = start.arguments().to_vec();
+    let mut warn = |fault| report.warn(fault);
+    let settings = match start.root() {
+        None => Settings::merge(config, &line, arguments, &mut warn)?,
+        Some(root) => Settings::inside(config, &line, root, arguments, &mut warn)?,
+    };
     let text = format!(
         "root {}, init {}, enforcement {}",
         settings.root, settings.init, report.enforce

@@ -5,9 +5,10 @@ use std::path::Path;
 use ima::config::Config;
 use ima::fault::{Code, Fault, Stage};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, mount, mount_bind};
 
-use crate::files::describe;
+use super::start::Start;
+use crate::files::{self, describe};
 use crate::logging;
 use crate::report::Report;
 
@@ -28,16 +29,12 @@ pub struct Environment {
     tpm: bool,
 }
 
-/// Mounts what the boot works with.
+/// Mounts what the boot works with, where another initramfs has not left it.
 ///
 /// # Errors
 ///
-/// `NotPid1`, `ApiMount`.
-pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
-    let pid = std::process::id();
-    if pid != 1 {
-        return Err(Fault::new(Code::NotPid1, format!("process {pid}")));
-    }
+/// `ApiMount`.
+pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> {
     // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
@@ -46,12 +43,7 @@ pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
     // Now the console's level can be read.
     logging::open();
     api("sysfs", "/sys", CLOSED, "")?;
-    api(
-        "tmpfs",
-        "/run",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        "mode=0755",
-    )?;
+    run(start.root())?;
     let tpm = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut devices| devices.next().is_some());
     let kernel = rustix::system::uname();
     report.kernel = kernel.release().to_string_lossy().into_owned();
@@ -64,6 +56,26 @@ pub fn set_up(report: &mut Report) -> Result<Environment, Fault> {
     );
     report.done(Stage::Environment, &text);
     Ok(Environment { tpm })
+}
+
+/// The tmpfs on /run: a new one, or that of the initramfs which mounted the root; it may be in the root already.
+fn run(root: Option<&Path>) -> Result<(), Fault> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let Some(root) = root else {
+        return api("tmpfs", "/run", flags, "mode=0755");
+    };
+    if files::is_mount_point(Path::new("/run")) {
+        return Ok(());
+    }
+    let moved = root.join("run");
+    if !files::is_mount_point(&moved) {
+        return api("tmpfs", "/run", flags, "mode=0755");
+    }
+    let _ = rustix::fs::mkdir("/run", rustix::fs::Mode::from_raw_mode(0o755));
+    mount_bind(&moved, "/run").map_err(|errno| {
+        let detail = format!("{} on /run: {}", moved.display(), describe(errno));
+        Fault::new(Code::ApiMount, detail)
+    })
 }
 
 /// Mounts a file system where nothing of its type is mounted yet.

@@ -1,7 +1,9 @@
-//! The end of the init: it becomes the real root's signed switch_root.
+//! The end of the init: it becomes the real root's signed switch_root, or leaves the machine to the systemd of an
+//! initramfs that loaded the policy with it.
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -11,18 +13,22 @@ use log::{info, warn};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 
-use super::preflight::Ready;
-use super::{ROOT, explain};
+use super::explain;
+use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
 use crate::report::{self, Report, milliseconds};
 
-/// Executes the real root's switch_root. This is the one place from which anything of the real root is executed, and
-/// it takes what only a proved policy leads to:
+/// The init's work is done, and the machine goes on without it. Only [`hand_over`] makes one.
+#[derive(Debug)]
+pub struct Left(());
+
+/// Leaves the machine to whoever goes on: executes the real root's switch_root, or comes back where systemd changes root
+/// itself. This is the one place from which anything of the real root is executed, and it takes what only a proved policy leads to:
 ///
 /// ```
 /// use ima_init::{boot, failure::Ending, report::Report};
 /// fn proved(ready: boot::preflight::Ready) {
-///     let _ = boot::handover::execute(ready, Ending::default(), &mut Report::default());
+///     let _ = boot::handover::hand_over(ready, Ending::default(), &mut Report::default());
 /// }
 /// ```
 ///
@@ -30,9 +36,10 @@ use crate::report::{self, Report, milliseconds};
 ///
 /// ```compile_fail,E0451
 /// use ima_init::{boot, failure::Ending, report::Report};
-/// fn unproved(policy: boot::policy::PolicyInForce, settings: ima::settings::Settings, switch_root: std::fs::File) {
-///     let ready = boot::preflight::Ready { policy, settings, switch_root };
-///     let _ = boot::handover::execute(ready, Ending::default(), &mut Report::default());
+/// fn unproved(policy: boot::policy::PolicyInForce, settings: ima::settings::Settings, root: boot::root::MountedRoot) {
+///     let next = boot::preflight::Next::Systemd;
+///     let ready = boot::preflight::Ready { policy, settings, root, next };
+///     let _ = boot::handover::hand_over(ready, Ending::default(), &mut Report::default());
 /// }
 /// ```
 ///
@@ -42,10 +49,36 @@ use crate::report::{self, Report, milliseconds};
 /// }
 /// ```
 ///
+/// Nor can anybody say that the machine was left to systemd:
+///
+/// ```compile_fail,E0423
+/// fn unproved() -> ima_init::boot::handover::Left {
+///     ima_init::boot::handover::Left(())
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// `HandoverExec`: the kernel denied it after all.
-pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infallible, Fault> {
+pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Left, Fault> {
+    match &ready.next {
+        Next::SwitchRoot(file) => {
+            let Err(fault) = execute(&ready, file, ending, report);
+            Err(fault)
+        }
+        Next::Systemd => {
+            finish(report);
+            Ok(Left(()))
+        }
+    }
+}
+
+fn execute(
+    ready: &Ready,
+    switch_root: &File,
+    ending: Ending,
+    report: &mut Report,
+) -> Result<Infallible, Fault> {
     let path = &ready.settings.config.switch_root;
     let failed = |errno: Errno| {
         let detail = format!("{path}: {} ({errno:?})", errno.desc());
@@ -58,7 +91,7 @@ pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infa
             _ => fault,
         }
     };
-    let arguments = arguments(&ready).map_err(failed)?;
+    let arguments = arguments(ready).map_err(failed)?;
     let environment: Vec<CString> = [
         "HOME=/".to_owned(),
         "TERM=linux".to_owned(),
@@ -74,6 +107,24 @@ pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infa
         Stage::Handover,
         ready.settings.init
     );
+    finish(report);
+    // By the open file, so that it is the one that was looked at, found below the real root.
+    let Err(errno) = nix::unistd::execveat(
+        switch_root,
+        c"",
+        &arguments,
+        &environment,
+        AtFlags::AT_EMPTY_PATH,
+    );
+    let fault = failed(errno);
+    Err(match explain::denial(switch_root, ready.policy.keys()) {
+        Some(cause) if errno == Errno::EACCES => fault.cause(cause),
+        _ => fault,
+    })
+}
+
+/// The last words: the report, and the time.
+fn finish(report: &Report) {
     if let Err(error) = write(report) {
         warn!("{}: {}: {error}", Stage::Handover, report::PATH);
     }
@@ -82,30 +133,18 @@ pub fn execute(ready: Ready, ending: Ending, report: &mut Report) -> Result<Infa
         Stage::Handover,
         milliseconds(report.elapsed())
     );
-    // By the open file, so that it is the one that was looked at, found below the real root.
-    let Err(errno) = nix::unistd::execveat(
-        &ready.switch_root,
-        c"",
-        &arguments,
-        &environment,
-        AtFlags::AT_EMPTY_PATH,
-    );
-    let fault = failed(errno);
-    Err(
-        match explain::denial(&ready.switch_root, ready.policy.keys()) {
-            Some(cause) if errno == Errno::EACCES => fault.cause(cause),
-            _ => fault,
-        },
-    )
 }
 
 /// `switch_root ROOT INIT ARGUMENT...`
 fn arguments(ready: &Ready) -> Result<Vec<CString>, Errno> {
-    let fixed = ["switch_root", ROOT, ready.settings.init.as_str()];
+    let fixed = [
+        b"switch_root",
+        ready.root.path().as_os_str().as_bytes(),
+        ready.settings.init.as_bytes(),
+    ];
     let forwarded = ready.settings.arguments.iter().map(|text| text.as_bytes());
     fixed
         .into_iter()
-        .map(str::as_bytes)
         .chain(forwarded)
         .map(|text| CString::new(text).map_err(|_| Errno::EINVAL))
         .collect()

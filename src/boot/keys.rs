@@ -53,25 +53,41 @@ impl KeysLoaded {
 
 /// A file that may hold certificates.
 struct Offer<'a> {
-    root: &'a OwnedFd,
-    source: Source,
+    from: Source<'a>,
     path: PathBuf,
 }
 
-/// Where a certificate comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    /// The initramfs, which the boot chain covers.
-    Initramfs,
-    /// The real root, which anybody may have written.
-    Root,
+impl Offer<'_> {
+    /// Its path as it is told.
+    fn shown(&self) -> String {
+        match self.from {
+            Source::Initramfs(_) => self.path.display().to_string(),
+            Source::Root(root) => root.shown(&self.path),
+        }
+    }
 }
 
-impl Source {
+/// Where a certificate comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// The initramfs, which the boot chain covers.
+    Initramfs(&'a OwnedFd),
+    /// The real root, which anybody may have written.
+    Root(&'a MountedRoot),
+}
+
+impl<'a> Source<'a> {
     const fn name(self) -> &'static str {
         match self {
-            Self::Initramfs => "initramfs",
-            Self::Root => "root",
+            Self::Initramfs(_) => "initramfs",
+            Self::Root(_) => "root",
+        }
+    }
+
+    const fn directory(self) -> &'a OwnedFd {
+        match self {
+            Self::Initramfs(directory) => directory,
+            Self::Root(root) => root.directory(),
         }
     }
 }
@@ -93,7 +109,7 @@ pub fn load(
             format!("/: {}", files::describe(errno)),
         )
     })?;
-    let offers = find(&initramfs, Purpose::Ima, Source::Initramfs);
+    let offers = find(Source::Initramfs(&initramfs), Purpose::Ima);
     let name = config.keyring.name();
     let mut loader = Loader {
         certificates: Vec::new(),
@@ -107,13 +123,13 @@ pub fn load(
             return Err(Fault::new(Code::NoCertificate, layout::KEYS));
         }
         let secondary = ".secondary_trusted_keys";
-        let others = find(root.directory(), Purpose::Secondary, Source::Root);
+        let others = find(Source::Root(root), Purpose::Secondary);
         if let Some(serial) = serial(secondary) {
             loader.optional(&others, Keyring::Serial(serial), secondary);
         } else {
             loader.leave(&others, &format!("the kernel has no {secondary}"));
         }
-        let more = find(root.directory(), Purpose::Ima, Source::Root);
+        let more = find(Source::Root(root), Purpose::Ima);
         match config.keyring {
             config::Keyring::Trusted => loader.optional(&more, ring, name),
             // It takes any certificate: the disk would say itself whom to trust.
@@ -122,7 +138,7 @@ pub fn load(
             }
         }
     }
-    let evm = loader.evm(&find(&initramfs, Purpose::Evm, Source::Initramfs))?;
+    let evm = loader.evm(&find(Source::Initramfs(&initramfs), Purpose::Evm))?;
     let certificates = loader.certificates;
     let text = format!(
         "{} on {name}{}",
@@ -134,12 +150,13 @@ pub fn load(
 }
 
 /// The files of `etc/keys` for that purpose, sorted; in the initramfs those of its directory too.
-fn find(root: &OwnedFd, purpose: Purpose, source: Source) -> Vec<Offer<'_>> {
+fn find(from: Source<'_>, purpose: Purpose) -> Vec<Offer<'_>> {
+    let root = from.directory();
     let keys = Path::new(layout::KEYS);
     let mut names = files::names_in(root, keys);
     names.retain(|name| purpose.has(name.as_bytes()));
     let mut paths: Vec<PathBuf> = names.iter().map(|name| keys.join(name)).collect();
-    if let (Some(directory), Source::Initramfs) = (purpose.directory(), source) {
+    if let (Some(directory), Source::Initramfs(_)) = (purpose.directory(), from) {
         let directory = keys.join(directory);
         let names = files::names_in(root, &directory);
         paths.extend(names.iter().map(|name| directory.join(name)));
@@ -154,7 +171,7 @@ fn find(root: &OwnedFd, purpose: Purpose, source: Source) -> Vec<Offer<'_>> {
     paths
         .into_iter()
         .take(MAX_FILES)
-        .map(|path| Offer { root, source, path })
+        .map(|path| Offer { from, path })
         .collect()
 }
 
@@ -229,7 +246,7 @@ impl Loader<'_> {
     /// Tells of certificates of the real root that are not offered.
     fn leave(&mut self, offers: &[Offer<'_>], why: &str) {
         for offer in offers {
-            let detail = format!("{}{}: {why}", super::ROOT, offer.path.display());
+            let detail = format!("{}: {why}", offer.shown());
             self.report.warn(
                 Fault::new(Code::RootCertificate, detail).cause("it was not offered to the kernel"),
             );
@@ -246,12 +263,10 @@ impl Loader<'_> {
 
     /// Offers all certificates of one file to the kernel, which decides; how many it took.
     fn offer(&mut self, offer: &Offer<'_>, ring: Keyring, name: &str) -> Result<usize, Fault> {
-        let path = match offer.source {
-            Source::Root => format!("{}{}", super::ROOT, offer.path.display()),
-            Source::Initramfs => offer.path.display().to_string(),
-        };
+        let path = offer.shown();
         let invalid = |why: String| Fault::new(Code::CertificateInvalid, format!("{path}: {why}"));
-        let file = files::open_in(offer.root, &offer.path).map_err(|e| invalid(e.to_string()))?;
+        let file = files::open_in(offer.from.directory(), &offer.path)
+            .map_err(|e| invalid(e.to_string()))?;
         let bytes = files::read(&file, MAX_FILE).map_err(|e| invalid(e.to_string()))?;
         let parsed = match Certificate::parse_all(&bytes) {
             Ok(certificates) => certificates,
@@ -319,7 +334,7 @@ impl Loader<'_> {
             subject: certificate.map(Certificate::subject),
             key_id: certificate.map(|certificate| certificate.key_id().to_string()),
             algorithm: certificate.map(|certificate| certificate.key().to_string()),
-            source: offer.source.name(),
+            source: offer.from.name(),
             refused: fault.map(|fault| fault.code().id()),
         });
     }

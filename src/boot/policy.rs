@@ -20,6 +20,7 @@ use super::environment::POLICY;
 use super::explain;
 use super::keys::KeysLoaded;
 use super::root::MountedRoot;
+use super::start::Start;
 use crate::files::{self, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
@@ -67,13 +68,19 @@ impl PolicyInForce {
 ///
 /// # Errors
 ///
-/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`.
-pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
+/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`, `InitramfsAppraised`.
+pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<Wanted, Fault> {
     let (path, text, policy) =
         layout::policy(file(layout::POLICY)?, file(layout::DEFAULT_POLICY)?)?;
     let required = settings.config.enforce == Enforce::Required;
     if let (Some(parameter), true, true) = (&settings.weakened, policy.appraises(), required) {
         return Err(Fault::new(Code::AppraiseWeakened, parameter));
+    }
+    if start.initramfs_goes_on()
+        && let Some(hook) = hook_of_the_initramfs(&policy)
+    {
+        let detail = format!("{path}: it appraises {}", hook.name());
+        return Err(Fault::new(Code::InitramfsAppraised, detail));
     }
     let rules = policy.lines().len();
     info!("policy: {path}, {rules} rules, checked");
@@ -88,6 +95,21 @@ pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
         policy,
         required,
     })
+}
+
+/// A hook by which the policy appraises files of the initramfs, none of which can carry a signature. Its super block is
+/// of the type rootfs, a ramfs or tmpfs underneath (init/do_mounts.c, `rootfs_init_fs_context`).
+fn hook_of_the_initramfs(policy: &Policy) -> Option<Hook> {
+    const MAGICS: [u64; 2] = [0x8584_58f6, 0x0102_1994];
+    [Hook::BprmCheck, Hook::MmapCheck, Hook::FileCheck]
+        .into_iter()
+        .find(|hook| {
+            MAGICS.iter().any(|magic| {
+                policy
+                    .appraisal(&Query::by_root(*hook, *magic, "rootfs"))
+                    .is_some()
+            })
+        })
 }
 
 fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
@@ -329,7 +351,7 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
     let guarded = wanted.policy.appraisal(&guard).is_some();
     for name in policies.into_iter().take(MAX_ADDITIONAL) {
         let path = directory.join(name);
-        let shown = format!("{}{}", super::ROOT, path.display());
+        let shown = root.shown(&path);
         let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
         let file = match files::open_in(root.directory(), &path) {
             Ok(file) => file,

@@ -16,6 +16,7 @@ use ima::settings::Settings;
 use super::explain;
 use super::policy::PolicyInForce;
 use super::root::MountedRoot;
+use super::start::Start;
 use crate::files::{self, OpenError};
 use crate::report::Report;
 use crate::syscalls::{self, Verdict};
@@ -26,7 +27,17 @@ use crate::syscalls::{self, Verdict};
 pub struct Ready {
     pub(super) policy: PolicyInForce,
     pub(super) settings: Settings,
-    pub(super) switch_root: File,
+    pub(super) root: MountedRoot,
+    pub(super) next: Next,
+}
+
+/// Who goes on.
+#[derive(Debug)]
+pub enum Next {
+    /// The real root's switch_root, which this init becomes.
+    SwitchRoot(File),
+    /// The systemd of the initramfs, which changes root itself.
+    Systemd,
 }
 
 /// Looks at switch_root, init and init's interpreters.
@@ -36,32 +47,40 @@ pub struct Ready {
 /// `SwitchRoot*`, `Init*`, `Interpreter*`.
 pub fn check(
     policy: PolicyInForce,
-    root: &MountedRoot,
+    root: MountedRoot,
     settings: Settings,
+    start: &Start,
     report: &mut Report,
 ) -> Result<Ready, Fault> {
     let examiner = Examiner {
         policy: &policy,
-        root,
+        root: &root,
         machine: own_machine(),
     };
-    let path = Path::new(&settings.config.switch_root);
-    let switch_root = examiner.open(path, &SWITCH_ROOT)?;
-    let format = examiner.program(&switch_root, path, &SWITCH_ROOT, |program| program.format())?;
-    program::require_static(&settings.config.switch_root, &format)?;
-    examiner.ask(&switch_root, path, &SWITCH_ROOT)?;
-    examiner.init(Path::new(&settings.init))?;
-    report.switch_root.clone_from(&settings.config.switch_root);
-    report.init.clone_from(&settings.init);
-    let text = format!(
-        "{} and {} may run",
-        settings.config.switch_root, settings.init
-    );
+    let init = &settings.init;
+    let (next, text) = if start.initramfs_goes_on() {
+        (Next::Systemd, format!("{init} may run"))
+    } else {
+        let shown = &settings.config.switch_root;
+        let path = Path::new(shown);
+        let file = examiner.open(path, &SWITCH_ROOT)?;
+        let format = examiner.program(&file, path, &SWITCH_ROOT, |program| program.format())?;
+        program::require_static(shown, &format)?;
+        examiner.ask(&file, path, &SWITCH_ROOT)?;
+        report.switch_root.clone_from(shown);
+        (
+            Next::SwitchRoot(file),
+            format!("{shown} and {init} may run"),
+        )
+    };
+    examiner.init(Path::new(init))?;
+    report.init.clone_from(init);
     report.done(Stage::Preflight, &text);
     Ok(Ready {
         policy,
         settings,
-        switch_root,
+        root,
+        next,
     })
 }
 

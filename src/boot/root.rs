@@ -4,13 +4,14 @@ mod devices;
 mod mounting;
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ima::cmdline::RootName;
 use ima::config::RootWait;
 use ima::fault::{Code, Fault, Stage};
 use ima::filesystem::Filesystem;
-use ima::settings::Settings;
+use ima::settings::{Root, Settings};
 use log::warn;
 
 use super::ROOT;
@@ -27,12 +28,23 @@ const WITHOUT_XATTRS: [&str; 4] = ["vfat", "msdos", "exfat", "iso9660"];
 /// The mounted root.
 #[derive(Debug)]
 pub struct MountedRoot {
+    path: PathBuf,
     directory: OwnedFd,
     magic: u64,
     fstype: String,
 }
 
 impl MountedRoot {
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file of it as it is told: with where it is mounted before its own path.
+    pub fn shown(&self, path: &Path) -> String {
+        format!("{}{}", self.path.display(), path.display())
+    }
+
     /// The root's directory: nothing of the root is opened but below it.
     pub const fn directory(&self) -> &OwnedFd {
         &self.directory
@@ -49,21 +61,22 @@ impl MountedRoot {
     }
 }
 
-/// Waits for the root's device and mounts it.
+/// Waits for the root's device and mounts it, or takes the root that another initramfs has mounted.
 ///
 /// # Errors
 ///
-/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`.
+/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`; `RootNotMounted`.
 pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fault> {
-    let device = wait(&settings.root, settings.rootwait)?;
+    let name = match &settings.root {
+        Root::Named(name) => name,
+        Root::Mounted(path) => return adopt(path, report),
+    };
+    let device = wait(name, settings.rootwait)?;
     let fstype = match &settings.rootfstype {
         Some(name) => name.clone(),
         None => recognise(&device)?.kind.name().to_owned(),
     };
-    if WITHOUT_XATTRS.contains(&fstype.as_str()) {
-        let detail = format!("{} is {fstype}", device.path());
-        report.warn(Fault::new(Code::RootNoXattrs, detail));
-    }
+    warn_of_xattrs(&device.path(), &fstype, report);
     let mounted = mounting::mount(
         &device.path(),
         &fstype,
@@ -71,23 +84,52 @@ pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fa
         settings.read_only,
     )?;
     report.root = RootRecord {
-        name: settings.root.to_string(),
+        name: name.to_string(),
         device: device.path(),
         fstype: fstype.clone(),
         options: mounted.options.clone(),
     };
     let text = format!(
-        "{} is {}, {fstype} ({}), mounted on {ROOT}",
-        settings.root,
+        "{name} is {}, {fstype} ({}), mounted on {ROOT}",
         device.path(),
         mounted.options
     );
     report.done(Stage::Root, &text);
     Ok(MountedRoot {
+        path: ROOT.into(),
         directory: mounted.directory,
         magic: mounted.magic,
         fstype,
     })
+}
+
+/// Takes the root that is mounted there.
+fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
+    let adopted = mounting::adopt(path)?;
+    warn_of_xattrs(&adopted.record.device, &adopted.record.fstype, report);
+    let text = format!(
+        "{} is {}, {} ({})",
+        path.display(),
+        adopted.record.device,
+        adopted.record.fstype,
+        adopted.record.options
+    );
+    let fstype = adopted.record.fstype.clone();
+    report.root = adopted.record;
+    report.done(Stage::Root, &text);
+    Ok(MountedRoot {
+        path: path.to_owned(),
+        directory: adopted.directory,
+        magic: adopted.magic,
+        fstype,
+    })
+}
+
+fn warn_of_xattrs(device: &str, fstype: &str, report: &mut Report) {
+    if WITHOUT_XATTRS.contains(&fstype) {
+        let detail = format!("{device} is {fstype}");
+        report.warn(Fault::new(Code::RootNoXattrs, detail));
+    }
 }
 
 /// Waits until a device answers to the name.

@@ -178,6 +178,10 @@ catalogue! {
         what: "nothing says which root to boot"
         cause: "there is no root= on the command line and none in ima-init.conf (or the configuration does not let the command line set it)"
         remedy: "add root=UUID=..., root=LABEL=..., root=PARTUUID=... or root=/dev/... to the command line or the configuration"
+    StartUsage "IMA-206" Configuration Refusal
+        what: "the init was started with arguments that it does not understand"
+        cause: "it stands in the place of run-init or switch_root, and what started it is not the initramfs-tools or dracut it was made for"
+        remedy: "see the line above; ima-init --help shows how it is started"
     CmdlineIgnored "IMA-251" Configuration Warning
         what: "a parameter on the kernel command line is ignored"
         cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"
@@ -224,6 +228,10 @@ catalogue! {
         what: "the root device could not be read"
         cause: "the device is there but reading it failed: a bad medium, cable or controller"
         remedy: "see the kernel's messages above; replace the medium or boot the other copy"
+    RootNotMounted "IMA-407" Root Refusal
+        what: "the initramfs did not mount the root"
+        cause: "the init was started to leave an initramfs that has mounted the real root, and nothing is mounted there"
+        remedy: "see the messages of the initramfs above: root= may be wrong, or a driver missing"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"
@@ -314,6 +322,10 @@ catalogue! {
         what: "the IMA policy could not be read"
         cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
         remedy: "make the initramfs again with imactl initramfs --policy FILE"
+    InitramfsAppraised "IMA-611" Policy Refusal
+        what: "the policy would deny the programs of the initramfs"
+        cause: "systemd goes on in the initramfs once the policy is loaded, and no file of an initramfs can carry a signature"
+        remedy: "begin the policy with: dont_appraise fsname=rootfs (policy/ima_policy.initramfs does); it frees the initramfs and nothing else"
     NothingAppraised "IMA-651" Policy Warning
         what: "the policy does not appraise programs"
         cause: "no rule appraises BPRM_CHECK for root: unsigned programs will run"

@@ -1,11 +1,31 @@
 //! What to boot: the configuration, with what it lets the kernel command line say.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
 use crate::fault::{Code, Fault};
+
+/// Which root is booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The init finds it by this name and mounts it.
+    Named(RootName),
+    /// Another initramfs, which the init was started in, has mounted it there.
+    Mounted(PathBuf),
+}
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => name.fmt(f),
+            Self::Mounted(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// What to boot and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +33,7 @@ pub struct Settings {
     /// The configuration file.
     pub config: Config,
     /// The root.
-    pub root: RootName,
+    pub root: Root,
     /// The type of its file system, if it is given.
     pub rootfstype: Option<String>,
     /// Mount options.
@@ -39,6 +59,32 @@ impl Settings {
     pub fn merge(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
+        arguments: Vec<OsString>,
+        warn: &mut dyn FnMut(Fault),
+    ) -> Result<Self, Fault> {
+        Self::of(config, line, None, arguments, warn)
+    }
+
+    /// The same for a root that another initramfs has mounted at `root`: what names and mounts a root, on the command line
+    /// or in the configuration, was for that initramfs, and is passed over.
+    ///
+    /// # Errors
+    ///
+    /// `CmdlineInvalid`.
+    pub fn inside(
+        config: Config,
+        line: &(impl AsRef<[u8]> + ?Sized),
+        root: &Path,
+        arguments: Vec<OsString>,
+        warn: &mut dyn FnMut(Fault),
+    ) -> Result<Self, Fault> {
+        Self::of(config, line, Some(root), arguments, warn)
+    }
+
+    fn of(
+        config: Config,
+        line: &(impl AsRef<[u8]> + ?Sized),
+        mounted: Option<&Path>,
         arguments: Vec<OsString>,
         warn: &mut dyn FnMut(Fault),
     ) -> Result<Self, Fault> {
@@ -75,6 +121,9 @@ impl Settings {
             else {
                 continue;
             };
+            if mounted.is_some() && known != Parameter::Init {
+                continue;
+            }
             let shown = value.map_or_else(
                 || known.name().to_owned(),
                 |value| format!("{}={value}", known.name()),
@@ -116,7 +165,11 @@ impl Settings {
             }
         }
         Ok(Self {
-            root: root.ok_or_else(|| Fault::new(Code::NoRootNamed, "root= is missing"))?,
+            root: match (mounted, root) {
+                (Some(path), _) => Root::Mounted(path.to_owned()),
+                (None, Some(name)) => Root::Named(name),
+                (None, None) => return Err(Fault::new(Code::NoRootNamed, "root= is missing")),
+            },
             rootfstype,
             rootflags,
             read_only,
@@ -149,7 +202,7 @@ mod tests {
     fn the_command_line_chooses_what_is_booted() {
         let line = "quiet root=LABEL=a root=UUID=b rootflags=noatime ro rw rootwait=7 rootdelay=9";
         let (settings, _) = settings("", line).unwrap();
-        assert_eq!(settings.root, RootName::Uuid("b".into()));
+        assert_eq!(settings.root, Root::Named(RootName::Uuid("b".into())));
         assert_eq!(settings.rootflags, "noatime");
         assert!(!settings.read_only);
         assert_eq!(settings.rootwait, RootWait::AtMost(Duration::from_secs(9)));
@@ -185,7 +238,7 @@ mod tests {
     #[test]
     fn a_configuration_that_lets_nothing_be_set() {
         let (settings, warnings) = settings("cmdline=\nroot=/dev/vda", "root=/dev/vdb rw").unwrap();
-        assert_eq!(settings.root, RootName::Device("vda".into()));
+        assert_eq!(settings.root, Root::Named(RootName::Device("vda".into())));
         assert!(settings.read_only);
         assert_eq!(warnings, ["IMA-251 root=/dev/vdb", "IMA-251 rw"]);
     }
@@ -226,6 +279,25 @@ mod tests {
             let (settings, _) = settings("", line).unwrap();
             assert_eq!(settings.weakened.as_deref(), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn inside_another_initramfs_the_root_is_not_this_init_s_to_find() {
+        let line = "root=ZFS=pool/root rootdelay=x rw init=/bin/sh ima_appraise=log";
+        let mut warnings = Vec::new();
+        let mut warn = |fault: Fault| warnings.push(fault.detail().to_owned());
+        let settings = Settings::inside(
+            Config::default(),
+            line,
+            Path::new("/root"),
+            Vec::new(),
+            &mut warn,
+        )
+        .unwrap();
+        assert_eq!(settings.root, Root::Mounted("/root".into()));
+        assert_eq!(settings.init, "/sbin/init");
+        assert_eq!(settings.weakened.as_deref(), Some("ima_appraise=log"));
+        assert_eq!(warnings, ["init=/bin/sh"]);
     }
 
     proptest! {

@@ -182,6 +182,7 @@ impl Findings {
     /// The root by its name and type.
     fn root(&mut self, root: &Root, line: &str, config: Option<&Config>) {
         use ima::cmdline::RootName;
+        use ima::settings::Root::Named;
         let config = config.cloned().unwrap_or_default();
         let Ok(settings) = Settings::merge(config, line, Vec::new(), &mut |_| {}) else {
             return;
@@ -192,11 +193,13 @@ impl Findings {
         let shown: Vec<String> = superblocks.iter().map(describe).collect();
         let answers = |matches: &dyn Fn(&Filesystem) -> bool| superblocks.iter().any(matches);
         let found = match &settings.root {
-            RootName::Uuid(wanted) => answers(&|found| {
+            Named(RootName::Uuid(wanted)) => answers(&|found| {
                 let uuid = found.uuid.as_ref();
                 uuid.is_some_and(|uuid| uuid.eq_ignore_ascii_case(wanted))
             }),
-            RootName::Label(wanted) => answers(&|found| found.label.as_ref() == Some(wanted)),
+            Named(RootName::Label(wanted)) => {
+                answers(&|found| found.label.as_ref() == Some(wanted))
+            }
             // These name a place on a disk, of which an image of a file system says nothing.
             _ => true,
         };

@@ -1,6 +1,7 @@
 //! Mounting with the kernel's own words when it refuses (fsopen(2), fsconfig(2)).
 
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use ima::fault::{Code, Fault};
 use rustix::fs::CWD;
@@ -12,6 +13,7 @@ use rustix::mount::{
 
 use crate::boot::ROOT;
 use crate::files::{self, describe};
+use crate::report::RootRecord;
 
 /// What was mounted.
 pub(super) struct Mounted {
@@ -102,6 +104,52 @@ pub(super) fn mount(
     })
 }
 
+/// A root that is mounted already.
+pub(super) struct Adopted {
+    pub(super) directory: OwnedFd,
+    pub(super) magic: u64,
+    pub(super) record: RootRecord,
+}
+
+/// Looks at the root that is mounted at the path.
+pub(super) fn adopt(path: &Path) -> Result<Adopted, Fault> {
+    let shown = path.display();
+    let fault = |why: &str| Fault::new(Code::RootNotMounted, format!("{shown}: {why}"));
+    if !files::is_mount_point(path) {
+        return Err(fault("nothing is mounted on it"));
+    }
+    let directory = files::directory(path).map_err(|errno| fault(&describe(errno)))?;
+    let status = rustix::fs::fstatfs(&directory).map_err(|errno| fault(&describe(errno)))?;
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let record = record(path, &mounts).ok_or_else(|| fault("it is not in /proc/self/mountinfo"))?;
+    Ok(Adopted {
+        directory,
+        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        record,
+    })
+}
+
+/// The line of the mount that lies on top at the path (Documentation/filesystems/proc.rst, 3.5: a number of fields, of
+/// which the fifth is the mount point and the sixth its options, then `-`, type, source and the super block's options).
+fn record(path: &Path, mounts: &str) -> Option<RootRecord> {
+    let name = path.to_str()?.trim_end_matches('/');
+    mounts.lines().rev().find_map(|line| {
+        let (mount, superblock) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(4);
+        if mount.next()? != name {
+            return None;
+        }
+        let options = mount.next()?;
+        let mut superblock = superblock.split(' ');
+        Some(RootRecord {
+            name: name.to_owned(),
+            fstype: superblock.next()?.to_owned(),
+            device: superblock.next()?.to_owned(),
+            options: options.to_owned(),
+        })
+    })
+}
+
 /// What the kernel said about the mount (fs/fsopen.c, `fscontext_read`: one message a read).
 fn messages(context: &OwnedFd) -> String {
     let mut words = String::new();
@@ -117,4 +165,31 @@ fn messages(context: &OwnedFd) -> String {
         words.push_str(text);
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_on_top_is_the_root() {
+        let mounts = "\
+1 1 0:2 / / rw - rootfs rootfs rw
+30 1 0:30 / /root rw - tmpfs hidden rw
+31 1 253:1 / /root ro,noatime shared:1 - ext4 /dev/vda1 ro,errors=remount-ro
+32 31 0:5 / /root/dev rw - devtmpfs udev rw
+";
+        let record = record(Path::new("/root/"), mounts).unwrap();
+        assert_eq!(
+            (
+                record.device.as_str(),
+                record.fstype.as_str(),
+                record.options.as_str()
+            ),
+            ("/dev/vda1", "ext4", "ro,noatime")
+        );
+        for broken in ["", "31 1 253:1 / /root", "31 1 253:1 / /root ro - ext4"] {
+            assert_eq!(super::record(Path::new("/root"), broken), None);
+        }
+    }
 }
