@@ -509,6 +509,10 @@ catalogue! {
         what: "files of the root would be denied under the policy"
         cause: "they are appraised when root executes, maps or loads them, and have no valid signature by a key that will be on the keyring"
         remedy: "sign them (imactl sign --for-policy, imactl image --for-policy) or accept that they do not run"
+    ServiceDenied "IMA-933" Host Warning
+        what: "programs that systemd starts at boot would be denied under the policy"
+        cause: "a unit that the default target pulls in names a program that has no valid signature by a key on the keyring, or whose interpreter or libraries have none; the unit fails at each boot"
+        remedy: "sign them (imactl sign --for-policy, imactl image --for-policy), or mask the units that are not wanted (systemctl --root ROOT mask UNIT)"
 }
 
 impl Code {

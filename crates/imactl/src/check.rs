@@ -3,6 +3,9 @@
 
 mod libraries;
 mod program;
+mod systemd;
+
+use std::collections::HashMap;
 
 use ima::certificate::Certificate;
 use ima::config::{self, Config, Enforce};
@@ -12,7 +15,6 @@ use ima::layout::Purpose;
 use ima::policy::{Hook, Policy, Query};
 use ima::settings::Settings;
 use ima::verify::verify_certificate;
-use rayon::prelude::*;
 
 use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
@@ -20,7 +22,9 @@ use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
 use crate::tree::{Inode, Kind, Tree};
 use crate::verify::Verdict;
+use libraries::Loader;
 use program::Examiner;
+pub use systemd::Denied;
 
 /// What is to boot together. What is not given is not checked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,6 +71,8 @@ pub struct Findings {
     pub faults: Vec<Fault>,
     /// The files of the root that would be denied, and why; switch_root, init and what they need are among them.
     pub denied: Vec<(Vec<u8>, Verdict)>,
+    /// The programs that systemd starts on the way to its default target and that would be denied.
+    pub services: Vec<Denied>,
 }
 
 impl Findings {
@@ -130,8 +136,9 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             certificates: &certificates,
             evm: &evm,
             machine: initramfs.machine(),
+            denied: HashMap::new(),
         };
-        found.programs(&examiner, &config, &init);
+        found.programs(examiner, &config, &init);
     }
     found
 }
@@ -382,25 +389,17 @@ impl Findings {
         }
     }
 
-    /// switch_root, init, its interpreter and libraries, then everything that the policy appraises.
-    fn programs(&mut self, examiner: &Examiner<'_>, config: &Config, init: &str) {
+    /// switch_root, init, its interpreter and libraries, what systemd starts, then everything that the policy appraises.
+    fn programs(&mut self, mut examiner: Examiner<'_>, config: &Config, init: &str) {
+        examiner.appraise();
         self.add(examiner.switch_root(&config.switch_root));
+        let mut loader = Loader::new(&examiner);
         if self.add(examiner.init(init)).is_some() {
-            self.faults
-                .extend(libraries::check(examiner, init.as_bytes()));
+            self.faults.extend(loader.check(init.as_bytes()));
+            self.services = systemd::check(&examiner, &mut loader);
         }
-        let tree = examiner.tree;
-        let names: Vec<(&[u8], &Inode)> = tree
-            .names()
-            .map(|(name, index)| (name, tree.inode(index)))
-            .collect();
-        self.denied = names
-            .into_par_iter()
-            .filter_map(|(name, inode)| {
-                let verdict = examiner.verdict(name, inode)?;
-                (!verdict.is_good()).then(|| (name.to_vec(), verdict))
-            })
-            .collect();
+        self.denied = examiner.denied.into_iter().collect();
+        self.denied.sort_by(|one, other| one.0.cmp(&other.0));
     }
 }
 

@@ -422,6 +422,26 @@ impl Tree {
             .map(|(name, &index)| (name.as_slice(), index))
     }
 
+    /// What is directly in a directory: last components and inodes, sorted. The name as [`names`](Self::names) gives it.
+    pub fn children<'a>(
+        &'a self,
+        directory: &[u8],
+    ) -> impl Iterator<Item = (&'a [u8], &'a Inode)> + 'a {
+        let prefix = if directory.is_empty() {
+            Vec::new()
+        } else {
+            [directory, b"/"].concat()
+        };
+        let start = prefix.len();
+        self.names
+            .range(prefix.clone()..)
+            .take_while(move |(name, _)| name.starts_with(&prefix))
+            .filter_map(move |(name, &index)| {
+                let last = name.get(start..).filter(|last| !last.is_empty())?;
+                (!last.contains(&b'/')).then(|| (last, self.inode(index)))
+            })
+    }
+
     /// Number of names, the root among them.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,7 +1,8 @@
-//! The libraries of the init: the dynamic loader maps them before the first instruction of the program, and one that is
+//! The libraries of the init and of what systemd starts: the dynamic loader maps them before the first instruction of the program, and one that is
 //! denied ends PID 1 and with it the machine.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
 
 use elf::ElfBytes;
 use elf::abi::{DT_NEEDED, DT_RPATH, DT_RUNPATH};
@@ -18,55 +19,82 @@ const DIRECTORIES: [&str; 4] = ["/lib64", "/usr/lib64", "/lib", "/usr/lib"];
 /// The largest program or library that is looked into.
 const MAX_FILE: u64 = 256 << 20;
 
-/// The faults in what a program links to, directly or through others. A script is none of the loader's business.
-pub(super) fn check(examiner: &Examiner<'_>, program: &[u8]) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    let mut known: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let mut todo = VecDeque::from([program.to_vec()]);
-    let directories = directories(examiner);
-    while let Some(path) = todo.pop_front() {
-        let Ok((name, _, content)) = examiner.find(&path, &LIBRARY) else {
-            continue;
-        };
-        let Some(needs) = needs(content) else {
-            continue;
-        };
-        let origin = name
-            .rsplitn(2, |byte| *byte == b'/')
-            .nth(1)
-            .unwrap_or_default();
-        let own: Vec<Vec<u8>> = needs
-            .paths
-            .iter()
-            .map(|path| expand(path, origin))
-            .collect();
-        for library in needs.libraries {
-            if !known.insert(library.clone()) {
-                continue;
-            }
-            let place = if library.contains(&b'/') {
-                Some(library.clone())
-            } else {
-                own.iter()
-                    .chain(&directories)
-                    .map(|directory| [directory, &b"/"[..], &library].concat())
-                    .find(|path| examiner.tree.resolve(path).is_some())
-            };
-            let Some(place) = place else {
-                let detail = format!("{}, which {} needs", shown(&library), shown(&path));
-                faults.push(Fault::new(ima::fault::Code::LibraryMissing, detail));
-                continue;
-            };
-            let allowed = examiner
-                .find(&place, &LIBRARY)
-                .and_then(|(name, inode, _)| examiner.allowed(&name, inode, &place, &LIBRARY));
-            match allowed {
-                Ok(()) => todo.push_back(place),
-                Err(fault) => faults.push(fault),
-            }
+/// The dynamic loader of a root. It remembers what each file needs: many programs need the same libraries.
+pub(super) struct Loader<'a> {
+    examiner: &'a Examiner<'a>,
+    /// Where it looks for what has no path.
+    directories: Vec<Vec<u8>>,
+    needs: HashMap<Vec<u8>, Option<Rc<Needs>>>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(examiner: &'a Examiner<'a>) -> Self {
+        Self {
+            examiner,
+            directories: directories(examiner),
+            needs: HashMap::new(),
         }
     }
-    faults
+
+    /// The faults in what a program links to, directly or through others. A script is none of the loader's business.
+    pub(super) fn check(&mut self, program: &[u8]) -> Vec<Fault> {
+        let examiner = self.examiner;
+        let mut faults = Vec::new();
+        let mut known: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let mut todo = VecDeque::from([program.to_vec()]);
+        while let Some(path) = todo.pop_front() {
+            let Some(needs) = self.needs_of(&path) else {
+                continue;
+            };
+            for library in &needs.libraries {
+                if !known.insert(library.clone()) {
+                    continue;
+                }
+                let place = if library.contains(&b'/') {
+                    Some(library.clone())
+                } else {
+                    needs
+                        .paths
+                        .iter()
+                        .chain(&self.directories)
+                        .map(|directory| [directory, &b"/"[..], library].concat())
+                        .find(|path| examiner.tree.resolve(path).is_some())
+                };
+                let Some(place) = place else {
+                    let detail = format!("{}, which {} needs", shown(library), shown(&path));
+                    faults.push(Fault::new(ima::fault::Code::LibraryMissing, detail));
+                    continue;
+                };
+                let allowed = examiner
+                    .find(&place, &LIBRARY)
+                    .and_then(|(name, ..)| examiner.allowed(&name, &place, &LIBRARY));
+                match allowed {
+                    Ok(()) => todo.push_back(place),
+                    Err(fault) => faults.push(fault),
+                }
+            }
+        }
+        faults
+    }
+
+    fn needs_of(&mut self, path: &[u8]) -> Option<Rc<Needs>> {
+        let (name, _, content) = self.examiner.find(path, &LIBRARY).ok()?;
+        if let Some(known) = self.needs.get(&name) {
+            return known.clone();
+        }
+        let found = needs(content).map(|mut needs| {
+            let origin = name
+                .rsplitn(2, |byte| *byte == b'/')
+                .nth(1)
+                .unwrap_or_default();
+            for path in &mut needs.paths {
+                *path = expand(path, origin);
+            }
+            Rc::new(needs)
+        });
+        self.needs.insert(name, found.clone());
+        found
+    }
 }
 
 struct Needs {

@@ -1,11 +1,14 @@
 //! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
 
+use std::collections::HashMap;
+
 use ima::certificate::Certificate;
 use ima::evm::Attributes;
 use ima::fault::{Code, Fault};
 use ima::program::{
     self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
 };
+use rayon::prelude::*;
 
 use crate::Result;
 use crate::select::{self, Chooser};
@@ -31,6 +34,8 @@ pub(super) struct Examiner<'a> {
     pub(super) evm: &'a [Certificate],
     /// What the init is made for.
     pub(super) machine: Option<ima::elf::Machine>,
+    /// What is wrong with which file, once all were looked at.
+    pub(super) denied: HashMap<Vec<u8>, Verdict>,
 }
 
 impl<'a> Examiner<'a> {
@@ -40,32 +45,42 @@ impl<'a> Examiner<'a> {
             program.format()
         })?;
         program::require_static(path, &format)?;
-        self.allowed(&name, inode, path.as_bytes(), &SWITCH_ROOT)
+        self.allowed(&name, path.as_bytes(), &SWITCH_ROOT)
     }
 
     /// The init, then what interprets it, and what interprets that.
     pub(super) fn init(&self, path: &str) -> Result<()> {
-        let mut path = path.as_bytes().to_vec();
-        let mut codes = &INIT;
+        self.runs(path.as_bytes(), &INIT, &INTERPRETER)
+    }
+
+    /// Whether a program runs: itself, then what interprets it, and what interprets that.
+    pub(super) fn runs(
+        &self,
+        path: &[u8],
+        first: &'static Codes,
+        interpreter: &'static Codes,
+    ) -> Result<()> {
+        let mut path = path.to_vec();
+        let mut codes = first;
         for _ in 0..MAX_INTERPRETERS {
             let (name, inode, content) = self.find(&path, codes)?;
             let format = self.program(&path, content, codes, |program| program.format())?;
-            self.allowed(&name, inode, &path, codes)?;
+            self.allowed(&name, &path, codes)?;
             match format {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
-                    let (name, inode, content) = self.find(&loader, &INTERPRETER)?;
-                    self.program(&loader, content, &INTERPRETER, |program| {
+                    let (name, inode, content) = self.find(&loader, interpreter)?;
+                    self.program(&loader, content, interpreter, |program| {
                         program.check_loader()
                     })?;
-                    return self.allowed(&name, inode, &loader, &INTERPRETER);
+                    return self.allowed(&name, &loader, interpreter);
                 }
                 Format::Script(program) => path = program,
             }
-            codes = &INTERPRETER;
+            codes = interpreter;
         }
         let detail = format!("{}: scripts all the way down", shown(&path));
-        Err(Fault::new(Code::InterpreterInvalid, detail))
+        Err(Fault::new(interpreter.invalid, detail))
     }
 
     /// Finds a file that is to be executed or mapped: its real name in the tree, and its content.
@@ -124,21 +139,37 @@ impl<'a> Examiner<'a> {
     pub(super) fn allowed(
         &self,
         name: &[u8],
-        inode: &Inode,
         path: &[u8],
         codes: &Codes,
     ) -> Result<()> {
-        match self.verdict(name, inode) {
-            Some(verdict) if !verdict.is_good() => {
+        match self.denied.get(name) {
+            Some(verdict) => {
                 let detail = format!("{}: {verdict}", shown(path));
                 Err(Fault::new(codes.denied, detail))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
+    /// Looks at every file of the root.
+    pub(super) fn appraise(&mut self) {
+        let names: Vec<(&[u8], &Inode)> = self
+            .tree
+            .names()
+            .map(|(name, index)| (name, self.tree.inode(index)))
+            .collect();
+        let denied = names
+            .into_par_iter()
+            .filter_map(|(name, inode)| {
+                let verdict = self.verdict(name, inode)?;
+                (!verdict.is_good()).then(|| (name.to_vec(), verdict))
+            })
+            .collect();
+        self.denied = denied;
+    }
+
     /// What appraisal makes of a file; nothing if it is none, or no rule appraises it.
-    pub(super) fn verdict(&self, name: &[u8], inode: &Inode) -> Option<Verdict> {
+    fn verdict(&self, name: &[u8], inode: &Inode) -> Option<Verdict> {
         let Kind::File(content) = &inode.kind else {
             return None;
         };

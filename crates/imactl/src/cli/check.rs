@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ima::certificate::Certificate;
 use ima::fault::{Code, Fault, Severity};
-use imactl::check::{self, Findings, Inputs, Root};
+use imactl::check::{self, Denied, Findings, Inputs, Root};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
@@ -22,8 +23,9 @@ const MAX_IMAGE: u64 = 1 << 30;
 ///
 /// Goes through the boot as the init would: configuration, command line, policy, certificates up to the CA in the kernel, the
 /// root, switch_root, init with its interpreter and libraries, and every file of the root that the policy appraises. What is
-/// wrong is told with the init's own codes, in the order of the boot. What is not given is not checked. Exit status 1 if the
-/// machine would not boot.
+/// wrong is told with the init's own codes, in the order of the boot; then what systemd starts on the way to its default target
+/// and the policy would deny. What is not given is not checked. Exit status 1 if the machine would not boot, or systemd would
+/// not start all of that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,13 +42,14 @@ pub struct Check {
     /// Type of the root's file system, if the root is a directory or an archive
     #[arg(long, value_name = "TYPE", default_value = "ext4")]
     filesystem: String,
-    /// Kernel image (bzImage or vmlinux) whose CA certificates count; needs extra-cert.json beside it, or symbols in it
+    /// The kernel: bzImage, vmlinux, or its .config. Of an image the CA certificates count, which needs extra-cert.json beside
+    /// it, or symbols in it; and its configuration, if it was built with CONFIG_IKCONFIG
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
-    /// Certificates of CAs in the kernel, in place of --kernel
-    #[arg(long = "ca", value_name = "FILE", conflicts_with = "kernel")]
+    /// Certificates of CAs in the kernel, in place of those in the image
+    #[arg(long = "ca", value_name = "FILE")]
     authorities: Vec<PathBuf>,
-    /// Configuration of the kernel
+    /// Configuration of the kernel, in place of the one in the image
     #[arg(long, value_name = "FILE")]
     kernel_config: Option<PathBuf>,
     /// Kernel command line
@@ -66,15 +69,7 @@ impl Check {
             .as_deref()
             .map(|path| self.read_root(path))
             .transpose()?;
-        let kernel = self
-            .kernel_config
-            .as_deref()
-            .map(|path| {
-                KernelConfig::parse(&read_bounded(path, 16 << 20)?)
-                    .map_err(|fault| in_file(fault, path))
-            })
-            .transpose()?;
-        let authorities = self.authorities()?;
+        let (authorities, kernel) = self.kernel()?;
         let found = check::check(&Inputs {
             initramfs: Some(&initramfs),
             root: root.as_ref(),
@@ -87,33 +82,42 @@ impl Check {
         } else {
             as_text(&found)?;
         }
-        Ok(if found.refusal().is_some() {
+        Ok(if found.refusal().is_some() || !found.services.is_empty() {
             Outcome::Findings
         } else {
             Outcome::Good
         })
     }
 
-    fn authorities(&self) -> Result<Option<Vec<ima::certificate::Certificate>>> {
+    /// The CAs in the kernel, and its configuration.
+    fn kernel(&self) -> Result<(Option<Vec<Certificate>>, Option<KernelConfig>)> {
+        let mut authorities = None;
+        let mut config = None;
         if let Some(path) = &self.kernel {
-            let beside = path.with_file_name("extra-cert.json");
-            let symbols = beside
-                .exists()
-                .then(|| Symbols::from_json(&read_bounded(&beside, 1 << 16)?))
-                .transpose()?;
             let image = read_bounded(path, MAX_IMAGE)?;
-            return add_ca::authorities(&image, symbols.as_ref())
-                .map(Some)
-                .map_err(|fault| in_file(fault, path));
+            if add_ca::is_image(&image) {
+                config = KernelConfig::in_image(&image).map_err(|fault| in_file(fault, path))?;
+                if self.authorities.is_empty() {
+                    authorities = Some(in_kernel(path, &image)?);
+                }
+            } else {
+                let parsed = KernelConfig::parse(&image).map_err(|fault| in_file(fault, path))?;
+                config = Some(parsed);
+            }
         }
-        if self.authorities.is_empty() {
-            return Ok(None);
+        if !self.authorities.is_empty() {
+            let mut given = Vec::new();
+            for path in &self.authorities {
+                given.extend(options::certificates(path)?);
+            }
+            authorities = Some(given);
         }
-        let mut authorities = Vec::new();
-        for path in &self.authorities {
-            authorities.extend(options::certificates(path)?);
+        if let Some(path) = &self.kernel_config {
+            let parsed = KernelConfig::parse(&read_bounded(path, 16 << 20)?)
+                .map_err(|fault| in_file(fault, path))?;
+            config = Some(parsed);
         }
-        Ok(Some(authorities))
+        Ok((authorities, config))
     }
 
     fn read_root(&self, path: &Path) -> Result<Root> {
@@ -124,6 +128,19 @@ impl Check {
         })?;
         Ok(Root::new(imactl::image::read(path)?, filesystem))
     }
+}
+
+/// The CAs in a kernel image.
+fn in_kernel(path: &Path, image: &[u8]) -> Result<Vec<Certificate>> {
+    let beside = path.with_file_name("extra-cert.json");
+    let symbols = beside
+        .exists()
+        .then(|| Symbols::from_json(&read_bounded(&beside, 1 << 16)?))
+        .transpose()?;
+    add_ca::authorities(image, symbols.as_ref()).map_err(|fault| {
+        in_file(fault, path)
+            .remedy("name the CAs that were built into this kernel: --ca FILE; or keep extra-cert.json beside the image")
+    })
 }
 
 /// How many denied files are named one by one.
@@ -144,6 +161,19 @@ fn as_text(found: &Findings) -> Result<()> {
         }
         if let Some(more) = count.checked_sub(MAX_SHOWN).filter(|more| *more > 0) {
             output::line(format_args!("  and {more} more (--json names them all)"))?;
+        }
+    }
+    if !found.services.is_empty() {
+        let count = found.services.len();
+        let fault = Fault::new(Code::ServiceDenied, format!("{count} programs"));
+        output::line(format_args!("warning: {fault}"))?;
+        for denied in &found.services {
+            let Denied {
+                unit,
+                program,
+                cause,
+            } = denied;
+            output::line(format_args!("  {unit}: {program}: {cause}"))?;
         }
     }
     match found.refusal() {
@@ -179,10 +209,16 @@ fn as_json(found: &Findings) -> serde_json::Value {
             })
         })
         .collect();
+    let services: Vec<_> = found
+        .services
+        .iter()
+        .map(|denied| json!({"unit": denied.unit, "program": denied.program, "cause": denied.cause}))
+        .collect();
     json!({
         "boots": found.refusal().is_none(),
         "refusal": found.refusal().map(|fault| fault.code().id()),
         "faults": faults,
         "denied": denied,
+        "services": services,
     })
 }

@@ -6,6 +6,8 @@
 //! (`Documentation/arch/x86/boot.rst`, `payload_offset`); packed again it must not be longer than before, which is why the room
 //! is filled with noise when the image is built.
 
+use std::borrow::Cow;
+
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use serde::{Deserialize, Serialize};
@@ -121,19 +123,49 @@ pub fn add_ca(
     })
 }
 
+/// Whether it is a kernel: an ELF file, or a bzImage by its header.
+#[must_use]
+pub fn is_image(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF") || bytes.get(0x202..0x206) == Some(b"HdrS")
+}
+
+/// The ELF file in a kernel image: that of a bzImage (gzip or zstd), or a vmlinux itself.
+///
+/// # Errors
+///
+/// `IMA-914` if it is neither, or packed in another way.
+pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
+    use std::borrow::Cow;
+use std::io::Read as _;
+    const MAX_KERNEL: u64 = 1 << 30;
+    if image.starts_with(b"\x7fELF") {
+        return Ok(Cow::Borrowed(image));
+    }
+    let payload = Payload::find(image)?;
+    let packed = &image[payload.start..payload.start + payload.len];
+    if !packed.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return payload.unpack(image).map(Cow::Owned);
+    }
+    let mut elf = Vec::new();
+    zstd::Decoder::new(packed)
+        .and_then(|decoder| {
+            // The length of what is inside follows the frame.
+            decoder
+                .single_frame()
+                .take(MAX_KERNEL)
+                .read_to_end(&mut elf)
+        })
+        .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}")))?;
+    Ok(Cow::Owned(elf))
+}
+
 /// The certificates in an image: those it was built with and those in the room, which directly follows them.
 ///
 /// # Errors
 ///
 /// `IMA-914` if the room is not found.
 pub fn authorities(image: &[u8], symbols: Option<&Symbols>) -> Result<Vec<Certificate>> {
-    let unpacked;
-    let elf = if image.starts_with(b"\x7fELF") {
-        image
-    } else {
-        unpacked = Payload::find(image)?.unpack(image)?;
-        &unpacked
-    };
+    let elf = &*unpacked(image)?;
     let symbols = symbols
         .copied()
         .map_or_else(|| Symbols::from_elf(elf), Ok)?;
@@ -229,7 +261,7 @@ impl Payload {
                 .cause("certificates are put into vmlinux and into x86 bzImage files")
                 .remedy("give the vmlinux of the build, or its arch/x86/boot/bzImage")
         };
-        if image.get(0x202..0x206) != Some(b"HdrS") {
+        if !is_image(image) || image.starts_with(b"\x7fELF") {
             return Err(no_kernel());
         }
         let sectors = match *image.get(0x1f1).ok_or_else(no_kernel)? {

@@ -47,6 +47,22 @@ impl KernelConfig {
         Ok(Self(options))
     }
 
+    /// The configuration that a kernel has inside, with `CONFIG_IKCONFIG` (kernel/configs.c); nothing if it has none.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-914` if it is no kernel that can be unpacked.
+    pub fn in_image(image: &[u8]) -> Result<Option<Self>> {
+        const START: &[u8] = b"IKCFG_ST\x1f\x8b";
+        let elf = super::add_ca::unpacked(image)?;
+        let found = elf
+            .windows(START.len())
+            .position(|window| window == START)
+            .and_then(|at| elf.get(at + START.len() - 2..));
+        // The marker's name may stand elsewhere; what does not unpack is not it.
+        Ok(found.and_then(|packed| Self::parse(packed).ok()))
+    }
+
     /// Whether the option is `y`; the name without `CONFIG_`.
     #[must_use]
     pub fn is_builtin(&self, option: &str) -> bool {
