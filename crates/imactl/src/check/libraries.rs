@@ -67,7 +67,7 @@ impl<'a> Loader<'a> {
                 };
                 let allowed = examiner
                     .find(&place, &LIBRARY)
-                    .and_then(|(name, ..)| examiner.allowed(&name, &place, &LIBRARY));
+                    .and_then(|(name, _)| examiner.allowed(&name, &place, &LIBRARY));
                 match allowed {
                     Ok(()) => todo.push_back(place),
                     Err(fault) => faults.push(fault),
@@ -78,7 +78,7 @@ impl<'a> Loader<'a> {
     }
 
     fn needs_of(&mut self, path: &[u8]) -> Option<Rc<Needs>> {
-        let (name, _, content) = self.examiner.find(path, &LIBRARY).ok()?;
+        let (name, content) = self.examiner.find(path, &LIBRARY).ok()?;
         if let Some(known) = self.needs.get(&name) {
             return known.clone();
         }

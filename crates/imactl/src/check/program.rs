@@ -40,7 +40,7 @@ pub(super) struct Examiner<'a> {
 
 impl<'a> Examiner<'a> {
     pub(super) fn switch_root(&self, path: &str) -> Result<()> {
-        let (name, inode, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
+        let (name, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
         let format = self.program(path.as_bytes(), content, &SWITCH_ROOT, |program| {
             program.format()
         })?;
@@ -63,13 +63,13 @@ impl<'a> Examiner<'a> {
         let mut path = path.to_vec();
         let mut codes = first;
         for _ in 0..MAX_INTERPRETERS {
-            let (name, inode, content) = self.find(&path, codes)?;
+            let (name, content) = self.find(&path, codes)?;
             let format = self.program(&path, content, codes, |program| program.format())?;
             self.allowed(&name, &path, codes)?;
             match format {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
-                    let (name, inode, content) = self.find(&loader, interpreter)?;
+                    let (name, content) = self.find(&loader, interpreter)?;
                     self.program(&loader, content, interpreter, |program| {
                         program.check_loader()
                     })?;
@@ -84,11 +84,7 @@ impl<'a> Examiner<'a> {
     }
 
     /// Finds a file that is to be executed or mapped: its real name in the tree, and its content.
-    pub(super) fn find(
-        &self,
-        path: &[u8],
-        codes: &Codes,
-    ) -> Result<(Vec<u8>, &'a Inode, &'a Content)> {
+    pub(super) fn find(&self, path: &[u8], codes: &Codes) -> Result<(Vec<u8>, &'a Content)> {
         let shown = shown(path);
         let (name, inode) = self
             .tree
@@ -106,7 +102,7 @@ impl<'a> Examiner<'a> {
             );
         }
         program::check_length(&shown, codes, content.len())?;
-        Ok((name, inode, content))
+        Ok((name, content))
     }
 
     /// Looks into a program.
@@ -136,12 +132,7 @@ impl<'a> Examiner<'a> {
     }
 
     /// Whether appraisal would let it run.
-    pub(super) fn allowed(
-        &self,
-        name: &[u8],
-        path: &[u8],
-        codes: &Codes,
-    ) -> Result<()> {
+    pub(super) fn allowed(&self, name: &[u8], path: &[u8], codes: &Codes) -> Result<()> {
         match self.denied.get(name) {
             Some(verdict) => {
                 let detail = format!("{}: {verdict}", shown(path));

@@ -80,7 +80,7 @@ pub(super) fn check(examiner: &Examiner<'_>, loader: &mut Loader<'_>) -> Vec<Den
                 path
             } else {
                 PATH.iter()
-                    .map(|directory| [directory, &b"/"[..], &path].concat())
+                    .map(|directory| [b"/", *directory, b"/", &path].concat())
                     .find(|path| tree.resolve(path).is_some())?
             };
             // A program that is not there is no matter of appraisal.
@@ -125,7 +125,13 @@ impl Units<'_> {
             let Some(unit) = self.load(&name) else {
                 continue;
             };
-            for key in [&b"Wants"[..], b"Requires", b"BindsTo", b"Upholds", b"Sockets"] {
+            for key in [
+                &b"Wants"[..],
+                b"Requires",
+                b"BindsTo",
+                b"Upholds",
+                b"Sockets",
+            ] {
                 todo.extend(unit.words(key));
             }
             for suffix in [&b".wants"[..], b".requires", b".upholds"] {
@@ -284,24 +290,27 @@ impl Unit {
 
     /// What it starts: the first word of each `Exec...=` that is executed at the start.
     fn programs(&self) -> Vec<Vec<u8>> {
-        [&b"ExecCondition"[..], b"ExecStartPre", b"ExecStart", b"ExecStartPost"]
-            .into_iter()
-            .flat_map(|key| self.values(key))
-            .filter_map(|line| {
-                let line = line
-                    .trim_ascii_start()
-                    .iter()
-                    .position(|byte| !b"@-:+!|".contains(byte))
-                    .and_then(|start| line.trim_ascii_start().get(start..))?;
-                let word = match line {
-                    [quote @ (b'"' | b'\''), rest @ ..] => {
-                        rest.split(|byte| byte == quote).next()?
-                    }
-                    _ => line.split(u8::is_ascii_whitespace).next()?,
-                };
-                // What a specifier stands for is known to systemd alone.
-                (!word.is_empty() && !word.contains(&b'%')).then(|| word.to_vec())
-            })
-            .collect()
+        [
+            &b"ExecCondition"[..],
+            b"ExecStartPre",
+            b"ExecStart",
+            b"ExecStartPost",
+        ]
+        .into_iter()
+        .flat_map(|key| self.values(key))
+        .filter_map(|line| {
+            let line = line
+                .trim_ascii_start()
+                .iter()
+                .position(|byte| !b"@-:+!|".contains(byte))
+                .and_then(|start| line.trim_ascii_start().get(start..))?;
+            let word = match line {
+                [quote @ (b'"' | b'\''), rest @ ..] => rest.split(|byte| byte == quote).next()?,
+                _ => line.split(u8::is_ascii_whitespace).next()?,
+            };
+            // What a specifier stands for is known to systemd alone.
+            (!word.is_empty() && !word.contains(&b'%')).then(|| word.to_vec())
+        })
+        .collect()
     }
 }

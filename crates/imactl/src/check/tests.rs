@@ -353,3 +353,158 @@ fn an_initramfs_read_back_is_checked_the_same() {
         assert_eq!(fault.code(), Code::SourceMalformed);
     }
 }
+
+/// What systemd would start of it.
+fn services(desk: &Desk) -> Vec<(String, String)> {
+    let mut found: Vec<_> = desk
+        .check(LINE)
+        .services
+        .into_iter()
+        .map(|denied| (denied.unit, denied.program))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_systemd_starts_and_the_policy_denies_is_named_by_unit() {
+    let mut desk = Desk::new();
+    let units = "usr/lib/systemd/system";
+    let unit = |desk: &mut Desk, name: &str, text: &str| {
+        desk.put(format!("{units}/{name}").as_bytes(), 0o644, text.as_bytes());
+    };
+    desk.link(
+        b"etc/systemd/system/default.target",
+        b"/usr/lib/systemd/system/multi.target",
+    );
+    unit(
+        &mut desk,
+        "multi.target",
+        "[Unit]\nRequires=wanted.service\nWants = listed.service \\\n# a comment\n  second.service\n",
+    );
+    unit(
+        &mut desk,
+        "wanted.service",
+        "[Service]\nExecStart=-/usr/bin/wanted --option\n",
+    );
+    unit(
+        &mut desk,
+        "listed.service",
+        "[Service]\nExecStartPre=@\"/usr/bin/quoted\" name\nExecStart=by-name\n",
+    );
+    unit(
+        &mut desk,
+        "second.service",
+        "[Service]\nExecStart=/usr/bin/replaced\nExecReload=/usr/bin/reload\n",
+    );
+    desk.put(
+        b"etc/systemd/system/second.service.d/10-own.conf",
+        0o644,
+        b"[Service]\nExecStart=\nExecStart=/usr/bin/own\n",
+    );
+    unit(
+        &mut desk,
+        "elsewhere.service",
+        "[Service]\nExecStart=/usr/bin/elsewhere\n",
+    );
+    unit(
+        &mut desk,
+        "shell@.service",
+        "[Service]\nExecStart=/usr/bin/shell %i\n",
+    );
+    desk.link(
+        b"etc/systemd/system/multi.target.wants/shell@tty1.service",
+        b"/usr/lib/systemd/system/shell@.service",
+    );
+    desk.link(
+        b"etc/systemd/system/multi.target.wants/masked.service",
+        b"/dev/null",
+    );
+    desk.link(b"etc/systemd/system/masked.service", b"/dev/null");
+    unit(
+        &mut desk,
+        "masked.service",
+        "[Service]\nExecStart=/usr/bin/masked\n",
+    );
+    unit(&mut desk, "sysinit.target", "[Unit]\nWants=bus.socket\n");
+    unit(&mut desk, "bus.socket", "[Socket]\nListenStream=/run/bus\n");
+    unit(
+        &mut desk,
+        "bus.service",
+        "[Service]\nExecStart=/usr/bin/bus\n",
+    );
+    let programs = [
+        "wanted",
+        "quoted",
+        "by-name",
+        "replaced",
+        "reload",
+        "own",
+        "elsewhere",
+        "shell",
+        "masked",
+        "bus",
+    ];
+    for name in programs {
+        desk.put(format!("usr/bin/{name}").as_bytes(), 0o755, &program());
+    }
+    desk.put(b"usr/lib/systemd/system-generators/gen", 0o755, &program());
+    assert_eq!(services(&desk), []);
+    for name in programs {
+        desk.unsign(format!("usr/bin/{name}").as_bytes());
+    }
+    desk.unsign(b"usr/lib/systemd/system-generators/gen");
+    let expected = [
+        ("bus.service", "/usr/bin/bus"),
+        ("generator", "/usr/lib/systemd/system-generators/gen"),
+        ("listed.service", "/usr/bin/by-name"),
+        ("listed.service", "/usr/bin/quoted"),
+        ("second.service", "/usr/bin/own"),
+        ("shell@tty1.service", "/usr/bin/shell"),
+        ("wanted.service", "/usr/bin/wanted"),
+    ];
+    assert_eq!(
+        services(&desk),
+        expected.map(|(unit, program)| (unit.to_owned(), program.to_owned()))
+    );
+}
+
+#[test]
+fn a_service_whose_interpreter_or_library_is_denied_is_named() {
+    let mut desk = Desk::new();
+    let read = |path: &str| std::fs::read(path).unwrap();
+    desk.put(
+        b"usr/lib/systemd/system/default.target",
+        0o644,
+        b"[Unit]\nWants=script.service dynamic.service\n",
+    );
+    desk.put(
+        b"usr/lib/systemd/system/script.service",
+        0o644,
+        b"[Service]\nExecStart=/usr/bin/script\n",
+    );
+    desk.put(
+        b"usr/lib/systemd/system/dynamic.service",
+        0o644,
+        b"[Service]\nExecStart=/usr/bin/dynamic\n",
+    );
+    desk.put(b"usr/bin/script", 0o755, b"#!/usr/bin/interpreter\n");
+    desk.put(b"usr/bin/interpreter", 0o755, &program());
+    desk.put(b"usr/bin/dynamic", 0o755, &read("/bin/true"));
+    let loader = b"lib64/ld-linux-x86-64.so.2";
+    desk.put(loader, 0o755, &read("/lib64/ld-linux-x86-64.so.2"));
+    let libc = b"lib/libc.so.6";
+    desk.put(libc, 0o644, &read("/lib/x86_64-linux-gnu/libc.so.6"));
+    assert_eq!(services(&desk), []);
+    desk.unsign(b"usr/bin/interpreter");
+    desk.unsign(libc);
+    let found = desk.check(LINE).services;
+    let causes: Vec<&str> = found.iter().map(|denied| denied.cause.as_str()).collect();
+    assert_eq!(
+        causes,
+        [
+            "/lib/libc.so.6: no signature",
+            "/usr/bin/interpreter: no signature"
+        ]
+    );
+}

@@ -212,7 +212,9 @@ fn as_json(found: &Findings) -> serde_json::Value {
     let services: Vec<_> = found
         .services
         .iter()
-        .map(|denied| json!({"unit": denied.unit, "program": denied.program, "cause": denied.cause}))
+        .map(
+            |denied| json!({"unit": denied.unit, "program": denied.program, "cause": denied.cause}),
+        )
         .collect();
     json!({
         "boots": found.refusal().is_none(),

@@ -649,7 +649,7 @@ fn assert_same(found: &Tree, expected: &Tree, what: &str) {
             (expected.uid, expected.gid),
             "{what}"
         );
-        assert_eq!(found.mtime.seconds, expected.mtime.seconds, "{what}");
+        assert_eq!(found.mtime, expected.mtime, "{what}");
         assert_eq!(found.xattrs, expected.xattrs, "{what}");
         match (&found.kind, &expected.kind) {
             (Kind::File(found), Kind::File(expected)) => {
@@ -767,6 +767,53 @@ fn an_image_read_back_is_the_tree_it_was_made_of() {
 }
 
 #[test]
+fn acls_and_fine_times_are_kept_where_the_format_has_them() {
+    let acl = [
+        &2_u32.to_le_bytes()[..],
+        &[1, 0, 6, 0, 255, 255, 255, 255],
+        &[2, 0, 4, 0, 232, 3, 0, 0],
+        &[4, 0, 4, 0, 255, 255, 255, 255],
+        &[16, 0, 4, 0, 255, 255, 255, 255],
+        &[32, 0, 4, 0, 255, 255, 255, 255],
+    ]
+    .concat();
+    let directory = tempfile::tempdir().unwrap();
+    let mut tree = Tree::new();
+    for (name, seconds) in [
+        ("old", -1_000_000),
+        ("now", 1_800_000_000),
+        ("new", 4_000_000_000),
+    ] {
+        let mut inode = Inode::new(Kind::File(Content::Bytes(Arc::from(&b"text"[..]))), 0o640);
+        inode.mtime = Timestamp {
+            seconds,
+            nanoseconds: 123_456_789,
+        };
+        inode
+            .xattrs
+            .insert(b"system.posix_acl_access".to_vec(), acl.clone());
+        tree.insert(name.as_bytes(), inode).unwrap();
+    }
+    for format in [Format::Ext4, Format::Erofs, Format::Tar] {
+        let image = directory.path().join("image");
+        // An archive as this program writes it has no times before 1970.
+        let mut expected = tree.clone();
+        if format == Format::Tar {
+            expected.get_mut(b"old").unwrap().mtime.seconds = 0;
+        }
+        ImageBuilder::new(expected.clone())
+            .format(format)
+            .build(&image)
+            .unwrap();
+        assert_same(
+            &read(&image).unwrap().tree,
+            &expected,
+            &format!("{format:?}"),
+        );
+    }
+}
+
+#[test]
 fn erofs_images_are_the_same_each_time_and_pass_its_own_checker() {
     let directory = tempfile::tempdir().unwrap();
     let build = |name: &str| {
@@ -844,6 +891,9 @@ fn compressed_images_of_other_tools_are_read() {
     std::os::unix::fs::symlink("usr/bin/program", root.join("link")).unwrap();
     let image = directory.path().join("image");
     let (root, path) = (root.to_str().unwrap(), image.to_str().unwrap());
+    // squashfs has whole seconds only.
+    let touch = format!("find {root} -depth -exec touch -h -d @1234567890 {{}} +");
+    run("sh", &["-c", &touch]);
     let expected = Tree::from_directory(root.as_ref()).unwrap();
     for (program, arguments) in [
         ("mkfs.erofs", vec!["-zlz4hc", path, root]),

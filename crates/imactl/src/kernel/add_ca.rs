@@ -136,7 +136,7 @@ pub fn is_image(bytes: &[u8]) -> bool {
 /// `IMA-914` if it is neither, or packed in another way.
 pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
     use std::borrow::Cow;
-use std::io::Read as _;
+    use std::io::Read as _;
     const MAX_KERNEL: u64 = 1 << 30;
     if image.starts_with(b"\x7fELF") {
         return Ok(Cow::Borrowed(image));

@@ -334,6 +334,22 @@ mod tests {
         CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_EXTRA_CERTIFICATE=y\nCONFIG_TCG_TPM=m\nCONFIG_IMA_READ_POLICY=y\n\
         CONFIG_IMA_WRITE_POLICY=y\nCONFIG_INTEGRITY_AUDIT=y\nCONFIG_KEYS=y\n";
 
+    #[test]
+    fn a_kernel_may_have_its_configuration_inside() {
+        let mut elf = b"\x7fELF the marker's own name, IKCFG_ST, then ".to_vec();
+        assert!(KernelConfig::in_image(&elf).unwrap().is_none());
+        elf.extend_from_slice(b"IKCFG_ST");
+        let mut packed = flate2::write::GzEncoder::new(elf, flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, GOOD.as_bytes()).unwrap();
+        let mut elf = packed.finish().unwrap();
+        elf.extend_from_slice(b"IKCFG_ED and more");
+        let config = KernelConfig::in_image(&elf).unwrap().unwrap();
+        assert!(config.is_builtin("IMA_APPRAISE"));
+        assert!(!config.is_builtin("FS_VERITY"));
+        let fault = KernelConfig::in_image(b"no kernel").unwrap_err();
+        assert_eq!(fault.code(), Code::KernelImage);
+    }
+
     fn findings(config: &str, policy: &str, init: &str) -> Vec<(String, bool)> {
         let policy = Policy::parse(policy.as_bytes()).unwrap();
         let wanted = Wanted {

@@ -68,6 +68,7 @@ fn read_sound(path: &Path) -> Result<Tree> {
             Failure::Image(error) => bad(&format!("{error:#}")),
             Failure::Content(error) => bad(&error),
             Failure::TwoNames => bad(&"a directory with two names"),
+            Failure::Acl => bad(&"a malformed ACL"),
             Failure::Fault(fault) => fault,
         })?;
         for entry in entries {
@@ -109,10 +110,39 @@ fn claimed_length(file: &File) -> Option<u64> {
     blocks.checked_mul(1024_u64.checked_shl(field(0x18)?)?)
 }
 
+/// A time of its two fields: the second has the seconds' 33rd and 34th bit and the nanoseconds (fs/ext4/ext4.h,
+/// `ext4_decode_extra_time`).
+fn timestamp(seconds: u32, extra: u32) -> Timestamp {
+    Timestamp {
+        seconds: i64::from(seconds.cast_signed()) + (i64::from(extra & 3) << 32),
+        nanoseconds: (extra >> 2).min(999_999_999),
+    }
+}
+
+/// An ACL as the kernel shows it, version 2 with an id in every entry, of the form on the disk, version 1 with ids only where
+/// they mean something (fs/ext4/acl.c, `ext4_acl_from_disk`).
+fn acl(stored: &[u8]) -> Option<Vec<u8>> {
+    const USER: u8 = 0x02;
+    const GROUP: u8 = 0x08;
+    let mut rest = stored.strip_prefix(&1_u32.to_le_bytes())?;
+    let mut value = 2_u32.to_le_bytes().to_vec();
+    while let Some(&tag) = rest.first() {
+        let named = matches!(tag, USER | GROUP);
+        let (entry, after) = rest.split_at_checked(if named { 8 } else { 4 })?;
+        value.extend_from_slice(entry);
+        if !named {
+            value.extend_from_slice(&u32::MAX.to_le_bytes());
+        }
+        rest = after;
+    }
+    Some(value)
+}
+
 enum Failure<E> {
     Image(E),
     Content(std::io::Error),
     TwoNames,
+    Acl,
     Fault(Fault),
 }
 
@@ -173,15 +203,15 @@ impl Reader<'_> {
         let mut taken = Inode::new(kind, stat.file_mode);
         taken.uid = stat.uid;
         taken.gid = stat.gid;
-        taken.mtime = Timestamp {
-            seconds: i64::from(stat.mtime.epoch_secs),
-            nanoseconds: stat.mtime.nanos.unwrap_or(0),
-        };
-        taken.xattrs = stat
-            .xattrs
-            .iter()
-            .map(|(name, value)| (name.clone().into_bytes(), value.clone()))
-            .collect();
+        taken.mtime = timestamp(stat.mtime.epoch_secs, stat.mtime.nanos.unwrap_or(0));
+        for (name, value) in &stat.xattrs {
+            let value = if name.starts_with("system.posix_acl_") {
+                acl(value).ok_or(Failure::Acl)?
+            } else {
+                value.clone()
+            };
+            taken.xattrs.insert(name.clone().into_bytes(), value);
+        }
         if name.is_empty() {
             if let Some(root) = self.tree.get_mut(b"") {
                 *root = taken;
