@@ -35,7 +35,7 @@ fn assert_warned(outcome: &Outcome, code: &str) {
     );
 }
 
-fn assert_all_attempts_passed(report: &Report) {
+pub fn assert_all_attempts_passed(report: &Report) {
     assert!(!report.attempts.is_empty());
     let wrong: Vec<_> = report
         .attempts

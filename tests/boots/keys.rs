@@ -5,15 +5,18 @@ use std::sync::LazyLock;
 use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::hash::HashAlgorithm;
-use ima::signature::{ImaXattr, SignatureV2};
+use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
+use ima::verity::VerityHasher;
 use imactl::key::{FileKey, KeyKind, Signer};
 use imactl::x509::Template;
 
 /// A private key and its certificate.
 #[derive(Debug)]
 pub struct Pair {
-    key: FileKey,
+    pub key: FileKey,
     pub certificate: Certificate,
+    /// What its signatures are over.
+    pub algo: HashAlgorithm,
 }
 
 impl Pair {
@@ -26,16 +29,20 @@ impl Pair {
     fn of(key: FileKey, template: &Template, issuer: Option<&Pair>) -> Pair {
         let issuer = issuer.map(|issuer| (&issuer.key as &dyn Signer, &issuer.certificate));
         let certificate = template.sign(&key, issuer, None).expect("a certificate");
-        Pair { key, certificate }
+        Pair {
+            key,
+            certificate,
+            algo: HashAlgorithm::Sha256,
+        }
     }
 
     pub fn der(&self) -> Vec<u8> {
         self.certificate.der().to_vec()
     }
 
-    /// The value of security.ima for a file with this SHA-256 digest.
+    /// The value of security.ima for a file with this digest.
     pub fn sign_digest(&self, digest: &[u8]) -> Vec<u8> {
-        let algo = HashAlgorithm::Sha256;
+        let algo = self.algo;
         ImaXattr::Signature(SignatureV2 {
             algo,
             key_id: self.certificate.key_id(),
@@ -46,7 +53,7 @@ impl Pair {
 
     /// The value of security.evm, portable, for a regular file of root's with this mode and security.ima.
     pub fn sign_evm(&self, mode: u16, ima: &[u8]) -> Vec<u8> {
-        let algo = HashAlgorithm::Sha256;
+        let algo = self.algo;
         let attributes = Attributes {
             mode: 0o100_000 | mode,
             uid: 0,
@@ -64,8 +71,23 @@ impl Pair {
 
     /// The value of security.ima for a file with this content.
     pub fn sign(&self, content: &[u8]) -> Vec<u8> {
-        let digest = HashAlgorithm::Sha256.digest(content).expect("SHA-256");
-        self.sign_digest(&digest)
+        self.sign_digest(&self.algo.digest(content).expect("a digest"))
+    }
+
+    /// The value of security.ima for a file with this content and fs-verity enabled.
+    pub fn sign_verity(&self, content: &[u8]) -> Vec<u8> {
+        let mut hasher = VerityHasher::new(self.algo).expect("fs-verity has the algorithm");
+        hasher.update(content);
+        let signed = v3_digest(V3_VERITY, self.algo, &hasher.finish()).expect("a digest");
+        ImaXattr::Verity(SignatureV3(SignatureV2 {
+            algo: self.algo,
+            key_id: self.certificate.key_id(),
+            signature: self
+                .key
+                .sign_digest(self.algo, &signed)
+                .expect("a signature"),
+        }))
+        .encode()
     }
 }
 

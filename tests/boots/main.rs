@@ -6,6 +6,7 @@
 
 mod accepted;
 mod built;
+mod formats;
 mod keys;
 mod partitions;
 mod refused;

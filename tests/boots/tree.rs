@@ -16,6 +16,7 @@ use crate::keys::{Pair, RSA};
 #[derive(Clone, Debug)]
 pub struct File {
     pub mode: u16,
+    pub owner: u32,
     pub content: Vec<u8>,
     /// security.ima.
     pub signature: Option<Vec<u8>>,
@@ -28,6 +29,8 @@ pub struct File {
 pub struct Tree {
     files: BTreeMap<String, File>,
     links: BTreeMap<String, String>,
+    /// Whether fs-verity can be enabled on its files; ext4 only.
+    pub verity: bool,
 }
 
 /// Directories that every root has.
@@ -48,11 +51,17 @@ impl Tree {
 
     /// The same with the files of the guest program's attempts.
     pub fn with_attempts(module: Option<&[u8]>) -> Tree {
+        Tree::with_attempts_by(module, &RSA)
+    }
+
+    /// The same with everything that is signed signed by `key`.
+    pub fn with_attempts_by(module: Option<&[u8]>, key: &Pair) -> Tree {
         let mut tree = Tree::small();
+        tree.sign(key);
         for file in attempts::files(&PROGRAMS.guest, module) {
             let mode = file.mode.try_into().expect("permissions");
             tree.add(&file.path, mode, &file.content);
-            tree.file(&file.path).signature = file.signature_of.map(|content| RSA.sign(&content));
+            tree.file(&file.path).signature = file.signature_of.map(|content| key.sign(&content));
         }
         tree
     }
@@ -61,6 +70,7 @@ impl Tree {
     pub fn add(&mut self, path: &str, mode: u16, content: &[u8]) {
         let file = File {
             mode,
+            owner: 0,
             content: content.to_vec(),
             signature: None,
             evm: None,
@@ -147,6 +157,9 @@ impl Tree {
             Format::Ext4 { uuid, label } => {
                 let builder = self.builder().uuid(*uuid).label(*label).size(64 << 20);
                 builder.build(&image).expect("an ext4 image");
+                if self.verity {
+                    run(Command::new("tune2fs").args(["-O", "verity"]).arg(&image));
+                }
             }
             Format::Squashfs => {
                 let builder = self.builder().format(imactl::image::Format::Squashfs);
@@ -183,7 +196,9 @@ impl Tree {
         }
         for (path, file) in &self.files {
             let content = file.content.as_slice();
-            builder = builder.file(path, file.mode, content);
+            builder = builder
+                .file(path, file.mode, content)
+                .owner(path, file.owner, 0);
             for (name, value) in [
                 ("security.ima", &file.signature),
                 ("security.evm", &file.evm),

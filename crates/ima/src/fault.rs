@@ -497,6 +497,10 @@ catalogue! {
         what: "a program needed for this is not installed"
         cause: "squashfs images are written by mksquashfs (squashfs-tools) and read by sqfs2tar (squashfs-tools-ng)"
         remedy: "install the program that this message names, or use ext4 or erofs, which need no other program"
+    TokenUnusable "IMA-920" Host Refusal
+        what: "the token with the private key could not be used"
+        cause: "its PKCS #11 module cannot be loaded, or the token or the key is not there"
+        remedy: "look what the module has: pkcs11-tool --module MODULE --list-slots, --list-objects; correct the pkcs11: URI"
     LibraryMissing "IMA-930" Host Refusal
         what: "a library of the real root's init is missing"
         cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"

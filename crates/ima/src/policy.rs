@@ -513,8 +513,17 @@ impl Policy {
 
     /// The rules that can be understood, the others skipped: for what a newer kernel shows of its policy.
     pub fn parse_known(text: &[u8]) -> Self {
+        // The kernel writes digest_type= behind appraise_type= (ima_policy_show), an order in which it takes no rule
+        // (ima_parse_rule).
+        let mut ordered = Vec::with_capacity(text.len());
+        for line in text.split(|&byte| byte == b'\n') {
+            let mut words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+            words.sort_by_key(|word| word.starts_with(b"appraise_type="));
+            ordered.extend(words.join(&b' '));
+            ordered.push(b'\n');
+        }
         Self {
-            lines: parse::lines(text).filter_map(Result::ok).collect(),
+            lines: parse::lines(&ordered).filter_map(Result::ok).collect(),
         }
     }
 

@@ -31,11 +31,21 @@ pub fn check(
     if let Some(defect) = certificate.leaf_defects().first() {
         return Err(Unused::Defect(defect.to_string()));
     }
-    if leads_up(certificate, authorities, others, MAX_CHAIN) {
+    if leads_to(certificate, authorities, others) {
         Ok(())
     } else {
         Err(Unused::NoChain(certificate.issuer()))
     }
+}
+
+/// Whether one of `authorities` signed `certificate`, directly or by way of CA certificates among `others`.
+#[must_use]
+pub fn leads_to(
+    certificate: &Certificate,
+    authorities: &[Certificate],
+    others: &[Certificate],
+) -> bool {
+    leads_up(certificate, authorities, others, MAX_CHAIN)
 }
 
 fn leads_up(

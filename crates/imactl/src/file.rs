@@ -31,6 +31,17 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The first line of a short file, without its end: a password or a PIN.
+///
+/// # Errors
+///
+/// `IMA-901`.
+pub fn first_line(path: &Path) -> Result<Vec<u8>> {
+    let text = read_bounded(path, 4096)?;
+    let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    Ok(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+}
+
 /// The fault of a file that cannot be read.
 #[must_use]
 pub fn unreadable(path: &Path, error: &std::io::Error) -> Fault {

@@ -1,13 +1,20 @@
-//! Private keys: a trait for whatever can sign a digest, and one file a backend: keys in files, and behind a command.
+//! Private keys: a trait for whatever can sign a digest, and one file a backend: keys in files, in tokens, behind a command.
 
 mod command;
 mod file;
 mod legacy;
 mod sha3;
+#[cfg(feature = "pkcs11")]
+mod token;
+#[cfg(feature = "pkcs11")]
+mod uri;
 mod weak;
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
+use der::asn1::ObjectIdentifier;
 use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
@@ -16,6 +23,8 @@ use crate::Result;
 
 pub use command::CommandSigner;
 pub use file::{FileKey, PasswordSource, no_password};
+#[cfg(feature = "pkcs11")]
+pub use token::TokenKey;
 pub use weak::WeakKey;
 
 /// Something that signs digests: a key in a file, in a token, behind a service.
@@ -33,6 +42,17 @@ pub trait Signer: Send + Sync + fmt::Debug {
     ///
     /// `IMA-907` for an algorithm the key cannot sign, or a digest of the wrong length.
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>>;
+}
+
+/// The kind of key on the curve of that name (RFC 5480 section 2.1.1.1).
+pub(crate) fn curve_by_oid(oid: ObjectIdentifier) -> Option<KeyKind> {
+    [
+        ("1.2.840.10045.3.1.7", KeyKind::P256),
+        ("1.3.132.0.34", KeyKind::P384),
+        ("1.3.132.0.35", KeyKind::P521),
+    ]
+    .into_iter()
+    .find_map(|(name, kind)| (ObjectIdentifier::new_unwrap(name) == oid).then_some(kind))
 }
 
 /// The kinds of key that are used, for a person.
@@ -155,6 +175,51 @@ impl std::str::FromStr for KeyKind {
                 )
             })
     }
+}
+
+/// Whether a key's name is the URI of one in a token (RFC 7512) and not a file's.
+#[must_use]
+pub fn is_token(name: &Path) -> bool {
+    name.as_os_str().as_encoded_bytes().starts_with(b"pkcs11:")
+}
+
+/// Opens a private key by its name: a file, or a `pkcs11:` URI. With a certificate, the key must be its.
+///
+/// # Errors
+///
+/// Those of [`FileKey::load`] and [`TokenKey::open`]; `IMA-905` if the key does not belong to the certificate.
+pub fn open(
+    name: &Path,
+    password: PasswordSource<'_>,
+    certificate: Option<&Certificate>,
+) -> Result<Arc<dyn Signer>> {
+    if is_token(name) {
+        return open_token(name, password, certificate);
+    }
+    let key = FileKey::load(name, password)?;
+    if let Some(certificate) = certificate {
+        check_belongs(&key, certificate)?;
+    }
+    Ok(Arc::new(key))
+}
+
+#[cfg(feature = "pkcs11")]
+fn open_token(
+    name: &Path,
+    pin: PasswordSource<'_>,
+    certificate: Option<&Certificate>,
+) -> Result<Arc<dyn Signer>> {
+    let uri = name
+        .to_str()
+        .ok_or_else(|| Fault::new(Code::Usage, "the pkcs11: URI").cause("it is not UTF-8"))?;
+    Ok(Arc::new(TokenKey::open(uri, pin, certificate)?))
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn open_token(_: &Path, _: PasswordSource<'_>, _: Option<&Certificate>) -> Result<Arc<dyn Signer>> {
+    Err(Fault::new(Code::TokenUnusable, "keys in tokens")
+        .cause("this imactl was built without the feature pkcs11")
+        .remedy("build it with the feature, or use --sign-command"))
 }
 
 /// Checks that `signer` holds the private key of `certificate`.

@@ -61,6 +61,9 @@ pub struct Template {
     pub akid: bool,
     /// The serial number, big-endian; random if `None`.
     pub serial: Option<Vec<u8>>,
+    /// A certificate whose subject and subject key identifier are taken as they are, byte for byte: signatures made under it
+    /// name the key by that identifier.
+    pub renewed: Option<Certificate>,
 }
 
 impl Template {
@@ -82,6 +85,7 @@ impl Template {
             skid: true,
             akid: true,
             serial: None,
+            renewed: None,
         }
     }
 
@@ -111,7 +115,7 @@ impl Template {
         issuer: Option<(&dyn Signer, &Certificate)>,
         hash: Option<HashAlgorithm>,
     ) -> Result<Certificate> {
-        let subject = self.name();
+        let subject = self.subject()?;
         let (issuer_name, issuer_key, akid) = match issuer {
             Some((signer, certificate)) => {
                 crate::key::check_belongs(signer, certificate)?;
@@ -126,11 +130,7 @@ impl Template {
                 Sha1::digest(key.public_key()).to_vec(),
             ),
         };
-        let hash = hash.unwrap_or(match issuer_key.kind() {
-            KeyKind::P384 => HashAlgorithm::Sha384,
-            KeyKind::P521 => HashAlgorithm::Sha512,
-            _ => HashAlgorithm::Sha256,
-        });
+        let hash = hash.unwrap_or_else(|| fitting_hash(issuer_key));
         let algorithm = signature_algorithm(issuer_key.kind(), hash)?;
         let serial = match &self.serial {
             Some(serial) => serial.clone(),
@@ -151,15 +151,43 @@ impl Template {
             &public_key_info(key),
             &tlv(0xa3, &[&sequence(&[&self.extensions(key, &akid)])]),
         ]);
-        let digest = hash.digest(&tbs).ok_or_else(|| {
-            Fault::new(
-                Code::SigningFailed,
-                format!("certificates signed over {hash}"),
-            )
-        })?;
-        let signature = issuer_key.sign_digest(hash, &digest)?;
-        let certificate = sequence(&[&tbs, &algorithm, &tlv(0x03, &[&[0], &signature])]);
+        let certificate = signed(issuer_key, hash, &tbs, &algorithm)?;
         Certificate::parse_der(&certificate).map_err(unusable)
+    }
+
+    /// A request for such a certificate (PKCS #10, RFC 2986), in DER: subject, key and the extensions that the kernel wants,
+    /// signed by the key itself. Dates and serial number are the CA's affair.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907` if it cannot be signed.
+    pub fn request(&self, key: &dyn Signer) -> Result<Vec<u8>> {
+        let hash = fitting_hash(key);
+        let algorithm = signature_algorithm(key.kind(), hash)?;
+        // extensionRequest of PKCS #9.
+        let wanted = Self {
+            akid: false,
+            ..self.clone()
+        };
+        let extensions = sequence(&[&wanted.extensions(key, &[])]);
+        let attribute = sequence(&[
+            &oid_der("1.2.840.113549.1.9.14"),
+            &tlv(0x31, &[&extensions]),
+        ]);
+        let info = sequence(&[
+            &tlv(0x02, &[&[0]]),
+            &self.subject()?,
+            &public_key_info(key),
+            &tlv(0xa0, &[&attribute]),
+        ]);
+        signed(key, hash, &info, &algorithm)
+    }
+
+    fn subject(&self) -> Result<Vec<u8>> {
+        match &self.renewed {
+            Some(certificate) => certificate.subject_der().map_err(unusable),
+            None => Ok(self.name()),
+        }
     }
 
     fn name(&self) -> Vec<u8> {
@@ -221,11 +249,10 @@ impl Template {
             extensions.extend(extension("2.5.29.15", true, &value));
         }
         if self.skid {
-            extensions.extend(extension(
-                "2.5.29.14",
-                false,
-                &tlv(0x04, &[&Sha1::digest(key.public_key())]),
-            ));
+            let renewed = self.renewed.as_ref().and_then(Certificate::skid);
+            let usual = Sha1::digest(key.public_key());
+            let identifier = renewed.unwrap_or(&usual);
+            extensions.extend(extension("2.5.29.14", false, &tlv(0x04, &[identifier])));
         }
         if self.akid {
             extensions.extend(extension(
@@ -238,13 +265,56 @@ impl Template {
     }
 }
 
+/// What is signed, the algorithm and the signature: the form of certificates and of requests.
+fn signed(
+    key: &dyn Signer,
+    hash: HashAlgorithm,
+    content: &[u8],
+    algorithm: &[u8],
+) -> Result<Vec<u8>> {
+    let digest = hash.digest(content).ok_or_else(|| {
+        Fault::new(
+            Code::SigningFailed,
+            format!("certificates signed over {hash}"),
+        )
+    })?;
+    let signature = key.sign_digest(hash, &digest)?;
+    Ok(sequence(&[
+        content,
+        algorithm,
+        &tlv(0x03, &[&[0], &signature]),
+    ]))
+}
+
+/// The hash as strong as the key.
+fn fitting_hash(key: &dyn Signer) -> HashAlgorithm {
+    match key.kind() {
+        KeyKind::P384 => HashAlgorithm::Sha384,
+        KeyKind::P521 => HashAlgorithm::Sha512,
+        _ => HashAlgorithm::Sha256,
+    }
+}
+
+/// A request for a certificate in PEM.
+///
+/// # Errors
+///
+/// `IMA-906` for one that cannot be encoded, which none is that was made here.
+pub fn request_pem(request: &[u8]) -> Result<Vec<u8>> {
+    encode_pem("CERTIFICATE REQUEST", request)
+}
+
 /// A certificate in PEM.
 ///
 /// # Errors
 ///
 /// `IMA-906` for one that cannot be encoded, which none is that was parsed.
 pub fn pem(certificate: &Certificate) -> Result<Vec<u8>> {
-    der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, certificate.der())
+    encode_pem("CERTIFICATE", certificate.der())
+}
+
+fn encode_pem(label: &str, der: &[u8]) -> Result<Vec<u8>> {
+    der::pem::encode_string(label, der::pem::LineEnding::LF, der)
         .map(String::into_bytes)
         .map_err(|error| Fault::new(Code::CertificateUnusable, error.to_string()))
 }
@@ -330,12 +400,12 @@ fn oid_der(oid: &str) -> Vec<u8> {
     tlv(0x06, &[ObjectIdentifier::new_unwrap(oid).as_bytes()])
 }
 
-fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     tlv(0x30, parts)
 }
 
 /// A positive INTEGER from big-endian bytes.
-fn unsigned(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn unsigned(bytes: &[u8]) -> Vec<u8> {
     let start = bytes
         .iter()
         .position(|&byte| byte != 0)
@@ -349,7 +419,7 @@ fn unsigned(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Tag, length and content in DER.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let mut out = vec![tag];
     let be = len.to_be_bytes();
@@ -465,6 +535,37 @@ mod tests {
         assert_eq!(far.not_after(), 4_000_000_000);
         assert!(make(&|template| template.sample = true).is_sample());
         assert!(!make(&|_| ()).is_sample());
+    }
+
+    #[test]
+    fn a_renewal_keeps_subject_and_identifier() {
+        let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+        let ca = Template::ca("CA").sign(&ca_key, None, None).unwrap();
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let issuer = Some((&ca_key as &dyn Signer, &ca));
+        let mut old = Template::leaf("old");
+        old.organization = "Ünïon & Co".to_owned();
+        let old = old.sign(&key, issuer, None).unwrap();
+        // One with an identifier that is not the SHA-1 of the key, by changing it after the fact.
+        let mut der = old.der().to_vec();
+        let skid = old.skid().unwrap().to_vec();
+        let at = der.windows(20).position(|window| window == skid).unwrap();
+        der[at] ^= 0xff;
+        let odd = Certificate::parse_der(&der).unwrap();
+        for before in [old, odd] {
+            let renewed = Template {
+                renewed: Some(before.clone()),
+                ..Template::leaf("not used")
+            }
+            .sign(&key, issuer, None)
+            .unwrap();
+            assert_eq!(renewed.subject(), before.subject());
+            assert_eq!(renewed.skid(), before.skid());
+            assert_eq!(renewed.key_id(), before.key_id());
+            assert_ne!(renewed.serial(), before.serial());
+            assert_eq!(renewed.leaf_defects(), []);
+            assert_eq!(verify_certificate(&renewed, &ca), Ok(()));
+        }
     }
 
     #[test]

@@ -112,6 +112,73 @@ fn keygen_is_careful() {
 }
 
 #[test]
+fn renewals_and_requests() {
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    shell(
+        "echo content >file; $IMACTL sign --key keys/ima.key --cert keys/ima.der --sidecar file
+         CA='--ca-key keys/ca.key --ca-cert keys/ca.der'
+         $IMACTL keygen --out new --key keys/ima.key --renew keys/ima.der $CA --days 9000
+         test \"$(ls new)\" = \"$(printf 'ima.der\\nima.pem')\"
+         $IMACTL verify --sidecar --cert new --ca keys/ca.der file
+         $IMACTL cert new/ima.der --key keys/ima.key --ca keys/ca.der
+         openssl verify -CAfile keys/ca.pem new/ima.pem
+         for what in subject serial enddate; do
+             openssl x509 -in new/ima.pem -noout -$what >new.$what; openssl x509 -in keys/ima.pem -noout -$what >old.$what
+         done
+         cmp new.subject old.subject; ! cmp -s new.serial old.serial; ! cmp -s new.enddate old.enddate",
+        at,
+    )
+    .good();
+    // A company's CA of openssl: one certificate as asked for, one as it comes without care.
+    for kind in ["rsa3072", "p256", "p384", "p521"] {
+        shell(
+            &format!(
+                "rm -rf request; $IMACTL keygen --out request --csr --unencrypted --type {kind} --evm --name Device
+                 test \"$(ls request)\" = \"$(printf 'evm.csr\\nevm.key\\nima.csr\\nima.key')\"
+                 openssl req -in request/ima.csr -noout -verify -text | grep -q 'CN = Device IMA'
+                 openssl x509 -req -in request/ima.csr -CA keys/ca.pem -CAkey keys/ca.key -copy_extensions copy -days 9 -out good.pem
+                 $IMACTL cert good.pem --key request/ima.key --ca keys/ca.der
+                 printf 'basicConstraints=DER:30:03:01:01:00\\n' >extensions
+                 openssl x509 -req -in request/ima.csr -CA keys/ca.pem -CAkey keys/ca.key -extfile extensions -days 9 -out bad.pem"
+            ),
+            at,
+        )
+        .good();
+        let found = imactl("cert bad.pem --key request/evm.key --ca new/ima.der", at);
+        assert_eq!(found.code, 1, "{found:?}");
+        for finding in [
+            "spell out CA:FALSE",
+            "does not allow digitalSignature",
+            "the private key is not this certificate's",
+            "none of the CAs given",
+        ] {
+            assert!(found.out.contains(finding), "{finding}: {found:?}");
+        }
+    }
+    for (arguments, code) in [
+        (
+            "--key missing --ca-key keys/ca.key --ca-cert keys/ca.der",
+            "IMA-901",
+        ),
+        (
+            "--key keys/ca.key --renew keys/ima.der --ca-key keys/ca.key --ca-cert keys/ca.der",
+            "IMA-905",
+        ),
+        (
+            "--key keys/ima.key --renew keys/ima.der --ca-key keys/ima.key --ca-cert keys/ima.der",
+            "IMA-906",
+        ),
+    ] {
+        imactl(&format!("keygen --out refused {arguments}"), at).refused(code);
+        assert!(!at.join("refused/ima.der").exists(), "{arguments}");
+    }
+    let found = imactl("cert keys --for ca", at);
+    assert!(found.out.contains("it is no CA certificate"), "{found:?}");
+    imactl("cert keys/ca.pem --for ca --json", at).good();
+}
+
+#[test]
 fn trees_with_everything_in_them() {
     need_root();
     let directory = with_keys("p256");

@@ -35,6 +35,13 @@ pub mod names {
     pub const SIGNED_FILE: &str = "signed.txt";
     /// The same file without.
     pub const UNSIGNED_FILE: &str = "unsigned.txt";
+    /// A program with a version 3 signature of its fs-verity digest. Where it is there, the guest program tries it, enables
+    /// fs-verity on the three and tries them again; the root must be writable, and its policy ask for such signatures of them.
+    pub const VERITY_SIGNED: &str = "verity-signed";
+    /// The same program with such a signature of other content.
+    pub const VERITY_TAMPERED: &str = "verity-tampered";
+    /// The same program with a signature of its content.
+    pub const VERITY_PLAIN: &str = "verity-plain";
     /// A policy without a signature.
     pub const UNSIGNED_POLICY: &str = "unsigned.policy";
 }

@@ -253,3 +253,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn rules_as_the_kernel_shows_them() {
+    // Read from securityfs of a 6.12 kernel.
+    let shown = b"appraise func=BPRM_CHECK fowner=1001 appraise_type=sigv3 digest_type=verity \n\
+                  appraise func=MMAP_CHECK euid=0 appraise_type=imasig \nsomething newer \n";
+    let wanted = Policy::parse(
+        b"appraise func=BPRM_CHECK fowner=1001 digest_type=verity appraise_type=sigv3\n\
+          appraise func=MMAP_CHECK euid=0 appraise_type=imasig\n",
+    )
+    .unwrap();
+    assert!(Policy::parse(shown).is_err());
+    assert!(wanted.is_within(&Policy::parse_known(shown)));
+    assert_eq!(Policy::parse_known(shown).rules().count(), 2);
+}

@@ -1,6 +1,7 @@
 //! `imactl keygen`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use ima::certificate::Certificate;
@@ -15,13 +16,17 @@ use super::{Outcome, Result, output};
 ///
 /// Writes ca.key, ca.der, ca.pem, ima.key, ima.der, ima.pem and with --evm the same for evm into a directory. The CA belongs
 /// into the kernel (imactl kernel add-ca, or CONFIG_SYSTEM_TRUSTED_KEYS), ima.der into the initramfs as /etc/keys/x509_ima.der.
-/// Private keys are encrypted (PKCS#8, PBES2) and readable by their owner alone.
+/// Private keys are encrypted (PKCS#8, PBES2) and readable by their owner alone. Keys that are there already, in files or
+/// tokens, are given with --key and --ca-key; only certificates are then written for them.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl keygen --out keys --password-file password
   imactl keygen --out keys --type rsa3072 --ca-type p384 --evm
   imactl keygen --out new --ca-key keys/ca.key --ca-cert keys/ca.der     another certificate of the same CA
+  imactl keygen --out new --key ima.key --renew ima.der --ca-key ca.key --ca-cert ca.der   the same key, later dates
+  imactl keygen --out request --csr                                      for a CA elsewhere; then: imactl cert
+  imactl keygen --out ca --ca-key 'pkcs11:token=ca;object=ca'            a CA whose key is in a token
   imactl keygen --out sample --sample                                    for trying out; everybody has these keys")]
 pub struct Keygen {
     /// Directory to write to; made if it is not there
@@ -33,8 +38,17 @@ pub struct Keygen {
     /// Kind of the CA's key; that of the others if not given
     #[arg(long, value_name = "KIND", conflicts_with = "ca_key")]
     ca_type: Option<KeyKind>,
-    /// Private key of a CA that is there
-    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    /// Private key for ima that is there, a file or a pkcs11: URI, instead of a new one
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["kind", "evm"])]
+    key: Option<PathBuf>,
+    /// Certificate of that key that is to be renewed: subject and key id stay, so what is signed stays good
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca_cert", conflicts_with_all = ["name", "organization", "csr"])]
+    renew: Option<PathBuf>,
+    /// Write requests (PKCS#10: ima.csr) for a CA elsewhere instead of certificates
+    #[arg(long, conflicts_with_all = ["ca_key", "ca_type", "sample", "days", "not_before", "not_after"])]
+    csr: bool,
+    /// Private key of a CA that is there, a file or a pkcs11: URI; without --ca-cert its certificate is made
+    #[arg(long, value_name = "KEY")]
     ca_key: Option<PathBuf>,
     /// Certificate of that CA
     #[arg(long, value_name = "FILE", requires = "ca_key")]
@@ -76,9 +90,11 @@ pub struct Keygen {
 impl Keygen {
     pub fn run(self) -> Result {
         options::source_date_epoch()?;
+        // Without new keys there is nothing to encrypt.
+        let new_keys = self.key.is_none() || (self.ca_key.is_none() && !self.csr);
         let password = if self.sample {
             Some(SAMPLE_PASSWORD.as_bytes().to_vec())
-        } else if self.unencrypted {
+        } else if self.unencrypted || !new_keys {
             None
         } else {
             Some(self.password.new_password()?)
@@ -87,18 +103,57 @@ impl Keygen {
             .map_err(|error| imactl::file::unwritable(&self.out, &error))?;
         let mut names = vec!["ima"];
         names.extend(self.evm.then_some("evm"));
-        names.extend(self.ca_key.is_none().then_some("ca"));
+        names.extend((!self.csr && self.ca_cert.is_none()).then_some("ca"));
         self.check_free(&names)?;
-        let (ca_key, ca) = self.authority()?;
-        if self.ca_key.is_none() {
-            self.write("ca", &ca_key, &ca, password.as_deref())?;
+        let renewed = self
+            .renew
+            .as_deref()
+            .map(options::certificate)
+            .transpose()?;
+        // Whatever can be refused is, before anything is written.
+        let given = match &self.key {
+            Some(key) => Some(options::load_key(key, &self.password, renewed.as_ref())?),
+            None => None,
+        };
+        if let Some(defect) = renewed.as_ref().and_then(|old| {
+            old.skid()
+                .is_none()
+                .then_some(ima::certificate::LeafDefect::NoSkid)
+        }) {
+            return Err(
+                Fault::new(Code::CertificateUnusable, "the certificate to be renewed")
+                    .cause(defect.to_string())
+                    .remedy("make a new certificate without --renew, and sign anew"),
+            );
         }
+        let authority = if self.csr {
+            None
+        } else {
+            Some(self.authority(password.as_deref())?)
+        };
         for (name, title) in [("ima", "IMA"), ("evm", "EVM")] {
-            if names.contains(&name) {
-                let key = FileKey::generate(self.kind)?;
-                let template = self.template(Template::leaf(format!("{} {title}", self.name)));
-                let certificate = template.sign(&key, Some((&ca_key, &ca)), None)?;
-                self.write(name, &key, &certificate, password.as_deref())?;
+            if !names.contains(&name) {
+                continue;
+            }
+            let made;
+            let key: &dyn Signer = match &given {
+                Some(key) => &**key,
+                None => {
+                    made = FileKey::generate(self.kind)?;
+                    self.write_key(name, &made, password.as_deref())?;
+                    &made
+                }
+            };
+            let template = Template {
+                renewed: renewed.clone(),
+                ..self.template(Template::leaf(format!("{} {title}", self.name)))
+            };
+            match &authority {
+                Some((ca_key, ca)) => {
+                    let certificate = template.sign(key, Some((&**ca_key, ca)), None)?;
+                    self.write_certificate(name, key, &certificate)?;
+                }
+                None => self.write_request(name, key, &template.request(key)?)?,
             }
         }
         if self.sample {
@@ -109,30 +164,36 @@ impl Keygen {
         Ok(Outcome::Good)
     }
 
-    fn authority(&self) -> Result<(FileKey, Certificate)> {
-        if let (Some(key), Some(certificate)) = (&self.ca_key, &self.ca_cert) {
-            let certificate = options::certificate(certificate)?;
-            if !certificate.is_ca() {
-                return Err(Fault::new(
-                    Code::CertificateUnusable,
-                    format!("`{}` is no CA", certificate.subject()),
-                ));
-            }
-            let password = PasswordOptions {
-                password_file: self
-                    .ca_password_file
-                    .clone()
-                    .or_else(|| self.password.password_file.clone()),
-            };
-            return Ok((
-                options::load_key(key, &password, Some(&certificate))?,
-                certificate,
+    /// The CA that signs: one that is there, or a new one, which is written.
+    fn authority(&self, password: Option<&[u8]>) -> Result<(Arc<dyn Signer>, Certificate)> {
+        let template = self.template(Template::ca(format!("{} CA", self.name)));
+        let Some(key) = &self.ca_key else {
+            let key = FileKey::generate(self.ca_type.unwrap_or(self.kind))?;
+            let certificate = template.sign(&key, None, None)?;
+            self.write_key("ca", &key, password)?;
+            self.write_certificate("ca", &key, &certificate)?;
+            return Ok((Arc::new(key), certificate));
+        };
+        let own_password = PasswordOptions {
+            password_file: self
+                .ca_password_file
+                .clone()
+                .or_else(|| self.password.password_file.clone()),
+        };
+        let Some(certificate) = &self.ca_cert else {
+            let key = options::load_key(key, &own_password, None)?;
+            let certificate = template.sign(&*key, None, None)?;
+            self.write_certificate("ca", &*key, &certificate)?;
+            return Ok((key, certificate));
+        };
+        let certificate = options::certificate(certificate)?;
+        if !certificate.is_ca() {
+            return Err(Fault::new(
+                Code::CertificateUnusable,
+                format!("`{}` is no CA", certificate.subject()),
             ));
         }
-        let key = FileKey::generate(self.ca_type.unwrap_or(self.kind))?;
-        let certificate = self
-            .template(Template::ca(format!("{} CA", self.name)))
-            .sign(&key, None, None)?;
+        let key = options::load_key(key, &own_password, Some(&certificate))?;
         Ok((key, certificate))
     }
 
@@ -152,7 +213,7 @@ impl Keygen {
     /// Nothing is written if anything would be replaced.
     fn check_free(&self, names: &[&str]) -> Result<()> {
         for name in names {
-            for suffix in ["key", "der", "pem"] {
+            for suffix in ["key", "der", "pem", "csr"] {
                 let path = self.out.join(format!("{name}.{suffix}"));
                 if !self.force && path.symlink_metadata().is_ok() {
                     return Err(Fault::new(
@@ -167,28 +228,42 @@ impl Keygen {
         Ok(())
     }
 
-    fn write(
+    fn path(&self, name: &str, suffix: &str) -> PathBuf {
+        self.out.join(format!("{name}.{suffix}"))
+    }
+
+    fn write_key(&self, name: &str, key: &FileKey, password: Option<&[u8]>) -> Result<()> {
+        let pem = key.to_pem(password)?;
+        imactl::file::write(&self.path(name, "key"), &pem, 0o600, self.force)
+    }
+
+    fn write_certificate(
         &self,
         name: &str,
-        key: &FileKey,
+        key: &dyn Signer,
         certificate: &Certificate,
-        password: Option<&[u8]>,
     ) -> Result<()> {
-        let path = |suffix: &str| self.out.join(format!("{name}.{suffix}"));
-        imactl::file::write(&path("key"), &key.to_pem(password)?, 0o600, self.force)?;
-        imactl::file::write(&path("der"), certificate.der(), 0o644, self.force)?;
-        imactl::file::write(
-            &path("pem"),
-            &imactl::x509::pem(certificate)?,
-            0o644,
-            self.force,
-        )?;
+        let der = self.path(name, "der");
+        imactl::file::write(&der, certificate.der(), 0o644, self.force)?;
+        let pem = imactl::x509::pem(certificate)?;
+        imactl::file::write(&self.path(name, "pem"), &pem, 0o644, self.force)?;
         output::line(format_args!(
             "{}: {} `{}`, key id {}",
-            path("der").display(),
+            der.display(),
             key.kind(),
             certificate.subject(),
             certificate.key_id()
+        ))
+    }
+
+    fn write_request(&self, name: &str, key: &dyn Signer, request: &[u8]) -> Result<()> {
+        let path = self.path(name, "csr");
+        let pem = imactl::x509::request_pem(request)?;
+        imactl::file::write(&path, &pem, 0o644, self.force)?;
+        output::line(format_args!(
+            "{}: a request for the {} key; check what the CA makes of it: imactl cert CERTIFICATE --key KEY --ca CA",
+            path.display(),
+            key.kind()
         ))
     }
 }

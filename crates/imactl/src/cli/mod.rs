@@ -1,5 +1,6 @@
 //! The command line: one module a command, each a thin layer over the library.
 
+mod cert;
 mod check;
 mod explain;
 mod generate;
@@ -55,6 +56,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Keygen(keygen::Keygen),
+    Cert(cert::Cert),
     Sign(sign::Sign),
     Hash(hash::Hash),
     Verify(verify::Verify),
@@ -99,6 +101,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Keygen(command) => command.run(),
+        Command::Cert(command) => command.run(),
         Command::Sign(command) => command.run(),
         Command::Hash(command) => command.run(),
         Command::Verify(command) => command.run(),

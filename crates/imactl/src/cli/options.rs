@@ -11,7 +11,7 @@ use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;
-use imactl::key::{CommandSigner, FileKey, Signer};
+use imactl::key::{CommandSigner, Signer};
 use imactl::select::{Chooser, FileSystem};
 
 use super::output;
@@ -68,9 +68,7 @@ impl PasswordOptions {
 
     fn given(&self) -> imactl::Result<Option<Vec<u8>>> {
         if let Some(path) = &self.password_file {
-            let text = read_bounded(path, 4096)?;
-            let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-            return Ok(Some(line.strip_suffix(b"\r").unwrap_or(line).to_vec()));
+            return imactl::file::first_line(path).map(Some);
         }
         use std::os::unix::ffi::OsStringExt;
         Ok(std::env::var_os("EVMCTL_KEY_PASSWORD").map(OsStringExt::into_vec))
@@ -112,8 +110,8 @@ pub fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
 /// Who signs.
 #[derive(Debug, Args)]
 pub struct KeyOptions {
-    /// Private key that signs: PKCS#8, PKCS#1 or SEC 1, PEM or DER
-    #[arg(long, value_name = "FILE")]
+    /// Private key that signs: a file (PKCS#8, PKCS#1 or SEC 1, PEM or DER), or the pkcs11: URI of a key in a token
+    #[arg(long, value_name = "KEY")]
     pub key: Option<PathBuf>,
     /// Command that signs in place of a key: run with the algorithm and the digest in hexadecimal, it writes the signature
     #[arg(
@@ -152,12 +150,12 @@ impl KeyOptions {
         let certificate = self.cert.as_deref().map(certificate).transpose()?;
         let signer = load_key(path, &self.password, certificate.as_ref())?;
         match certificate {
-            Some(certificate) => Identity::new(Arc::new(signer), &certificate, self.hash),
+            Some(certificate) => Identity::new(signer, &certificate, self.hash),
             None => {
                 output::warn(format_args!(
                     "imactl: without --cert the key id is the SHA-1 of the public key; the kernel looks for the certificate's"
                 ));
-                Identity::without_certificate(Arc::new(signer), self.hash)
+                Identity::without_certificate(signer, self.hash)
             }
         }
     }
@@ -177,7 +175,7 @@ impl KeyOptions {
 #[derive(Debug, Args)]
 pub struct EvmOptions {
     /// Write portable EVM signatures (security.evm) too, with this private key
-    #[arg(long, value_name = "FILE", requires = "evm_cert")]
+    #[arg(long, value_name = "KEY", requires = "evm_cert")]
     pub evm_key: Option<PathBuf>,
     /// Its certificate
     #[arg(long, value_name = "FILE", requires = "evm_key")]
@@ -192,29 +190,29 @@ impl EvmOptions {
         };
         let certificate = certificate(cert)?;
         let signer = load_key(path, &key.password, Some(&certificate))?;
-        Identity::new(Arc::new(signer), &certificate, key.hash).map(Some)
+        Identity::new(signer, &certificate, key.hash).map(Some)
     }
 }
 
-/// Loads a private key; a sample certificate tells its password.
+/// Opens a private key, which must be the certificate's; a sample certificate tells its password.
 pub fn load_key(
     path: &Path,
     password: &PasswordOptions,
     certificate: Option<&Certificate>,
-) -> imactl::Result<FileKey> {
+) -> imactl::Result<Arc<dyn Signer>> {
     let sample = certificate.is_some_and(Certificate::is_sample);
     if sample {
         output::warn(format_args!(
             "imactl: warning: this is the SAMPLE KEY, whose private half everybody has"
         ));
     }
-    let key = FileKey::load(path, &|| {
-        password.password(&path.display().to_string(), sample)
-    })?;
-    if let Some(certificate) = certificate {
-        imactl::key::check_belongs(&key as &dyn Signer, certificate)?;
-    }
-    Ok(key)
+    let what = if imactl::key::is_token(path) {
+        // Not the URI, which may have a PIN in it.
+        "the token".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    imactl::key::open(path, &|| password.password(&what, sample), certificate)
 }
 
 /// Reads one certificate.

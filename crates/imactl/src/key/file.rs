@@ -20,14 +20,11 @@ use ima::hash::HashAlgorithm;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
-use super::{KeyKind, Signer, USED, check_digest, legacy, sha3};
+use super::{KeyKind, Signer, USED, check_digest, curve_by_oid, legacy, sha3};
 use crate::Result;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 
 /// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP's recommendation of 2023).
 const PBKDF2_ROUNDS: u32 = 600_000;
@@ -227,13 +224,10 @@ impl FileKey {
                 RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
                     .map_err(|error| malformed(format!("RSA key: {error}")))?,
             )),
-            (EC, Some(P256)) => Pair::Ec(ec_pair(KeyKind::P256, pkcs8.as_bytes())?),
-            (EC, Some(P384)) => Pair::Ec(ec_pair(KeyKind::P384, pkcs8.as_bytes())?),
-            (EC, Some(P521)) => Pair::Ec(ec_pair(KeyKind::P521, pkcs8.as_bytes())?),
-            (EC, Some(other)) => {
-                return Err(malformed(format!(
-                    "a key on curve {other}; {USED} are used"
-                )));
+            (EC, Some(curve)) => {
+                let kind = curve_by_oid(curve)
+                    .ok_or_else(|| malformed(format!("a key on curve {curve}; {USED} are used")))?;
+                Pair::Ec(ec_pair(kind, pkcs8.as_bytes())?)
             }
             (other, _) => {
                 return Err(malformed(format!(

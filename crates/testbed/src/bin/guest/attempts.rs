@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::look::{self, errno_name};
 use crate::map::map_executable;
 use crate::port::Port;
+use crate::verity;
 
 /// Exit status of `exec-memfd` when it could not execute; the error's name is on its standard output.
 const NOT_EXECUTED: i32 = 99;
@@ -127,6 +128,9 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             ),
         ]);
     }
+    if path(names::VERITY_SIGNED).exists() {
+        made.extend(verity());
+    }
     made.extend(new_program(port));
     // A program of the root itself that was changed after it was signed.
     if let Some(file) = look::parameter("testbed.try") {
@@ -136,6 +140,39 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             Denied,
             run(Path::new(&file)),
         ));
+    }
+    made
+}
+
+/// Programs whose fs-verity digest is signed, under a policy that asks for that.
+fn verity() -> Vec<Attempt> {
+    use Expected::{Allowed, Denied};
+    let mut made = vec![Attempt::judge(
+        "verity-not-enabled",
+        "run a program whose fs-verity digest is signed, without fs-verity",
+        Denied,
+        run(&path(names::VERITY_SIGNED)),
+    )];
+    for (name, tried, expected) in [
+        (
+            names::VERITY_SIGNED,
+            "run a program whose fs-verity digest is signed",
+            Allowed,
+        ),
+        (
+            names::VERITY_TAMPERED,
+            "run a program with the signature of another fs-verity digest",
+            Denied,
+        ),
+        (
+            names::VERITY_PLAIN,
+            "run a program with a signature of its content where fs-verity's is asked for",
+            Denied,
+        ),
+    ] {
+        let program = path(name);
+        let result = verity::enable_verity(&program).map_or_else(not_made, |()| run(&program));
+        made.push(Attempt::judge(name, tried, expected, result));
     }
     made
 }

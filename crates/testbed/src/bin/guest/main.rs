@@ -14,6 +14,7 @@ mod look;
 mod map;
 mod port;
 mod system;
+mod verity;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,364 @@
+//! The backend for keys in tokens: PKCS #11 modules, loaded when they are asked for.
+//!
+//! A session a thread, so that a token that can work on several signatures at once does. Keys that want their PIN for every
+//! single signature (CKA_ALWAYS_AUTHENTICATE) are not supported.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
+use cryptoki::types::AuthPin;
+use der::Decode as _;
+use der::asn1::{ObjectIdentifier, OctetStringRef};
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use ima::verify::verify_digest;
+
+use super::uri::Uri;
+use super::{KeyKind, PasswordSource, Signer, check_digest, curve_by_oid};
+use crate::Result;
+use crate::x509::{sequence, unsigned};
+
+/// What is loaded if the URI names no module: p11-kit's, which knows the modules that the system has.
+const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
+
+/// A private key that never leaves its token.
+pub struct TokenKey {
+    module: Pkcs11,
+    slot: Slot,
+    label: String,
+    key: ObjectHandle,
+    kind: KeyKind,
+    public_key: Vec<u8>,
+    /// Sessions that nobody uses at the moment; the login is the token's, not a session's.
+    sessions: Mutex<Vec<Session>>,
+}
+
+impl fmt::Debug for TokenKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenKey")
+            .field("token", &self.label)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A fault of the token, with the module's error.
+fn failed(detail: impl Into<String>, error: impl fmt::Display) -> Fault {
+    let mut why = error.to_string();
+    why.truncate(why.floor_char_boundary(300));
+    Fault::new(Code::TokenUnusable, detail).cause(why)
+}
+
+impl TokenKey {
+    /// Opens the one private key that `uri` means. The PIN is the URI's, or `pin`'s, and given to the token once: a token locks
+    /// itself after a few wrong ones. `certificate` tells the public key where the token does not.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-917` for a malformed URI; `IMA-920` if the module cannot be loaded, or there is no such token or key or several;
+    /// `IMA-904` for a wrong PIN; `IMA-903` for a key of a kind that is not used.
+    pub fn open(
+        uri: &str,
+        pin: PasswordSource<'_>,
+        certificate: Option<&Certificate>,
+    ) -> Result<Self> {
+        let uri = Uri::parse(uri)?;
+        let path = uri
+            .module_path
+            .as_deref()
+            .unwrap_or(Path::new(DEFAULT_MODULE));
+        let module = Pkcs11::new(path).map_err(|error| {
+            failed(
+                format!("{}: the module cannot be loaded", path.display()),
+                error,
+            )
+            .remedy(
+                "name the token's module in the URI: ?module-path=/usr/lib/softhsm/libsofthsm2.so",
+            )
+        })?;
+        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            // Two keys of one module share it.
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
+            Err(error) => return Err(failed(format!("{}: C_Initialize", path.display()), error)),
+        }
+        let (slot, label) = find_token(&module, &uri)?;
+        let session = module
+            .open_ro_session(slot)
+            .map_err(|error| failed(format!("token `{label}`"), error))?;
+        login(&module, slot, &session, &label, &uri, pin)?;
+        let key = find_key(&session, &uri, &label)?;
+        let (kind, public_key) = public_key(&session, key, &label, certificate)?;
+        let token = Self {
+            module,
+            slot,
+            label,
+            key,
+            kind,
+            public_key,
+            sessions: Mutex::new(vec![session]),
+        };
+        if let Some(certificate) = certificate {
+            super::check_belongs(&token, certificate)?;
+            token.try_out(certificate)?;
+        }
+        Ok(token)
+    }
+
+    /// What a token says its public key is may be the certificate's own word; a signature tells.
+    fn try_out(&self, certificate: &Certificate) -> Result<()> {
+        let algo = HashAlgorithm::Sha256;
+        let digest = vec![7; algo.digest_len()];
+        let signature = self.sign_digest(algo, &digest)?;
+        verify_digest(certificate, algo, &digest, &signature).map_err(|error| {
+            Fault::new(
+                Code::KeyMismatch,
+                format!(
+                    "token `{}` and the certificate of `{}`",
+                    self.label,
+                    certificate.subject()
+                ),
+            )
+            .cause(format!(
+                "a signature for trial is not one by the certificate's key: {error}"
+            ))
+        })
+    }
+
+    fn sign_with(&self, session: &Session, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
+        let refused = |error: Error| {
+            Fault::new(
+                Code::SigningFailed,
+                format!("token `{}`, {} signature of a {algo} digest", self.label, self.kind),
+            )
+            .cause(error.to_string())
+            .remedy("look what the token can do: pkcs11-tool --module MODULE --list-mechanisms; does the key want its PIN each time?")
+        };
+        let Some(curve) = self.kind.curve() else {
+            let prefix = algo.digest_info_prefix().unwrap_or_default();
+            return session
+                .sign(&Mechanism::RsaPkcs, self.key, &[prefix, digest].concat())
+                .map_err(refused);
+        };
+        // The leftmost bits as FIPS 186-5 has it; not every token cuts a longer digest itself.
+        let digest = digest.get(..curve.field_len()).unwrap_or(digest);
+        let raw = session
+            .sign(&Mechanism::Ecdsa, self.key, digest)
+            .map_err(refused)?;
+        // PKCS #11 gives r and s beside each other.
+        let (r, s) = raw.split_at(raw.len() / 2);
+        Ok(sequence(&[&unsigned(r), &unsigned(s)]))
+    }
+}
+
+impl Signer for TokenKey {
+    fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
+        check_digest(algo, digest)?;
+        let sessions = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = sessions().pop();
+        let session = match free {
+            Some(session) => session,
+            None => self.module.open_ro_session(self.slot).map_err(|error| {
+                failed(format!("token `{}`: another session", self.label), error)
+            })?,
+        };
+        let signature = self.sign_with(&session, algo, digest);
+        sessions().push(session);
+        signature
+    }
+}
+
+fn find_token(module: &Pkcs11, uri: &Uri) -> Result<(Slot, String)> {
+    let slots = module
+        .get_slots_with_token()
+        .map_err(|error| failed("the module's tokens", error))?;
+    let (mut found, mut labels) = (Vec::new(), Vec::new());
+    for slot in slots {
+        let Ok(info) = module.get_token_info(slot) else {
+            continue;
+        };
+        if !info.token_initialized() {
+            continue;
+        }
+        labels.push(info.label().to_owned());
+        let wanted = [
+            (&uri.token, info.label()),
+            (&uri.manufacturer, info.manufacturer_id()),
+            (&uri.model, info.model()),
+            (&uri.serial, info.serial_number()),
+        ]
+        .into_iter()
+        .all(|(wanted, has)| {
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| wanted == has.trim_end())
+        });
+        if wanted && uri.slot_id.is_none_or(|id| id == slot.id()) {
+            found.push((slot, info.label().to_owned()));
+        }
+    }
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (None, _) if labels.is_empty() => Err(Fault::new(Code::TokenUnusable, "no token")
+            .cause("the module has no token that is initialized")
+            .remedy("plug it in, or see that this user may use it: pkcs11-tool --module MODULE --list-slots")),
+        (None, _) => Err(Fault::new(Code::TokenUnusable, "no such token")
+            .cause(format!("there is: {}", labels.join(", ")))
+            .remedy("name one of them in the URI: pkcs11:token=LABEL")),
+        (Some(_), _) => Err(Fault::new(Code::TokenUnusable, "which token?")
+            .cause(format!("the URI fits several: {}", labels.join(", ")))
+            .remedy("name one in the URI: pkcs11:token=LABEL;serial=NUMBER")),
+    }
+}
+
+fn login(
+    module: &Pkcs11,
+    slot: Slot,
+    session: &Session,
+    label: &str,
+    uri: &Uri,
+    pin: PasswordSource<'_>,
+) -> Result<()> {
+    let info = module
+        .get_token_info(slot)
+        .map_err(|error| failed(format!("token `{label}`"), error))?;
+    if !info.login_required() {
+        return Ok(());
+    }
+    let pin = if info.protected_authentication_path() {
+        // It is typed on the token's own keys.
+        None
+    } else {
+        let bytes = match (&uri.pin_value, &uri.pin_source) {
+            (Some(value), _) => value.clone(),
+            (_, Some(path)) => crate::file::first_line(path)?,
+            _ => pin()?,
+        };
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Fault::new(Code::KeyPassword, "the PIN is not UTF-8"))?;
+        Some(AuthPin::from(text))
+    };
+    match session.login(UserType::User, pin.as_ref()) {
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+        Err(Error::Pkcs11(
+            RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
+            _,
+        )) => Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
+            .cause("the PIN is wrong; the token locks itself after a few wrong ones")
+            .remedy(
+                "give it with pin-source= in the URI, with --password-file FILE or at the prompt",
+            )),
+        Err(Error::Pkcs11(RvError::PinLocked, _)) => {
+            Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
+                .cause("the token has locked itself after too many wrong PINs")
+                .remedy("set a new PIN with the security officer's: pkcs11-tool --init-pin"))
+        }
+        Err(error) => Err(failed(format!("token `{label}`: login"), error)),
+    }
+}
+
+fn find_key(session: &Session, uri: &Uri, label: &str) -> Result<ObjectHandle> {
+    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
+    template.extend(uri.object.clone().map(Attribute::Label));
+    template.extend(uri.id.clone().map(Attribute::Id));
+    let mut found = session
+        .find_objects(&template)
+        .map_err(|error| failed(format!("token `{label}`: its keys"), error))?;
+    match (found.pop(), found.len()) {
+        (Some(only), 0) => Ok(only),
+        (None, _) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
+            .cause("it has no private key of that label or id")
+            .remedy(
+                "list them: pkcs11-tool --module MODULE --login --list-objects --type privkey",
+            )),
+        (Some(_), more) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
+            .cause(format!("the URI fits {} private keys", more + 1))
+            .remedy("name one in the URI: object=LABEL or id=%01")),
+    }
+}
+
+/// Kind and public key: from the private key's own attributes, from the public key beside it in the token, or from the
+/// certificate, which each token has at least one of.
+fn public_key(
+    session: &Session,
+    key: ObjectHandle,
+    label: &str,
+    certificate: Option<&Certificate>,
+) -> Result<(KeyKind, Vec<u8>)> {
+    let read = |object, wanted: &[AttributeType]| {
+        session.get_attributes(object, wanted).unwrap_or_default()
+    };
+    let own = read(key, &[AttributeType::KeyType, AttributeType::Id]);
+    let key_type = own.iter().find_map(|attribute| match attribute {
+        Attribute::KeyType(kind) => Some(*kind),
+        _ => None,
+    });
+    let id = own.iter().find_map(|attribute| match attribute {
+        Attribute::Id(id) => Some(id.clone()),
+        _ => None,
+    });
+    let mut objects = vec![key];
+    if let (Some(id), Some(key_type)) = (id, key_type) {
+        let template = [
+            Attribute::Class(ObjectClass::PUBLIC_KEY),
+            Attribute::KeyType(key_type),
+            Attribute::Id(id),
+        ];
+        objects.extend(session.find_objects(&template).unwrap_or_default());
+    }
+    let found = objects.into_iter().find_map(|object| {
+        if key_type == Some(KeyType::RSA) {
+            let wanted = [AttributeType::Modulus, AttributeType::PublicExponent];
+            match &read(object, &wanted)[..] {
+                [
+                    Attribute::Modulus(modulus),
+                    Attribute::PublicExponent(exponent),
+                ] if !modulus.is_empty() && !exponent.is_empty() => {
+                    let bits = u32::try_from(modulus.len()).unwrap_or(0).saturating_mul(8);
+                    let der = sequence(&[&unsigned(modulus), &unsigned(exponent)]);
+                    Some((KeyKind::Rsa(bits), der))
+                }
+                _ => None,
+            }
+        } else {
+            let wanted = [AttributeType::EcParams, AttributeType::EcPoint];
+            match &read(object, &wanted)[..] {
+                [Attribute::EcParams(parameters), Attribute::EcPoint(point)] => {
+                    let kind = curve_by_oid(ObjectIdentifier::from_der(parameters).ok()?)?;
+                    // The point as an OCTET STRING, or bare from some modules.
+                    let point = <&OctetStringRef>::from_der(point)
+                        .map_or(point.as_slice(), OctetStringRef::as_bytes);
+                    Some((kind, point.to_vec()))
+                }
+                _ => None,
+            }
+        }
+    });
+    match (found, certificate) {
+        (Some(found), _) => Ok(found),
+        (None, Some(certificate)) => Ok((
+            KeyKind::of(certificate)?,
+            certificate.public_key_bytes().to_vec(),
+        )),
+        (None, None) => Err(
+            Fault::new(Code::PrivateKeyMalformed, format!("token `{label}`"))
+                .cause("it does not tell the key's public half, or the key is of a kind that is not used (RSA, P-256, P-384 and P-521 are)")
+                .remedy("give the key's certificate, or put the public key into the token too"),
+        ),
+    }
+}
