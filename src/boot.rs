@@ -17,6 +17,7 @@ pub mod cmdline;
 pub mod environment;
 pub mod explain;
 pub mod handover;
+mod kernel_log;
 pub mod keys;
 pub mod modules;
 pub mod policy;

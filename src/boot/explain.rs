@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::Read as _;
 
-use ima::certificate::{Certificate, LeafDefect};
+use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
 use ima::fault::{Code, Fault};
-use ima::hash::Hasher;
+use ima::hash::{HashAlgorithm, Hasher};
 use ima::keyring;
 use ima::signature::{ImaXattr, SignatureV2};
 use ima::verify::{self, VerifyError};
 use nix::errno::Errno;
 use rustix::io::Errno as RustixErrno;
 
+use super::kernel_log::KernelLog;
 use super::keys::KeysLoaded;
 
 /// The largest security.ima that is read: a signature with RSA-4096 has 521 bytes.
@@ -20,13 +21,98 @@ const MAX_XATTR: usize = 2048;
 /// How many of the trusted keys a message names.
 const MAX_SHOWN: usize = 4;
 
+/// What the kernel shows of itself, as far as it tells why a certificate was refused.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    /// `/proc/keys`
+    keys: String,
+    /// `/proc/crypto`
+    crypto: String,
+    /// `/proc/cmdline`
+    command_line: String,
+}
+
+impl Kernel {
+    /// Looks; what cannot be read is empty.
+    pub fn look() -> Self {
+        let read = |path: &str| {
+            String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+        };
+        Self {
+            keys: read("/proc/keys"),
+            crypto: read("/proc/crypto"),
+            command_line: read("/proc/cmdline"),
+        }
+    }
+
+    /// Whether the blacklist has the certificate (certs/blacklist.c: `tbs:` and the digest of the signed part).
+    fn blacklists(&self, certificate: &Certificate) -> bool {
+        let digests: Vec<String> = [
+            HashAlgorithm::Sha256,
+            HashAlgorithm::Sha384,
+            HashAlgorithm::Sha512,
+        ]
+        .into_iter()
+        .filter_map(|algo| algo.digest(certificate.tbs_der()))
+        .map(|digest| format!("tbs:{}", hex(&digest)))
+        .collect();
+        keyring::keys(&self.keys)
+            .filter(|key| key.kind == "blacklist")
+            .any(|key| {
+                digests
+                    .iter()
+                    .any(|digest| key.description.starts_with(digest.as_str()))
+            })
+    }
+
+    /// The algorithms of the certificate that are not among those of the kernel; none where it does not show them.
+    fn lacks(&self, certificate: &Certificate) -> Vec<String> {
+        let has = |name: &str| {
+            self.crypto
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .any(|(field, value)| field.trim() == "name" && value.trim() == name)
+        };
+        let mut wanted = Vec::new();
+        match certificate.key() {
+            PublicKey::Rsa { .. } => wanted.push("rsa".to_owned()),
+            PublicKey::Ec { curve } => wanted.push(format!(
+                "ecdsa-nist-{}",
+                match curve {
+                    Curve::P192 => "p192",
+                    Curve::P256 => "p256",
+                    Curve::P384 => "p384",
+                    Curve::P521 => "p521",
+                }
+            )),
+            PublicKey::Other { .. } => {}
+        }
+        if let Some(algo) = verify::signature_digest(certificate) {
+            wanted.push(algo.to_string());
+        }
+        if self.crypto.is_empty() {
+            return Vec::new();
+        }
+        wanted.retain(|name| !has(name));
+        wanted
+    }
+
+    /// The parameter that narrows down whose certificates are taken.
+    fn ca_keys(&self) -> &str {
+        self.command_line
+            .split_ascii_whitespace()
+            .find(|parameter| parameter.starts_with("ca_keys="))
+            .unwrap_or("ca_keys=")
+    }
+}
+
 /// The refusal of a certificate by add_key(2).
 pub fn certificate(
     path: &str,
     certificate: &Certificate,
     name: &str,
     errno: Errno,
-    proc_keys: &str,
+    kernel: &Kernel,
 ) -> Fault {
     let detail = format!(
         "{path} ({}) onto {name}: {} ({errno:?})",
@@ -36,6 +122,14 @@ pub fn certificate(
     let fault = Fault::new(Code::CertificateRefused, detail);
     let defects = certificate.leaf_defects();
     let defect = |wanted: &[LeafDefect]| defects.iter().find(|defect| wanted.contains(defect));
+    let issuer = format!(
+        "{}{}",
+        certificate.issuer(),
+        certificate
+            .akid()
+            .map(|akid| format!(" (key id {})", hex(akid)))
+            .unwrap_or_default()
+    );
     match errno {
         Errno::ENOKEY => {
             let leaf = [
@@ -49,36 +143,64 @@ pub fn certificate(
                 );
             }
             fault.cause(format!(
-                "its issuer, {}{}, is not among the CAs that this kernel trusts: {}",
-                certificate.issuer(),
-                certificate
-                    .akid()
-                    .map(|akid| format!(" (key id {})", hex(akid)))
-                    .unwrap_or_default(),
-                trusted(proc_keys)
+                "its issuer, {issuer}, is not among the CAs that this kernel trusts: {}",
+                trusted(&kernel.keys)
             ))
         }
+        Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault
+            .cause("it is on the kernel's own list of revoked certificates (the keyring .blacklist)")
+            .remedy("make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"),
         Errno::EKEYREJECTED => fault
-            .cause("the signature in it is not one of its issuer's key, or the certificate is on the kernel's blacklist")
-            .remedy("have the CA sign it again; a CA made anew under the same name has another key"),
+            .cause(format!(
+                "a CA of its issuer's name is trusted, {issuer}, but the signature in it is not of that CA's key; trusted are: {}",
+                trusted(&kernel.keys)
+            ))
+            .remedy("have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"),
         Errno::EBADMSG => match defect(&[LeafDefect::ExplicitCaFalse]) {
             Some(defect) => fault
                 .cause(format!("{defect}"))
                 .remedy("encode basicConstraints as an empty sequence, as imactl keygen does"),
-            None => fault.cause("the kernel cannot parse an extension of it"),
+            None => fault
+                .cause("the kernel cannot parse an extension of it")
+                .remedy("make it again with the extensions that imactl keygen writes: basicConstraints, keyUsage, the two key identifiers"),
         },
-        Errno::ENOPKG => fault
+        Errno::ENOPKG => {
+            let lacking = kernel.lacks(certificate);
+            fault
+                .cause(if lacking.is_empty() {
+                    format!(
+                        "the kernel was built without the algorithms of this certificate ({}, or the hash of its signature)",
+                        certificate.key()
+                    )
+                } else {
+                    format!(
+                        "this kernel has no {} (see /proc/crypto), which the certificate needs",
+                        lacking.join(" and no ")
+                    )
+                })
+                .remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key")
+        }
+        Errno::EMSGSIZE => fault
+            .cause("a certificate for the kernel has at most 65535 bytes")
+            .remedy("make one with fewer extensions"),
+        Errno::EINVAL => fault
+            .cause("the algorithms that the certificate names inside and outside differ")
+            .remedy("it is damaged or was tampered with: take it again from whoever made it"),
+        Errno::EPERM => fault
             .cause(format!(
-                "the kernel was built without the algorithms of this certificate ({}, or the hash of its signature)",
-                certificate.key()
+                "{} on the kernel command line allows another CA only; its issuer is {issuer}",
+                kernel.ca_keys()
             ))
-            .remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key"),
-        Errno::EMSGSIZE => fault.cause("a certificate for the kernel has at most 65535 bytes"),
-        Errno::EINVAL => fault.cause("the algorithms that the certificate names inside and outside differ"),
-        Errno::EPERM => fault.cause("ca_keys= on the kernel command line allows another CA only"),
-        Errno::EACCES => fault.cause("the keyring may not be written by this process"),
-        Errno::EDQUOT => fault.cause("the quota of keys is used up"),
-        Errno::ENODEV => fault.cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER"),
+            .remedy("take ca_keys= off the command line, or give it the key id of this CA: ca_keys=id:..."),
+        Errno::EACCES => fault
+            .cause("the keyring may not be written by this process")
+            .remedy("nothing else may load keys before this init: see what runs earlier in the initramfs"),
+        Errno::EDQUOT => fault
+            .cause("the quota of keys is used up")
+            .remedy("put fewer certificates into the initramfs, or raise kernel.keys.root_maxkeys"),
+        Errno::ENODEV => fault
+            .cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER")
+            .remedy("set CONFIG_X509_CERTIFICATE_PARSER=y and build the kernel again"),
         _ => fault,
     }
 }
@@ -109,8 +231,19 @@ fn trusted(proc_keys: &str) -> String {
     }
 }
 
-/// Why appraisal denies a file, from its security.ima and the certificates on the keyring; nothing if all seems well.
-pub fn denial(file: &File, keys: &KeysLoaded) -> Option<String> {
+/// Why appraisal denied a file: from its security.ima and the certificates on the keyring, and what the kernel said since
+/// `log` was begun; nothing if all seems well and the kernel says nothing.
+pub(super) fn denial(file: &File, keys: &KeysLoaded, log: &mut KernelLog) -> Option<String> {
+    let found = attributes(file, keys);
+    match (found, log.denial()) {
+        (Some(found), Some(said)) => Some(format!("{found}; the kernel says {said}")),
+        (None, Some(said)) => Some(format!("the kernel says {said}")),
+        (found, None) => found,
+    }
+}
+
+/// What is wrong with a file's security.ima.
+fn attributes(file: &File, keys: &KeysLoaded) -> Option<String> {
     if keys.evm() && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
         return Some(
             "it has no security.evm, and EVM is on (an EVM certificate is in the initramfs)"
@@ -188,3 +321,6 @@ fn signature_denial(
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 
 use super::explain;
+use super::kernel_log::KernelLog;
 use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
 use crate::report::{self, Report, milliseconds};
@@ -108,6 +109,7 @@ fn execute(
         ready.settings.init
     );
     finish(report);
+    let mut log = KernelLog::from_now();
     // By the open file, so that it is the one that was looked at, found below the real root.
     let Err(errno) = nix::unistd::execveat(
         switch_root,
@@ -117,10 +119,15 @@ fn execute(
         AtFlags::AT_EMPTY_PATH,
     );
     let fault = failed(errno);
-    Err(match explain::denial(switch_root, ready.policy.keys()) {
-        Some(cause) if errno == Errno::EACCES => fault.cause(cause),
-        _ => fault,
-    })
+    if errno != Errno::EACCES {
+        return Err(fault);
+    }
+    Err(
+        match explain::denial(switch_root, ready.policy.keys(), &mut log) {
+            Some(cause) => fault.cause(cause),
+            None => fault,
+        },
+    )
 }
 
 /// The last words: the report, and the time.

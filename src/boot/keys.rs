@@ -15,7 +15,7 @@ use log::{info, warn};
 use nix::errno::Errno;
 
 use super::environment::EVM;
-use super::explain;
+use super::explain::{self, Kernel};
 use super::policy::Wanted;
 use super::root::MountedRoot;
 use crate::files;
@@ -282,9 +282,9 @@ impl Loader<'_> {
         let mut first = None;
         for certificate in parsed {
             let result = syscalls::add_certificate(certificate.der(), ring);
-            let fault = result
-                .err()
-                .map(|errno| explain::certificate(&path, &certificate, name, errno, &proc_keys()));
+            let fault = result.err().map(|errno| {
+                explain::certificate(&path, &certificate, name, errno, &Kernel::look())
+            });
             self.record(offer, &path, name, Some(&certificate), fault.as_ref());
             if let Some(fault) = fault {
                 first.get_or_insert(fault);
@@ -292,7 +292,8 @@ impl Loader<'_> {
             }
             taken = taken.saturating_add(1);
             self.remark(&path, &certificate);
-            if name == ".ima" || name == "_ima" {
+            // Without the identifier no signature finds it.
+            if (name == ".ima" || name == "_ima") && certificate.skid().is_some() {
                 self.certificates.push(certificate);
             }
         }
@@ -341,6 +342,11 @@ impl Loader<'_> {
 
     /// What is to be said of a certificate that was taken.
     fn remark(&mut self, path: &str, certificate: &Certificate) {
+        if certificate.skid().is_none() {
+            let detail = format!("{path}: {}", certificate.subject());
+            self.report
+                .warn(Fault::new(Code::CertificateUnnamed, detail));
+        }
         if certificate.is_sample() {
             let detail = format!("{path}: {}", certificate.subject());
             self.report.warn(Fault::new(Code::SampleKey, detail));

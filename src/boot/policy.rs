@@ -1,7 +1,6 @@
 //! The IMA policy: read, checked, written, and proved in force.
 
 mod canary;
-mod kernel_log;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -18,13 +17,13 @@ use nix::errno::Errno;
 
 use super::environment::POLICY;
 use super::explain;
+use super::kernel_log::KernelLog;
 use super::keys::KeysLoaded;
 use super::root::MountedRoot;
 use super::start::Start;
 use crate::files::{self, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
-use kernel_log::KernelLog;
 
 /// How many policies of the real root are offered to the kernel at most.
 const MAX_ADDITIONAL: usize = 64;
@@ -246,14 +245,31 @@ fn load(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
             format!("{POLICY}: {} ({errno:?})", errno.desc()),
         )
     };
+    let mut log = KernelLog::from_now();
     match write_rules(wanted) {
         Ok(()) => Ok(()),
         Err(WriteError::Open(errno)) => Err(closed(errno)),
         // The kernel wants a path, and a signature on what it names (ima_fs.c, ima_write_policy).
         Err(WriteError::Rule(_, Errno::EACCES)) => load_signed(wanted, canary),
         Err(WriteError::Rule(line, errno)) => {
-            let detail = format!("{}, line {line}: {} ({errno:?})", wanted.path, errno.desc());
-            Err(Fault::new(Code::PolicyRefused, detail))
+            let rule = wanted
+                .policy
+                .lines()
+                .iter()
+                .find(|have| have.number == line)
+                .map_or("", |have| have.text.as_str());
+            let detail = format!(
+                "{}, line {line}: {rule}: {} ({errno:?})",
+                wanted.path,
+                errno.desc()
+            );
+            let fault = Fault::new(Code::PolicyRefused, detail);
+            Err(match log.refused_rule() {
+                Some(read) => fault.cause(format!(
+                    "a keyword, hook or algorithm in the rule is beyond this kernel; it read so far: {read}"
+                )),
+                None => fault,
+            })
         }
     }
 }
@@ -389,7 +405,7 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
                 Err(Errno::ENOENT | Errno::EBUSY) => warning(Code::RootPolicyImpossible, &why),
                 _ => {
                     let warning = warning(Code::RootPolicyRefused, &why);
-                    match cause(&file, result, keys) {
+                    match cause(&file, result, keys, &mut log) {
                         Some(cause) => warning.cause(cause),
                         None => warning,
                     }
@@ -401,9 +417,14 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
 }
 
 /// Why the kernel did not take a policy of the real root.
-fn cause(file: &File, result: Result<(), Errno>, keys: &KeysLoaded) -> Option<String> {
+fn cause(
+    file: &File,
+    result: Result<(), Errno>,
+    keys: &KeysLoaded,
+    log: &mut KernelLog,
+) -> Option<String> {
     match result {
-        Err(Errno::EACCES) => explain::denial(file, keys),
+        Err(Errno::EACCES) => explain::denial(file, keys, log),
         Err(Errno::EINVAL) => {
             let text = files::read(file, MAX_POLICY).ok()?;
             let errors = Policy::errors(&text);

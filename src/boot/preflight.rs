@@ -14,6 +14,7 @@ use ima::program::{
 use ima::settings::Settings;
 
 use super::explain;
+use super::kernel_log::KernelLog;
 use super::policy::PolicyInForce;
 use super::root::MountedRoot;
 use super::start::Start;
@@ -173,6 +174,7 @@ impl Examiner<'_> {
     /// Asks the kernel. Where it cannot be asked about an execution, it is asked about a mapping, which is appraised
     /// under the same conditions in every policy that has MMAP_CHECK; under one that has not, the execution decides.
     fn ask(&self, file: &File, path: &Path, codes: &Codes) -> Result<(), Fault> {
+        let mut log = KernelLog::from_now();
         let verdict = match syscalls::execve_check(file) {
             Verdict::Unknown if self.is_appraised() => syscalls::map_executable(file),
             Verdict::Unknown => Verdict::Allowed,
@@ -183,7 +185,7 @@ impl Examiner<'_> {
         };
         let detail = format!("{}: {} ({errno:?})", path.display(), errno.desc());
         let fault = Fault::new(codes.denied, detail);
-        Err(match explain::denial(file, self.policy.keys()) {
+        Err(match explain::denial(file, self.policy.keys(), &mut log) {
             Some(cause) => fault.cause(cause),
             None => fault,
         })

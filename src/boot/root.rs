@@ -1,6 +1,7 @@
 //! The real root: found by its name, waited for, mounted.
 
 mod devices;
+mod missing;
 mod mounting;
 
 use std::os::fd::OwnedFd;
@@ -158,7 +159,7 @@ fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
             RootWait::Forever => NOTICE,
         };
         if left.is_zero() {
-            return Err(missing(name, waited, &devices));
+            return Err(missing::fault(name, waited, &devices));
         }
         if waited >= next_notice {
             let until = match patience {
@@ -179,32 +180,6 @@ fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
             Err(()) => std::thread::sleep(pause.min(Duration::from_secs(1))),
         }
     }
-}
-
-fn missing(name: &RootName, waited: Duration, devices: &[Device]) -> Fault {
-    let detail = format!(
-        "{name} after {} s; block devices: {}",
-        waited.as_secs(),
-        devices::list(devices)
-    );
-    let unreadable: Vec<String> = devices
-        .iter()
-        .filter(|device| device.probe().is_err())
-        .map(Device::path)
-        .collect();
-    if devices.is_empty() {
-        return Fault::new(Code::RootMissing, detail).cause(
-            "the kernel shows no block device at all: the driver of the disk's controller is not in the kernel or the initramfs",
-        );
-    }
-    if !unreadable.is_empty() && matches!(name, RootName::Uuid(_) | RootName::Label(_)) {
-        let detail = format!(
-            "{name} was not found, and {} cannot be read",
-            unreadable.join(", ")
-        );
-        return Fault::new(Code::RootDevice, detail);
-    }
-    Fault::new(Code::RootMissing, detail)
 }
 
 /// The one file system that the device holds.

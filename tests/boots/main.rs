@@ -6,6 +6,7 @@
 
 mod accepted;
 mod built;
+mod explained;
 mod formats;
 mod keys;
 mod partitions;

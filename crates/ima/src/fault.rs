@@ -281,6 +281,10 @@ catalogue! {
         what: "EVM certificates are in the initramfs but EVM could not be used"
         cause: "the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set"
         remedy: "boot a kernel with CONFIG_EVM=y, or leave the EVM certificates out"
+    CertificateUnnamed "IMA-557" Keys Warning
+        what: "a certificate has no subject key identifier"
+        cause: "signatures name their key by its end; the kernel took the certificate and will find it for no signature, so what its key signed is denied"
+        remedy: "make the certificate again with the extension subjectKeyIdentifier (imactl keygen writes it); signatures stay good if they name the identifier's last four bytes"
 
     PolicyMissing "IMA-601" Policy Refusal
         what: "the initramfs has no IMA policy"

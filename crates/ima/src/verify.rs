@@ -184,8 +184,27 @@ pub fn verify_certificate(
     if !certificate.names_issuer(issuer) {
         return Err(VerifyError::OtherIssuer(certificate.issuer()));
     }
-    let oid = certificate.signature_algorithm();
-    let (algo, rsa) = match oid {
+    let (algo, rsa) = signature_algorithm(certificate).ok_or_else(|| {
+        let oid = certificate.signature_algorithm();
+        VerifyError::Unsupported(format!("certificates signed with {oid}"))
+    })?;
+    if rsa != matches!(issuer.key(), PublicKey::Rsa { .. }) {
+        return Err(VerifyError::Mismatch);
+    }
+    let digest = algo
+        .digest(certificate.tbs_der())
+        .ok_or_else(|| VerifyError::Unsupported(algo.to_string()))?;
+    verify_digest(issuer, algo, &digest, certificate.signature())
+}
+
+/// The hash of the signature in a certificate; nothing if the algorithm is not known here.
+pub fn signature_digest(certificate: &Certificate) -> Option<HashAlgorithm> {
+    signature_algorithm(certificate).map(|(algo, _)| algo)
+}
+
+/// Hash of a certificate's signature, and whether it is RSA.
+fn signature_algorithm(certificate: &Certificate) -> Option<(HashAlgorithm, bool)> {
+    Some(match certificate.signature_algorithm() {
         SHA_1_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha1, true),
         SHA_224_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha224, true),
         SHA_256_WITH_RSA_ENCRYPTION => (HashAlgorithm::Sha256, true),
@@ -202,19 +221,8 @@ pub fn verify_certificate(
         ECDSA_WITH_SHA3_256 => (HashAlgorithm::Sha3_256, false),
         ECDSA_WITH_SHA3_384 => (HashAlgorithm::Sha3_384, false),
         ECDSA_WITH_SHA3_512 => (HashAlgorithm::Sha3_512, false),
-        other => {
-            return Err(VerifyError::Unsupported(format!(
-                "certificates signed with {other}"
-            )));
-        }
-    };
-    if rsa != matches!(issuer.key(), PublicKey::Rsa { .. }) {
-        return Err(VerifyError::Mismatch);
-    }
-    let digest = algo
-        .digest(certificate.tbs_der())
-        .ok_or_else(|| VerifyError::Unsupported(algo.to_string()))?;
-    verify_digest(issuer, algo, &digest, certificate.signature())
+        _ => return None,
+    })
 }
 
 fn verify_rsa(

@@ -7,7 +7,7 @@ mod systemd;
 
 use std::collections::HashMap;
 
-use ima::certificate::Certificate;
+use ima::certificate::{Certificate, LeafDefect};
 use ima::config::{self, Config, Enforce};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem};
@@ -318,6 +318,8 @@ impl Findings {
                 let fault = trusted
                     .then(|| {
                         leaf_fault(&path, &certificate)
+                            // The kernel takes such a one, and finds it for no signature.
+                            .filter(|_| certificate.leaf_defects() != [LeafDefect::NoSkid])
                             .or_else(|| issuer_fault(&path, &certificate, authorities))
                     })
                     .flatten();
@@ -336,11 +338,16 @@ impl Findings {
         }
         self.faults
             .extend(refused.map(|fault| Fault::new(Code::CertificateSkipped, fault.detail())));
+        taken.retain(|certificate| certificate.skid().is_some());
         taken
     }
 
     fn remark(&mut self, path: &str, certificate: &Certificate) {
         let detail = format!("{path}: {}", certificate.subject());
+        if certificate.skid().is_none() {
+            self.faults
+                .push(Fault::new(Code::CertificateUnnamed, &detail));
+        }
         if certificate.is_sample() {
             self.faults.push(Fault::new(Code::SampleKey, &detail));
         }

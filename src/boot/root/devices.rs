@@ -31,6 +31,21 @@ impl Device {
         format!("/dev/{}", self.name)
     }
 
+    /// Its name in `/dev`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is a partition.
+    pub(super) const fn is_partition(&self) -> bool {
+        self.partition.is_some()
+    }
+
+    /// Whether there is a partition table on it that is understood here.
+    pub(super) fn has_table(&self) -> bool {
+        Table::read(self).is_some()
+    }
+
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
         let file = File::open(self.path())?;

@@ -246,6 +246,28 @@ fn a_certificate_beside_a_good_one_is_a_warning() {
 }
 
 #[test]
+fn a_certificate_without_identifier_is_taken_and_finds_no_signature() {
+    let mut desk = Desk::new();
+    let key = FileKey::generate(KeyKind::P256).unwrap();
+    let authority = Template::ca("CA").sign(&key, None, None).unwrap();
+    let mut template = Template::leaf("unnamed");
+    template.skid = false;
+    let unnamed = template.sign(&key, Some((&key, &authority)), None).unwrap();
+    desk.authority = authority;
+    desk.initramfs = desk
+        .initramfs
+        .clone()
+        .certificate("x509_ima.der", unnamed.der());
+    let found = desk.check(LINE);
+    assert_eq!(
+        found.refusal().map(Fault::code),
+        Some(Code::SwitchRootDenied)
+    );
+    let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
+    assert!(codes.contains(&Code::CertificateUnnamed), "{codes:?}");
+}
+
+#[test]
 fn links_are_followed_inside_the_root_only() {
     let mut desk = Desk::new();
     desk.put(b"usr/lib/init", 0o755, &program());

@@ -1,0 +1,205 @@
+//! What the kernel says of policies and of files it denied, in its own log.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+
+/// How many records are read at most: between two looks there are a handful.
+const MAX_RECORDS: usize = 4096;
+
+/// How long a record of the audit system is waited for: a thread of the kernel's writes it (kernel/audit.c,
+/// `kauditd_thread`), a moment after what it tells of. Kernels without CONFIG_INTEGRITY_AUDIT write none.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The kernel's log from a moment on; empty where it cannot be read.
+#[derive(Debug)]
+pub(super) struct KernelLog {
+    kmsg: Option<File>,
+    lines: Vec<String>,
+}
+
+impl KernelLog {
+    /// Remembers where the log ends now.
+    pub(super) fn from_now() -> Self {
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let kmsg = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open("/dev/kmsg")
+            .and_then(|mut kmsg| kmsg.seek(SeekFrom::End(0)).map(|_| kmsg))
+            .ok();
+        Self {
+            kmsg,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Whether a policy was taken (`true`) or failed since then (ima_fs.c, `ima_release_policy`); nothing if the log
+    /// does not say.
+    pub(super) fn policy_update(&mut self) -> Option<bool> {
+        self.read();
+        self.lines.iter().rev().find_map(|line| {
+            let update = line.strip_prefix("ima: policy update ")?;
+            Some(update.trim_end() == "completed")
+        })
+    }
+
+    /// What the kernel said of IMA since then, for a message.
+    pub(super) fn words(&self) -> String {
+        let words: Vec<&str> = self
+            .lines
+            .iter()
+            .map(String::as_str)
+            .filter(|line| line.starts_with("ima: "))
+            .collect();
+        words.join("; ")
+    }
+
+    /// Why the kernel denied this process a file since then, in its own words: `IMA-signature-required`, `invalid-signature`
+    /// and the like (security/integrity/integrity_audit.c, `integrity_audit_message`).
+    pub(super) fn denial(&mut self) -> Option<String> {
+        self.wait_for(|line| denial_cause(line, std::process::id()))
+    }
+
+    /// The keywords of a rule that the kernel refused since then, up to the one that it did not take (ima_policy.c,
+    /// `ima_parse_rule`, which writes each as it goes).
+    pub(super) fn refused_rule(&mut self) -> Option<String> {
+        self.wait_for(refused_rule)
+    }
+
+    fn wait_for(&mut self, find: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let started = Instant::now();
+        loop {
+            self.read();
+            if let Some(found) = self.lines.iter().rev().find_map(|line| find(line)) {
+                return Some(found);
+            }
+            let left = PATIENCE.saturating_sub(started.elapsed());
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: i64::from(left.subsec_nanos()),
+            };
+            let kmsg = self.kmsg.as_ref()?;
+            let ready = poll(&mut [PollFd::new(kmsg, PollFlags::IN)], Some(&timeout));
+            if left.is_zero() || ready.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        let Some(kmsg) = &mut self.kmsg else { return };
+        let mut buffer = [0; 8192];
+        for _ in 0..MAX_RECORDS {
+            let length = match kmsg.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(length) => length,
+                // EPIPE: records were overwritten; the next read goes on behind them.
+                Err(error) if error.raw_os_error() == Some(32) => continue,
+                Err(_) => return,
+            };
+            let record = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+            if let Some(text) = kernel_text(&record).filter(|text| concerns_us(text)) {
+                self.lines.push(text.to_owned());
+            }
+        }
+    }
+}
+
+/// Whether a record is of IMA, or one of the audit system about integrity (include/uapi/linux/audit.h,
+/// `AUDIT_INTEGRITY_DATA` 1800 to `AUDIT_INTEGRITY_POLICY_RULE` 1807).
+fn concerns_us(text: &str) -> bool {
+    text.starts_with("ima: ") || text.starts_with("audit: type=180")
+}
+
+/// The cause in a record about a file that was denied to that process.
+fn denial_cause(text: &str, process: u32) -> Option<String> {
+    text.strip_prefix("audit: type=1800 ")?;
+    let mut fields = text.split(' ');
+    let ours = format!("pid={process}");
+    fields.find(|field| **field == ours)?;
+    let cause = fields.find_map(|field| field.strip_prefix("cause="))?;
+    Some(cause.to_owned())
+}
+
+/// The rule in a record about one that was refused.
+fn refused_rule(text: &str) -> Option<String> {
+    let record = text.strip_prefix("audit: type=1807 ")?;
+    let (_, rule) = record.split_once("): ")?;
+    let rule = rule.strip_suffix("res=0")?.trim_end();
+    Some(rule.to_owned())
+}
+
+/// The text of a record if the kernel itself wrote it: `level,sequence,time,flags;text`, where the facility above the
+/// three bits of the level is 0 (Documentation/ABI/testing/dev-kmsg).
+fn kernel_text(record: &str) -> Option<&str> {
+    let (header, text) = record.split_once(';')?;
+    let priority: u32 = header.split(',').next()?.parse().ok()?;
+    let text = text.lines().next()?;
+    (priority < 8).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_the_kernels_own_records_count() {
+        let kernel = "6,339,5140900,-;ima: policy update completed\n SUBSYSTEM=x\n";
+        assert_eq!(kernel_text(kernel), Some("ima: policy update completed"));
+        let forged = "30,340,5140900,-;ima: policy update completed\n";
+        assert_eq!(kernel_text(forged), None);
+    }
+
+    #[test]
+    fn the_cause_of_a_denial_is_taken_from_its_record() {
+        let record = "audit: type=1800 audit(1.5:7): pid=1 uid=0 auid=4294967295 ses=4294967295 op=appraise_data \
+                      cause=IMA-signature-required comm=\"ima-init\" name=\"/rootfs/sbin/init\" dev=\"vda\" ino=14 res=0 errno=0";
+        assert!(concerns_us(record));
+        assert_eq!(
+            denial_cause(record, 1).as_deref(),
+            Some("IMA-signature-required")
+        );
+        assert_eq!(denial_cause(record, 2), None, "another process");
+        assert_eq!(denial_cause("audit: type=1802 pid=1 cause=x", 1), None);
+    }
+
+    #[test]
+    fn a_refused_rule_is_taken_up_to_what_was_not_understood() {
+        let record =
+            "audit: type=1807 audit(1.5:7): action=appraise func=BPRM_CHECK fsname=ext4 res=0";
+        assert_eq!(
+            refused_rule(record).as_deref(),
+            Some("action=appraise func=BPRM_CHECK fsname=ext4")
+        );
+        let taken = "audit: type=1807 audit(1.5:7): action=appraise res=1";
+        assert_eq!(refused_rule(taken), None);
+    }
+
+    #[test]
+    fn the_last_word_counts() {
+        let mut log = KernelLog {
+            kmsg: None,
+            lines: vec!["ima: policy update completed".into()],
+        };
+        assert_eq!(log.policy_update(), Some(true));
+        log.lines.push("ima: policy update failed".into());
+        assert_eq!(log.policy_update(), Some(false));
+        log.lines.clear();
+        assert_eq!(log.policy_update(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_records_do_no_harm(record in "\\PC{0,100}") {
+            let _ = kernel_text(&record);
+            let _ = denial_cause(&format!("audit: type=1800 {record}"), 1);
+            let _ = refused_rule(&format!("audit: type=1807 {record}"));
+        }
+    }
+}
