@@ -521,6 +521,46 @@ catalogue! {
         what: "programs that systemd starts at boot would be denied under the policy"
         cause: "a unit that the default target pulls in names a program that has no valid signature by a key on the keyring, or whose interpreter or libraries have none; the unit fails at each boot"
         remedy: "sign them (imactl sign --for-policy, imactl image --for-policy), or mask the units that are not wanted (systemctl --root ROOT mask UNIT)"
+
+    PolicyRuleShadowed "IMA-940" Host Warning
+        what: "this rule is never reached"
+        cause: "the kernel takes the first rule that matches an access, and an earlier one matches whenever this one does"
+        remedy: "put the narrower rule first, or take it out"
+
+    PolicyFreesMemfd "IMA-941" Host Warning
+        what: "this exemption frees every program in memory"
+        cause: "without func= it holds for execution too, and tmpfs is also what memfd_create, /dev/shm, /run and /tmp are on: whoever can write there as root can execute anything, for as long as the system runs"
+        remedy: "name what is meant, such as func=FILE_CHECK; for the initramfs alone write dont_appraise fsname=rootfs"
+
+    PolicyFreesRamfs "IMA-942" Host Warning
+        what: "this exemption holds for every ramfs, after the initramfs too"
+        cause: "without func= root can mount a ramfs later and execute anything from it"
+        remedy: "write dont_appraise fsname=rootfs, which is the initramfs alone"
+
+    PolicyRuleTooNew "IMA-943" Host Warning
+        what: "an older kernel refuses this rule"
+        cause: "it does not know the word, and then refuses the whole policy"
+        remedy: "leave the rule out for that kernel, or use a newer one"
+
+    PolicyTakesDigests "IMA-944" Host Warning
+        what: "this rule takes a digest for a signature"
+        cause: "without appraise_type= a file with its own digest in security.ima is let through, and anybody who may write the attribute can make one"
+        remedy: "add appraise_type=imasig, unless files that change are meant"
+
+    PolicyOpenToPolicies "IMA-945" Host Warning
+        what: "policies are not appraised"
+        cause: "no rule is for POLICY_CHECK: where the kernel takes further policies (CONFIG_IMA_WRITE_POLICY), root can add rules that exempt what they like"
+        remedy: "add appraise func=POLICY_CHECK appraise_type=imasig"
+
+    PolicyAppraisesNothing "IMA-946" Host Warning
+        what: "no rule appraises anything"
+        cause: "the policy measures or audits, and denies nothing"
+        remedy: "none if that is meant; for ima-init, set enforce=permissive"
+
+    PolicyWithoutNewline "IMA-947" Host Warning
+        what: "the file does not end with a newline"
+        cause: "the kernel refuses such a file when it is loaded by its path (ima_read_policy)"
+        remedy: "add one; imactl policy fmt does"
 }
 
 impl Code {

@@ -8,6 +8,8 @@
 
 use std::fmt;
 
+pub mod format;
+pub mod lint;
 mod parse;
 
 /// The longest rule in bytes, without its newline: one write to securityfs is cut at `PAGE_SIZE - 1`
