@@ -3,6 +3,7 @@
 
 mod libraries;
 mod program;
+mod simulate;
 mod systemd;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ use crate::tree::{Inode, Kind, Tree};
 use crate::verify::Verdict;
 use libraries::Loader;
 use program::Examiner;
+pub use simulate::{Refused, simulate};
 pub use systemd::Denied;
 
 /// What is to boot together. What is not given is not checked.

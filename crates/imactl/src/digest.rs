@@ -5,7 +5,7 @@ use ima::hash::{HashAlgorithm, Hasher};
 use ima::verity::VerityHasher;
 
 use crate::Result;
-use crate::tree::{Content, Piece};
+use crate::tree::{Content, OpenFile, Piece};
 
 /// What a digest is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,36 +23,55 @@ impl Content {
     ///
     /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
     pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
-        match over {
-            Over::Content => {
-                let mut hasher = Hasher::new(algo).ok_or_else(|| {
-                    Fault::new(Code::SigningFailed, format!("digests of {algo}"))
-                        .cause("they are not computed here")
-                })?;
-                self.read(&mut |piece| {
-                    match piece {
-                        Piece::Data(data) => hasher.update(data),
-                        Piece::Hole(len) => crate::image::hash_zeros(&mut hasher, len),
-                    }
-                    Ok(())
-                })?;
-                Ok(hasher.finish())
-            }
-            Over::Verity => {
-                let mut hasher = VerityHasher::new(algo).ok_or_else(|| {
-                    Fault::new(Code::SigningFailed, format!("fs-verity digests of {algo}"))
-                        .cause("the kernel's fs-verity has sha256 and sha512")
-                        .remedy("use --hash sha256 or --hash sha512")
-                })?;
-                self.read(&mut |piece| {
-                    match piece {
-                        Piece::Data(data) => hasher.update(data),
-                        Piece::Hole(len) => hasher.update_zeros(len),
-                    }
-                    Ok(())
-                })?;
-                Ok(hasher.finish())
-            }
+        digest(over, algo, |each| self.read(each))
+    }
+}
+
+impl OpenFile<'_> {
+    /// The digest; a file that changes meanwhile is an error.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
+    pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
+        digest(over, algo, |each| self.read(each))
+    }
+}
+
+fn digest(
+    over: Over,
+    algo: HashAlgorithm,
+    read: impl FnOnce(&mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()>,
+) -> Result<Vec<u8>> {
+    match over {
+        Over::Content => {
+            let mut hasher = Hasher::new(algo).ok_or_else(|| {
+                Fault::new(Code::SigningFailed, format!("digests of {algo}"))
+                    .cause("they are not computed here")
+            })?;
+            read(&mut |piece| {
+                match piece {
+                    Piece::Data(data) => hasher.update(data),
+                    Piece::Hole(len) => crate::image::hash_zeros(&mut hasher, len),
+                }
+                Ok(())
+            })?;
+            Ok(hasher.finish())
+        }
+        Over::Verity => {
+            let mut hasher = VerityHasher::new(algo).ok_or_else(|| {
+                Fault::new(Code::SigningFailed, format!("fs-verity digests of {algo}"))
+                    .cause("the kernel's fs-verity has sha256 and sha512")
+                    .remedy("use --hash sha256 or --hash sha512")
+            })?;
+            read(&mut |piece| {
+                match piece {
+                    Piece::Data(data) => hasher.update(data),
+                    Piece::Hole(len) => hasher.update_zeros(len),
+                }
+                Ok(())
+            })?;
+            Ok(hasher.finish())
         }
     }
 }

@@ -1,17 +1,20 @@
 //! The regular files of trees on this machine, each once.
 
 use std::collections::HashSet;
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 
+use rayon::prelude::*;
+
 use crate::Result;
 use crate::digest::Over;
 use crate::select::{self, Chooser};
-use crate::tree::Content;
+use crate::tree::{Content, OpenFile};
 
 /// A regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,24 +52,41 @@ impl Found {
         self.content().digest(over, algo)
     }
 
+    /// Opens it, for one pass.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`, `IMA-909` if it is no longer as long as it was.
+    pub fn open(&self) -> Result<OpenFile<'_>> {
+        OpenFile::open(&self.path, self.len)
+    }
+
     /// Whether `chooser` has it appraised; without one, every file counts.
     ///
     /// # Errors
     ///
     /// `IMA-901`.
     pub fn is_appraised(&self, chooser: Option<&Chooser>) -> Result<bool> {
-        let Some(chooser) = chooser else {
-            return Ok(true);
-        };
-        let head = self.content().head(select::HEAD)?;
+        match chooser {
+            None => Ok(true),
+            Some(chooser) => {
+                let head = self.content().head(select::HEAD)?;
+                Ok(self.is_chosen(chooser, &head))
+            }
+        }
+    }
+
+    /// Whether `chooser` has it appraised, if its first [`select::HEAD`] bytes are `head`.
+    #[must_use]
+    pub fn is_chosen(&self, chooser: &Chooser, head: &[u8]) -> bool {
         let seen = select::File {
             path: self.below_root.as_os_str().as_bytes(),
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,
-            head: &head,
+            head,
         };
-        Ok(chooser.appraised_by(&seen).is_some())
+        chooser.appraised_by(&seen).is_some()
     }
 }
 
@@ -110,9 +130,15 @@ pub struct Files {
 ///
 /// `IMA-901` if a path is not there or a directory cannot be read.
 pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|error| crate::file::unreadable(path, &error))
+    };
+    let root = absolute(root)?;
     let mut found = Files::default();
     let mut inodes = HashSet::new();
     for given in paths {
+        let above = absolute(given)?;
+        let mut entries = Vec::new();
         for entry in walkdir::WalkDir::new(given)
             .sort_by_file_name()
             .same_file_system(true)
@@ -120,42 +146,44 @@ pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
         {
             let entry =
                 entry.map_err(|error| Fault::new(Code::InputUnreadable, error.to_string()))?;
-            let path = entry.path();
-            let meta = if entry.depth() == 0 {
-                std::fs::metadata(path)
-            } else {
-                std::fs::symlink_metadata(path)
+            if !entry.file_type().is_dir() {
+                entries.push((entry.depth(), entry.into_path()));
             }
-            .map_err(|error| crate::file::unreadable(path, &error))?;
-            if meta.is_dir() {
-                continue;
-            }
-            let kind = meta.file_type();
-            if !kind.is_file() {
-                debug_assert!(
-                    kind.is_symlink()
-                        || kind.is_fifo()
-                        || kind.is_socket()
-                        || kind.is_char_device()
-                        || kind.is_block_device()
-                );
-                found.skipped.push((path.to_owned(), Skip::NotRegular));
+        }
+        // Asking for what the files are takes longer than finding them.
+        let metas: Vec<Result<Metadata>> = entries
+            .par_iter()
+            .map(|(depth, path)| {
+                let meta = if *depth == 0 {
+                    std::fs::metadata(path)
+                } else {
+                    std::fs::symlink_metadata(path)
+                };
+                meta.map_err(|error| crate::file::unreadable(path, &error))
+            })
+            .collect();
+        for ((_, path), meta) in entries.into_iter().zip(metas) {
+            let meta = meta?;
+            if !meta.is_file() {
+                found.skipped.push((path, Skip::NotRegular));
                 continue;
             }
             if !inodes.insert((meta.dev(), meta.ino())) {
-                found.skipped.push((path.to_owned(), Skip::HardLink));
+                found.skipped.push((path, Skip::HardLink));
                 continue;
             }
-            let absolute =
-                std::path::absolute(path).map_err(|error| crate::file::unreadable(path, &error))?;
-            let root =
-                std::path::absolute(root).map_err(|error| crate::file::unreadable(root, &error))?;
+            let below = path.strip_prefix(given).unwrap_or(&path);
+            let absolute = if below.as_os_str().is_empty() {
+                above.clone()
+            } else {
+                above.join(below)
+            };
             let below_root = absolute
                 .strip_prefix(&root)
                 .unwrap_or(absolute.strip_prefix("/").unwrap_or(&absolute));
             found.files.push(Found {
-                path: path.to_owned(),
                 below_root: below_root.to_owned(),
+                path,
                 len: meta.len(),
                 mode: meta.mode(),
                 uid: meta.uid(),

@@ -18,6 +18,7 @@ pub mod pcr;
 pub mod select;
 pub mod sign;
 pub mod tree;
+pub mod verifier;
 pub mod verify;
 pub mod x509;
 pub mod xattr;

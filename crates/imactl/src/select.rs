@@ -116,12 +116,33 @@ impl File<'_> {
 /// A policy made ready to choose files.
 #[derive(Debug, Clone)]
 pub struct Chooser {
-    /// The rules that appraise or do not, in their order, without the labels of security modules; and whether they had any.
-    rules: Vec<(Rule, bool)>,
+    /// The rules that appraise or do not, in their order.
+    rules: Vec<Candidate>,
     filesystem: FileSystem,
     /// The users and groups to try: root, and on each side of every number the policy compares with.
     users: Vec<u32>,
     groups: Vec<u32>,
+}
+
+/// A rule that appraises or does not.
+#[derive(Debug, Clone)]
+struct Candidate {
+    /// Without the labels of security modules.
+    rule: Rule,
+    /// Whether it had any.
+    labelled: bool,
+    line: usize,
+}
+
+/// A hook through which a file is appraised, and by which rule.
+#[derive(Debug, Clone, Copy)]
+pub struct Appraised<'a> {
+    /// The hook.
+    pub hook: Hook,
+    /// The rule, without labels of security modules.
+    pub rule: &'a Rule,
+    /// Its line in the policy.
+    pub line: usize,
 }
 
 impl Chooser {
@@ -139,12 +160,17 @@ impl Chooser {
             }
         }
         let rules = policy
-            .rules()
-            .filter(|rule| matches!(rule.action, Action::Appraise | Action::DontAppraise))
-            .map(|rule| {
-                let mut unlabelled = rule.clone();
-                let labels = std::mem::take(&mut unlabelled.lsm);
-                (unlabelled, !labels.is_empty())
+            .lines()
+            .iter()
+            .filter(|line| matches!(line.rule.action, Action::Appraise | Action::DontAppraise))
+            .map(|line| {
+                let mut rule = line.rule.clone();
+                let labelled = !std::mem::take(&mut rule.lsm).is_empty();
+                Candidate {
+                    rule,
+                    labelled,
+                    line: line.number,
+                }
             })
             .collect();
         Self {
@@ -159,22 +185,31 @@ impl Chooser {
     /// never will.
     #[must_use]
     pub fn appraised_by(&self, file: &File<'_>) -> Option<Hook> {
+        self.appraised(file).next().map(|appraised| appraised.hook)
+    }
+
+    /// Every hook through which this policy will have the file appraised, with the rule that does. Where several do, for
+    /// different users say, the one that asks for most.
+    pub fn appraised<'a>(&'a self, file: &File<'_>) -> impl Iterator<Item = Appraised<'a>> {
+        let file = *file;
         file.hooks()
             .into_iter()
-            .find(|&hook| self.is_appraised(file, hook))
+            .filter_map(move |hook| self.strictest(&file, hook))
     }
 
     /// As `Policy::appraisal` decides, but that labels are not known here: a rule that asks for one may or may not match, so one
     /// that appraises counts and one that exempts does not.
-    fn may_be_appraised(&self, query: &Query<'_>) -> bool {
+    fn deciding(&self, query: &Query<'_>) -> Option<&Candidate> {
         self.rules
             .iter()
-            .filter(|(rule, labelled)| !(*labelled && rule.action == Action::DontAppraise))
-            .find(|(rule, _)| rule.matches(query))
-            .is_some_and(|(rule, _)| rule.action == Action::Appraise)
+            .filter(|candidate| {
+                !(candidate.labelled && candidate.rule.action == Action::DontAppraise)
+            })
+            .find(|candidate| candidate.rule.matches(query))
+            .filter(|candidate| candidate.rule.action == Action::Appraise)
     }
 
-    fn is_appraised(&self, file: &File<'_>, hook: Hook) -> bool {
+    fn strictest(&self, file: &File<'_>, hook: Hook) -> Option<Appraised<'_>> {
         let accesses: &[Access] = match hook {
             Hook::FileCheck => &[Access::Read, Access::Write, Access::Append, Access::Exec],
             Hook::BprmCheck | Hook::CredsCheck | Hook::MmapCheck | Hook::MmapCheckReqprot => {
@@ -182,11 +217,12 @@ impl Chooser {
             }
             _ => &[Access::Read],
         };
-        accesses.iter().any(|&access| {
-            self.users.iter().any(|&uid| {
-                self.users.iter().any(|&euid| {
-                    self.groups.iter().any(|&gid| {
-                        self.groups.iter().any(|&egid| {
+        let mut found = None;
+        for &access in accesses {
+            for &uid in &self.users {
+                for &euid in &self.users {
+                    for &gid in &self.groups {
+                        for &egid in &self.groups {
                             let query = Query {
                                 hook,
                                 access,
@@ -200,12 +236,24 @@ impl Chooser {
                                 fowner: file.uid,
                                 fgroup: file.gid,
                             };
-                            self.may_be_appraised(&query)
-                        })
-                    })
-                })
-            })
-        })
+                            let Some(candidate) = self.deciding(&query) else {
+                                continue;
+                            };
+                            let appraised = Appraised {
+                                hook,
+                                rule: &candidate.rule,
+                                line: candidate.line,
+                            };
+                            if candidate.rule.appraise_type.is_some() {
+                                return Some(appraised);
+                            }
+                            found.get_or_insert(appraised);
+                        }
+                    }
+                }
+            }
+        }
+        found
     }
 }
 

@@ -6,14 +6,15 @@ use ima::certificate::Certificate;
 use ima::fault::Fault;
 use ima::hash::HashAlgorithm;
 use ima::signature::ImaXattr;
-use ima::verify::{verify_signature, verify_verity_signature};
+use ima::verify::verify_verity_signature;
 use rayon::prelude::*;
 
 use crate::Result;
 use crate::digest::Over;
 use crate::files::{Found, Skip};
 use crate::identity::Identity;
-use crate::select::Chooser;
+use crate::select::{self, Chooser};
+use crate::verifier::Verifier;
 use crate::xattr::{self, SECURITY_EVM, SECURITY_IMA};
 
 /// Where signatures are kept.
@@ -120,20 +121,19 @@ impl Mark {
         }
     }
 
-    /// Whether `value` is what would be written, but for the chance in ECDSA signatures: made by `certificate`'s key over this
+    /// Whether `value` is what would be written, but for the chance in ECDSA signatures: made by `verifier`'s key over this
     /// digest.
-    fn is_made(&self, value: &[u8], digest: &[u8], certificate: Option<&Certificate>) -> bool {
+    fn is_made(&self, value: &[u8], digest: &[u8], verifier: Option<&Verifier<'_>>) -> bool {
         let Ok(value) = ImaXattr::parse(value) else {
             return false;
         };
-        match (self, value, certificate) {
-            (Self::Signature(_), ImaXattr::Signature(signature), Some(certificate)) => {
-                signature.algo == self.algo()
-                    && verify_signature(certificate, digest, &signature).is_ok()
+        match (self, value, verifier) {
+            (Self::Signature(_), ImaXattr::Signature(signature), Some(verifier)) => {
+                signature.algo == self.algo() && verifier.verify(digest, &signature).is_ok()
             }
-            (Self::Verity(_), ImaXattr::Verity(signature), Some(certificate)) => {
+            (Self::Verity(_), ImaXattr::Verity(signature), Some(verifier)) => {
                 signature.0.algo == self.algo()
-                    && verify_verity_signature(certificate, digest, &signature).is_ok()
+                    && verify_verity_signature(verifier.certificate(), digest, &signature).is_ok()
             }
             (
                 Self::Digest(wanted),
@@ -183,29 +183,44 @@ pub fn sign(
     options: &SignOptions,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Vec<Signed> {
+    let verifier = options.certificate.as_ref().map(Verifier::new);
     files
         .par_iter()
         .map(|file| {
-            let signed = sign_file(file, options).unwrap_or_else(Signed::Failed);
+            let signed = sign_file(file, options, verifier.as_ref()).unwrap_or_else(Signed::Failed);
             progress(file.len);
             signed
         })
         .collect()
 }
 
-fn sign_file(file: &Found, options: &SignOptions) -> Result<Signed> {
-    if !file.is_appraised(options.chooser.as_ref())? {
+fn sign_file(
+    file: &Found,
+    options: &SignOptions,
+    verifier: Option<&Verifier<'_>>,
+) -> Result<Signed> {
+    let open = file.open()?;
+    if let Some(chooser) = &options.chooser
+        && !file.is_chosen(chooser, &open.head(select::HEAD)?)
+    {
         return Ok(Signed::Skipped(Skip::NotAppraised));
     }
     let mark = &options.mark;
-    let digest = file.digest(mark.over(), mark.algo())?;
-    if options.incremental
-        && let Some(value) = options.place.read(&file.path)?
-        && mark.is_made(&value, &digest, options.certificate.as_ref())
-    {
-        return Ok(Signed::Skipped(Skip::Unchanged));
+    let digest = open.digest(mark.over(), mark.algo())?;
+    if options.incremental {
+        let value = match options.place {
+            Place::Xattr => xattr::read_open(&open, SECURITY_IMA)?,
+            Place::Sidecar => options.place.read(&file.path)?,
+        };
+        if value.is_some_and(|value| mark.is_made(&value, &digest, verifier)) {
+            return Ok(Signed::Skipped(Skip::Unchanged));
+        }
     }
-    options.place.write(&file.path, &mark.value(&digest)?)?;
+    let value = mark.value(&digest)?;
+    match options.place {
+        Place::Xattr => xattr::write_open(&open, SECURITY_IMA, &value)?,
+        Place::Sidecar => options.place.write(&file.path, &value)?,
+    }
     if let (Some(evm), Place::Xattr) = (&options.evm, options.place) {
         let attributes = ima::evm::Attributes {
             mode: file.mode as u16,
@@ -213,7 +228,7 @@ fn sign_file(file: &Found, options: &SignOptions) -> Result<Signed> {
             gid: file.gid,
         };
         let value = evm.sign_evm(&attributes, &xattr::read_all(&file.path)?)?;
-        xattr::write(&file.path, SECURITY_EVM, &value)?;
+        xattr::write_open(&open, SECURITY_EVM, &value)?;
     }
     Ok(Signed::Yes)
 }

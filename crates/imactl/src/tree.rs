@@ -6,7 +6,7 @@ mod archive;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek as _, SeekFrom};
+use std::io::{Read, Seek as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -91,7 +91,7 @@ impl Content {
                 }
                 Ok(())
             }
-            Self::Host { path, len } => read_host(path, *len, each),
+            Self::Host { path, len } => OpenFile::open(path, *len)?.read(each),
         }
     }
 
@@ -133,53 +133,150 @@ pub enum Piece<'a> {
     Hole(u64),
 }
 
-fn read_host(path: &Path, len: u64, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
-    let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
-    let changed = || Fault::new(Code::FileChanged, path.display().to_string());
-    let stamp = |file: &File| {
-        file.metadata().map(|meta| {
-            (
-                meta.len(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-                meta.ctime(),
-                meta.ctime_nsec(),
-            )
+/// A host's file, open for one pass: what is read, and what is written to its attributes, is one and the same file whatever
+/// becomes of its name.
+#[derive(Debug)]
+pub struct OpenFile<'a> {
+    file: File,
+    path: &'a Path,
+    len: u64,
+    before: Stamp,
+}
+
+/// What changes when a file does.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    len: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+    blocks: u64,
+}
+
+impl Stamp {
+    fn of(file: &File) -> std::io::Result<Self> {
+        let meta = file.metadata()?;
+        Ok(Self {
+            len: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            blocks: meta.blocks(),
         })
-    };
-    let before = stamp(&file).map_err(|error| unreadable(path, &error))?;
-    if before.0 != len {
-        return Err(changed());
     }
-    let mut buffer = vec![0; PIECE];
-    let mut at = 0;
-    while at < len {
-        // Where the next data begins; a file system without holes says: here. Only whole blocks count as holes.
-        let data = match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
-            Ok(data) => (data & !4095).clamp(at, len),
-            Err(rustix::io::Errno::NXIO) => len,
-            Err(_) => at,
-        };
-        if data > at {
-            each(Piece::Hole(data - at))?;
-            at = data;
-            continue;
+}
+
+impl<'a> OpenFile<'a> {
+    /// Opens the file at `path`, which was `len` bytes long when it was found.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if it cannot be opened, `IMA-909` if it has another length now.
+    pub fn open(path: &'a Path, len: u64) -> Result<Self> {
+        let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let before = Stamp::of(&file).map_err(|error| unreadable(path, &error))?;
+        if before.len != len {
+            return Err(Fault::new(Code::FileChanged, path.display().to_string()));
         }
-        file.seek(SeekFrom::Start(at))
-            .map_err(|error| unreadable(path, &error))?;
-        let take = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
-        let piece = buffer.get_mut(..take).unwrap_or_default();
-        file.read_exact(piece).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => changed(),
-            _ => unreadable(path, &error),
-        })?;
-        each(Piece::Data(piece))?;
-        at += take as u64;
+        Ok(Self {
+            file,
+            path,
+            len,
+            before,
+        })
     }
-    if stamp(&file).map_err(|error| unreadable(path, &error))? != before {
-        return Err(changed());
+
+    /// The descriptor.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
-    Ok(())
+
+    /// Where the file was found.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.path
+    }
+
+    /// The first bytes, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901`.
+    pub fn head(&self, limit: usize) -> Result<Vec<u8>> {
+        let mut head = vec![0; usize::try_from(self.len).unwrap_or(limit).min(limit)];
+        self.file
+            .read_exact_at(&mut head, 0)
+            .map_err(|error| self.failed(&error))?;
+        Ok(head)
+    }
+
+    /// As [`Content::read`].
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if it cannot be read, `IMA-909` if it changes meanwhile.
+    pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
+        thread_local! {
+            // Kept for the next file: making a new one costs as much as hashing a small file.
+            static BUFFER: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        let wanted = usize::try_from(self.len).unwrap_or(PIECE).min(PIECE);
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let read = self.read_with(&mut buffer, each);
+        BUFFER.set(buffer);
+        read
+    }
+
+    fn read_with(
+        &self,
+        buffer: &mut [u8],
+        each: &mut dyn FnMut(Piece<'_>) -> Result<()>,
+    ) -> Result<()> {
+        // With a block for each of its bytes a file has no holes to ask for. Blocks are counted in 512 bytes.
+        let sparse = self.before.blocks.saturating_mul(512) < self.len;
+        let mut at = 0;
+        while at < self.len {
+            if sparse {
+                // Where the next data begins; a file system without holes says: here. Only whole blocks count as holes.
+                let data = match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(at)) {
+                    Ok(data) => (data & !4095).clamp(at, self.len),
+                    Err(rustix::io::Errno::NXIO) => self.len,
+                    Err(_) => at,
+                };
+                if data > at {
+                    each(Piece::Hole(data - at))?;
+                    at = data;
+                    continue;
+                }
+            }
+            let take = usize::try_from(self.len - at).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..take).unwrap_or_default();
+            self.file
+                .read_exact_at(piece, at)
+                .map_err(|error| self.failed(&error))?;
+            each(Piece::Data(piece))?;
+            at += take as u64;
+        }
+        let after = Stamp::of(&self.file).map_err(|error| unreadable(self.path, &error))?;
+        if after != self.before {
+            return Err(Fault::new(
+                Code::FileChanged,
+                self.path.display().to_string(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &std::io::Error) -> Fault {
+        match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                Fault::new(Code::FileChanged, self.path.display().to_string())
+            }
+            _ => unreadable(self.path, error),
+        }
+    }
 }
 
 /// What an inode is.

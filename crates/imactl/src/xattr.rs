@@ -9,6 +9,7 @@ use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
 use crate::Result;
+use crate::tree::OpenFile;
 
 /// The name of IMA's attribute.
 pub const SECURITY_IMA: &str = "security.ima";
@@ -52,24 +53,49 @@ pub fn read_all(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     Ok(xattrs)
 }
 
+/// As [`read`], of an open file.
+///
+/// # Errors
+///
+/// `IMA-901`.
+pub fn read_open(file: &OpenFile<'_>, name: &str) -> Result<Option<Vec<u8>>> {
+    let get = |value: &mut [u8]| rustix::fs::fgetxattr(file.file(), name, value);
+    whole(get).map_err(|errno| crate::file::unreadable(file.path(), &errno.into()))
+}
+
 fn value(path: &Path, name: &[u8], follow: bool) -> Result<Option<Vec<u8>>> {
     let name = std::ffi::OsStr::from_bytes(name);
-    let mut value = vec![0_u8; 65_536];
-    let read = if follow {
-        rustix::fs::getxattr(path, name, &mut value[..])
-    } else {
-        rustix::fs::lgetxattr(path, name, &mut value[..])
-    };
-    match read {
-        Ok(len) => {
-            value.truncate(len);
-            Ok(Some(value))
+    let get = |value: &mut [u8]| {
+        if follow {
+            rustix::fs::getxattr(path, name, value)
+        } else {
+            rustix::fs::lgetxattr(path, name, value)
         }
-        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+    };
+    match whole(get) {
+        Ok(value) => Ok(value),
         // trusted.* is not for everybody.
         Err(Errno::PERM | Errno::ACCESS) if !follow => Ok(None),
         Err(errno) => Err(crate::file::unreadable(path, &errno.into())),
     }
+}
+
+/// What `get` writes; `None` if there is no such attribute. Most are short: the 64 KiB that one can have are asked for only where
+/// they are needed.
+fn whole(
+    get: impl Fn(&mut [u8]) -> std::result::Result<usize, Errno>,
+) -> std::result::Result<Option<Vec<u8>>, Errno> {
+    let mut short = [0; 1024];
+    match get(&mut short) {
+        Ok(len) => return Ok(Some(short.get(..len).unwrap_or_default().to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => return Ok(None),
+        Err(Errno::RANGE) => {}
+        Err(errno) => return Err(errno),
+    }
+    let mut value = vec![0; 65_536];
+    let len = get(&mut value)?;
+    value.truncate(len);
+    Ok(Some(value))
 }
 
 /// Sets an attribute of a file.
@@ -80,6 +106,16 @@ fn value(path: &Path, name: &[u8], follow: bool) -> Result<Option<Vec<u8>>> {
 pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty())
         .map_err(|errno| unwritable(path, errno))
+}
+
+/// As [`write`], of an open file.
+///
+/// # Errors
+///
+/// `IMA-908`.
+pub fn write_open(file: &OpenFile<'_>, name: &str, value: &[u8]) -> Result<()> {
+    rustix::fs::fsetxattr(file.file(), name, value, XattrFlags::empty())
+        .map_err(|errno| unwritable(file.path(), errno))
 }
 
 fn unwritable(path: &Path, errno: Errno) -> Fault {

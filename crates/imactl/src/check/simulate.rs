@@ -1,0 +1,75 @@
+//! A policy alone on a root: what would be denied, by which hook and which rule.
+
+use ima::certificate::Certificate;
+use ima::policy::{AppraiseType, Hook, Policy};
+
+use super::Root;
+use super::program::Examiner;
+use crate::Result;
+use crate::select::{self, Chooser};
+use crate::tree::Kind;
+use crate::verify::Verdict;
+
+/// A file that would be denied.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Its path below the root, without a leading slash.
+    pub path: Vec<u8>,
+    /// What is wrong with it.
+    pub verdict: Verdict,
+    /// What is denied, and the line of the rule that does.
+    pub hooks: Vec<(Hook, usize)>,
+}
+
+/// Which files of `root` a kernel with these certificates on its keyring would deny under `policy`. Where `certificates` is empty
+/// every signature is by an unknown key. `evm` are the certificates for EVM, which is on if there is one.
+///
+/// # Errors
+///
+/// `IMA-901` for a file that cannot be read again.
+pub fn simulate(
+    root: &Root,
+    policy: &Policy,
+    certificates: &[Certificate],
+    evm: &[Certificate],
+) -> Result<Vec<Refused>> {
+    let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
+    let mut examiner = Examiner {
+        tree: &root.tree,
+        chooser: &chooser,
+        certificates,
+        evm,
+        machine: None,
+        denied: std::collections::HashMap::new(),
+    };
+    examiner.appraise();
+    let mut refused = Vec::new();
+    for (name, index) in root.tree.names() {
+        let inode = root.tree.inode(index);
+        let (Some(verdict), Kind::File(content)) = (examiner.denied.get(name), &inode.kind) else {
+            continue;
+        };
+        let head = content.head(select::HEAD)?;
+        let seen = super::seen(name, inode, &head);
+        let hooks: Vec<(Hook, usize)> = chooser
+            .appraised(&seen)
+            .filter(|appraised| !takes(appraised.rule.appraise_type, verdict))
+            .map(|appraised| (appraised.hook, appraised.line))
+            .collect();
+        if !hooks.is_empty() {
+            refused.push(Refused {
+                path: name.to_vec(),
+                verdict: verdict.clone(),
+                hooks,
+            });
+        }
+    }
+    refused.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(refused)
+}
+
+/// Whether a rule lets through what is no good signature: without `appraise_type=` the file's own digest is enough
+/// (`xattr_verify`, ima_appraise.c).
+fn takes(appraise_type: Option<AppraiseType>, verdict: &Verdict) -> bool {
+    appraise_type.is_none() && *verdict == Verdict::DigestOnly { matches: true }
+}
