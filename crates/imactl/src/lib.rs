@@ -20,6 +20,7 @@ pub mod sign;
 pub mod tree;
 pub mod verifier;
 pub mod verify;
+pub mod words;
 pub mod x509;
 pub mod xattr;
 
