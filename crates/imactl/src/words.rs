@@ -47,6 +47,8 @@ pub struct Step {
     pub line: usize,
     /// What happens, and to what.
     pub text: String,
+    /// Whether anything happens: it does not where a rule exempts.
+    pub acts: bool,
 }
 
 /// What happens at a hook: the steps are tried in order, and the first that fits decides. Nothing where no rule is for it.
@@ -70,6 +72,10 @@ pub fn steps(policy: &Policy, hook: Hook, appraisal: bool) -> Vec<Step> {
         .map(|line| Step {
             line: line.number,
             text: rule(&line.rule),
+            acts: !matches!(
+                line.rule.action,
+                Action::DontMeasure | Action::DontAppraise | Action::DontHash
+            ),
         })
         .collect()
 }

@@ -137,6 +137,10 @@ impl Explain {
         for (hook, when) in words::HOOKS {
             for appraisal in [true, false] {
                 let steps = words::steps(&policy, hook, appraisal);
+                // Exemptions from nothing are not worth a word.
+                if !steps.iter().any(|step| step.acts) {
+                    continue;
+                }
                 let (Some(last), false) = (steps.last(), self.json) else {
                     for step in steps {
                         hooks.push(
