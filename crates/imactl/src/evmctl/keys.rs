@@ -10,7 +10,7 @@ use ima::hash::HashAlgorithm;
 use ima::signature::KeyId;
 use imactl::file::{read_bounded, write};
 use imactl::hex;
-use imactl::key::{FileKey, SIGNED, Signer as _, WeakKey};
+use imactl::key::{FileKey, SIGNED, Signer as _, TokenKey, WeakKey};
 use sha1::{Digest as _, Sha1};
 
 use super::options::Options;
@@ -23,6 +23,7 @@ pub struct SigningKey {
     strong: Option<FileKey>,
     /// What the library of `imactl sign` refuses, for old devices.
     weak: Option<WeakKey>,
+    token: Option<TokenKey>,
     /// The id that signatures carry.
     pub id: KeyId,
 }
@@ -34,6 +35,20 @@ impl SigningKey {
             .key
             .as_deref()
             .map_or_else(|| PathBuf::from("/etc/keys/privkey_evm.pem"), PathBuf::from);
+        if imactl::key::is_token(&path) {
+            // Tools print the URI of the public key, and OpenSSL's engine takes it for the private one of the same name.
+            let uri = path.to_string_lossy().replace("type=public", "type=private");
+            // Not the URI, which may have a PIN in it.
+            let pin = || password(options, Path::new("the token"));
+            let token = TokenKey::open(&uri, &pin, None).map_err(|fault| said.fault(&fault))?;
+            let id = key_id(options, &[], token.public_key(), said)?;
+            return Ok(Self {
+                strong: None,
+                weak: None,
+                token: Some(token),
+                id,
+            });
+        }
         let bytes = read_bounded(&path, MAX_KEY).map_err(|fault| {
             said.err(format_args!("Failed to open keyfile: {}", path.display()));
             said.fault(&fault)
@@ -62,11 +77,20 @@ impl SigningKey {
             }
         };
         let id = key_id(options, &bytes, &public, said)?;
-        Ok(Self { strong, weak, id })
+        Ok(Self {
+            strong,
+            weak,
+            token: None,
+            id,
+        })
     }
 
     /// Signs a digest as `security.ima` holds it.
     pub fn sign(&self, algo: HashAlgorithm, digest: &[u8], said: &mut Said) -> Done<Vec<u8>> {
+        if let Some(token) = &self.token {
+            let signed = token.sign_any(algo, digest);
+            return signed.map_err(|fault| said.fault(&fault));
+        }
         let strong = self
             .strong
             .as_ref()

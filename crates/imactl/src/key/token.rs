@@ -132,6 +132,25 @@ impl TokenKey {
         })
     }
 
+    /// Signs whatever digest it is given, weak ones too: for the name `evmctl` alone.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-907`, `IMA-920`.
+    pub fn sign_any(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
+        let sessions = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = sessions().pop();
+        let session = match free {
+            Some(session) => session,
+            None => self.module.open_ro_session(self.slot).map_err(|error| {
+                failed(format!("token `{}`: another session", self.label), error)
+            })?,
+        };
+        let signature = self.sign_with(&session, algo, digest);
+        sessions().push(session);
+        signature
+    }
+
     fn sign_with(&self, session: &Session, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
         let refused = |error: Error| {
             Fault::new(
@@ -169,17 +188,7 @@ impl Signer for TokenKey {
 
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
         check_digest(algo, digest)?;
-        let sessions = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = sessions().pop();
-        let session = match free {
-            Some(session) => session,
-            None => self.module.open_ro_session(self.slot).map_err(|error| {
-                failed(format!("token `{}`: another session", self.label), error)
-            })?,
-        };
-        let signature = self.sign_with(&session, algo, digest);
-        sessions().push(session);
-        signature
+        self.sign_any(algo, digest)
     }
 }
 
