@@ -5,7 +5,10 @@ mod common;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use common::{Ended, IMACTL, need_root, run, shell, with_keys};
+use common::{
+    Ended, IMACTL, MeasurementList, measurement_list, need_root, pcrs_with_10, run, shell,
+    with_keys,
+};
 
 /// The link that makes imactl evmctl.
 fn link(at: &Path) -> String {
@@ -282,43 +285,14 @@ fn digests_on_standard_input() {
 fn measurement_lists_and_boot_aggregates() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    // Two entries of ima-ng, built here; PCRs extended by hand.
-    use sha1::Digest as _;
-    let mut list = Vec::new();
-    let (mut sha1, mut sha256, mut padded) = (vec![0; 20], vec![0; 32], vec![0; 32]);
-    for name in ["boot_aggregate", "/init"] {
-        let mut digest = b"sha256:\0".to_vec();
-        digest.extend([7; 32]);
-        let mut data = Vec::new();
-        for field in [digest, [name.as_bytes(), &[0]].concat()] {
-            data.extend((field.len() as u32).to_le_bytes());
-            data.extend(field);
-        }
-        let template = sha1::Sha1::digest(&data);
-        list.extend(10_u32.to_le_bytes());
-        list.extend(template);
-        list.extend(6_u32.to_le_bytes());
-        list.extend(b"ima-ng");
-        list.extend((data.len() as u32).to_le_bytes());
-        list.extend(&data);
-        sha1 = sha1::Sha1::digest([&sha1[..], &template[..]].concat()).to_vec();
-        sha256 =
-            sha2::Sha256::digest([&sha256[..], &sha2::Sha256::digest(&data)[..]].concat()).to_vec();
-        padded = sha2::Sha256::digest([&padded[..], &template[..], &[0; 12]].concat()).to_vec();
-    }
-    let pcrs = |name: &str, value: &[u8]| {
-        let mut text = String::new();
-        for number in 0..24 {
-            let value = if number == 10 {
-                value.to_vec()
-            } else {
-                vec![number; value.len()]
-            };
-            let value: Vec<String> = value.iter().map(|byte| format!("{byte:02X}")).collect();
-            text.push_str(&format!("PCR-{number:02}: {}\n", value.join(" ")));
-        }
-        std::fs::write(at.join(name), text).unwrap();
-    };
+    let MeasurementList {
+        list,
+        sha1,
+        sha256,
+        padded,
+    } = measurement_list();
+    let pcrs =
+        |name: &str, value: &[u8]| std::fs::write(at.join(name), pcrs_with_10(value)).unwrap();
     std::fs::write(at.join("list"), &list).unwrap();
     pcrs("sha1", &sha1);
     pcrs("sha256", &sha256);

@@ -9,6 +9,7 @@ mod image;
 mod initramfs;
 mod kernel;
 mod keygen;
+mod measurement;
 mod options;
 mod output;
 mod policy;
@@ -67,6 +68,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Check(Box<check::Check>),
+    Measurement(measurement::Measurement),
     Explain(explain::Explain),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
     #[command(disable_help_flag = true, after_help = EVMCTL_EXAMPLES)]
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Kernel(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Measurement(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
         Command::Generate(command) => command.run(),

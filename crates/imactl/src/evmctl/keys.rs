@@ -37,7 +37,9 @@ impl SigningKey {
             .map_or_else(|| PathBuf::from("/etc/keys/privkey_evm.pem"), PathBuf::from);
         if imactl::key::is_token(&path) {
             // Tools print the URI of the public key, and OpenSSL's engine takes it for the private one of the same name.
-            let uri = path.to_string_lossy().replace("type=public", "type=private");
+            let uri = path
+                .to_string_lossy()
+                .replace("type=public", "type=private");
             // Not the URI, which may have a PIN in it.
             let pin = || password(options, Path::new("the token"));
             let token = TokenKey::open(&uri, &pin, None).map_err(|fault| said.fault(&fault))?;

@@ -134,3 +134,64 @@ pub fn listing(directory: &Path) -> Vec<PathBuf> {
     names.sort();
     names
 }
+
+/// A measurement list of two entries of template ima-ng, and what PCR 10 holds after it.
+pub struct MeasurementList {
+    pub list: Vec<u8>,
+    pub sha1: Vec<u8>,
+    pub sha256: Vec<u8>,
+    /// Of the SHA-256 bank where a kernel extends SHA-1 digests with zeros.
+    pub padded: Vec<u8>,
+}
+
+/// Made by hand: `boot_aggregate`, the digest of ten PCRs as [`pcrs_with_10`] has them, and `/init`.
+pub fn measurement_list() -> MeasurementList {
+    use sha1::Digest as _;
+    let mut made = MeasurementList {
+        list: Vec::new(),
+        sha1: vec![0; 20],
+        sha256: vec![0; 32],
+        padded: vec![0; 32],
+    };
+    let mut aggregate = sha2::Sha256::new();
+    for number in 0..10 {
+        aggregate.update([number; 32]);
+    }
+    for (name, content) in [
+        ("boot_aggregate", aggregate.finalize().to_vec()),
+        ("/init", vec![7; 32]),
+    ] {
+        let digest = [b"sha256:\0", &content[..]].concat();
+        let mut data = Vec::new();
+        for field in [digest, [name.as_bytes(), &[0]].concat()] {
+            data.extend((field.len() as u32).to_le_bytes());
+            data.extend(field);
+        }
+        let template = sha1::Sha1::digest(&data);
+        let list = &mut made.list;
+        list.extend(10_u32.to_le_bytes());
+        list.extend(template);
+        list.extend(6_u32.to_le_bytes());
+        list.extend(b"ima-ng");
+        list.extend((data.len() as u32).to_le_bytes());
+        list.extend(&data);
+        made.sha1 = sha1::Sha1::digest([&made.sha1[..], &template[..]].concat()).to_vec();
+        let sha256 = sha2::Sha256::digest(&data);
+        made.sha256 = sha2::Sha256::digest([&made.sha256[..], &sha256[..]].concat()).to_vec();
+        let padded = [&made.padded[..], &template[..], &[0; 12]].concat();
+        made.padded = sha2::Sha256::digest(padded).to_vec();
+    }
+    made
+}
+
+/// PCRs as the kernel prints those of a TPM 1.2: each holds its own number in every byte, PCR 10 `value`.
+pub fn pcrs_with_10(value: &[u8]) -> String {
+    (0..24)
+        .map(|number| {
+            let own = vec![number; value.len()];
+            let bytes = if number == 10 { value } else { &own };
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+            format!("PCR-{number:02}: {}\n", bytes.join(" "))
+        })
+        .collect()
+}
