@@ -217,7 +217,8 @@ mod tests {
         pages.extend(
             std::fs::read_dir(root.join("docs"))
                 .unwrap()
-                .map(|entry| entry.unwrap().path()),
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "md")),
         );
         let mut found = 0;
         for page in pages {
