@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use ima::fault::{Code, Fault};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -46,13 +46,19 @@ pub fn shown(path: &Path) -> String {
     text
 }
 
-/// Progress of work on many files: a bar on a terminal, a line every few seconds elsewhere.
+/// Progress of work on many files: a bar on a terminal, a line every few seconds elsewhere. No file waits for it.
 pub struct Progress {
     bar: Option<ProgressBar>,
     what: &'static str,
     total: u64,
-    plain: Mutex<(u64, Instant)>,
+    start: Instant,
+    done: AtomicU64,
+    /// Seconds after the start when the next line is due.
+    due: AtomicU64,
 }
+
+/// Seconds between two lines.
+const PACE: u64 = 5;
 
 impl Progress {
     /// So many files will be worked on.
@@ -71,25 +77,33 @@ impl Progress {
             bar,
             what,
             total,
-            plain: Mutex::new((0, Instant::now())),
+            start: Instant::now(),
+            done: AtomicU64::new(0),
+            due: AtomicU64::new(PACE),
         }
     }
 
     /// One more is done.
     pub fn step(&self) {
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(bar) = &self.bar {
             bar.inc(1);
             return;
         }
-        let Ok(mut plain) = self.plain.lock() else {
-            return;
-        };
-        plain.0 += 1;
-        if plain.1.elapsed() > Duration::from_secs(5) {
-            plain.1 = Instant::now();
+        let seconds = self.start.elapsed().as_secs();
+        let due = self.due.load(Ordering::Relaxed);
+        // Of those that come at the same time one prints the line.
+        let mine = seconds >= due
+            && self
+                .due
+                .compare_exchange(due, seconds + PACE, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if mine {
+            let rate = done / seconds.max(1);
+            let left = self.total.saturating_sub(done) / rate.max(1);
             warn(format_args!(
-                "{}: {} of {} files",
-                self.what, plain.0, self.total
+                "{}: {done} of {} files, {rate}/s, {left} s left",
+                self.what, self.total
             ));
         }
     }
