@@ -10,17 +10,16 @@ use ima::config::{self, Config};
 use ima::fault::{Code, Fault, Stage};
 use ima::keyring;
 use ima::layout::{self, Purpose};
+use ima_keyring::{Kernel, Keyring};
 use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use log::{info, warn};
 use nix::errno::Errno;
 
 use super::environment::EVM;
-use super::explain::{self, Kernel};
 use super::policy::Wanted;
 use super::root::MountedRoot;
 use crate::files;
 use crate::report::{KeyRecord, Report};
-use crate::syscalls::{self, Keyring};
 
 /// The largest certificate file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -272,7 +271,7 @@ impl Loader<'_> {
             Ok(certificates) => certificates,
             // What this parser does not understand, the kernel's may.
             Err(error) => {
-                let result = syscalls::add_certificate(&bytes, ring);
+                let result = ima_keyring::add_certificate(&bytes, ring);
                 let fault = result.is_err().then(|| invalid(error.to_string()));
                 self.record(offer, &path, name, None, fault.as_ref());
                 return fault.map_or(Ok(1), Err);
@@ -281,9 +280,9 @@ impl Loader<'_> {
         let mut taken: usize = 0;
         let mut first = None;
         for certificate in parsed {
-            let result = syscalls::add_certificate(certificate.der(), ring);
+            let result = ima_keyring::add_certificate(certificate.der(), ring);
             let fault = result.err().map(|errno| {
-                explain::certificate(&path, &certificate, name, errno, &Kernel::look())
+                ima_keyring::refusal(&path, &certificate, name, errno, &Kernel::look())
             });
             self.record(offer, &path, name, Some(&certificate), fault.as_ref());
             if let Some(fault) = fault {
@@ -387,7 +386,7 @@ impl Loader<'_> {
 fn untrusted_keyring() -> Result<Keyring, String> {
     KeyRing::from_special_id(KeyRingIdentifier::UserSession, true)
         .map_err(|error| format!("the user session keyring: {error:?}"))?;
-    let serial = syscalls::add_keyring(c"_ima", Keyring::UserSession)
+    let serial = ima_keyring::add_keyring(c"_ima", Keyring::UserSession)
         .map_err(|errno: Errno| errno.to_string())?;
     let id = linux_keyutils::KeySerialId::new(serial);
     let permissions = KeyPermissionsBuilder::builder()

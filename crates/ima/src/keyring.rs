@@ -5,6 +5,12 @@
 pub struct Serial(i32);
 
 impl Serial {
+    /// A serial number; `None` for one that no key has.
+    #[must_use]
+    pub const fn new(number: i32) -> Option<Self> {
+        if number > 0 { Some(Self(number)) } else { None }
+    }
+
     /// The number that system calls take.
     pub const fn get(self) -> i32 {
         self.0
@@ -20,6 +26,40 @@ pub struct Key<'a> {
     pub kind: &'a str,
     /// The description and what the type adds to it, such as `.ima: 1`.
     pub description: &'a str,
+}
+
+/// What the description of an asymmetric key says of it (crypto/asymmetric_keys/asymmetric_type.c, `asymmetric_key_describe`):
+/// `NAME: X509.rsa 7b4c2d1e []`, where the name of a certificate's key is its subject's and the identifier or serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asymmetric<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The algorithm, such as `rsa` or `ecdsa-nist-p256`.
+    pub algorithm: &'a str,
+    /// The end of the subject key identifier in hexadecimal, by which signatures name the key; empty if it has none.
+    pub key_id: &'a str,
+}
+
+impl<'a> Key<'a> {
+    /// What is said of an asymmetric key; `None` for a key of another type.
+    #[must_use]
+    pub fn asymmetric(&self) -> Option<Asymmetric<'a>> {
+        if !self.kind.starts_with("asym") {
+            return None;
+        }
+        // The name is the certificate's to choose, so what counts stands last.
+        let (name, rest) = self.description.rsplit_once(": ")?;
+        let mut words = rest.split(' ');
+        let subtype = words.next()?;
+        Some(Asymmetric {
+            name,
+            algorithm: subtype.rsplit('.').next().unwrap_or(subtype),
+            key_id: words
+                .next()
+                .filter(|word| !word.starts_with('['))
+                .unwrap_or_default(),
+        })
+    }
 }
 
 /// The lines of `/proc/keys` that can be understood.
@@ -51,8 +91,13 @@ pub fn keys(proc_keys: &str) -> impl Iterator<Item = Key<'_>> {
 /// Only keyrings of the kernel's may begin with a dot (security/keys/keyctl.c, `add_key` answers EPERM), so for those
 /// the name cannot be forged.
 pub fn keyring(proc_keys: &str, name: &str) -> Option<Serial> {
+    keyrings(proc_keys, name).next()
+}
+
+/// Every keyring of that name; of those without a dot there may be several.
+pub fn keyrings<'a>(proc_keys: &'a str, name: &'a str) -> impl Iterator<Item = Serial> + 'a {
     keys(proc_keys)
-        .find(|key| {
+        .filter(move |key| {
             let rest = key.description.strip_prefix(name);
             key.kind == "keyring"
                 && rest.is_some_and(|rest| rest.starts_with(':') || rest.is_empty())
@@ -85,6 +130,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_asymmetric_keys() {
+        let found: Vec<_> = keys(LIST).filter_map(|key| key.asymmetric()).collect();
+        assert_eq!(
+            found,
+            [Asymmetric {
+                name: "Example: CA: 01ab",
+                algorithm: "rsa",
+                key_id: "7b4c2d1e"
+            }]
+        );
+        let forged = "0000000a I------ 1 perm 1f0f0000 0 0 asymmetri a: X509.rsa 00000000 []: b: X509.rsa 11111111 []\n";
+        let key = keys(forged).next().and_then(|key| key.asymmetric());
+        assert_eq!(key.map(|key| key.key_id), Some("11111111"));
+    }
+
+    #[test]
     fn a_key_that_describes_itself_as_a_keyring_is_none() {
         let forged = "0000000a I------ 1 perm 1f0f0000 0 0 user .ima: empty\n";
         assert_eq!(keyring(forged, ".ima"), None);
@@ -93,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_text_does_no_harm(text in "[ 0-9a-fI.:\\n\\t\\PC]{0,300}") {
-            let _ = keys(&text).count();
+            let _ = keys(&text).filter_map(|key| key.asymmetric()).count();
             let _ = keyring(&text, ".ima");
         }
     }

@@ -13,6 +13,7 @@ pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod key;
+pub mod keyring;
 pub mod modules;
 pub mod pcr;
 pub mod select;

@@ -6,9 +6,11 @@ mod explain;
 mod generate;
 mod hash;
 mod image;
+mod import;
 mod initramfs;
 mod kernel;
 mod keygen;
+mod keys;
 mod measurement;
 mod options;
 mod output;
@@ -61,6 +63,8 @@ enum Command {
     Sign(sign::Sign),
     Hash(hash::Hash),
     Verify(verify::Verify),
+    Import(import::Import),
+    Keys(keys::Keys),
     Initramfs(initramfs::Initramfs),
     Image(image::Image),
     #[command(subcommand)]
@@ -107,6 +111,8 @@ pub fn main() -> ExitCode {
         Command::Sign(command) => command.run(),
         Command::Hash(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Keys(command) => command.run(),
         Command::Initramfs(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Kernel(command) => command.run(),

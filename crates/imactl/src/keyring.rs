@@ -1,0 +1,185 @@
+//! The keyrings of the running system.
+
+use ima::certificate::Certificate;
+use ima::fault::{Code, Fault};
+use ima::keyring::{self, Serial};
+use ima_keyring::{Errno, Kernel, Keyring};
+
+use crate::Result;
+
+/// The keyrings that decide what is trusted, in the order in which trust comes down: CAs, then keys that sign files.
+pub const TRUSTED: [&str; 9] = [
+    ".builtin_trusted_keys",
+    ".secondary_trusted_keys",
+    ".machine",
+    ".platform",
+    ".blacklist",
+    ".ima",
+    ".evm",
+    "_ima",
+    "_evm",
+];
+
+/// A keyring and what is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ring {
+    /// Its name.
+    pub name: String,
+    /// Its serial number.
+    pub serial: i32,
+    /// What is on it; `None` if this user may not read it.
+    pub keys: Option<Vec<Entry>>,
+}
+
+/// Something on a keyring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The serial number.
+    pub serial: i32,
+    /// Its type, cut to nine characters as the kernel does; empty for a key this user may not see.
+    pub kind: String,
+    /// The description, for a certificate's key its name.
+    pub name: String,
+    /// An asymmetric key's algorithm.
+    pub algorithm: Option<String>,
+    /// The id by which signatures name an asymmetric key.
+    pub key_id: Option<String>,
+}
+
+/// The keyrings of those names that there are, with what is on them.
+///
+/// # Errors
+///
+/// `IMA-901` if /proc/keys cannot be read.
+pub fn rings(names: &[&str]) -> Result<Vec<Ring>> {
+    let list = proc_keys()?;
+    Ok(names
+        .iter()
+        .filter_map(|name| {
+            let serial = named(&list, name)?;
+            let keys = ima_keyring::content(Keyring::Serial(serial))
+                .ok()
+                .map(|content| content.iter().map(|key| entry(&list, *key)).collect());
+            Some(Ring {
+                name: (*name).to_owned(),
+                serial: serial.get(),
+                keys,
+            })
+        })
+        .collect())
+}
+
+fn entry(list: &str, serial: i32) -> Entry {
+    let key = keyring::keys(list).find(|key| key.serial.get() == serial);
+    let asymmetric = key.and_then(|key| key.asymmetric());
+    Entry {
+        serial,
+        kind: key.map_or_else(String::new, |key| key.kind.to_owned()),
+        name: match (asymmetric, key) {
+            (Some(asymmetric), _) => asymmetric.name.to_owned(),
+            (None, Some(key)) => key.description.to_owned(),
+            (None, None) => String::new(),
+        },
+        algorithm: asymmetric.map(|key| key.algorithm.to_owned()),
+        key_id: asymmetric
+            .map(|key| key.key_id.to_owned())
+            .filter(|id| !id.is_empty()),
+    }
+}
+
+/// The keyring of that name: one of the kernel's or of this user's such as `.ima` or `_ima`; `@s`, `@u` or `@us` for session,
+/// user and user session keyring; or a serial number.
+///
+/// # Errors
+///
+/// `IMA-501` if this kernel has no `.ima`, `IMA-505` if there is no other of that name.
+pub fn find(name: &str) -> Result<Keyring> {
+    match name {
+        "@s" => return Ok(Keyring::Session),
+        "@u" => return Ok(Keyring::User),
+        "@us" => return Ok(Keyring::UserSession),
+        _ => {}
+    }
+    if let Some(serial) = number(name).and_then(Serial::new) {
+        return Ok(Keyring::Serial(serial));
+    }
+    let name = name.strip_prefix("%keyring:").unwrap_or(name);
+    if let Some(serial) = named(&proc_keys()?, name) {
+        return Ok(Keyring::Serial(serial));
+    }
+    Err(match name {
+        ".ima" => Fault::new(Code::NoImaKeyring, name),
+        _ if name.starts_with('.') => Fault::new(Code::KeyringUnusable, name)
+            .cause("this kernel was built without it; only the kernel makes keyrings whose name begins with a dot")
+            .remedy("see what there is with imactl keys; imactl kernel check says what the kernel lacks"),
+        _ => Fault::new(Code::KeyringUnusable, name)
+            .cause("there is no keyring of that name that this user can see")
+            .remedy(format!("make it: keyctl newring {name} @u")),
+    })
+}
+
+/// The keyring of that name. Of the kernel's there is one; of others every session may have its own, and root sees them all, so
+/// one that this process's own keyrings lead to comes first.
+fn named(list: &str, name: &str) -> Option<Serial> {
+    let first = keyring::keyring(list, name)?;
+    if name.starts_with('.') {
+        return Some(first);
+    }
+    let same: Vec<Serial> = keyring::keyrings(list, name).collect();
+    let mut next: Vec<i32> = [Keyring::Session, Keyring::User, Keyring::UserSession]
+        .into_iter()
+        .flat_map(|ring| ima_keyring::content(ring).unwrap_or_default())
+        .collect();
+    let mut seen = Vec::new();
+    while let Some(key) = next.pop() {
+        if let Some(found) = same.iter().find(|serial| serial.get() == key) {
+            return Some(*found);
+        }
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        let is_keyring =
+            keyring::keys(list).any(|entry| entry.serial.get() == key && entry.kind == "keyring");
+        if let (true, Some(serial)) = (is_keyring, Serial::new(key)) {
+            next.extend(ima_keyring::content(Keyring::Serial(serial)).unwrap_or_default());
+        }
+    }
+    Some(first)
+}
+
+fn number(text: &str) -> Option<i32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => i32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+/// Puts a certificate onto a keyring, which is called `name` in messages; gives the key's serial number. `path` is where the
+/// certificate comes from.
+///
+/// # Errors
+///
+/// `IMA-504` with the reason for which the kernel refused it, as far as that can be worked out.
+pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &str) -> Result<i32> {
+    ima_keyring::add_certificate(certificate.der(), keyring).map_err(|errno| {
+        let fault = ima_keyring::refusal(path, certificate, name, errno, &Kernel::look());
+        match errno {
+            // What the init says of these is about itself.
+            Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => fault
+                .cause("only root may write this keyring")
+                .remedy("run it as root"),
+            Errno::EACCES => fault.remedy(
+                "see its permissions in /proc/keys; a keyring of another session is written from there",
+            ),
+            _ => fault,
+        }
+    })
+}
+
+fn proc_keys() -> Result<String> {
+    let path = std::path::Path::new("/proc/keys");
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|error| crate::file::unreadable(path, &error))
+}

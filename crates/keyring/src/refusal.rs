@@ -1,0 +1,230 @@
+//! Why the kernel refused a certificate: worked out from it and from the keyrings. It decides nothing.
+
+use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
+use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
+use ima::keyring;
+use ima::verify;
+use nix::errno::Errno;
+
+/// How many of the trusted keys a message names.
+const MAX_SHOWN: usize = 4;
+
+/// What the kernel shows of itself, as far as it tells why a certificate was refused.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    /// `/proc/keys`
+    keys: String,
+    /// `/proc/crypto`
+    crypto: String,
+    /// `/proc/cmdline`
+    command_line: String,
+}
+
+impl Kernel {
+    /// Looks; what cannot be read is empty.
+    pub fn look() -> Self {
+        let read = |path: &str| {
+            String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+        };
+        Self {
+            keys: read("/proc/keys"),
+            crypto: read("/proc/crypto"),
+            command_line: read("/proc/cmdline"),
+        }
+    }
+
+    /// Whether the blacklist has the certificate (certs/blacklist.c: `tbs:` and the digest of the signed part).
+    fn blacklists(&self, certificate: &Certificate) -> bool {
+        let digests: Vec<String> = [
+            HashAlgorithm::Sha256,
+            HashAlgorithm::Sha384,
+            HashAlgorithm::Sha512,
+        ]
+        .into_iter()
+        .filter_map(|algo| algo.digest(certificate.tbs_der()))
+        .map(|digest| format!("tbs:{}", hex(&digest)))
+        .collect();
+        keyring::keys(&self.keys)
+            .filter(|key| key.kind == "blacklist")
+            .any(|key| {
+                digests
+                    .iter()
+                    .any(|digest| key.description.starts_with(digest.as_str()))
+            })
+    }
+
+    /// The algorithms of the certificate that are not among those of the kernel; none where it does not show them.
+    fn lacks(&self, certificate: &Certificate) -> Vec<String> {
+        let has = |name: &str| {
+            self.crypto
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .any(|(field, value)| field.trim() == "name" && value.trim() == name)
+        };
+        let mut wanted = Vec::new();
+        match certificate.key() {
+            PublicKey::Rsa { .. } => wanted.push("rsa".to_owned()),
+            PublicKey::Ec { curve } => wanted.push(format!(
+                "ecdsa-nist-{}",
+                match curve {
+                    Curve::P192 => "p192",
+                    Curve::P256 => "p256",
+                    Curve::P384 => "p384",
+                    Curve::P521 => "p521",
+                }
+            )),
+            PublicKey::Other { .. } => {}
+        }
+        if let Some(algo) = verify::signature_digest(certificate) {
+            wanted.push(algo.to_string());
+        }
+        if self.crypto.is_empty() {
+            return Vec::new();
+        }
+        wanted.retain(|name| !has(name));
+        wanted
+    }
+
+    /// The parameter that narrows down whose certificates are taken.
+    fn ca_keys(&self) -> &str {
+        self.command_line
+            .split_ascii_whitespace()
+            .find(|parameter| parameter.starts_with("ca_keys="))
+            .unwrap_or("ca_keys=")
+    }
+}
+
+/// The refusal of a certificate by add_key(2).
+pub fn certificate(
+    path: &str,
+    certificate: &Certificate,
+    name: &str,
+    errno: Errno,
+    kernel: &Kernel,
+) -> Fault {
+    let detail = format!(
+        "{path} ({}) onto {name}: {} ({errno:?})",
+        certificate.subject(),
+        errno.desc()
+    );
+    let fault = Fault::new(Code::CertificateRefused, detail);
+    let defects = certificate.leaf_defects();
+    let defect = |wanted: &[LeafDefect]| defects.iter().find(|defect| wanted.contains(defect));
+    let issuer = format!(
+        "{}{}",
+        certificate.issuer(),
+        certificate
+            .akid()
+            .map(|akid| format!(" (key id {})", hex(akid)))
+            .unwrap_or_default()
+    );
+    match errno {
+        Errno::ENOKEY => {
+            let leaf = [
+                LeafDefect::CaBit,
+                LeafDefect::KeyCertSign,
+                LeafDefect::NoDigitalSignature,
+            ];
+            if let (Some(defect), true) = (defect(&leaf), name != ".secondary_trusted_keys") {
+                return fault.cause(format!("{defect}")).remedy(
+                    "use a certificate of its own for signing files: keyUsage digitalSignature alone, no CA bit (imactl keygen makes one)",
+                );
+            }
+            fault.cause(format!(
+                "its issuer, {issuer}, is not among the CAs that this kernel trusts: {}",
+                trusted(&kernel.keys)
+            ))
+        }
+        Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault
+            .cause("it is on the kernel's own list of revoked certificates (the keyring .blacklist)")
+            .remedy("make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"),
+        Errno::EKEYREJECTED => fault
+            .cause(format!(
+                "a CA of its issuer's name is trusted, {issuer}, but the signature in it is not of that CA's key; trusted are: {}",
+                trusted(&kernel.keys)
+            ))
+            .remedy("have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"),
+        Errno::EBADMSG => match defect(&[LeafDefect::ExplicitCaFalse]) {
+            Some(defect) => fault
+                .cause(format!("{defect}"))
+                .remedy("encode basicConstraints as an empty sequence, as imactl keygen does"),
+            None => fault
+                .cause("the kernel cannot parse an extension of it")
+                .remedy("make it again with the extensions that imactl keygen writes: basicConstraints, keyUsage, the two key identifiers"),
+        },
+        // ENOENT where the algorithm turns out to be missing while a self-signed one is checked
+        // (x509_check_for_self_signed).
+        Errno::ENOPKG | Errno::ENOENT => {
+            let lacking = kernel.lacks(certificate);
+            fault
+                .cause(if lacking.is_empty() {
+                    format!(
+                        "the kernel was built without the algorithms of this certificate ({}, or the hash of its signature)",
+                        certificate.key()
+                    )
+                } else {
+                    format!(
+                        "this kernel has no {} (see /proc/crypto), which the certificate needs",
+                        lacking.join(" and no ")
+                    )
+                })
+                .remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key")
+        }
+        Errno::EMSGSIZE => fault
+            .cause("a certificate for the kernel has at most 65535 bytes")
+            .remedy("make one with fewer extensions"),
+        Errno::EINVAL => fault
+            .cause("the algorithms that the certificate names inside and outside differ")
+            .remedy("it is damaged or was tampered with: take it again from whoever made it"),
+        Errno::EPERM => fault
+            .cause(format!(
+                "{} on the kernel command line allows another CA only; its issuer is {issuer}",
+                kernel.ca_keys()
+            ))
+            .remedy("take ca_keys= off the command line, or give it the key id of this CA: ca_keys=id:..."),
+        Errno::EACCES => fault
+            .cause("the keyring may not be written by this process")
+            .remedy("nothing else may load keys before this init: see what runs earlier in the initramfs"),
+        Errno::EDQUOT => fault
+            .cause("the quota of keys is used up")
+            .remedy("put fewer certificates into the initramfs, or raise kernel.keys.root_maxkeys"),
+        Errno::ENODEV => fault
+            .cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER")
+            .remedy("set CONFIG_X509_CERTIFICATE_PARSER=y and build the kernel again"),
+        _ => fault,
+    }
+}
+
+/// The asymmetric keys that the kernel has, for a person.
+fn trusted(proc_keys: &str) -> String {
+    let keys: Vec<&str> = keyring::keys(proc_keys)
+        .filter(|key| key.kind.starts_with("asym"))
+        .map(|key| {
+            key.description
+                .split(": X509")
+                .next()
+                .unwrap_or(key.description)
+        })
+        .collect();
+    match keys.len() {
+        0 => "it has none".to_owned(),
+        count => {
+            let shown: Vec<&str> = keys.into_iter().take(MAX_SHOWN).collect();
+            let more = count.saturating_sub(shown.len());
+            let rest = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
+            format!("{}{rest}", shown.join("; "))
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! The system calls that no crate has: the only module with `unsafe`. linux-keyutils has no key type `asymmetric` and no way to
+//! name a keyring by its serial number.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+
+use ima::keyring::Serial;
+use nix::errno::Errno;
+use nix::libc;
+
+/// Where a key goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyring {
+    /// A keyring by its serial number.
+    Serial(Serial),
+    /// The user session keyring, through which the kernel finds `_ima` (security/keys/process_keys.c).
+    UserSession,
+    /// The session keyring.
+    Session,
+    /// The user keyring.
+    User,
+}
+
+impl Keyring {
+    pub(crate) fn id(self) -> i32 {
+        match self {
+            Self::Serial(serial) => serial.get(),
+            Self::UserSession => libc::KEY_SPEC_USER_SESSION_KEYRING,
+            Self::Session => libc::KEY_SPEC_SESSION_KEYRING,
+            Self::User => libc::KEY_SPEC_USER_KEYRING,
+        }
+    }
+}
+
+/// add_key(2) of an X.509 certificate in DER: the kernel describes the key by the certificate.
+///
+/// # Errors
+///
+/// What security/keys/keyctl.c, crypto/asymmetric_keys and the keyring's restriction answer.
+pub fn add_certificate(der: &[u8], keyring: Keyring) -> Result<i32, Errno> {
+    // SAFETY: the type is a C string; the description may be NULL for a type that makes its own (keyctl.c, add_key);
+    // the payload is read only, up to its length.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"asymmetric".as_ptr(),
+            std::ptr::null::<libc::c_char>(),
+            der.as_ptr(),
+            der.len(),
+            keyring.id(),
+        )
+    };
+    serial_of(serial)
+}
+
+/// add_key(2) of an empty keyring of that name.
+///
+/// # Errors
+///
+/// EPERM for a name with a dot, EACCES where the parent cannot be written, EDQUOT.
+pub fn add_keyring(name: &CStr, parent: Keyring) -> Result<i32, Errno> {
+    // SAFETY: type and description are C strings; a keyring has no payload.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"keyring".as_ptr(),
+            name.as_ptr(),
+            std::ptr::null::<u8>(),
+            0_usize,
+            parent.id(),
+        )
+    };
+    serial_of(serial)
+}
+
+fn serial_of(result: libc::c_long) -> Result<i32, Errno> {
+    let serial = Errno::result(result)?;
+    i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)
+}
