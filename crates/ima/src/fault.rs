@@ -505,6 +505,10 @@ catalogue! {
         what: "the token with the private key could not be used"
         cause: "its PKCS #11 module cannot be loaded, or the token or the key is not there"
         remedy: "look what the module has: pkcs11-tool --module MODULE --list-slots, --list-objects; correct the pkcs11: URI"
+    ManifestMalformed "IMA-921" Host Refusal
+        what: "the manifest cannot be used"
+        cause: "it is not lines of JSON as imactl manifest writes them, or not signed yet"
+        remedy: "make it again: imactl manifest make; and have it signed: imactl manifest sign"
     LibraryMissing "IMA-930" Host Refusal
         what: "a library of the real root's init is missing"
         cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"

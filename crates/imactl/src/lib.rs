@@ -14,6 +14,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod key;
 pub mod keyring;
+pub mod manifest;
 pub mod modules;
 pub mod pcr;
 pub mod select;

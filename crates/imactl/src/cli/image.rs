@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ima::fault::{Code, Fault};
 use imactl::image::{Format, ImageBuilder, Signing};
+use imactl::manifest::Manifest;
 use imactl::select::Pattern;
 use imactl::tree::Tree;
 use serde_json::json;
@@ -31,6 +32,9 @@ pub struct Image {
     sources: Vec<PathBuf>,
     #[command(flatten)]
     key: KeyOptions,
+    /// Signed manifest whose signatures go into the image; every file must be as it was when the manifest was made
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "sign_command", "for_policy"])]
+    manifest: Option<PathBuf>,
     #[command(flatten)]
     evm: EvmOptions,
     #[command(flatten)]
@@ -100,6 +104,12 @@ impl Image {
             tree.all_root();
         }
         let files = tree.len() as u64;
+        if let Some(path) = &self.manifest {
+            let manifest = Manifest::load(path)?;
+            let progress = Progress::new("comparing", manifest.files.len() as u64);
+            manifest.apply_to_tree(&mut tree, &|| progress.step())?;
+            progress.finish();
+        }
         let mut builder = ImageBuilder::new(tree)
             .format(format)
             .label(&self.label)

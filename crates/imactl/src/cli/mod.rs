@@ -11,6 +11,7 @@ mod initramfs;
 mod kernel;
 mod keygen;
 mod keys;
+mod manifest;
 mod measurement;
 mod options;
 mod output;
@@ -62,6 +63,8 @@ enum Command {
     Cert(cert::Cert),
     Sign(sign::Sign),
     Hash(hash::Hash),
+    #[command(subcommand)]
+    Manifest(manifest::ManifestCommand),
     Verify(verify::Verify),
     Import(import::Import),
     Keys(keys::Keys),
@@ -110,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Cert(command) => command.run(),
         Command::Sign(command) => command.run(),
         Command::Hash(command) => command.run(),
+        Command::Manifest(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Keys(command) => command.run(),
