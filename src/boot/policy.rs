@@ -76,7 +76,7 @@ pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<W
         return Err(Fault::new(Code::AppraiseWeakened, parameter));
     }
     if start.initramfs_goes_on()
-        && let Some(hook) = hook_of_the_initramfs(&policy)
+        && let Some(hook) = policy.appraises_initramfs()
     {
         let detail = format!("{path}: it appraises {}", hook.name());
         return Err(Fault::new(Code::InitramfsAppraised, detail));
@@ -94,21 +94,6 @@ pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<W
         policy,
         required,
     })
-}
-
-/// A hook by which the policy appraises files of the initramfs, none of which can carry a signature. Its super block is
-/// of the type rootfs, a ramfs or tmpfs underneath (init/do_mounts.c, `rootfs_init_fs_context`).
-fn hook_of_the_initramfs(policy: &Policy) -> Option<Hook> {
-    const MAGICS: [u64; 2] = [0x8584_58f6, 0x0102_1994];
-    [Hook::BprmCheck, Hook::MmapCheck, Hook::FileCheck]
-        .into_iter()
-        .find(|hook| {
-            MAGICS.iter().any(|magic| {
-                policy
-                    .appraisal(&Query::by_root(*hook, *magic, "rootfs"))
-                    .is_some()
-            })
-        })
 }
 
 fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {

@@ -549,6 +549,21 @@ impl Policy {
         self.lines.is_empty()
     }
 
+    /// A hook by which the policy appraises files of the initramfs, none of which can carry a signature: programs that go on
+    /// there once the policy is loaded would be denied. The initramfs's super block is of the type rootfs, a ramfs or tmpfs
+    /// underneath (init/do_mounts.c, `rootfs_init_fs_context`).
+    pub fn appraises_initramfs(&self) -> Option<Hook> {
+        const MAGICS: [u64; 2] = [0x8584_58f6, 0x0102_1994];
+        [Hook::BprmCheck, Hook::MmapCheck, Hook::FileCheck]
+            .into_iter()
+            .find(|hook| {
+                MAGICS.iter().any(|magic| {
+                    self.appraisal(&Query::by_root(*hook, *magic, "rootfs"))
+                        .is_some()
+                })
+            })
+    }
+
     /// Whether any rule appraises.
     pub fn appraises(&self) -> bool {
         self.rules().any(|rule| rule.action == Action::Appraise)

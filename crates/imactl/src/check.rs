@@ -7,6 +7,7 @@ mod simulate;
 mod systemd;
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use ima::certificate::{Certificate, LeafDefect};
 use ima::config::{self, Config, Enforce};
@@ -18,7 +19,7 @@ use ima::settings::Settings;
 use ima::verify::verify_certificate;
 
 use crate::image::Source;
-use crate::initramfs::{InitramfsBuilder, leaf_fault};
+use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
 use crate::tree::{Inode, Kind, Tree};
@@ -101,15 +102,27 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         if let Some(kernel) = inputs.kernel {
             found.faults.extend(kernel_basics(kernel));
         }
-        let init = found.settings(&config, inputs.command_line);
+        let place = initramfs.place();
+        let init = found.settings(&config, inputs.command_line, place);
         let policy = found.add(initramfs.chosen_policy());
         if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
-            found.weakened(&config, policy, line);
+            found.weakened(&config, policy, line, place);
+        }
+        if let (Some(policy), Place::WithSystemd) = (&policy, place)
+            && let Some(hook) = policy.appraises_initramfs()
+        {
+            let detail = format!("it appraises {}", hook.name());
+            found
+                .faults
+                .push(Fault::new(Code::InitramfsAppraised, detail));
         }
         found.faults.extend(initramfs.missing_modules(&config));
         (initramfs, config, init, policy)
     });
-    if let (Some(root), Some(line)) = (inputs.root, inputs.command_line) {
+    let alone = inputs
+        .initramfs
+        .is_none_or(|initramfs| initramfs.place() == Place::Alone);
+    if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
         found.root(root, line, boot.as_ref().map(|(_, config, ..)| config));
     }
     let Some((initramfs, config, init, policy)) = boot else {
@@ -140,9 +153,26 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             machine: initramfs.machine(),
             denied: HashMap::new(),
         };
-        found.programs(examiner, &config, &init);
+        let switch_root =
+            (initramfs.place() != Place::WithSystemd).then_some(config.switch_root.as_str());
+        found.programs(examiner, switch_root, &init);
     }
     found
+}
+
+/// What the init would make of configuration and command line where it stands.
+fn merge(
+    config: &Config,
+    line: &str,
+    place: Place,
+    warn: &mut dyn FnMut(Fault),
+) -> Result<Settings, Fault> {
+    match place {
+        Place::Alone => Settings::merge(config.clone(), line, Vec::new(), warn),
+        Place::Leaving | Place::WithSystemd => {
+            Settings::inside(config.clone(), line, Path::new("/"), Vec::new(), warn)
+        }
+    }
 }
 
 /// What the environment stage would miss.
@@ -156,13 +186,15 @@ fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
 
 impl Findings {
     /// The init that will be executed.
-    fn settings(&mut self, config: &Config, command_line: Option<&str>) -> String {
+    fn settings(&mut self, config: &Config, command_line: Option<&str>, place: Place) -> String {
         let mut warnings = Vec::new();
-        let merged = Settings::merge(
-            config.clone(),
+        let merged = merge(
+            config,
             command_line.unwrap_or_default(),
-            Vec::new(),
-            &mut |fault| warnings.push(fault),
+            place,
+            &mut |fault| {
+                warnings.push(fault);
+            },
         );
         self.faults.append(&mut warnings);
         match merged {
@@ -177,8 +209,8 @@ impl Findings {
         }
     }
 
-    fn weakened(&mut self, config: &Config, policy: &Policy, line: &str) {
-        let settings = Settings::merge(config.clone(), line, Vec::new(), &mut |_| {});
+    fn weakened(&mut self, config: &Config, policy: &Policy, line: &str, place: Place) {
+        let settings = merge(config, line, place, &mut |_| {});
         let parameter = settings.ok().and_then(|settings| settings.weakened);
         if let (Some(parameter), Enforce::Required, true) =
             (parameter, config.enforce, policy.appraises())
@@ -398,10 +430,13 @@ impl Findings {
         }
     }
 
-    /// switch_root, init, its interpreter and libraries, what systemd starts, then everything that the policy appraises.
-    fn programs(&mut self, mut examiner: Examiner<'_>, config: &Config, init: &str) {
+    /// switch_root if it will be executed, init, its interpreter and libraries, what systemd starts, then everything that the
+    /// policy appraises.
+    fn programs(&mut self, mut examiner: Examiner<'_>, switch_root: Option<&str>, init: &str) {
         examiner.appraise();
-        self.add(examiner.switch_root(&config.switch_root));
+        if let Some(path) = switch_root {
+            self.add(examiner.switch_root(path));
+        }
         let mut loader = Loader::new(&examiner);
         if self.add(examiner.init(init)).is_some() {
             self.faults.extend(loader.check(init.as_bytes()));

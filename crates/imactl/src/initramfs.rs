@@ -1,5 +1,7 @@
 //! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 
@@ -14,6 +16,7 @@ use ima::signature::ImaXattr;
 use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
+pub use place::Place;
 
 /// The most that an initramfs may unpack to when it is read back, in bytes.
 const MAX_UNPACKED: u64 = 1 << 30;
@@ -291,38 +294,39 @@ impl InitramfsBuilder {
     /// `IMA-911`.
     pub fn check_init(&self) -> Result<()> {
         let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
+        let (place, name) = self.program();
         let init = self
             .entries
-            .get(&b"init"[..])
-            .ok_or_else(|| refused("it has no /init"))?;
+            .get(name.as_bytes())
+            .ok_or_else(|| refused(&format!("it has no /{name}")))?;
         if init.metadata.mode & cpio::S_IFMT != S_IFREG || init.metadata.mode & 0o111 == 0 {
-            return Err(refused("/init is no executable file"));
+            return Err(refused(&format!("/{name} is no executable file")));
         }
         let header = init.data.get(..HEADER_LENGTH).unwrap_or(&init.data);
         if let Some(elf) = Elf::parse(header) {
-            let malformed = || refused("/init is a malformed or truncated ELF program");
+            let malformed = || refused(&format!("/{name} is a malformed or truncated ELF program"));
             let headers = part(&init.data, elf.program_headers()).ok_or_else(malformed)?;
             let interpreter = elf.interpreter(headers).map_err(|_| malformed())?;
             if let Some(at) = interpreter {
                 let path = part(&init.data, at).ok_or_else(malformed)?;
                 let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
                 if self.data(path).is_none() {
-                    return Err(refused("/init is not static").cause(format!(
+                    return Err(refused(&format!("/{name} is not static")).cause(format!(
                         "it needs {}, which is not in the initramfs; the kernel would panic",
                         String::from_utf8_lossy(path)
                     )));
                 }
             }
-        } else if !init.data.starts_with(b"#!") {
-            return Err(refused("/init is neither an ELF program nor a script"));
+        } else if place != Place::Alone || !init.data.starts_with(b"#!") {
+            return Err(refused(&format!("/{name} is no ELF program")));
         }
         Ok(())
     }
 
-    /// The machine that `/init` is made for; nothing if it is no ELF program.
+    /// The machine that the init is made for; nothing if it is no ELF program.
     #[must_use]
     pub fn machine(&self) -> Option<ima::elf::Machine> {
-        Elf::parse(self.data("/init")?).map(|elf| elf.machine())
+        Elf::parse(self.data(self.program().1)?).map(|elf| elf.machine())
     }
 
     /// Every certificate must be one that the kernel could take, which is more than the init asks for: it goes on if one

@@ -33,7 +33,8 @@ Examples:
   imactl check --initramfs initramfs.img --root rootfs/ --ca ca.der --kernel-config linux/.config
   imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots")]
 pub struct Check {
-    /// The initramfs, as the boot loader will load it: gzip, zstd or not compressed
+    /// The initramfs, as the boot loader will load it (gzip, zstd or not compressed), or the directory that it is packed from;
+    /// one of initramfs-tools or dracut with ima-init in it is known as such
     #[arg(long, value_name = "FILE")]
     initramfs: PathBuf,
     /// The real root: an image (ext4, squashfs, erofs), a directory, or a tar archive with PAX attributes
@@ -62,8 +63,12 @@ pub struct Check {
 
 impl Check {
     pub fn run(self) -> Result {
-        let initramfs = InitramfsBuilder::from_image(&read_bounded(&self.initramfs, MAX_IMAGE)?)
-            .map_err(|fault| in_file(fault, &self.initramfs))?;
+        let initramfs = if self.initramfs.is_dir() {
+            InitramfsBuilder::from_directory(&self.initramfs)?
+        } else {
+            InitramfsBuilder::from_image(&read_bounded(&self.initramfs, MAX_IMAGE)?)
+                .map_err(|fault| in_file(fault, &self.initramfs))?
+        };
         let root = self
             .root
             .as_deref()
