@@ -596,7 +596,7 @@ impl Tree {
         }
     }
 
-    /// Reads a directory of the host. Owners, modes, times and extended attributes are what they are there; attributes this
+    /// Reads a directory of the host, as far as its file system goes. Owners, modes, times and extended attributes are what they are there; attributes this
     /// user may not read are not seen.
     ///
     /// # Errors
@@ -607,6 +607,7 @@ impl Tree {
         let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
         for entry in walkdir::WalkDir::new(directory)
             .sort_by_file_name()
+            .same_file_system(true)
             .follow_root_links(true)
         {
             let entry =
