@@ -565,6 +565,14 @@ catalogue! {
         what: "the file does not end with a newline"
         cause: "the kernel refuses such a file when it is loaded by its path (ima_read_policy)"
         remedy: "add one; imactl policy fmt does"
+    SetupUnfit "IMA-940" Host Refusal
+        what: "this system cannot be set up as it is"
+        cause: "see the line above"
+        remedy: "mend it and run imactl setup again; nothing was changed"
+    SetupStep "IMA-941" Host Refusal
+        what: "a step of the set-up failed"
+        cause: "the command said why above; the steps before it are done, those after it are not, and the system boots as before unless the initramfs was made already"
+        remedy: "mend the cause and run imactl setup again, which does what is left; or go back with imactl setup --undo"
 }
 
 impl Code {

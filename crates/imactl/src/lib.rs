@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod modules;
 pub mod pcr;
 pub mod select;
+pub mod setup;
 pub mod sign;
 pub mod tree;
 pub mod verifier;

@@ -16,6 +16,7 @@ mod measurement;
 mod options;
 mod output;
 mod policy;
+mod setup;
 mod sign;
 mod verify;
 
@@ -77,6 +78,7 @@ enum Command {
     Check(Box<check::Check>),
     Measurement(measurement::Measurement),
     Explain(explain::Explain),
+    Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
     #[command(disable_help_flag = true, after_help = EVMCTL_EXAMPLES)]
     Evmctl {
@@ -124,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Measurement(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
         Command::Generate(command) => command.run(),
     };

@@ -1,0 +1,555 @@
+//! A running system brought under IMA: what is there, and the steps from nothing to a first boot that only logs, to
+//! enforcement, and back.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use ima::config::Keyring;
+use ima::fault::{Code, Fault};
+
+use crate::Result;
+use crate::file::read_bounded;
+use crate::kernel::check::KernelConfig;
+
+/// The configuration, whose presence has ima-init put into the initramfs.
+pub const CONFIG: &str = "etc/ima-init/ima-init.conf";
+/// The keys made by set-up.
+pub const PRIVATE: &str = "etc/ima-init/private";
+/// Where the certificate is taken from into the initramfs.
+pub const CERTIFICATE: &str = "etc/keys/ima/x509_ima_local.der";
+/// The policies that may be in force, the first that is there first; the last two come with the package.
+const POLICIES: [&str; 3] = [
+    "etc/ima-init/ima_policy",
+    "usr/share/ima-init/ima_policy.default",
+    "usr/share/ima-init/ima_policy.initramfs",
+];
+const INIT: &str = "usr/lib/ima-init/ima-init";
+const SWITCH_ROOT: &str = "usr/sbin/switch_root.static";
+const GRUB: &str = "etc/default/grub.d/ima-init.cfg";
+
+const MAX_TEXT: u64 = 16 << 20;
+
+/// What makes the initramfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// initramfs-tools.
+    InitramfsTools,
+    /// dracut.
+    Dracut,
+}
+
+impl Tool {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InitramfsTools => "initramfs-tools",
+            Self::Dracut => "dracut",
+        }
+    }
+
+    /// The command that makes every initramfs anew.
+    const fn command(self) -> &'static [&'static str] {
+        match self {
+            Self::InitramfsTools => &["update-initramfs", "-u", "-k", "all"],
+            Self::Dracut => &["dracut", "--force", "--regenerate-all"],
+        }
+    }
+}
+
+/// Where the system is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// Everything in place, nothing denied: what would be is logged.
+    Log,
+    /// What is not signed is denied.
+    Enforce,
+    /// As it was before.
+    Undo,
+}
+
+/// An installed kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// Its release, as in `/lib/modules`.
+    pub release: String,
+    /// Whether it has a keyring that takes only what a trusted CA signed.
+    pub trusted_keyring: bool,
+}
+
+/// The system that is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct System {
+    root: PathBuf,
+    /// What makes the initramfs.
+    pub tool: Tool,
+    /// The kernels that have an initramfs made for them.
+    pub kernels: Vec<Kernel>,
+    /// Where the keys go.
+    pub keyring: Keyring,
+    /// Whether GRUB writes the kernel's command line.
+    pub grub: bool,
+    /// The configuration, if the system is set up.
+    pub config: Option<String>,
+}
+
+/// Something that set-up does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Runs a program.
+    Run(Vec<OsString>),
+    /// Copies a file.
+    Copy(PathBuf, PathBuf),
+    /// Copies a file, unless there is a copy from before.
+    Keep(PathBuf, PathBuf),
+    /// Writes a file, for root's eyes or everybody's.
+    Write(PathBuf, String),
+    /// Makes a directory that only root can look into.
+    Private(PathBuf),
+    /// Removes a file.
+    Remove(PathBuf),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run(words) => {
+                let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+                f.write_str(&words.join(" "))
+            }
+            Self::Copy(from, to) => write!(f, "copy {} to {}", from.display(), to.display()),
+            Self::Keep(from, to) => write!(f, "keep {} as {}", from.display(), to.display()),
+            Self::Write(path, text) => {
+                write!(f, "write {}:", path.display())?;
+                text.lines()
+                    .filter(|line| !line.starts_with('#') && !line.is_empty())
+                    .try_for_each(|line| write!(f, " {line}"))
+            }
+            Self::Private(path) => write!(f, "make {}, for root alone", path.display()),
+            Self::Remove(path) => write!(f, "remove {}", path.display()),
+        }
+    }
+}
+
+/// Who signs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// The private key and its certificate, if there are some; otherwise they are made.
+    pub given: Option<(PathBuf, PathBuf)>,
+    /// Whether a key that is made is left without a password.
+    pub unencrypted: bool,
+}
+
+/// Looks at the system below `root`.
+///
+/// # Errors
+///
+/// `IMA-940` for one that cannot be set up.
+pub fn survey(root: &Path) -> Result<System> {
+    let unfit = |detail: &str, cause: &str, remedy: &str| {
+        Err(Fault::new(Code::SetupUnfit, detail.to_owned())
+            .cause(cause.to_owned())
+            .remedy(remedy.to_owned()))
+    };
+    for (path, package) in [(INIT, "ima-init"), (SWITCH_ROOT, "ima-init-switch-root")] {
+        if !root.join(path).is_file() {
+            return unfit(
+                &format!("/{path} is not there"),
+                &format!("the package {package} is not installed"),
+                &format!("apt install {package}"),
+            );
+        }
+    }
+    let tool = if root.join("usr/sbin/update-initramfs").exists() {
+        Tool::InitramfsTools
+    } else if root.join("usr/bin/dracut").exists() {
+        Tool::Dracut
+    } else {
+        return unfit(
+            "nothing here makes an initramfs",
+            "neither initramfs-tools nor dracut is installed",
+            "apt install initramfs-tools",
+        );
+    };
+    let mut kernels = Vec::new();
+    for release in names(&root.join("lib/modules")) {
+        let Ok(text) = read_bounded(&root.join(format!("boot/config-{release}")), MAX_TEXT) else {
+            continue;
+        };
+        if !root.join(format!("boot/initrd.img-{release}")).exists() {
+            continue;
+        }
+        let config = KernelConfig::parse(&text)?;
+        for option in ["SECURITYFS", "IMA", "IMA_APPRAISE"] {
+            if !config.is_builtin(option) {
+                return unfit(
+                    &format!("the kernel {release} was built without CONFIG_{option}"),
+                    "without it nothing can be appraised, and a boot of it would be refused",
+                    "install a kernel that has it, or remove this one",
+                );
+            }
+        }
+        kernels.push(Kernel {
+            release,
+            trusted_keyring: config.is_builtin("INTEGRITY_TRUSTED_KEYRING"),
+        });
+    }
+    if kernels.is_empty() {
+        return unfit(
+            "no kernel with an initramfs was found",
+            "there is no /boot/initrd.img-RELEASE with a /boot/config-RELEASE beside it",
+            "apt install linux-image-amd64",
+        );
+    }
+    let keyring = if kernels.iter().all(|kernel| kernel.trusted_keyring) {
+        Keyring::Trusted
+    } else {
+        Keyring::Untrusted
+    };
+    let config = read_bounded(&root.join(CONFIG), MAX_TEXT)
+        .ok()
+        .map(|text| String::from_utf8_lossy(&text).into_owned());
+    Ok(System {
+        root: root.to_owned(),
+        tool,
+        kernels,
+        keyring,
+        grub: root.join("usr/sbin/update-grub").exists(),
+        config,
+    })
+}
+
+/// The names in a directory, sorted; none if it cannot be read.
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+impl System {
+    /// The policy that will be in force.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        let place = POLICIES.iter().find(|path| {
+            std::fs::metadata(self.root.join(path)).is_ok_and(|metadata| metadata.len() > 0)
+        });
+        self.path(place.unwrap_or(&POLICIES[1]))
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where key and certificate are, or will be once they are made.
+    #[must_use]
+    pub fn keys(&self, keys: &Keys) -> (PathBuf, PathBuf) {
+        keys.given.clone().unwrap_or_else(|| {
+            let private = self.path(PRIVATE);
+            (private.join("ima.key"), private.join("ima.der"))
+        })
+    }
+
+    /// The steps to the goal, in an order in which the system boots as it did before whichever is the last that is taken.
+    #[must_use]
+    pub fn steps(&self, goal: Goal, keys: &Keys) -> Vec<Step> {
+        match goal {
+            Goal::Log | Goal::Enforce => self.forward(goal, keys),
+            Goal::Undo => self.back(),
+        }
+    }
+
+    fn forward(&self, goal: Goal, keys: &Keys) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let (key, certificate) = self.keys(keys);
+        if keys.given.is_none() && !key.exists() {
+            let private = self.path(PRIVATE);
+            steps.push(Step::Private(private.clone()));
+            let mut words = vec![
+                "imactl".into(),
+                "keygen".into(),
+                "--out".into(),
+                private.into(),
+            ];
+            words.extend(keys.unencrypted.then(|| "--unencrypted".into()));
+            steps.push(Step::Run(words));
+        }
+        steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
+        let mut sign: Vec<OsString> = ["imactl", "sign", "--incremental", "--for-policy"]
+            .map(OsString::from)
+            .into();
+        sign.extend([self.policy().into(), "--key".into(), key.into()]);
+        sign.extend(["--cert".into(), certificate.into()]);
+        sign.extend(self.trees().into_iter().map(OsString::from));
+        steps.push(Step::Run(sign));
+        for kernel in &self.kernels {
+            let initramfs = self.initramfs(kernel);
+            let mut kept = initramfs.clone().into_os_string();
+            kept.push(".before-ima-init");
+            steps.push(Step::Keep(initramfs, kept.into()));
+        }
+        steps.push(Step::Write(self.path(CONFIG), self.configuration(goal)));
+        if self.grub {
+            match goal {
+                Goal::Log => steps.push(Step::Write(self.path(GRUB), GRUB_LOG.to_owned())),
+                Goal::Enforce | Goal::Undo => steps.push(Step::Remove(self.path(GRUB))),
+            }
+            steps.push(Step::Run(vec!["update-grub".into()]));
+        }
+        steps.push(self.rebuild());
+        for kernel in &self.kernels {
+            steps.push(Step::Run(
+                [
+                    "imactl".into(),
+                    "check".into(),
+                    "--initramfs".into(),
+                    self.initramfs(kernel).into_os_string(),
+                    "--root".into(),
+                    self.root.clone().into_os_string(),
+                    "--kernel-config".into(),
+                    self.path(&format!("boot/config-{}", kernel.release)).into(),
+                ]
+                .into(),
+            ));
+        }
+        steps
+    }
+
+    fn back(&self) -> Vec<Step> {
+        let mut steps = vec![Step::Remove(self.path(CONFIG))];
+        if self.grub {
+            steps.push(Step::Remove(self.path(GRUB)));
+            steps.push(Step::Run(vec!["update-grub".into()]));
+        }
+        steps.push(self.rebuild());
+        steps
+    }
+
+    fn rebuild(&self) -> Step {
+        Step::Run(self.tool.command().iter().map(OsString::from).collect())
+    }
+
+    fn initramfs(&self, kernel: &Kernel) -> PathBuf {
+        self.path(&format!("boot/initrd.img-{}", kernel.release))
+    }
+
+    /// The root, and what a Debian system may have on file systems of their own: a tree is signed as far as its goes.
+    fn trees(&self) -> Vec<PathBuf> {
+        use std::os::unix::fs::MetadataExt as _;
+        let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
+        let mut trees = vec![self.root.clone()];
+        for name in ["usr", "usr/local", "opt", "var", "var/lib", "srv", "home"] {
+            let path = self.path(name);
+            let is_link = path.is_symlink();
+            if !is_link && path.is_dir() && path.parent().and_then(device) != device(&path) {
+                trees.push(path);
+            }
+        }
+        trees
+    }
+
+    /// The configuration for the goal: that which is there, but for the two keys that set-up decides.
+    fn configuration(&self, goal: Goal) -> String {
+        let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+        let mut text: String = match &self.config {
+            None => "# Documented in ima-init.conf(5). While this file is there, ima-init is put into every initramfs.\n".to_owned(),
+            Some(text) => text
+                .lines()
+                .filter(|line| !["enforce", "keyring"].contains(&key(line).as_str()))
+                .map(|line| format!("{line}\n"))
+                .collect(),
+        };
+        text.push_str("keyring=");
+        text.push_str(self.keyring.name());
+        text.push_str(match goal {
+            Goal::Enforce => "\nenforce=required\n",
+            Goal::Log | Goal::Undo => "\nenforce=permissive\n",
+        });
+        text
+    }
+}
+
+/// The files that the kernel's log says were, or would have been, denied, each once, with the kernel's cause (audit records of
+/// the type 1800, `integrity_audit_message` in security/integrity/integrity_audit.c). The canary of ima-init is denied on
+/// purpose.
+#[must_use]
+pub fn denials(log: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for line in log.lines().filter(|line| line.contains("type=1800 ")) {
+        let value = |key: &str| {
+            let (_, rest) = line.split_once(&format!(" {key}="))?;
+            let rest = rest.trim_start();
+            match rest.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next(),
+                None => rest.split(' ').next(),
+            }
+        };
+        let (Some(name), Some(cause)) = (value("name"), value("cause")) else {
+            continue;
+        };
+        let entry = (name.to_owned(), cause.to_owned());
+        if name != "canary" && !found.contains(&entry) {
+            found.push(entry);
+        }
+    }
+    found
+}
+
+const GRUB_LOG: &str = "\
+# Written by imactl setup: nothing is denied, what would be is logged. imactl setup --enforce removes it.
+GRUB_CMDLINE_LINUX=\"$GRUB_CMDLINE_LINUX ima_appraise=log\"
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A system with these options in its kernel.
+    fn system(options: &str, files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        for path in [
+            INIT,
+            SWITCH_ROOT,
+            POLICIES[1],
+            "lib/modules/6.1/x",
+            "boot/initrd.img-6.1",
+        ] {
+            put(path, "x");
+        }
+        put("boot/config-6.1", options);
+        for path in files {
+            put(path, "x");
+        }
+        directory
+    }
+
+    const STOCK: &str = "CONFIG_SECURITYFS=y\nCONFIG_IMA=y\nCONFIG_IMA_APPRAISE=y\n";
+    const TOOLS: &str = "usr/sbin/update-initramfs";
+
+    fn shown(system: &System, goal: Goal) -> Vec<String> {
+        let root = format!("{}/", system.root.display());
+        let steps = system.steps(goal, &Keys::default());
+        steps
+            .iter()
+            .map(|step| step.to_string().replace(&root, "/"))
+            .collect()
+    }
+
+    #[test]
+    fn what_cannot_be_set_up_is_refused_with_the_remedy() {
+        let without_appraisal = "CONFIG_SECURITYFS=y\nCONFIG_IMA=y\n";
+        for (options, files, remedy) in [
+            (STOCK, &[][..], "apt install initramfs-tools"),
+            (without_appraisal, &[TOOLS], "install a kernel that has it"),
+        ] {
+            let directory = system(options, files);
+            let fault = survey(directory.path()).unwrap_err();
+            assert_eq!(fault.code(), Code::SetupUnfit);
+            assert!(fault.to_string().contains(remedy), "{fault}");
+        }
+        for (missing, package) in [(INIT, "ima-init"), (SWITCH_ROOT, "ima-init-switch-root")] {
+            let directory = system(STOCK, &[TOOLS]);
+            std::fs::remove_file(directory.path().join(missing)).unwrap();
+            let fault = survey(directory.path()).unwrap_err();
+            assert!(
+                fault
+                    .to_string()
+                    .contains(&format!("apt install {package}"))
+            );
+        }
+    }
+
+    #[test]
+    fn the_initramfs_is_made_after_all_it_needs() {
+        let directory = system(STOCK, &[TOOLS, "usr/sbin/update-grub"]);
+        let found = survey(directory.path()).unwrap();
+        assert_eq!(
+            (found.tool, found.keyring),
+            (Tool::InitramfsTools, Keyring::Untrusted)
+        );
+        let steps = shown(&found, Goal::Log);
+        let place = |beginning: &str| {
+            steps
+                .iter()
+                .position(|step| step.starts_with(beginning))
+                .unwrap_or_else(|| panic!("{beginning}: {steps:#?}"))
+        };
+        let order = [
+            "imactl keygen",
+            "copy /etc/ima-init/private/ima.der",
+            "imactl sign --incremental",
+            "keep /boot/initrd.img-6.1 as /boot/initrd.img-6.1.before-ima-init",
+            "write /etc/ima-init/ima-init.conf: keyring=_ima enforce=permissive",
+            "write /etc/default/grub.d/ima-init.cfg",
+            "update-grub",
+            "update-initramfs",
+            "imactl check",
+        ]
+        .map(place);
+        assert!(order.is_sorted(), "{steps:#?}");
+        let enforce = shown(&found, Goal::Enforce);
+        assert!(enforce.contains(&"remove /etc/default/grub.d/ima-init.cfg".to_owned()));
+        assert_eq!(
+            shown(&found, Goal::Undo),
+            [
+                "remove /etc/ima-init/ima-init.conf",
+                "remove /etc/default/grub.d/ima-init.cfg",
+                "update-grub",
+                "update-initramfs -u -k all"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_second_time_makes_no_second_keys_and_keeps_the_configuration() {
+        let directory = system(STOCK, &[TOOLS, "etc/ima-init/private/ima.key"]);
+        std::fs::write(
+            directory.path().join(CONFIG),
+            "# mine\non_failure=poweroff\n enforce = permissive\n",
+        )
+        .unwrap();
+        let found = survey(directory.path()).unwrap();
+        let steps = shown(&found, Goal::Enforce);
+        assert!(!steps.iter().any(|step| step.contains("keygen")));
+        assert_eq!(
+            found.configuration(Goal::Enforce),
+            "# mine\non_failure=poweroff\nkeyring=_ima\nenforce=required\n"
+        );
+    }
+
+    #[test]
+    fn denials_are_told_once_and_not_the_canary() {
+        let record = |name: &str| {
+            format!(
+                "[ 1.2] audit: type=1800 audit(1.2:3): pid=1 uid=0 op=appraise_data cause=IMA-signature-required comm=\"sh\" name=\"{name}\" dev=\"vda\" ino=2 res=0 errno=0\n"
+            )
+        };
+        let log = ["canary", "/usr/bin/a b", "/usr/bin/a b", "/opt/c"]
+            .map(record)
+            .concat();
+        let names: Vec<String> = denials(&log).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["/usr/bin/a b", "/opt/c"]);
+        assert_eq!(denials("audit: type=1800 \naudit: type=1800 name=\"\n"), []);
+    }
+
+    #[test]
+    fn the_trusted_keyring_is_used_where_every_kernel_has_it() {
+        let options = format!("{STOCK}CONFIG_INTEGRITY_TRUSTED_KEYRING=y\n");
+        let directory = system(&options, &["usr/bin/dracut"]);
+        let found = survey(directory.path()).unwrap();
+        assert_eq!(
+            (found.tool, found.keyring),
+            (Tool::Dracut, Keyring::Trusted)
+        );
+        assert!(shown(&found, Goal::Undo).contains(&"dracut --force --regenerate-all".to_owned()));
+    }
+}
