@@ -18,11 +18,12 @@ pub const CONFIG: &str = "etc/ima-init/ima-init.conf";
 pub const PRIVATE: &str = "etc/ima-init/private";
 /// Where the certificate is taken from into the initramfs.
 pub const CERTIFICATE: &str = "etc/keys/ima/x509_ima_local.der";
-/// The policies that may be in force, the first that is there first; the last two come with the package.
+/// The policies that may be in force, the first that is there first: this system's own, that of the users of dracut's module
+/// `integrity`, and the package's.
 const POLICIES: [&str; 3] = [
     "etc/ima-init/ima_policy",
+    "etc/sysconfig/ima-policy",
     "usr/share/ima-init/ima_policy.default",
-    "usr/share/ima-init/ima_policy.initramfs",
 ];
 const INIT: &str = "usr/lib/ima-init/ima-init";
 const SWITCH_ROOT: &str = "usr/sbin/switch_root.static";
@@ -238,7 +239,7 @@ impl System {
         let place = POLICIES.iter().find(|path| {
             std::fs::metadata(self.root.join(path)).is_ok_and(|metadata| metadata.len() > 0)
         });
-        self.path(place.unwrap_or(&POLICIES[1]))
+        self.path(place.unwrap_or(&POLICIES[2]))
     }
 
     fn path(&self, path: &str) -> PathBuf {

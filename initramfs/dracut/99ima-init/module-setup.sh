@@ -1,6 +1,8 @@
 #!/bin/bash
 # Puts ima-init into dracut's initramfs. Without systemd there it takes switch_root's place; with systemd it loads keys and
 # policy just before systemd changes to the real root.
+# initdir is set by dracut.
+# shellcheck disable=SC2154
 
 # called by dracut
 check() {
@@ -25,7 +27,7 @@ ima_init_text() {
 # called by dracut
 install() {
     local from to systemd='' policy debug=''
-    # shellcheck source=../../files.sh
+    # shellcheck source-path=SCRIPTDIR source=../../files.sh
     . /usr/lib/ima-init/files.sh
 
     dracut_module_included systemd && systemd=yes
