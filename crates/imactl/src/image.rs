@@ -3,6 +3,7 @@
 mod archive;
 mod erofs;
 mod ext4;
+mod resign;
 mod source;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +22,8 @@ use crate::select::{self, Chooser, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
-pub use source::{Source, read, read_ext4};
+pub use resign::sign_image;
+pub use source::{Source, filesystem, read, read_ext4};
 
 /// Bytes in a block of an image.
 pub const BLOCK: u64 = 4096;
@@ -87,6 +89,8 @@ pub struct ImageBuilder {
     time: Option<i64>,
     journal: bool,
     inodes: Option<u32>,
+    /// Compressor and block size.
+    squashfs: Option<(&'static str, u32)>,
 }
 
 impl Default for ImageBuilder {
@@ -113,6 +117,7 @@ impl ImageBuilder {
             time: None,
             journal: true,
             inodes: None,
+            squashfs: None,
         }
     }
 
@@ -319,32 +324,11 @@ impl ImageBuilder {
             self.tree.clamp_times(time);
         }
         let mut output = Output::create(path)?;
-        let read = self.read_content(progress)?;
-        let mut summary = Summary {
-            inodes: read.len(),
-            ..Summary::default()
-        };
-        let mut runs = HashMap::new();
-        let mut digests = HashMap::new();
-        for (index, file) in read {
-            summary.signed += usize::from(file.ima.is_some());
-            summary.unsigned += usize::from(file.ima.is_none());
-            if let Some((digest, ima)) = file.ima {
-                self.tree
-                    .inode_mut(index)
-                    .xattrs
-                    .insert(SECURITY_IMA.as_bytes().to_vec(), ima);
-                digests.insert(index, digest);
-            }
-            runs.insert(index, file.runs);
-        }
-        self.sign_evm()?;
-        summary.inodes = self
-            .tree
-            .names()
-            .map(|(_, index)| index)
-            .collect::<BTreeSet<_>>()
-            .len();
+        let SignedTree {
+            mut summary,
+            runs,
+            digests,
+        } = self.sign_tree(progress)?;
         let unwritable = |error: std::io::Error| crate::file::unwritable(path, &error);
         let image = output.file().try_clone().map_err(unwritable)?;
         match self.format {
@@ -376,6 +360,31 @@ impl ImageBuilder {
         summary.size = std::fs::metadata(output.path()).map_err(unwritable)?.len();
         output.finish(0o644, true)?;
         Ok(summary)
+    }
+
+    /// Reads every file, and puts the signatures into the tree.
+    fn sign_tree(&mut self, progress: &(dyn Fn() + Sync)) -> Result<SignedTree> {
+        let mut signed = SignedTree::default();
+        for (index, file) in self.read_content(progress)? {
+            signed.summary.signed += usize::from(file.ima.is_some());
+            signed.summary.unsigned += usize::from(file.ima.is_none());
+            if let Some((digest, ima)) = file.ima {
+                self.tree
+                    .inode_mut(index)
+                    .xattrs
+                    .insert(SECURITY_IMA.as_bytes().to_vec(), ima);
+                signed.digests.insert(index, digest);
+            }
+            signed.runs.insert(index, file.runs);
+        }
+        self.sign_evm()?;
+        signed.summary.inodes = self
+            .tree
+            .names()
+            .map(|(_, index)| index)
+            .collect::<BTreeSet<_>>()
+            .len();
+        Ok(signed)
     }
 
     fn sign_evm(&mut self) -> Result<()> {
@@ -442,6 +451,14 @@ impl ImageBuilder {
             .arg(uid.to_string())
             .arg("-root-gid")
             .arg(gid.to_string())
+            .args(self.squashfs.iter().flat_map(|(compressor, block)| {
+                [
+                    "-comp".to_owned(),
+                    (*compressor).to_owned(),
+                    "-b".to_owned(),
+                    block.to_string(),
+                ]
+            }))
             // The time of making, and the latest that anything may have: the root directory would have the present one
             // (4.5 does not take -root-time for an archive).
             .env("SOURCE_DATE_EPOCH", time.to_string())
@@ -673,6 +690,15 @@ impl ImageBuilder {
         }
         as_uuid(&hash.finalize())
     }
+}
+
+/// What reading and signing a tree gave, beside the signatures in it.
+#[derive(Debug, Default)]
+struct SignedTree {
+    summary: Summary,
+    runs: HashMap<InodeIndex, DataRuns>,
+    /// Of the files that were signed.
+    digests: HashMap<InodeIndex, Vec<u8>>,
 }
 
 /// What reading a regular file gave.

@@ -1,10 +1,10 @@
 //! `imactl image`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use ima::fault::{Code, Fault};
-use imactl::image::{Format, ImageBuilder, Signing};
+use imactl::image::{Format, ImageBuilder, Signing, Summary};
 use imactl::manifest::Manifest;
 use imactl::select::Pattern;
 use imactl::tree::Tree;
@@ -14,18 +14,117 @@ use super::options::{self, ChooserOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
-/// Make a root image from directories, tar archives and other images, with signatures inside
+/// Make a root image from directories, tar archives and other images, or sign inside one
 ///
 /// Needs no privilege: owners, devices, hard links, sparse files and extended attributes such as security.capability are kept
-/// from a tar archive (tar --xattrs --format=pax) or a directory. Files are signed on the way. The result is the same for the
-/// same input; ECDSA signatures alone differ from run to run.
+/// from a tar archive (tar --xattrs --format=pax), an image or a directory. Files are signed on the way. The result is the same
+/// for the same input; ECDSA signatures alone differ from run to run.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --for-policy ima_policy --out root.img
   imactl image --from root.tar --key ima.key --cert ima.der --format squashfs --out root.squashfs
-  imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img")]
+  imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img
+  imactl image --from root.img --format erofs --out root.erofs
+  imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img"
+)]
 pub struct Image {
+    #[command(subcommand)]
+    command: Option<ImageCommand>,
+    #[command(flatten)]
+    make: Option<Make>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    Sign(SignImage),
+}
+
+impl Image {
+    pub fn run(self) -> Result {
+        match (self.command, self.make) {
+            (Some(ImageCommand::Sign(sign)), _) => sign.run(),
+            (None, Some(make)) => make.run(),
+            (None, None) => Err(Fault::new(Code::Usage, "imactl image")
+                .cause("it is not said what to make an image of, nor where to")
+                .remedy("give --from SOURCE and --out FILE, or see imactl image --help")),
+        }
+    }
+}
+
+/// Sign the files inside an image
+///
+/// An ext4 image keeps all that it has but the signatures: inode numbers, features, journal, other attributes. squashfs and
+/// erofs are made anew with the same in them, squashfs with its compressor and block size, erofs not compressed. No privilege is
+/// needed. The image is replaced when all is written, checked and read back; with --out it stays as it is.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img
+  imactl image sign --key ima.key --cert ima.der --out signed.img root.img")]
+struct SignImage {
+    /// Image of ext4, squashfs or erofs
+    image: PathBuf,
+    #[command(flatten)]
+    key: KeyOptions,
+    #[command(flatten)]
+    evm: EvmOptions,
+    #[command(flatten)]
+    chooser: ChooserOptions,
+    /// Leave files whose path matches as they are; * and ? match within a directory, ** across
+    #[arg(long, value_name = "PATTERN")]
+    unsigned: Vec<String>,
+    /// Write the signed image to this file and leave the other as it is
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl SignImage {
+    fn run(self) -> Result {
+        if !self.key.is_given() {
+            return Err(Fault::new(Code::Usage, "image sign without a key")
+                .cause("there is nothing to sign with")
+                .remedy("give --key and --cert, or --sign-command"));
+        }
+        let identity = self.key.identity()?;
+        let evm = self.evm.identity(&self.key)?;
+        let filesystem = imactl::image::filesystem(&self.image)?;
+        let chooser = self.chooser.chooser(&filesystem.name, filesystem.uuid)?;
+        let patterns: Vec<Pattern> = self
+            .unsigned
+            .iter()
+            .map(|pattern| Pattern::new(pattern))
+            .collect();
+        let out = self.out.as_ref().unwrap_or(&self.image);
+        let progress = Progress::new("signing", 0);
+        let summary = imactl::image::sign_image(
+            &self.image,
+            out,
+            |mut builder| {
+                builder = builder.unsigned(patterns).sign(match chooser {
+                    Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),
+                    None => Signing::All(identity),
+                });
+                match evm {
+                    Some(evm) => builder.evm(evm),
+                    None => builder,
+                }
+            },
+            &|| progress.step(),
+        )?;
+        progress.finish();
+        report(out, &summary, self.json)
+    }
+}
+
+/// What to make, and of what.
+#[derive(Debug, Args)]
+struct Make {
     /// Directory, tar archive (plain, gzip, zstd, xz), or image (ext4, squashfs, erofs); a later one is laid over the earlier
     /// ones
     #[arg(long = "from", value_name = "SOURCE", required = true)]
@@ -83,8 +182,8 @@ enum FormatName {
     Tar,
 }
 
-impl Image {
-    pub fn run(self) -> Result {
+impl Make {
+    fn run(self) -> Result {
         let (format, filesystem) = match self.format {
             FormatName::Ext4 => (Format::Ext4, "ext4"),
             FormatName::Squashfs => (Format::Squashfs, "squashfs"),
@@ -146,23 +245,27 @@ impl Image {
         let progress = Progress::new("reading", files);
         let summary = builder.build_with(&self.out, &|| progress.step())?;
         progress.finish();
-        if self.json {
-            output::json(&json!({
-                "bytes": summary.size,
-                "inodes": summary.inodes,
-                "signed": summary.signed,
-                "unsigned": summary.unsigned,
-            }))?;
-        } else {
-            output::line(format_args!(
-                "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",
-                self.out.display(),
-                summary.size >> 20,
-                summary.inodes,
-                summary.signed,
-                summary.unsigned
-            ))?;
-        }
-        Ok(Outcome::Good)
+        report(&self.out, &summary, self.json)
     }
+}
+
+fn report(out: &Path, summary: &Summary, json: bool) -> Result {
+    if json {
+        output::json(&json!({
+            "bytes": summary.size,
+            "inodes": summary.inodes,
+            "signed": summary.signed,
+            "unsigned": summary.unsigned,
+        }))?;
+    } else {
+        output::line(format_args!(
+            "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",
+            out.display(),
+            summary.size >> 20,
+            summary.inodes,
+            summary.signed,
+            summary.unsigned
+        ))?;
+    }
+    Ok(Outcome::Good)
 }

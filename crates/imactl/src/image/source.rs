@@ -1,7 +1,7 @@
 //! Reads a root back into a tree, whatever it is in: a directory, a tar archive, or an image of ext4, squashfs or erofs.
 
 mod erofs;
-mod ext4;
+pub(super) mod ext4;
 mod squashfs;
 
 use std::fs::File;
@@ -89,7 +89,30 @@ pub fn read(path: &Path) -> Result<Source> {
     })
 }
 
+/// The file system in an image, without reading it.
+///
+/// # Errors
+///
+/// `IMA-901` if it cannot be read, `IMA-918` if there is none that is known.
+pub fn filesystem(path: &Path) -> Result<FileSystem> {
+    let source = Source {
+        tree: Tree::new(),
+        superblocks: Some(probe_file(path)?),
+    };
+    source.filesystem().ok_or_else(|| {
+        Fault::new(Code::SourceMalformed, path.display().to_string())
+            .cause("it is no image of a file system that is known here")
+            .remedy("give an image of ext4, squashfs or erofs")
+    })
+}
+
 /// The file systems that an image's superblocks tell of.
+pub(super) fn probe_file(path: &Path) -> Result<Vec<Filesystem>> {
+    File::open(path)
+        .and_then(|file| probe(&file))
+        .map_err(|error| unreadable(path, &error))
+}
+
 fn probe(file: &File) -> std::io::Result<Vec<Filesystem>> {
     let mut head = Vec::new();
     file.take(filesystem::PROBE_LENGTH as u64)

@@ -11,7 +11,7 @@ use ima::fault::Fault;
 use super::{Spool, damaged};
 use crate::Result;
 use crate::file::unreadable;
-use crate::tree::{Inode, Kind, Timestamp, Tree};
+use crate::tree::{Inode, InodeIndex, Kind, Timestamp, Tree};
 
 /// The deepest directory that is gone into: PATH_MAX has room for no more.
 const MAX_DEPTH: usize = 2048;
@@ -22,6 +22,15 @@ const MAX_DEPTH: usize = 2048;
 ///
 /// `IMA-901` if it cannot be read, `IMA-918` if it is no ext4 file system, or damaged.
 pub fn read(path: &Path) -> Result<Tree> {
+    read_numbered(path).map(|(tree, _)| tree)
+}
+
+/// Reads an image, and tells the numbers of its inodes.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_numbered(path: &Path) -> Result<(Tree, HashMap<InodeIndex, u32>)> {
     // The library is meant for sound file systems: numbers out of range end it.
     std::panic::catch_unwind(|| read_sound(path)).unwrap_or_else(|_| {
         Err(damaged(
@@ -33,7 +42,7 @@ pub fn read(path: &Path) -> Result<Tree> {
     })
 }
 
-fn read_sound(path: &Path) -> Result<Tree> {
+fn read_sound(path: &Path) -> Result<(Tree, HashMap<InodeIndex, u32>)> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let bad = |error: &dyn std::fmt::Display| damaged(path, "ext4", "e2fsck -fn", error);
     let length = file
@@ -55,6 +64,7 @@ fn read_sound(path: &Path) -> Result<Tree> {
         tree: Tree::new(),
         seen: HashMap::new(),
         directories: HashSet::new(),
+        numbers: HashMap::new(),
     };
     let root = filesystem
         .root()
@@ -88,7 +98,7 @@ fn read_sound(path: &Path) -> Result<Tree> {
     }
     // The file system's own furniture, which the writer makes again.
     reader.tree.remove_empty_directory(b"lost+found");
-    Ok(reader.tree)
+    Ok((reader.tree, reader.numbers))
 }
 
 /// How long the superblock says that the file system is, in bytes (`struct ext4_super_block`: `s_log_block_size`,
@@ -159,6 +169,7 @@ struct Reader<'a> {
     /// The first name of each inode that has several.
     seen: HashMap<u32, Vec<u8>>,
     directories: HashSet<u32>,
+    numbers: HashMap<InodeIndex, u32>,
 }
 
 impl Reader<'_> {
@@ -217,7 +228,8 @@ impl Reader<'_> {
                 *root = taken;
             }
         } else {
-            self.tree.insert(name, taken)?;
+            let index = self.tree.insert(name, taken)?;
+            self.numbers.insert(index, inode.number);
         }
         Ok(entries)
     }
