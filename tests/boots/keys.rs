@@ -1,19 +1,20 @@
 //! The keys and certificates of the tests, made once a process.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::hash::HashAlgorithm;
 use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use ima::verity::VerityHasher;
+use imactl::identity::Identity;
 use imactl::key::{FileKey, KeyKind, Signer};
 use imactl::x509::Template;
 
 /// A private key and its certificate.
 #[derive(Debug)]
 pub struct Pair {
-    pub key: FileKey,
+    pub key: Arc<FileKey>,
     pub certificate: Certificate,
     /// What its signatures are over.
     pub algo: HashAlgorithm,
@@ -27,13 +28,19 @@ impl Pair {
     }
 
     fn of(key: FileKey, template: &Template, issuer: Option<&Pair>) -> Pair {
-        let issuer = issuer.map(|issuer| (&issuer.key as &dyn Signer, &issuer.certificate));
+        let issuer = issuer.map(|issuer| (&*issuer.key as &dyn Signer, &issuer.certificate));
         let certificate = template.sign(&key, issuer, None).expect("a certificate");
         Pair {
-            key,
+            key: Arc::new(key),
             certificate,
             algo: HashAlgorithm::Sha256,
         }
+    }
+
+    /// The key for `imactl`'s own signing.
+    pub fn identity(&self) -> Identity {
+        Identity::new(self.key.clone(), &self.certificate, HashAlgorithm::Sha256)
+            .expect("an identity")
     }
 
     pub fn der(&self) -> Vec<u8> {

@@ -193,6 +193,12 @@ fn erofs() {
     format(Format::MkfsErofs, "erofs", |_| {});
 }
 
+/// As mke2fs makes it, with checksums of its metadata, and signed in the image.
+#[test]
+fn ext4_signed_afterwards() {
+    format(Format::SignedAfterwards, "ext4", |_| {});
+}
+
 /// Its driver is a module with modules of its own, loaded in the order that `imactl` found.
 #[test]
 fn btrfs_from_modules() {

@@ -169,6 +169,18 @@ impl Tree {
                 let builder = self.builder().format(imactl::image::Format::Erofs);
                 builder.build(&image).expect("an erofs image");
             }
+            Format::SignedAfterwards => {
+                let root = tempfile::tempdir_in(scratch()).expect("a directory");
+                self.write(root.path());
+                run(Command::new("mke2fs")
+                    .args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-d"])
+                    .arg(root.path())
+                    .arg(&image)
+                    .arg("64M"));
+                let all = imactl::image::Signing::All(RSA.identity());
+                imactl::image::sign_image(&image, &image, |builder| builder.sign(all), &|| ())
+                    .expect("the signatures");
+            }
             Format::MkfsErofs => {
                 let root = self.directory();
                 run(Command::new("mkfs.erofs")
@@ -247,6 +259,8 @@ pub enum Format {
     },
     Squashfs,
     Erofs,
+    /// ext4 made by mke2fs, signed in the image by the key of all roots.
+    SignedAfterwards,
     /// Made by mkfs.erofs.
     MkfsErofs,
     Btrfs,

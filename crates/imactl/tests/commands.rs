@@ -590,3 +590,42 @@ fn pages_completions_and_closed_pipes() {
     }
     assert_eq!(imactl("", at).code, 2);
 }
+
+#[test]
+fn images_are_signed_and_verified_without_privilege() {
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    shell(
+        "mkdir root; cd root; mkdir -p bin etc; cp /bin/true bin/program; echo text >etc/text; cd ..
+         echo 'appraise func=BPRM_CHECK appraise_type=imasig' >ima_policy
+         mke2fs -q -t ext4 -d root ext4 16M; mkfs.erofs --quiet erofs root; mksquashfs root squashfs -quiet >log
+         chmod 644 keys/ima.key ext4 erofs squashfs; mkdir nobody; chown 65534 nobody; chmod -R a+rX .",
+        at,
+    )
+    .good();
+    let verify = "$IMACTL verify --cert keys/ima.der --for-policy ima_policy --json --image";
+    for kind in ["ext4", "erofs", "squashfs"] {
+        let ended = shell_as_nobody(&format!("{verify} {kind}"), at);
+        assert_eq!(ended.code, 3, "{kind}: {ended:?}");
+        assert!(ended.out.contains("/bin/program"), "{kind}: {ended:?}");
+        shell_as_nobody(
+            &format!("$IMACTL image sign --key keys/ima.key --cert keys/ima.der --for-policy ima_policy --out nobody/{kind} {kind}"),
+            at,
+        )
+        .good();
+        let ended = shell_as_nobody(&format!("{verify} nobody/{kind}"), at).good();
+        assert!(ended.out.contains("\"good\": 1"), "{kind}: {}", ended.out);
+        // Over itself, and no file is left beside it.
+        shell_as_nobody(
+            &format!("cp {kind} nobody/own; $IMACTL image sign --key keys/ima.key --cert keys/ima.der --for-policy ima_policy nobody/own; cmp nobody/own nobody/{kind}; rm nobody/own; ! ls -A nobody | grep imactl"),
+            at,
+        )
+        .good();
+    }
+    shell("$IMACTL image sign --cert keys/ima.der ext4", at).refused("IMA-917");
+    shell(
+        "$IMACTL image sign --key keys/ima.key --cert keys/ima.der ima_policy",
+        at,
+    )
+    .refused("IMA-918");
+}

@@ -22,6 +22,7 @@ use super::{Outcome, Result};
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
     after_help = "\
 Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --for-policy ima_policy --out root.img
@@ -34,7 +35,7 @@ pub struct Image {
     #[command(subcommand)]
     command: Option<ImageCommand>,
     #[command(flatten)]
-    make: Option<Make>,
+    make: Make,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,12 +45,9 @@ enum ImageCommand {
 
 impl Image {
     pub fn run(self) -> Result {
-        match (self.command, self.make) {
-            (Some(ImageCommand::Sign(sign)), _) => sign.run(),
-            (None, Some(make)) => make.run(),
-            (None, None) => Err(Fault::new(Code::Usage, "imactl image")
-                .cause("it is not said what to make an image of, nor where to")
-                .remedy("give --from SOURCE and --out FILE, or see imactl image --help")),
+        match self.command {
+            Some(ImageCommand::Sign(sign)) => sign.run(),
+            None => self.make.run(),
         }
     }
 }
@@ -170,8 +168,8 @@ struct Make {
     #[arg(long)]
     json: bool,
     /// Image to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -243,9 +241,11 @@ impl Make {
             builder = builder.time(epoch.into());
         }
         let progress = Progress::new("reading", files);
-        let summary = builder.build_with(&self.out, &|| progress.step())?;
+        // Without one only `sign` is parsed.
+        let out = self.out.unwrap_or_default();
+        let summary = builder.build_with(&out, &|| progress.step())?;
         progress.finish();
-        report(&self.out, &summary, self.json)
+        report(&out, &summary, self.json)
     }
 }
 

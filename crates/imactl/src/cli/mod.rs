@@ -70,7 +70,7 @@ enum Command {
     Import(import::Import),
     Keys(keys::Keys),
     Initramfs(initramfs::Initramfs),
-    Image(image::Image),
+    Image(Box<image::Image>),
     #[command(subcommand)]
     Kernel(kernel::Kernel),
     #[command(subcommand)]

@@ -61,7 +61,7 @@ pub struct Progress {
 const PACE: u64 = 5;
 
 impl Progress {
-    /// So many files will be worked on.
+    /// So many files will be worked on; 0 if it is not known how many.
     pub fn new(what: &'static str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total);
@@ -101,6 +101,9 @@ impl Progress {
         if mine {
             let rate = done / seconds.max(1);
             let left = self.total.saturating_sub(done) / rate.max(1);
+            if self.total == 0 {
+                return warn(format_args!("{}: {done} files, {rate}/s", self.what));
+            }
             warn(format_args!(
                 "{}: {done} of {} files, {rate}/s, {left} s left",
                 self.what, self.total

@@ -1,7 +1,9 @@
 //! `imactl verify`
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
@@ -15,7 +17,7 @@ use super::options::{self, ChooserOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result, sign};
 
-/// Check the signatures of files and trees
+/// Check the signatures of files, trees and images
 ///
 /// Each file that is not good is named with the cause: no signature, a digest only, a key of which no certificate was given,
 /// changed content, a malformed attribute; with --evm-cert also owner, mode or attributes that changed. With --ca only
@@ -25,6 +27,7 @@ use super::{Outcome, Result, sign};
 Examples:
   imactl verify --cert ima.der /usr/local/bin/program
   imactl verify --cert ima.der --for-policy ima_policy --root rootfs rootfs
+  imactl verify --cert ima.der --for-policy ima_policy --image root.img
   imactl verify --cert /etc/keys --ca ca.der /usr
   imactl verify --cert ima.der --evm-cert evm.der /usr
   imactl verify --cert ima.der --json /usr | jq '.bad[].path'
@@ -38,8 +41,11 @@ Exit status, by the gravest cause found:
   6  content, owner, mode or attributes changed after signing")]
 pub struct Verify {
     /// Files and directories
-    #[arg(required = true)]
+    #[arg(required_unless_present = "image", conflicts_with = "image")]
     paths: Vec<PathBuf>,
+    /// Check the files inside this image (ext4, squashfs, erofs) or tar archive
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sidecar", "root"])]
+    image: Option<PathBuf>,
     /// Certificates of keys that may have signed: DER, PEM with any number of them, or a directory of such files
     #[arg(long = "cert", value_name = "FILE", required = true)]
     certificates: Vec<PathBuf>,
@@ -65,12 +71,37 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Result {
         let authorities = options::certificates_in(&self.authorities)?;
+        let source = self.image.as_deref().map(imactl::image::read).transpose()?;
+        let filesystem = source.as_ref().and_then(imactl::image::Source::filesystem);
+        let (name, uuid) = filesystem
+            .as_ref()
+            .map_or(("ext4", None), |found| (found.name.as_str(), found.uuid));
         let options = VerifyOptions {
             certificates: usable(options::certificates_in(&self.certificates)?, &authorities)?,
             evm: usable(options::certificates_in(&self.evm)?, &authorities)?,
-            chooser: self.chooser.chooser("ext4", None)?,
+            chooser: self.chooser.chooser(name, uuid)?,
             place: sign::place(self.sidecar),
         };
+        let found = match &source {
+            Some(source) => {
+                let progress = Progress::new("verifying", source.tree.len() as u64);
+                let found: Vec<(PathBuf, Verdict)> =
+                    imactl::verify::verify_tree(&source.tree, &options, &|_| progress.step())
+                        .into_iter()
+                        .map(|(name, verdict)| {
+                            let path = Path::new("/").join(OsStr::from_bytes(name));
+                            (path, verdict)
+                        })
+                        .collect();
+                progress.finish();
+                found
+            }
+            None => self.files(&options)?,
+        };
+        self.report(&found)
+    }
+
+    fn files(&self, options: &VerifyOptions) -> imactl::Result<Vec<(PathBuf, Verdict)>> {
         let mut found = files::collect(&self.paths, &self.root)?;
         if options.place == Place::Sidecar {
             found.files.retain(|file| {
@@ -80,24 +111,29 @@ impl Verify {
             });
         }
         let progress = Progress::new("verifying", found.files.len() as u64);
-        let verdicts = imactl::verify::verify(&found.files, &options, &|_| progress.step());
+        let verdicts = imactl::verify::verify(&found.files, options, &|_| progress.step());
         progress.finish();
+        let paths = found.files.into_iter().map(|file| file.path);
+        Ok(paths.zip(verdicts).collect())
+    }
+
+    fn report(&self, found: &[(PathBuf, Verdict)]) -> Result {
         let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
         let mut bad = Vec::new();
-        for (file, verdict) in found.files.iter().zip(&verdicts) {
+        for (path, verdict) in found {
             *counts.entry(verdict.word()).or_default() += 1;
             if verdict.is_good() {
                 continue;
             }
             if self.json {
                 bad.push(json!({
-                    "path": file.path.to_string_lossy(),
+                    "path": path.to_string_lossy(),
                     "verdict": verdict.word(),
                     "key_id": verdict.key_id().map(|key| key.to_string()),
                     "detail": verdict.to_string(),
                 }));
             } else {
-                output::line(format_args!("{}: {verdict}", shown(&file.path)))?;
+                output::line(format_args!("{}: {verdict}", shown(path)))?;
             }
         }
         if self.json {
@@ -116,7 +152,8 @@ impl Verify {
                 }
             ))?;
         }
-        let Some(status) = verdicts.iter().filter_map(status).max() else {
+        let verdicts: Vec<&Verdict> = found.iter().map(|(_, verdict)| verdict).collect();
+        let Some(status) = verdicts.iter().filter_map(|verdict| status(verdict)).max() else {
             return Ok(Outcome::Good);
         };
         let bad = verdicts.iter().filter(|verdict| !verdict.is_good()).count();
