@@ -1,7 +1,8 @@
 //! Any bytes as an IMA policy: what is taken means the same when it is written in the kernel's form and read again.
 #![no_main]
 
-use ima::policy::{Hook, Policy, Query};
+use ima::policy::lint::{Release, lint};
+use ima::policy::{Hook, Policy, Query, format};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let errors = Policy::errors(data);
@@ -13,6 +14,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     assert!(errors.is_empty());
     assert_eq!(policy, known);
     assert!(policy.is_within(&policy));
+    let _ = lint(data, &policy, Some(Release { major: 6, minor: 1 }));
+    let formatted = format::format(data).expect("a policy without errors");
+    assert_eq!(format::format(&formatted), Ok(formatted.clone()));
+    let again = Policy::parse(&formatted).expect("its own form");
+    assert!(again.rules().eq(policy.rules()));
     let _ = policy.appraisal(&Query::by_root(Hook::BprmCheck, 0xef53, "ext4"));
     for line in policy.lines() {
         let shown = format!("{}\n", line.rule);

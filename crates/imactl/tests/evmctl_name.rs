@@ -238,6 +238,35 @@ fn signatures_of_version_1() {
 }
 
 #[test]
+fn certificates_onto_a_keyring() {
+    need_root();
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    for ring in ["", "@u", "@us"] {
+        let mut serials = Vec::new();
+        for command in [ours as fn(&str, &Path) -> Ended, theirs] {
+            let imported = command(&format!("import keys/ima.der {ring}"), at).good();
+            let serial: i32 = imported.out.trim().parse().unwrap();
+            let shown = run("keyctl", ["describe", &serial.to_string()], at).good();
+            assert!(shown.out.contains("asymmetric"), "{shown:?}");
+            serials.push(serial);
+            let name = if ring.is_empty() { "@u" } else { ring };
+            run("keyctl", ["unlink", &serial.to_string(), name], at).good();
+        }
+    }
+    let ring = run("keyctl", ["newring", "ima_test", "@u"], at).good();
+    let serial = ring.out.trim();
+    ours(&format!("import keys/ima.der {serial}"), at).good();
+    let listed = run("keyctl", ["rlist", serial], at).good();
+    assert_eq!(listed.out.split_whitespace().count(), 1, "{listed:?}");
+    run("keyctl", ["unlink", serial, "@u"], at).good();
+    let failed = ours("import keys/ima.key", at);
+    assert_eq!(failed.code, 125, "{failed:?}");
+    let failed = ours("import --rsa keys/ima.pem", at);
+    assert_eq!(failed.code, 125, "{failed:?}");
+}
+
+#[test]
 fn trees_are_signed_whole_and_a_failure_is_told() {
     need_root();
     let keys = with_keys("p256");

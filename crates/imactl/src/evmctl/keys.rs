@@ -265,20 +265,44 @@ pub fn rsa_public_key(path: &Path, said: &mut Said) -> Done<rsa::RsaPublicKey> {
     })
 }
 
-/// Where `import` and `convert` read their key.
-fn public_key_path(options: &Options) -> PathBuf {
-    match options.operands.first() {
-        Some(path) => path.into(),
-        None if options.version_1 => "/etc/keys/pubkey_evm.pem".into(),
-        None => "/etc/keys/x509_evm.der".into(),
-    }
-}
-
-/// `import`: a certificate, or with `--rsa` a bare key, onto a keyring; its serial is printed.
+/// `import`: a certificate onto a keyring; its serial is printed.
 pub fn import(options: &Options, said: &mut Said) -> Done {
-    let _ = public_key_path(options);
-    said.err(format_args!("import is not there yet"));
-    Err(Failed(super::ERROR))
+    if options.version_1 {
+        said.err(format_args!(
+            "import --rsa is not done here: `evmctl convert KEY` writes what keyctl padd user $(cat KEY.keyid) KEYRING <KEY.bin takes"
+        ));
+        return Err(Failed(super::ERROR));
+    }
+    let path = match options.operands.first() {
+        Some(path) => PathBuf::from(path),
+        None => "/etc/keys/x509_evm.der".into(),
+    };
+    let ring = match options.operands.get(1) {
+        Some(ring) => ring.to_string_lossy().into_owned(),
+        None => "@u".to_owned(),
+    };
+    let imported = read_bounded(&path, MAX_KEY).and_then(|bytes| {
+        let certificate = Certificate::parse(&bytes).map_err(|error| {
+            imactl::file::in_file(
+                Fault::new(Code::CertificateUnusable, error.to_string()),
+                &path,
+            )
+        })?;
+        let keyring = imactl::keyring::find(&ring)?;
+        said.err(format_args!(
+            "Importing public key {} from file {} into keyring {ring}",
+            certificate.key_id(),
+            path.display()
+        ));
+        imactl::keyring::import(&path.display().to_string(), &certificate, keyring, &ring)
+    });
+    let serial = imported.map_err(|fault| {
+        said.err(format_args!("add_key failed"));
+        said.fault(&fault)
+    })?;
+    said.err(format_args!("keyid: {serial}"));
+    said.out(format_args!("{serial}"));
+    Ok(())
 }
 
 /// `convert`: the key of version 1 beside its PEM file, as `.bin` and `.keyid`.
