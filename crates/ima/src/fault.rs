@@ -251,12 +251,12 @@ catalogue! {
         remedy: "check it with openssl x509 -in FILE -noout -text; make the initramfs again with the right file"
     CertificateRefused "IMA-504" Keys Refusal
         what: "the kernel refused a certificate"
-        cause: "see the kernel's error in this message"
+        cause: "no CA that this kernel trusts has signed it, or it has a form that the kernel does not take; the kernel's error is in this message"
         remedy: "sign the certificate with a CA that is on .builtin_trusted_keys or .secondary_trusted_keys (imactl kernel add-ca puts one into the kernel)"
     KeyringUnusable "IMA-505" Keys Refusal
         what: "the keyring could not be made or written"
-        cause: "the kernel refused to let PID 1 use the keyring"
-        remedy: "see the kernel's error in this message; keyring=.ima does not depend on permissions"
+        cause: "the kernel did not let the init make or fill it; its error is in this message"
+        remedy: "boot a kernel with CONFIG_KEYS=y; or use keyring=.ima, which the kernel makes itself (CONFIG_INTEGRITY_TRUSTED_KEYRING)"
     SampleKey "IMA-551" Keys Warning
         what: "this system trusts the SAMPLE KEY, whose private half everybody has"
         cause: "the certificate was made by imactl keygen --sample, for demonstration; anyone can sign programs for this machine"
@@ -419,8 +419,8 @@ catalogue! {
         remedy: "run switch_root only from an initramfs"
     SwitchMove "IMA-815" Handover Refusal
         what: "the new root could not become the root"
-        cause: "the kernel refused to move a mount or to change the root directory"
-        remedy: "see the kernel's error in this message"
+        cause: "the kernel refused to move a mount or to change the root directory; its error is in this message"
+        remedy: "mount the new root directly, as a mount of its own that is not shared (mount --make-rprivate /), and see that dev, proc, sys and run are directories in it"
     SwitchExec "IMA-816" Handover Refusal
         what: "the real init could not be executed"
         cause: "the kernel denied it or it is not there: unsigned, signed with a key that is not on the keyring, changed after it was signed, or no program"
@@ -464,7 +464,7 @@ catalogue! {
     VerificationFailed "IMA-910" Host Refusal
         what: "not every file carries a good signature"
         cause: "see the lines above: unsigned, changed after signing, or signed with another key"
-        remedy: "sign the files named: imactl sign --key KEY --cert CERTIFICATE FILE..."
+        remedy: "sign the files named: imactl sign --key KEY --cert CERTIFICATE FILE..., inside an image: imactl image sign IMAGE; or give the certificate of the key that signed them"
     InitramfsRefused "IMA-911" Host Refusal
         what: "the init would refuse to boot from this initramfs"
         cause: "a file it needs is missing or malformed"
@@ -478,7 +478,7 @@ catalogue! {
         cause: "the file system has no place for it: a name or link target too long, a parent that is no directory, or extended attributes that are too large"
         remedy: "change or exclude the entry"
     KernelImage "IMA-914" Host Refusal
-        what: "no room for a CA certificate in the kernel image"
+        what: "the place for CA certificates in the kernel image was not found"
         cause: "it was built without CONFIG_SYSTEM_EXTRA_CERTIFICATE, or the place of its symbols is not known"
         remedy: "build with CONFIG_SYSTEM_EXTRA_CERTIFICATE=y and CONFIG_KERNEL_GZIP=y as qemu/build-kernel does, and keep extra-cert.json beside the image"
     KernelRoom "IMA-915" Host Refusal
@@ -487,16 +487,16 @@ catalogue! {
         remedy: "use an elliptic-curve CA, which is a third as long, or build with a larger CONFIG_SYSTEM_EXTRA_CERTIFICATE_SIZE filled with noise"
     KernelConfiguration "IMA-916" Host Refusal
         what: "the kernel lacks what the policy and the configuration need"
-        cause: "see the options above, each with its reason"
-        remedy: "set the options named and build the kernel again"
+        cause: "options that something relies on are not set; each is named with its reason"
+        remedy: "set the options named in the kernel's configuration and build it again"
     Usage "IMA-917" Host Refusal
         what: "the command line does not make sense"
         cause: "options contradict each other, or one that is needed is missing"
         remedy: "see the command's --help, which has examples"
     SourceMalformed "IMA-918" Host Refusal
-        what: "the source of the image cannot be used"
-        cause: "the archive is malformed or truncated, or the tree has an entry of a kind no image can hold"
-        remedy: "make the archive again: tar --xattrs --format=pax; or give the directory"
+        what: "an archive or image cannot be read"
+        cause: "it is malformed or truncated, or of a kind that is not read here"
+        remedy: "make it again (an archive with tar --xattrs --format=pax), or give the directory"
     ToolMissing "IMA-919" Host Refusal
         what: "a program needed for this is not installed"
         cause: "squashfs images are written by mksquashfs (squashfs-tools) and read by sqfs2tar (squashfs-tools-ng)"
@@ -565,11 +565,11 @@ catalogue! {
         what: "the file does not end with a newline"
         cause: "the kernel refuses such a file when it is loaded by its path (ima_read_policy)"
         remedy: "add one; imactl policy fmt does"
-    SetupUnfit "IMA-940" Host Refusal
+    SetupUnfit "IMA-950" Host Refusal
         what: "this system cannot be set up as it is"
-        cause: "see the line above"
+        cause: "something that is needed is missing or in the way; it is named in this message or above it"
         remedy: "mend it and run imactl setup again; nothing was changed"
-    SetupStep "IMA-941" Host Refusal
+    SetupStep "IMA-951" Host Refusal
         what: "a step of the set-up failed"
         cause: "the command said why above; the steps before it are done, those after it are not, and the system boots as before unless the initramfs was made already"
         remedy: "mend the cause and run imactl setup again, which does what is left; or go back with imactl setup --undo"

@@ -146,7 +146,7 @@ pub struct Keys {
 ///
 /// # Errors
 ///
-/// `IMA-940` for one that cannot be set up.
+/// `IMA-950` for one that cannot be set up.
 pub fn survey(root: &Path) -> Result<System> {
     let unfit = |detail: &str, cause: &str, remedy: &str| {
         Err(Fault::new(Code::SetupUnfit, detail.to_owned())
