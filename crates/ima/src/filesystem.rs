@@ -120,6 +120,82 @@ pub fn probe(head: &[u8]) -> Vec<Filesystem> {
         .collect()
 }
 
+/// Why no kernel would mount a device of `length` bytes that begins with `head`, as far as the superblock alone tells; nothing
+/// if it might.
+pub fn unmountable(head: &[u8], length: u64) -> Option<&'static str> {
+    if ext4(head).is_some() {
+        return ext4_defect(head, length);
+    }
+    if squashfs(head).is_some() {
+        // fs/squashfs/super.c, `squashfs_fill_super`
+        let used = field(head, 40).map_or(0, u64::from_le_bytes);
+        let block_log = field(head, 22).map_or(0, u16::from_le_bytes);
+        return match (used, block_log) {
+            (_, log) if !(12..=20).contains(&log) => {
+                Some("its block size is none that squashfs has")
+            }
+            (used, _) if used > length => Some("it is cut short"),
+            _ => None,
+        };
+    }
+    erofs(head)?;
+    // fs/erofs/super.c, `erofs_read_superblock`
+    let bits = head.get(1024 + 12).copied().unwrap_or_default();
+    (!(9..=16).contains(&bits)).then_some("its block size is none that erofs has")
+}
+
+/// fs/ext4/super.c, `ext4_load_super`, `ext4_feature_set_ok`, `ext4_check_geometry` and `ext4_check_descriptors`.
+fn ext4_defect(head: &[u8], length: u64) -> Option<&'static str> {
+    const CHECKSUMS: u32 = 0x400;
+    const WIDE: u32 = 0x80;
+    /// EXT4_FEATURE_INCOMPAT_SUPP
+    const KNOWN: u32 = 0x0003_e7d6;
+    let block = head.get(1024..2048)?;
+    let number = |at| le32(block, at).unwrap_or_default();
+    if number(0x64) & CHECKSUMS != 0 && number(0x3fc) != crc32c(block.get(..0x3fc)?) {
+        return Some("the checksum of its superblock is wrong");
+    }
+    let features = number(0x60);
+    if features & !KNOWN != 0 {
+        return Some("it has features that no kernel knows");
+    }
+    let wide = features & WIDE != 0;
+    let high = if wide { number(0x150) } else { 0 };
+    let blocks = u64::from(number(0x4)) | u64::from(high) << 32;
+    let size = match number(0x18) {
+        log @ 0..=6 => 1024_u64 << log,
+        _ => return Some("its block size is none that ext4 has"),
+    };
+    if blocks <= u64::from(number(0x14)) {
+        return Some("it has no blocks");
+    }
+    if blocks
+        .checked_mul(size)
+        .is_none_or(|claimed| claimed > length)
+    {
+        return Some("it is longer than the device");
+    }
+    // Block bitmap, inode bitmap and inode table of the first group.
+    let table = usize::try_from(size).ok()?.max(2048);
+    let outside = (0..3_usize).any(|place| {
+        let at = table.saturating_add(place.saturating_mul(4));
+        le32(head, at).is_some_and(|place| u64::from(place) >= blocks || place == 0)
+    });
+    (outside && !wide).then_some("its group descriptors are out of range")
+}
+
+/// CRC-32C as ext4 and erofs keep it: without the last inversion.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    crc
+}
+
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
@@ -350,6 +426,46 @@ mod tests {
     }
 
     #[test]
+    fn what_no_kernel_mounts() {
+        let le = u32::to_le_bytes;
+        let ext4 = |fields: &[(usize, &[u8])]| {
+            let sound: [(usize, &[u8]); 6] = [
+                (1080, &[0x53, 0xef]),
+                (1024 + 0x4, &[16, 0, 0, 0]),
+                (1024 + 0x18, &[2, 0, 0, 0]),
+                (4096, &[3, 0, 0, 0]),
+                (4100, &[4, 0, 0, 0]),
+                (4104, &[5, 0, 0, 0]),
+            ];
+            block(8192, &[&sound[..], fields].concat())
+        };
+        assert_eq!(unmountable(&ext4(&[]), 65536), None);
+        assert!(unmountable(&ext4(&[]), 65535).is_some());
+        for (at, value) in [
+            (0x4, 0),
+            (0x18, 7),
+            (0x60, 0x8000_0000),
+            (0x64, 0x400),
+            (4096 - 1024, 16),
+        ] {
+            let image = ext4(&[(1024 + at, &le(value))]);
+            assert!(unmountable(&image, 65536).is_some(), "{at:#x}");
+        }
+        let squashfs = |log: u8| {
+            block(
+                96,
+                &[(0, b"hsqs"), (28, &[4, 0]), (22, &[log]), (40, &[96])],
+            )
+        };
+        assert_eq!(unmountable(&squashfs(17), 96), None);
+        assert!(unmountable(&squashfs(17), 95).is_some());
+        assert!(unmountable(&squashfs(0), 96).is_some());
+        assert_eq!(unmountable(&[], 0), None);
+        // "123456789", the check value of CRC-32C, inverted again.
+        assert_eq!(crc32c(b"123456789"), !0xe306_9283);
+    }
+
+    #[test]
     fn two_superblocks_are_both_told() {
         let both = block(
             PROBE_LENGTH,
@@ -383,6 +499,7 @@ mod tests {
             if let Some(place) = bytes.get_mut(offset..offset + magic.len()) {
                 place.copy_from_slice(magic);
             }
+            let _ = unmountable(&bytes, 1 << 20);
             for found in probe(&bytes) {
                 prop_assert!(found.label.is_none_or(|label| !label.is_empty() && label.len() <= 2048));
             }

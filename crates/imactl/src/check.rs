@@ -7,6 +7,8 @@ mod simulate;
 mod systemd;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use ima::certificate::{Certificate, LeafDefect};
@@ -18,6 +20,8 @@ use ima::policy::{Hook, Policy, Query};
 use ima::settings::Settings;
 use ima::verify::verify_certificate;
 
+use crate::Result;
+use crate::file::unreadable;
 use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
@@ -53,9 +57,49 @@ pub struct Root {
     pub filesystem: FileSystem,
     /// What its superblocks say, if it is an image.
     pub superblocks: Option<Vec<Filesystem>>,
+    /// Why the kernel would not mount it, if it is an image of that kind; then nothing is known of its files.
+    pub unmountable: Option<Fault>,
 }
 
 impl Root {
+    /// Reads a root, as [`crate::image::read`] does, but that an image which the kernel would not mount is a root too: one of
+    /// which that is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read.
+    pub fn read(path: &Path, otherwise: FileSystem) -> Result<Self> {
+        if path.is_dir() {
+            return Ok(Self::new(crate::image::read(path)?, otherwise));
+        }
+        let shown = path.display();
+        let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        let mut head = Vec::new();
+        let length = file
+            .metadata()
+            .and_then(|metadata| {
+                let most = filesystem::PROBE_LENGTH as u64;
+                (&mut file).take(most).read_to_end(&mut head)?;
+                Ok(metadata.len())
+            })
+            .map_err(|error| unreadable(path, &error))?;
+        let superblocks = filesystem::probe(&head);
+        let unmountable = if let Some(why) = filesystem::unmountable(&head, length) {
+            Fault::new(Code::RootMount, format!("{shown}: {why}"))
+                .cause("the image is damaged, or newer than the kernel")
+        } else if superblocks.is_empty() && !is_archive(&head) {
+            Fault::new(Code::RootUnknown, shown.to_string())
+        } else {
+            return Ok(Self::new(crate::image::read(path)?, otherwise));
+        };
+        Ok(Self {
+            tree: Tree::new(),
+            filesystem: otherwise,
+            superblocks: Some(superblocks),
+            unmountable: Some(unmountable),
+        })
+    }
+
     /// A root that was read; `otherwise` is the type that it will have if it is no image.
     #[must_use]
     pub fn new(source: Source, otherwise: FileSystem) -> Self {
@@ -63,8 +107,23 @@ impl Root {
             filesystem: source.filesystem().unwrap_or(otherwise),
             tree: source.tree,
             superblocks: source.superblocks,
+            unmountable: None,
         }
     }
+}
+
+/// Whether a file that begins so is a tar archive, packed or not.
+fn is_archive(head: &[u8]) -> bool {
+    let packed: [&[u8]; 4] = [
+        &[0x1f, 0x8b],
+        &[0x28, 0xb5, 0x2f, 0xfd],
+        b"\xfd7zXZ",
+        b"BZh",
+    ];
+    packed.iter().any(|magic| head.starts_with(magic))
+        || head
+            .get(257..)
+            .is_some_and(|rest| rest.starts_with(b"ustar"))
 }
 
 /// What was found.
@@ -87,7 +146,7 @@ impl Findings {
             .find(|fault| fault.code().entry().severity == Severity::Refusal)
     }
 
-    fn add<T>(&mut self, result: Result<T, Fault>) -> Option<T> {
+    fn add<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|fault| self.faults.push(fault)).ok()
     }
 }
@@ -125,6 +184,9 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
         found.root(root, line, boot.as_ref().map(|(_, config, ..)| config));
     }
+    if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
+        found.faults.push(fault.clone());
+    }
     let Some((initramfs, config, init, policy)) = boot else {
         return found;
     };
@@ -136,13 +198,15 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         true,
     );
     let Some(policy) = policy else { return found };
+    let signed = initramfs.check_policy_signature();
+    if let (Some(line), Ok(false) | Err(_)) = (inputs.command_line, &signed) {
+        found.builtin_policy(line, inputs.kernel);
+    }
     if let Some(kernel) = inputs.kernel {
-        let signed = found
-            .add(initramfs.check_policy_signature())
-            .unwrap_or(false);
+        let signed = found.add(signed).unwrap_or(false);
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
     }
-    if let Some(root) = inputs.root {
+    if let Some(root) = inputs.root.filter(|root| root.unmountable.is_none()) {
         found.policy(&policy, root);
         let chooser = Chooser::new(policy, root.filesystem.clone());
         let examiner = Examiner {
@@ -217,6 +281,21 @@ impl Findings {
         {
             self.faults
                 .push(Fault::new(Code::AppraiseWeakened, parameter));
+        }
+    }
+
+    /// The policies of the kernel's own that have it take only a signed one (ima_policy.c, `ima_init_policy`).
+    fn builtin_policy(&mut self, line: &str, kernel: Option<&KernelConfig>) {
+        let writable = kernel.is_none_or(|kernel| kernel.is_builtin("IMA_WRITE_POLICY"));
+        for parameter in ima::cmdline::parameters(line) {
+            let value = parameter.value.as_deref().unwrap_or_default();
+            let mut names = value.split([' ', '|', '\n']);
+            let demands = |name: &str| name == "secure_boot" || name == "appraise_tcb" && writable;
+            if parameter.is("ima_policy") && names.any(demands) {
+                let detail = format!("ima_policy={value} is on the command line");
+                self.faults.push(Fault::new(Code::PolicySignature, detail));
+                return;
+            }
         }
     }
 
@@ -334,7 +413,7 @@ impl Findings {
     /// Those of the initramfs for one keyring: fatal if none is taken, else each that is not is a warning.
     fn offered(
         &mut self,
-        files: Vec<(String, Result<Vec<Certificate>, Fault>)>,
+        files: Vec<(String, Result<Vec<Certificate>>)>,
         authorities: Option<&[Certificate]>,
         trusted: bool,
     ) -> Vec<Certificate> {

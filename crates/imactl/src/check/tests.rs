@@ -59,6 +59,7 @@ impl Desk {
                 uuid: None,
                 label: Some("root".into()),
             }]),
+            unmountable: None,
         };
         let mut desk = Self {
             authority,
@@ -315,6 +316,45 @@ fn programs_for_another_machine_and_loaders_that_are_none() {
     desk.put(INIT, 0o755, &own);
     desk.put(b"lib64/ld-linux-x86-64.so.2", 0o755, b"#!/bin/sh\n");
     assert_eq!(desk.refusal(), Some(Code::InterpreterInvalid));
+}
+
+#[test]
+fn images_that_no_kernel_mounts() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image");
+    let of = |content: &[u8]| {
+        std::fs::write(&path, content).unwrap();
+        let root = Root::read(&path, FileSystem::default());
+        root.map(|root| root.unmountable.map(|fault| fault.code()))
+            .map_err(|fault| fault.code())
+    };
+    let mut image = vec![0; 8192];
+    assert_eq!(of(&image), Ok(Some(Code::RootUnknown)));
+    image[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+    assert_eq!(of(&image), Ok(Some(Code::RootMount)));
+    assert_eq!(of(b"\x1f\x8b no archive"), Err(Code::SourceMalformed));
+    let mut desk = Desk::new();
+    desk.root.unmountable = Some(Fault::new(Code::RootMount, "it"));
+    assert_eq!(desk.refusal(), Some(Code::RootMount));
+}
+
+#[test]
+fn policies_of_the_kernel_s_own_that_demand_a_signature() {
+    let desk = Desk::new();
+    let of = |line: &str| desk.check(line).refusal().map(Fault::code);
+    for (line, expected) in [
+        (
+            "root=LABEL=root ima_policy=secure_boot",
+            Some(Code::PolicySignature),
+        ),
+        (
+            "root=LABEL=root \"ima_policy=tcb|appraise_tcb\"",
+            Some(Code::PolicySignature),
+        ),
+        ("root=LABEL=root ima_policy=tcb", None),
+    ] {
+        assert_eq!(of(line), expected, "{line}");
+    }
 }
 
 #[test]

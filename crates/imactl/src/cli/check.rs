@@ -131,7 +131,7 @@ impl Check {
                 .cause("no file system of that name is known")
                 .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
-        Ok(Root::new(imactl::image::read(path)?, filesystem))
+        Root::read(path, filesystem)
     }
 }
 

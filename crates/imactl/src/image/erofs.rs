@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
 use ima::fault::{Code, Fault};
+use ima::filesystem::crc32c;
 
 use super::{BLOCK, DataRuns, ReadContent};
 use crate::Result;
@@ -311,6 +312,7 @@ impl<'a> Writer<'a> {
         image
             .read_exact_at(&mut covered, SUPERBLOCK)
             .map_err(|error| Fault::new(Code::OutputUnwritable, format!("the image: {error}")))?;
+        // fs/erofs/super.c, `erofs_superblock_csum_verify`
         put(SUPERBLOCK + 4, &crc32c(&covered).to_le_bytes())
     }
 
@@ -520,16 +522,4 @@ fn xattrs(inode: &Inode) -> std::result::Result<Vec<u8>, &'static str> {
         return Err("extended attributes of more than 256 KiB together");
     }
     Ok(bytes)
-}
-
-/// The checksum of the superblock (fs/erofs/super.c, `erofs_superblock_csum_verify`): CRC-32C without the last inversion.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = u32::MAX;
-    for byte in bytes {
-        crc ^= u32::from(*byte);
-        for _ in 0..8 {
-            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
-        }
-    }
-    crc
 }
