@@ -8,17 +8,19 @@ use imactl::x509::Template;
 use serde_json::Value;
 
 use crate::built::{Kernel, busybox, source, util_linux_switch_root};
+use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
-use crate::refused::{RULES, TMPFS_FREE};
-use crate::setup::{CERTIFICATE, DEFAULT_POLICY, POLICY, Setup, assert_booted, story};
+use crate::setup::{
+    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, POLICY, Setup, assert_booted, story,
+};
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
 
 /// The report of the init, which it hands to the root.
-fn init_report(report: &Report) -> &Value {
+pub fn init_report(report: &Report) -> &Value {
     report.init.as_ref().expect("/run/ima-init/report.json")
 }
 
-fn assert_warned(outcome: &Outcome, code: &str) {
+pub fn assert_warned(outcome: &Outcome, code: &str) {
     assert!(
         outcome.says(&format!("[{code}]")),
         "{code}: {}",
@@ -268,9 +270,9 @@ fn evm() {
 }
 
 /// A boot with a certificate for EVM in its initramfs.
-pub fn with_evm() -> Setup {
+fn with_evm() -> Setup {
     let mut setup = Setup::new();
-    setup.put("etc/keys/x509_evm.der", P256.der());
+    setup.put(EVM_CERTIFICATE, P256.der());
     setup
 }
 

@@ -3,11 +3,11 @@
 
 use ima::hash::HashAlgorithm;
 use ima::signature::ImaXattr;
-use ima_testbed::Ending;
 use imactl::key::KeyKind;
 use imactl::x509::Template;
 
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
+use crate::matrix::Action;
 use crate::setup::{CERTIFICATE, DEFAULT_POLICY, Setup, assert_refused, story};
 use crate::tree::{INIT, SWITCH_ROOT};
 
@@ -16,7 +16,7 @@ fn explained(code: &str, words: &[&str], fault: impl FnOnce(&mut Setup)) {
     let mut setup = Setup::new();
     fault(&mut setup);
     let outcome = setup.boot();
-    assert_refused(&outcome, code, &Ending::PowerOff);
+    assert_refused(&outcome, code, Action::Poweroff);
     let start = outcome.console.find(&format!("[{code}]")).unwrap_or(0);
     for word in words {
         assert!(

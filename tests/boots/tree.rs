@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use ima_testbed::attempts;
 use imactl::image::ImageBuilder;
+use imactl::tree::{Content, Inode, Kind};
 
 use crate::built::{PROGRAMS, scratch};
 use crate::keys::{Pair, RSA};
@@ -31,6 +32,8 @@ pub struct Tree {
     links: BTreeMap<String, String>,
     /// Whether fs-verity can be enabled on its files; ext4 only.
     pub verity: bool,
+    /// What is neither, or has a name that is no text; it comes in the place of what else has its name.
+    others: BTreeMap<Vec<u8>, Inode>,
 }
 
 /// Directories that every root has.
@@ -86,6 +89,32 @@ impl Tree {
 
     pub fn link(&mut self, path: &str, target: &str) {
         self.links.insert(path.to_owned(), target.to_owned());
+    }
+
+    /// Anything: a fifo, a device, a file with holes, a name that is no text.
+    pub fn other(&mut self, path: impl Into<Vec<u8>>, kind: Kind) {
+        let path = path.into();
+        if let Ok(text) = std::str::from_utf8(&path) {
+            self.files.remove(text);
+        }
+        self.others.insert(path, Inode::new(kind, 0o755));
+    }
+
+    /// A file with holes alone, of that length in bytes.
+    pub fn hole(&mut self, path: &str, len: u64) {
+        let (file, host) = tempfile::NamedTempFile::new_in(scratch())
+            .expect("a file")
+            .keep()
+            .expect("a file");
+        file.set_len(len).expect("a file with holes");
+        self.other(path, Kind::File(Content::Host { path: host, len }));
+    }
+
+    /// security.ima of such an entry.
+    pub fn sign_other(&mut self, path: &str, signature: Vec<u8>) {
+        let other = self.others.get_mut(path.as_bytes());
+        let other = other.unwrap_or_else(|| panic!("{path} is not in the tree"));
+        other.xattrs.insert(b"security.ima".to_vec(), signature);
     }
 
     pub fn file(&mut self, path: &str) -> &mut File {
@@ -202,28 +231,37 @@ impl Tree {
 
     /// The root as `imactl` packs it: all files are root's, whoever runs the tests.
     fn builder(&self) -> ImageBuilder {
-        let mut builder = ImageBuilder::default();
+        let mut tree = imactl::tree::Tree::new();
+        let mut add = |path: &[u8], inode: Inode| {
+            tree.insert(path, inode).expect("an entry of the root");
+        };
         for name in DIRECTORIES {
-            builder = builder.directory(name, 0o755);
+            if !self.others.contains_key(name.as_bytes()) {
+                add(name.as_bytes(), Inode::new(Kind::Directory, 0o755));
+            }
         }
         for (path, file) in &self.files {
-            let content = file.content.as_slice();
-            builder = builder
-                .file(path, file.mode, content)
-                .owner(path, file.owner, 0);
+            let content = Content::Bytes(file.content.as_slice().into());
+            let mut inode = Inode::new(Kind::File(content), file.mode);
+            inode.uid = file.owner;
             for (name, value) in [
                 ("security.ima", &file.signature),
                 ("security.evm", &file.evm),
             ] {
                 if let Some(value) = value {
-                    builder = builder.xattr(path, name, value.as_slice());
+                    inode.xattrs.insert(name.as_bytes().to_vec(), value.clone());
                 }
             }
+            add(path.as_bytes(), inode);
         }
         for (path, target) in &self.links {
-            builder = builder.symlink(path, target);
+            let kind = Kind::Symlink(target.as_bytes().to_vec());
+            add(path.as_bytes(), Inode::new(kind, 0o777));
         }
-        builder
+        for (path, inode) in &self.others {
+            add(path, inode.clone());
+        }
+        ImageBuilder::new(tree)
     }
 
     /// The root as files of the host, security.ima on them: for tools that copy it. Needs privilege.
@@ -266,7 +304,8 @@ pub enum Format {
     Btrfs,
 }
 
-fn run(command: &mut Command) {
+/// A program of the host, which must succeed.
+pub fn run(command: &mut Command) {
     let output = command
         .stdin(Stdio::null())
         .output()

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub struct Disk {
     pub(crate) read_only: bool,
     pub(crate) snapshot: bool,
     pub(crate) late: bool,
+    pub(crate) unreadable: Vec<Range<u64>>,
 }
 
 impl Disk {
@@ -63,6 +65,7 @@ impl Disk {
             read_only: false,
             snapshot: true,
             late: false,
+            unreadable: Vec::new(),
         }
     }
 
@@ -92,6 +95,45 @@ impl Disk {
     pub fn keep_writes(mut self) -> Disk {
         self.snapshot = false;
         self
+    }
+
+    /// Reading these sectors (of 512 bytes) fails, as of a bad medium; up to `u64::MAX`, reading anything does. Said again, more
+    /// do.
+    #[must_use]
+    pub fn unreadable(mut self, sectors: Range<u64>) -> Disk {
+        self.unreadable.push(sectors);
+        self
+    }
+
+    /// The image as the options of `-drive`.
+    fn drive(&self) -> String {
+        let path = escape(&self.path);
+        if self.unreadable.is_empty() {
+            return format!("format=raw,file={path}");
+        }
+        let mut text = format!(
+            "driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={path}"
+        );
+        // A rule is of one sector or of all; the guest reads pages, of eight.
+        let sectors = self.unreadable.iter().flat_map(|range| {
+            let all = range.end == u64::MAX;
+            let each = range.clone().step_by(8).map(Some);
+            all.then_some(None)
+                .into_iter()
+                .chain(each.take_while(move |_| !all))
+        });
+        for (number, sector) in sectors.enumerate() {
+            let mut rule = |option: &str| {
+                text.push_str(&format!(",file.inject-error.{number}.{option}"));
+            };
+            for option in ["event=none", "iotype=read", "errno=5"] {
+                rule(option);
+            }
+            if let Some(sector) = sector {
+                rule(&format!("sector={sector}"));
+            }
+        }
+        text
     }
 
     /// It is not there until [`Running::plug`] attaches it.
@@ -318,10 +360,10 @@ impl Machine {
             add(
                 "-drive",
                 format!(
-                    "if=none,id=disk{number},format=raw,snapshot={},readonly={},file={}",
+                    "if=none,id=disk{number},snapshot={},readonly={},{}",
                     on(disk.snapshot),
                     on(disk.read_only),
-                    escape(&disk.path)
+                    disk.drive()
                 ),
             );
             if disk.late {

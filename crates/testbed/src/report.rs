@@ -12,6 +12,9 @@ pub const PORT: &str = "org.ima-init.report";
 /// What the guest program writes to the console before anything else: where it is missing, no program of the root ran.
 pub const HELLO: &str = "ima-testbed guest: running";
 
+/// The file that the guest program makes on its root before it does anything else, where `testbed.mark=yes` is on the command line.
+pub const MARK: &str = "/testbed-was-here";
+
 /// A message of the guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]

@@ -41,7 +41,9 @@ pub(super) fn fault(name: &RootName, waited: Duration, devices: &[Device]) -> Fa
         .filter(|device| device.probe().is_err())
         .map(Device::path)
         .collect();
-    if !unreadable.is_empty() && matches!(name, RootName::Uuid(_) | RootName::Label(_)) {
+    // The other names are looked up in what the devices hold.
+    let named = matches!(name, RootName::Device(_) | RootName::Number { .. });
+    if !unreadable.is_empty() && !named {
         let detail = format!(
             "{name} was not found, and {} cannot be read",
             unreadable.join(", ")

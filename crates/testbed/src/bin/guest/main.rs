@@ -2,7 +2,8 @@
 //!
 //! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
-//! otherwise. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
+//! otherwise. With `testbed.mark=yes` it first leaves a file on the root's disk; with `testbed.write=yes` it writes files
+//! without end once it has reported. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
 //! As an ordinary program:
 //!
 //!     guest ok                                             exit with 0
@@ -15,6 +16,7 @@ mod map;
 mod port;
 mod system;
 mod verity;
+mod write;
 
 use std::process::ExitCode;
 
@@ -54,9 +56,19 @@ fn init() -> ExitCode {
     for problem in problems {
         system::say(&problem);
     }
+    if look::parameter("testbed.mark").is_some()
+        && let Err(problem) = system::mark()
+    {
+        system::say(&problem);
+    }
     // Without the files there is nothing to try.
     let with_attempts = attempts::path(ima_testbed::attempts::names::SIGNED).exists();
     report(false, with_attempts);
+    if look::parameter("testbed.write").is_some() {
+        let problem = write::forever();
+        system::say(&format!("cannot write: {problem}"));
+        return ExitCode::FAILURE;
+    }
     match look::parameter("testbed.end").as_deref() {
         Some("reboot") => end(RebootMode::RB_AUTOBOOT),
         Some("halt") => end(RebootMode::RB_HALT_SYSTEM),

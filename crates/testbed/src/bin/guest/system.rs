@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 
-use ima_testbed::report::{HELLO, System};
-use rustix::mount::{MountFlags, mount};
+use ima_testbed::report::{HELLO, MARK, System};
+use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::look;
 
@@ -34,6 +34,15 @@ pub fn prepare() -> Vec<String> {
         }
     }
     problems
+}
+
+/// Leave a mark on the root, writable or not: the host sees in the disk that a program of this root ran.
+pub fn mark() -> Result<(), String> {
+    mount_remount("/", MountFlags::empty(), "")
+        .map_err(|error| format!("cannot remount /: {error}"))?;
+    fs::write(MARK, "a program of this root ran\n").map_err(|error| format!("{MARK}: {error}"))?;
+    rustix::fs::sync();
+    mount_remount("/", MountFlags::RDONLY, "").map_err(|error| format!("cannot remount /: {error}"))
 }
 
 /// A line on the console: standard output is nothing in an initramfs without /dev/console.

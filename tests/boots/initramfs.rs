@@ -1,0 +1,226 @@
+//! The initramfs that must be refused: configuration, certificates, policy, modules, and what is in their places.
+
+use ima::cpio::{self, Metadata};
+use imactl::key::KeyKind;
+use imactl::x509::{BasicConstraints, Template, Usage};
+
+use crate::built::{Kernel, PROGRAMS, busybox};
+use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
+use crate::matrix::{Check, faults};
+use crate::setup::{CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, POLICY, Setup};
+
+/// Why `imactl check` is not asked: it reads what an initramfs packs, and this was unpacked over it.
+const OVER: &str = "entries that no initramfs of imactl's has";
+
+const CONFIG: &str = "etc/ima/ima-init.conf";
+
+/// The rule that frees tmpfs and memfd, as other set-ups have it.
+pub const TMPFS_FREE: &str = "dont_appraise fsmagic=0x01021994\n";
+
+pub const RULES: [&str; 5] = [
+    "appraise func=MMAP_CHECK euid=0 appraise_type=imasig",
+    "appraise func=BPRM_CHECK euid=0 appraise_type=imasig",
+    "appraise func=MODULE_CHECK euid=0 appraise_type=imasig",
+    "appraise func=FIRMWARE_CHECK euid=0 appraise_type=imasig",
+    "appraise func=POLICY_CHECK euid=0 appraise_type=imasig",
+];
+
+fn bad_rule(setup: &mut Setup, number: usize) {
+    let mut rules = RULES.to_vec();
+    rules[number] = "appraise func=BPRM_CHECK euid=0 appraise_type=imasig # with a comment";
+    setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
+}
+
+fn over(setup: &mut Setup, path: &str, kind: u32, device: (u32, u32), data: &str) {
+    let metadata = Metadata {
+        mode: kind | 0o755,
+        rdev_major: device.0,
+        rdev_minor: device.1,
+        ..Metadata::default()
+    };
+    setup.over.push((path.to_owned(), metadata, data.into()));
+}
+
+fn over_file(setup: &mut Setup, path: &str, data: &str) {
+    over(setup, path, cpio::S_IFREG, (0, 0), data);
+}
+
+fn over_directory(setup: &mut Setup, path: &str) {
+    over(setup, path, cpio::S_IFDIR, (0, 0), "");
+}
+
+/// /dev/zero, which never ends.
+fn over_device(setup: &mut Setup, path: &str) {
+    over(setup, path, cpio::S_IFCHR, (1, 5), "");
+}
+
+/// A shell script as the init, with ima-init beside it; $S is securityfs.
+pub fn script(setup: &mut Setup, lines: &str) {
+    setup.programs.push(("bin/busybox".into(), busybox()));
+    setup
+        .programs
+        .push(("ima-init".into(), PROGRAMS.init.clone()));
+    let text = format!(
+        "#!/bin/busybox sh\nexport PATH=/bin S=/sys/kernel/security\n\
+         for name in mkdir mount cat rm sleep chroot; do busybox ln -s busybox /bin/$name; done\n\
+         mkdir -p /dev /proc /sys /mnt\nmount -t devtmpfs dev /dev\nmount -t proc proc /proc\nmount -t sysfs sys /sys\n\
+         mount -t securityfs security $S\nexec </dev/console >/dev/console 2>&1\n{lines}\n"
+    );
+    over_file(setup, "init", &text);
+}
+
+/// The same with the init under the name that initramfs-tools calls it by.
+fn run_init(setup: &mut Setup, line: &str) {
+    script(
+        setup,
+        &format!("busybox ln -s /ima-init /run-init\nexec {line}"),
+    );
+}
+
+/// The same with the root mounted on /mnt, and the init's switch_root beside it.
+pub fn switching(setup: &mut Setup, lines: &str) {
+    setup
+        .programs
+        .push(("switch_root".into(), PROGRAMS.switch_root.clone()));
+    script(setup, &format!("mount -o ro /dev/vda /mnt\n{lines}"));
+}
+
+faults! {
+    certificate_missing: "IMA-502", Halt, Check::Unmade, |setup| setup.drop_file(CERTIFICATE);
+    certificate_empty: "IMA-503", Panic, Check::Unmade, |setup| setup.put(CERTIFICATE, "");
+    certificate_truncated: "IMA-503", Poweroff, Check::Unmade, |setup| {
+        let der = RSA.der();
+        setup.put(CERTIFICATE, &der[..der.len() - 1]);
+    };
+    certificate_garbage: "IMA-503", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, [0x30; 4096]);
+    certificate_of_another_ca: "IMA-504", Halt, Check::Same, |setup| {
+        let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
+        setup.put(CERTIFICATE, stranger.der());
+    };
+    certificate_self_signed: "IMA-504", Panic, Check::Same, |setup| {
+        let stranger = Pair::new(KeyKind::P256, &Template::leaf("on its own"), None);
+        setup.put(CERTIFICATE, stranger.der());
+    };
+    certificate_while_the_kernel_trusts_no_ca: "IMA-504", Poweroff, Check::Same, |setup| setup.trusts_ca = false;
+    ca_certificate_as_leaf: "IMA-504", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, CA.der());
+    certificate_with_explicit_ca_false: "IMA-504", Halt, Check::Unmade, |setup| {
+        let template = Template {
+            basic_constraints: BasicConstraints::ExplicitFalse,
+            ..Template::leaf("explicit CA:FALSE")
+        };
+        setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
+    };
+    certificate_that_may_sign_certificates: "IMA-504", Panic, Check::Unmade, |setup| {
+        let usage = Usage { digital_signature: true, key_cert_sign: true };
+        let template = Template { usage: Some(usage), ..Template::leaf("keyCertSign") };
+        setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
+    };
+    certificate_that_may_not_sign: "IMA-504", Poweroff, Check::Unmade, |setup| {
+        let usage = Usage { digital_signature: false, key_cert_sign: false };
+        let template = Template { usage: Some(usage), ..Template::leaf("no digitalSignature") };
+        setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
+    };
+    evm_certificate_garbage: "IMA-503", Panic, Check::Unmade, |setup| setup.put(EVM_CERTIFICATE, [0x30; 64]);
+    evm_certificate_of_another_ca: "IMA-504", Poweroff, Check::Same, |setup| {
+        let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
+        setup.put(EVM_CERTIFICATE, stranger.der());
+    };
+    run_init_without_a_root: "IMA-206", Reboot, Check::Silent, |setup| run_init(setup, "/run-init");
+    run_init_on_what_is_not_mounted: "IMA-407", Halt, Check::Silent, |setup| run_init(setup, "/run-init /mnt /sbin/init");
+    no_directory_for_an_api_file_system: "IMA-102", Reboot, Check::NotAsked(OVER), |setup| over_file(setup, "proc", "");
+    configuration_with_an_unknown_key: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforcement=yes");
+    configuration_with_a_bad_value: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforce=maybe");
+    configuration_with_a_shell_but_no_debug: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("on_failure=shell");
+    configuration_that_is_no_text: "IMA-202", Reboot, Check::Same, |setup| over_file(setup, CONFIG, "enforce=required\0\n");
+    configuration_that_is_a_directory: "IMA-201", Reboot, Check::NotAsked(OVER), |setup| over_directory(setup, CONFIG);
+    configuration_of_64_kib_and_more: "IMA-201", Reboot, Check::Sooner("IMA-202"), |setup| {
+        over_file(setup, CONFIG, &"# noise\n".repeat(9000));
+    };
+    certificate_with_a_wrong_signature: "IMA-504", Halt, Check::Same, |setup| {
+        let mut der = P256.der();
+        let last = der.len() - 1;
+        der[last] ^= 1;
+        setup.put(CERTIFICATE, der);
+    };
+    certificate_that_is_a_directory: "IMA-503", Panic, Check::NotAsked(OVER), |setup| over_directory(setup, CERTIFICATE);
+    certificate_that_is_a_device: "IMA-503", Poweroff, Check::NotAsked(OVER), |setup| over_device(setup, CERTIFICATE);
+    certificate_of_a_megabyte_and_more: "IMA-503", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, vec![0x30; (1 << 20) + 1]);
+    quota_of_keys_used_up: "IMA-504", Halt, Check::Silent, |setup| setup.append("sysctl.kernel.keys.root_maxbytes=1");
+    quota_of_keys_used_up_for_the_keyring: "IMA-505", Panic, Check::Silent, |setup| {
+        setup.kernel = Kernel::NoImaKeyring;
+        setup.configure("keyring=_ima");
+        setup.append("sysctl.kernel.keys.root_maxbytes=1");
+    };
+
+    policy_missing: "IMA-601", Reboot, Check::Unmade, |setup| setup.drop_file(DEFAULT_POLICY);
+    policy_empty: "IMA-602", Halt, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, "");
+    policy_of_comments: "IMA-602", Panic, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, "# nothing\n\n");
+    policy_with_a_bad_first_rule: "IMA-603", Poweroff, Check::Unmade, |setup| bad_rule(setup, 0);
+    policy_with_a_bad_rule_in_the_middle: "IMA-603", Reboot, Check::Unmade, |setup| bad_rule(setup, 2);
+    policy_with_a_bad_last_rule: "IMA-603", Halt, Check::Unmade, |setup| bad_rule(setup, 4);
+    policy_with_a_line_of_5000_bytes: "IMA-603", Panic, Check::Unmade, |setup| {
+        // Cut at a page, its tail is a rule of its own: one that would turn appraisal off.
+        let mut line = format!("measure func=BPRM_CHECK{}", " ".repeat(4095 - 23));
+        line.push_str("dont_appraise");
+        line.push_str(&" ".repeat(5000 - line.len()));
+        setup.put(POLICY, [line.as_bytes(), b"\n", RULES.join("\n").as_bytes(), b"\n"].concat());
+    };
+    policy_with_crlf: "IMA-603", Poweroff, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, RULES.join("\r\n") + "\r\n");
+    policy_with_a_nul: "IMA-603", Reboot, Check::Unmade, |setup| {
+        setup.put(DEFAULT_POLICY, RULES.join("\n") + "\ndont_appraise func=BPRM_CHECK\0\n");
+    };
+    policy_beyond_the_kernel: "IMA-604", Halt, Check::Same, |setup| {
+        // A rule of the language that this kernel has no security module for.
+        setup.put(DEFAULT_POLICY, RULES.join("\n") + "\ndont_measure obj_type=nothing_t\n");
+    };
+    policy_that_is_a_directory: "IMA-610", Poweroff, Check::NotAsked(OVER), |setup| over_directory(setup, DEFAULT_POLICY);
+    policy_that_is_a_device: "IMA-610", Reboot, Check::NotAsked(OVER), |setup| over_device(setup, POLICY);
+    policy_of_a_megabyte_and_more: "IMA-610", Halt, Check::Sooner("IMA-603"), |setup| setup.put(POLICY, "# noise\n".repeat(140_000));
+    policy_that_leads_out_of_the_initramfs: "IMA-601", Panic, Check::NotAsked(OVER), |setup| {
+        over(setup, DEFAULT_POLICY, cpio::S_IFLNK, (0, 0), "/proc/self/root/etc/x");
+    };
+    policy_signed_for_another: "IMA-609", Poweroff, Check::Same, |setup| {
+        setup.kernel = Kernel::RequirePolicySignatures;
+        setup.put(&format!("{DEFAULT_POLICY}.sig"), RSA.sign(b"another policy\n"));
+    };
+    policy_signed_by_a_stranger: "IMA-609", Reboot, Check::Same, |setup| {
+        setup.kernel = Kernel::RequirePolicySignatures;
+        let policy = setup.initramfs[DEFAULT_POLICY].clone();
+        setup.put(&format!("{DEFAULT_POLICY}.sig"), P256.sign(&policy));
+    };
+    policy_loaded_before: "IMA-608", Halt, Check::Silent, |setup| {
+        setup.kernel = Kernel::WriteOnce;
+        setup.put("first", "measure func=BPRM_CHECK\n");
+        script(setup, "cat /first >$S/ima/policy\nexec /ima-init");
+    };
+    policy_that_goes_nowhere: "IMA-606", Panic, Check::Silent, |setup| {
+        // What is written to this file is gone; the kernel's log is silent, and what is read back is empty.
+        script(setup, "mount -o bind /dev/null $S/ima/policy\nexec /ima-init");
+    };
+    policy_of_which_nothing_tells: "IMA-607", Poweroff, Check::Silent, |setup| {
+        // No log to read, no policy to read back, and the canary is free.
+        setup.kernel = Kernel::WriteOnce;
+        setup.put(DEFAULT_POLICY, TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n");
+        script(setup, "rm /dev/kmsg\nexec /ima-init");
+    };
+
+    module_missing: "IMA-301", Reboot, Check::Unmade, |setup| setup.configure("modules=/lib/modules/none.ko");
+    module_of_no_kernel: "IMA-302", Halt, Check::Silent, |setup| setup.modules = vec![("x.ko".into(), b"no module".to_vec())];
+    module_of_another_kernel: "IMA-302", Halt, Check::Silent, |setup| {
+        let mut module = Kernel::Full.module("dummy");
+        let at = module.windows(9).position(|window| window == b"vermagic=").expect("a vermagic");
+        module[at + 9] = b'5';
+        setup.modules = vec![("dummy.ko".into(), module)];
+    };
+    module_cut_short: "IMA-302", Panic, Check::Silent, |setup| {
+        let mut module = Kernel::Full.module("dummy");
+        module.truncate(module.len() / 2);
+        setup.modules = vec![("dummy.ko".into(), module)];
+    };
+    module_without_those_it_needs: "IMA-302", Poweroff, Check::Silent, |setup| {
+        setup.modules = vec![("btrfs.ko".into(), Kernel::Full.module("btrfs"))];
+    };
+    module_that_does_not_unpack: "IMA-302", Reboot, Check::Silent, |setup| {
+        setup.modules = vec![("dummy.ko.zst".into(), b"\x28\xb5\x2f\xfd no frame".to_vec())];
+    };
+}

@@ -1,0 +1,173 @@
+//! Kernel command lines made by somebody who can edit them: each is refused, or changes nothing of what is enforced.
+
+use crate::accepted::{assert_all_attempts_passed, assert_warned};
+use crate::built::Kernel;
+use crate::initramfs::{RULES, TMPFS_FREE};
+use crate::keys::{P256, RSA};
+use crate::matrix::{Check, faults};
+use crate::setup::{DEFAULT_POLICY, EVM_CERTIFICATE, Setup, assert_booted};
+use crate::tree::{INIT, Tree};
+
+/// The root named in the line alone, where the row says.
+fn line(setup: &mut Setup, line: &str) {
+    setup.root_name = None;
+    setup.append(line);
+}
+
+/// The policy that frees the canary: then only the command line tells what it turned off.
+fn free_canary(setup: &mut Setup) {
+    setup.put(
+        DEFAULT_POLICY,
+        TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n",
+    );
+}
+
+faults! {
+    appraise_off: "IMA-204", Halt, Check::Same, |setup| setup.append("ima_appraise=off");
+    appraise_log: "IMA-204", Panic, Check::Same, |setup| setup.append("ima_appraise=log");
+    appraise_fix: "IMA-204", Poweroff, Check::Same, |setup| setup.append("ima_appraise=fix");
+    appraise_off_in_quotes: "IMA-204", Reboot, Check::Same, |setup| setup.append("\"ima_appraise=off\"");
+    appraise_off_with_a_dash: "IMA-204", Halt, Check::Same, |setup| setup.append("ima-appraise=off");
+    appraise_off_behind_enforce: "IMA-204", Panic, Check::Same, |setup| setup.append("ima_appraise=enforce ima_appraise=off");
+    appraise_off_before_a_value_that_is_none: "IMA-204", Poweroff, Check::Same, |setup| {
+        free_canary(setup);
+        setup.append("ima_appraise=off ima_appraise=on");
+    };
+    appraise_off_behind_a_vertical_tab: "IMA-204", Reboot, Check::Same, |setup| {
+        free_canary(setup);
+        setup.append("quiet\u{b}ima_appraise=off");
+    };
+    appraise_off_behind_half_a_letter: "IMA-204", Halt, Check::Same, |setup| {
+        // The second byte of “à” is a blank to the kernel.
+        free_canary(setup);
+        setup.append("xàima_appraise=off");
+    };
+    builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
+    builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
+    builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");
+    evm_fix_and_files_without_its_signature: "IMA-704", Halt, Check::Same, |setup| {
+        setup.put(EVM_CERTIFICATE, P256.der());
+        setup.append("evm=fix");
+    };
+    another_ca_for_keyrings: "IMA-504", Panic, Check::Silent, |setup| setup.append("ca_keys=id:0000000000000000");
+    no_root_named: "IMA-205", Panic, Check::Same, |setup| setup.root_name = None;
+    root_in_open_quotes: "IMA-205", Poweroff, Check::Same, |setup| line(setup, "x=\"open root=/dev/vda");
+    root_behind_the_double_dash: "IMA-205", Reboot, Check::Same, |setup| line(setup, "-- root=/dev/vda");
+    root_behind_four_kilobytes_of_noise: "IMA-205", Halt, Check::NotAsked("the boot loader cuts the line"), |setup| {
+        // With a dot in their names, or the kernel would panic over init variables beyond the thirty-second.
+        line(setup, &format!("{}root=/dev/vda", "no.ise=\\x' ".repeat(400)));
+    };
+    root_of_no_form: "IMA-401", Poweroff, Check::Same, |setup| setup.root_name = Some("vda".into());
+    root_with_a_way_up: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("/dev/../dev/vda".into());
+    root_without_value: "IMA-401", Poweroff, Check::Same, |setup| line(setup, "root");
+    root_twice_and_the_last_is_wrong: "IMA-401", Reboot, Check::Same, |setup| line(setup, "root=/dev/vda root=nfs");
+    root_by_half_a_uuid: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("PARTUUID=1111".into());
+    rootwait_that_is_no_number: "IMA-203", Panic, Check::Same, |setup| setup.append("rootwait=soon");
+    rootdelay_that_is_no_number: "IMA-203", Poweroff, Check::Same, |setup| setup.append("rootdelay=-1");
+    rootfstype_with_a_way_up: "IMA-203", Reboot, Check::Same, |setup| setup.append("rootfstype=../../ext4");
+    rootflags_without_value: "IMA-203", Halt, Check::Same, |setup| setup.append("rootflags");
+    init_with_a_relative_path: "IMA-203", Panic, Check::Same, |setup| {
+        setup.configure("cmdline=root init");
+        setup.append("init=bin/sh");
+    };
+    init_of_the_line_unsigned: "IMA-713", Poweroff, Check::Same, |setup| {
+        setup.configure("cmdline=root init");
+        let init = setup.root.file(INIT).content.clone();
+        setup.root.add("bin/sh", 0o755, &init);
+        setup.append("init=/bin/sh");
+    };
+    rootfstype_of_another: "IMA-404", Reboot, Check::Silent, |setup| setup.append("rootfstype=squashfs");
+    rootfstype_that_no_kernel_knows: "IMA-404", Halt, Check::Silent, |setup| setup.append("rootfstype=nosuchfs");
+    rootfstype_of_an_empty_one: "IMA-701", Panic, Check::Silent, |setup| setup.append("rootfstype=tmpfs");
+    rootfstype_of_the_processes: "IMA-701", Poweroff, Check::Silent, |setup| setup.append("rootfstype=proc");
+    rootflags_that_no_file_system_knows: "IMA-404", Reboot, Check::Silent, |setup| setup.append("rootflags=no_such_flag");
+    rootflags_with_another_source: "IMA-404", Halt, Check::Silent, |setup| setup.append("rootflags=source=/dev/vdb");
+    rootflags_noexec: "IMA-704", Panic, Check::Silent, |setup| setup.append("rootflags=noexec");
+    root_on_a_device_that_is_none: "IMA-402", Poweroff, Check::Silent, |setup| {
+        setup.root_name = Some("/dev/null".into());
+        setup.append("rootwait=1");
+    };
+    initcall_of_ima_left_out: "IMA-104", Reboot, Check::Silent, |setup| setup.append("initcall_blacklist=init_ima");
+    initcall_of_the_certificates_left_out: "IMA-504", Halt, Check::Silent, |setup| {
+        setup.append("initcall_blacklist=load_system_certificate_list");
+    };
+    initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Silent, |setup| {
+        setup.append("initcall_blacklist=virtio_blk_init rootwait=1");
+    };
+    initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Silent, |setup| {
+        setup.append("initcall_blacklist=securityfs_init");
+    };
+    refusal_on_a_silent_console: "IMA-713", Poweroff, Check::Same, |setup| {
+        setup.root.unsign(INIT);
+        setup.append("quiet loglevel=0 printk.devkmsg=off");
+    };
+    refusal_while_the_kernel_s_log_is_shut: "IMA-713", Halt, Check::Same, |setup| {
+        setup.root.unsign(INIT);
+        setup.append("printk.devkmsg=off sysctl.kernel.printk_devkmsg=off sysctl.kernel.dmesg_restrict=1");
+    };
+}
+
+/// Lines that have no effect on enforcement: what is unsigned is denied, what is signed runs, with each.
+fn enforced(prepare: impl FnOnce(&mut Setup)) -> ima_testbed::Outcome {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
+    prepare(&mut setup);
+    let outcome = setup.boot();
+    assert_all_attempts_passed(assert_booted(&outcome));
+    outcome
+}
+
+macro_rules! enforced {
+    ($($name:ident: $line:expr;)+) => {
+        $(
+            #[test]
+            fn $name() {
+                enforced(|setup| setup.append(&$line));
+            }
+        )+
+    };
+}
+
+enforced! {
+    builtin_policy_tcb: "ima_policy=tcb";
+    builtin_policy_that_fails_securely: "ima_policy=fail_securely";
+    builtin_policies_that_are_none: "ima_policy=none ima_policy=tcb|nonsense";
+    old_names_of_builtin_policies: "ima_tcb ima_appraise=enforce";
+    appraise_with_a_value_that_is_none: "ima_appraise=no ima_appraise ima_appraise=";
+    appraise_off_as_an_argument_of_init: "-- ima_appraise=off";
+    appraise_off_within_quotes: "x=\"a ima_appraise=off\"";
+    another_hash: "ima_hash=sha1";
+    a_hash_that_is_none: "ima_hash=nonsense";
+    the_oldest_template: "ima_template=ima";
+    a_template_of_its_own: "ima_template_fmt=d-ng|n-ng|sig|nonsense";
+    evm_fix_without_evm: "evm=fix";
+    no_audit_of_integrity: "integrity_audit=0 audit=0";
+    all_audit_of_integrity: "integrity_audit=1 audit=1";
+    ca_of_the_kernel_alone: "ca_keys=builtin";
+    security_modules_without_integrity: "lsm=capability";
+    no_security_module: "lsm= security=none";
+    the_init_s_own_name: "rdinit=/init";
+    two_kilobytes_of_noise: "noise=\\x' ".repeat(170);
+    parameters_by_the_hundred: "ro rw rootwait=9 root=/dev/vda ".repeat(40) + "ro";
+    open_quotes_at_the_end: "x=\"open -- init=/bin/sh";
+    hardened: "lockdown=integrity init_on_alloc=1 slab_nomerge";
+}
+
+#[test]
+fn init_of_the_line_is_ignored() {
+    let outcome = enforced(|setup| {
+        setup.root.add("bin/sh", 0o755, b"#!/sbin/init\n");
+        setup.append("init=/bin/sh init=/bin/bash");
+    });
+    assert_warned(&outcome, "IMA-251");
+}
+
+/// What the built-in policy asks for, a signed policy has.
+#[test]
+fn builtin_policy_secure_boot_and_a_signed_policy() {
+    enforced(|setup| {
+        let policy = setup.initramfs[DEFAULT_POLICY].clone();
+        setup.put(&format!("{DEFAULT_POLICY}.sig"), RSA.sign(&policy));
+        setup.append("ima_policy=secure_boot");
+    });
+}

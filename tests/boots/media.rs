@@ -1,0 +1,198 @@
+//! Disks that are damaged, mistaken for others, or fail; and roots that are not there.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::built::scratch;
+use crate::matrix::{Check, faults};
+use crate::partitions::{Table, guid};
+use crate::setup::{LABEL, Setup, UUID};
+use crate::tree::{Format, INIT, SWITCH_ROOT, run};
+
+/// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
+const SUPERBLOCK: usize = 1024;
+const BLOCKS: usize = SUPERBLOCK + 0x4;
+const MAGIC: usize = SUPERBLOCK + 0x38;
+const FEATURES: usize = SUPERBLOCK + 0x60;
+const CHECKSUM: usize = SUPERBLOCK + 0x3fc;
+
+/// An empty file of that size, for a disk.
+pub fn blank(megabytes: u64) -> PathBuf {
+    let (file, path) = tempfile::NamedTempFile::new_in(scratch())
+        .expect("a disk")
+        .keep()
+        .expect("a disk");
+    file.set_len(megabytes << 20).expect("room for the disk");
+    path
+}
+
+/// The boot from a disk that mkfs has made and nobody has filled.
+fn made(setup: &mut Setup, megabytes: u64, program: &str, options: &[&str]) {
+    let disk = blank(megabytes);
+    run(Command::new(program).args(options).arg(&disk));
+    setup.disk = Some(disk);
+}
+
+/// The sectors of a file's content.
+fn sectors_of(setup: &mut Setup, path: &str) -> Range<u64> {
+    let content = setup.root.file(path).content.clone();
+    let image = setup.image();
+    let bytes = std::fs::read(&image).expect("the image");
+    std::fs::remove_file(image).expect("the image");
+    let place = bytes
+        .chunks_exact(4096)
+        .position(|block| content.starts_with(block))
+        .expect("the content");
+    let start = place as u64 * 8;
+    start..start + content.len() as u64 / 512
+}
+
+/// A second disk with the same content.
+fn twin(setup: &mut Setup) {
+    setup.more_disks = vec![crate::partitions::around(&setup.image(), setup.table)];
+}
+
+/// Nothing of an image tells that a disk of it fails.
+const FAILS: Check = Check::Silent;
+
+/// Of a file system that imactl does not read.
+const FOREIGN: Check = Check::NotAsked("imactl reads no such file system");
+
+faults! {
+    root_that_does_not_appear: "IMA-402", Reboot, Check::Same, |setup| {
+        setup.root_name = Some("LABEL=absent".into());
+        setup.append("rootwait=1");
+    };
+    root_by_a_uuid_that_nothing_has: "IMA-402", Halt, Check::Same, |setup| {
+        setup.root_name = Some("UUID=00000000-1111-2222-3333-444444444444".into());
+        setup.append("rootwait=1");
+    };
+    root_by_a_partition_that_nothing_has: "IMA-402", Panic, Check::Silent, |setup| {
+        setup.table = Table::Gpt;
+        setup.root_name = Some("PARTLABEL=third".into());
+        setup.append("rootwait=1");
+    };
+    root_by_an_offset_behind_the_last: "IMA-402", Poweroff, Check::Silent, |setup| {
+        setup.table = Table::Gpt;
+        setup.root_name = Some(format!("PARTUUID={}/PARTNROFF=1", guid(2).1));
+        setup.append("rootwait=1");
+    };
+    root_by_a_number_that_nothing_has: "IMA-402", Reboot, Check::Silent, |setup| {
+        setup.root_name = Some("250:250".into());
+        setup.append("rootwait=1");
+    };
+    root_on_a_machine_without_disks: "IMA-402", Halt, Check::Silent, |setup| {
+        setup.late = true;
+        setup.append("rootwait=1");
+    };
+    root_named_by_a_label_that_two_have: "IMA-405", Panic, Check::Silent, |setup| {
+        twin(setup);
+        setup.root_name = Some(format!("LABEL={LABEL}"));
+    };
+    root_named_by_a_uuid_that_two_have: "IMA-405", Poweroff, Check::Silent, |setup| {
+        twin(setup);
+        setup.root_name = Some(format!("UUID={UUID}"));
+    };
+    root_named_by_a_partition_that_two_have: "IMA-405", Reboot, Check::Silent, |setup| {
+        setup.table = Table::Gpt;
+        twin(setup);
+        setup.root_name = Some(format!("PARTUUID={}", guid(2).1));
+    };
+    root_named_by_a_partition_s_label_that_two_have: "IMA-405", Halt, Check::Silent, |setup| {
+        setup.table = Table::Gpt;
+        twin(setup);
+        setup.root_name = Some("PARTLABEL=second".into());
+    };
+    root_of_an_mbr_that_two_have: "IMA-405", Panic, Check::Silent, |setup| {
+        setup.table = Table::Mbr { signature: 0x1234_5678 };
+        twin(setup);
+        setup.root_name = Some("PARTUUID=12345678-02".into());
+    };
+
+    disk_of_zeros: "IMA-403", Poweroff, Check::Same, |setup| setup.disk = Some(blank(1));
+    disk_of_a_sector: "IMA-403", Reboot, Check::Same, |setup| {
+        setup.disk = Some(blank(1));
+        setup.cut = Some(512);
+    };
+    superblock_without_its_magic: "IMA-403", Halt, Check::Same, |setup| setup.damage.push((MAGIC, vec![0; 2]));
+    superblock_of_a_journal_device: "IMA-403", Panic, Check::Same, |setup| setup.damage.push((FEATURES, vec![8, 0, 0, 0]));
+    superblock_of_xfs_before_that_of_ext4: "IMA-403", Poweroff, Check::Same, |setup| setup.damage.push((0, b"XFSB".into()));
+    superblock_of_squashfs_before_that_of_ext4: "IMA-403", Reboot, Check::Same, |setup| {
+        setup.damage.push((0, b"hsqs".into()));
+        setup.damage.push((28, vec![4, 0]));
+    };
+    superblock_of_fat_before_that_of_ext4: "IMA-403", Halt, Check::Same, |setup| {
+        setup.damage.push((0x52, b"FAT32   ".into()));
+        setup.damage.push((510, vec![0x55, 0xaa]));
+    };
+    superblock_that_says_squashfs_and_is_none: "IMA-404", Panic, Check::Same, |setup| {
+        setup.disk = Some(blank(1));
+        setup.damage = vec![(0, b"hsqs".into()), (28, vec![4, 0])];
+    };
+    superblock_that_says_erofs_and_is_none: "IMA-404", Poweroff, Check::Same, |setup| {
+        setup.disk = Some(blank(1));
+        setup.damage = vec![(SUPERBLOCK, 0xe0f5_e1e2_u32.to_le_bytes().into())];
+    };
+    superblock_that_says_ext4_and_is_none: "IMA-404", Reboot, Check::Same, |setup| {
+        setup.disk = Some(blank(1));
+        setup.damage = vec![(MAGIC, vec![0x53, 0xef])];
+    };
+    superblock_with_a_wrong_checksum: "IMA-404", Halt, Check::Same, |setup| {
+        made(setup, 16, "mkfs.ext4", &["-q", "-O", "metadata_csum"]);
+        setup.damage.push((CHECKSUM, vec![0; 4]));
+    };
+    superblock_of_more_blocks_than_the_disk_has: "IMA-404", Panic, Check::Same, |setup| setup.cut = Some(32 << 20);
+    superblock_of_no_blocks: "IMA-404", Poweroff, Check::Same, |setup| setup.damage.push((BLOCKS, vec![0; 4]));
+    superblock_of_a_future_format: "IMA-404", Reboot, Check::Same, |setup| setup.damage.push((FEATURES, vec![0xc2, 2, 0, 0x80]));
+    group_descriptors_of_noise: "IMA-404", Halt, Check::Same, |setup| setup.damage.push((4096, vec![0xa5; 4096]));
+    squashfs_cut_short: "IMA-404", Panic, Check::Same, |setup| {
+        setup.format = Format::Squashfs;
+        setup.cut = Some(8192);
+    };
+    xfs_without_its_module: "IMA-404", Poweroff, FOREIGN, |setup| made(setup, 320, "mkfs.xfs", &["-q"]);
+    f2fs_without_its_module: "IMA-404", Reboot, FOREIGN, |setup| made(setup, 64, "mkfs.f2fs", &["-q"]);
+    vfat_without_its_module: "IMA-404", Halt, FOREIGN, |setup| made(setup, 64, "mkfs.vfat", &["-F", "32"]);
+    btrfs_without_its_module: "IMA-404", Panic, FOREIGN, |setup| made(setup, 160, "mkfs.btrfs", &["-q"]);
+    btrfs_with_a_module_that_the_line_forbids: "IMA-302", Poweroff, FOREIGN, |setup| {
+        made(setup, 160, "mkfs.btrfs", &["-q"]);
+        setup.modules = crate::built::Kernel::Full.modules_for("btrfs");
+        setup.append("module_blacklist=btrfs");
+    };
+    ext4_of_nothing: "IMA-701", Reboot, Check::Same, |setup| made(setup, 16, "mkfs.ext4", &["-q"]);
+
+    disk_that_cannot_be_read: "IMA-406", Halt, FAILS, |setup| setup.unreadable.push(0..u64::MAX);
+    disk_that_cannot_be_read_by_label: "IMA-406", Panic, FAILS, |setup| {
+        setup.unreadable.push(0..256);
+        setup.root_name = Some(format!("LABEL={LABEL}"));
+        setup.append("rootwait=1");
+    };
+    partition_table_that_cannot_be_read: "IMA-406", Poweroff, FAILS, |setup| {
+        setup.table = Table::Gpt;
+        setup.unreadable.push(0..64);
+        setup.root_name = Some(format!("PARTUUID={}", guid(2).1));
+        setup.append("rootwait=1");
+    };
+    superblock_that_cannot_be_read: "IMA-406", Reboot, FAILS, |setup| setup.unreadable.push(0..8);
+    tables_that_cannot_be_read: "IMA-404", Halt, FAILS, |setup| {
+        // squashfs has them at its end, and writes nothing about it.
+        setup.format = Format::Squashfs;
+        setup.unreadable.push(0x110..0x1000);
+    };
+    switch_root_that_cannot_be_read: "IMA-702", Panic, FAILS, |setup| {
+        let sectors = sectors_of(setup, SWITCH_ROOT);
+        setup.unreadable.push(sectors);
+    };
+    end_of_switch_root_that_cannot_be_read: "IMA-704", Poweroff, FAILS, |setup| {
+        let sectors = sectors_of(setup, SWITCH_ROOT);
+        setup.unreadable.push(sectors.end - 16..sectors.end);
+    };
+    init_that_cannot_be_read: "IMA-712", Reboot, FAILS, |setup| {
+        let sectors = sectors_of(setup, INIT);
+        setup.unreadable.push(sectors);
+    };
+    end_of_init_that_cannot_be_read: "IMA-713", Halt, FAILS, |setup| {
+        let sectors = sectors_of(setup, INIT);
+        setup.unreadable.push(sectors.end - 16..sectors.end);
+    };
+}
