@@ -7,8 +7,9 @@ use ima_testbed::report::Report;
 use imactl::initramfs::Compression;
 
 use crate::built::Kernel;
+use crate::matrix::Action;
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID, assert_booted, story};
+use crate::setup::{LABEL, Setup, UUID, assert_booted, assert_refused, story};
 use crate::tree::Format;
 
 fn root_of(report: &Report) -> (&str, &str) {
@@ -205,6 +206,38 @@ fn btrfs_from_modules() {
     format(Format::Btrfs, "btrfs", |setup| {
         setup.modules = Kernel::Full.modules_for("btrfs");
     });
+}
+
+/// One that a machine has filled, from its module.
+fn filled(fstype: &'static str, mkfs: &'static [&'static str], megabytes: u64) -> Setup {
+    let mut setup = Setup::new();
+    setup.format = Format::Filled {
+        fstype,
+        mkfs,
+        megabytes,
+    };
+    setup.modules = Kernel::Full.modules_for(fstype);
+    setup
+}
+
+#[test]
+fn xfs_from_a_module() {
+    let outcome = filled("xfs", &["mkfs.xfs", "-q"], 320).boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "xfs"));
+}
+
+#[test]
+fn f2fs_from_a_module() {
+    let outcome = filled("f2fs", &["mkfs.f2fs", "-q"], 128).boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "f2fs"));
+}
+
+/// It has everything but signatures, which it cannot keep.
+#[test]
+fn vfat_keeps_no_signatures() {
+    let outcome = filled("vfat", &["mkfs.vfat", "-F", "32"], 64).boot();
+    assert!(outcome.says("[IMA-451]"), "{}", story(&outcome));
+    assert_refused(&outcome, "IMA-704", Action::Poweroff);
 }
 
 /// However the initramfs is packed.

@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ima_testbed::attempts;
+use ima_testbed::{Disk, Machine, attempts};
 use imactl::image::ImageBuilder;
+use imactl::initramfs::InitramfsBuilder;
 use imactl::tree::{Content, Inode, Kind};
 
-use crate::built::{PROGRAMS, scratch};
+use crate::built::{Kernel, PROGRAMS, busybox, scratch};
 use crate::keys::{Pair, RSA};
 
 /// A regular file.
@@ -225,6 +226,19 @@ impl Tree {
                     .arg(root.path())
                     .arg(&image));
             }
+            Format::Filled {
+                fstype,
+                mkfs,
+                megabytes,
+            } => {
+                file.set_len(megabytes << 20).expect("room for the image");
+                run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(&image));
+                let files = image.with_extension("files");
+                let builder = self.builder().size(64 << 20);
+                builder.build(&files).expect("an ext4 image");
+                fill(&files, &image, fstype);
+                fs::remove_file(files).expect("the image");
+            }
         }
         image
     }
@@ -302,6 +316,48 @@ pub enum Format {
     /// Made by mkfs.erofs.
     MkfsErofs,
     Btrfs,
+    /// One that a program makes empty, and a machine fills.
+    Filled {
+        /// Its type, and the name of its module.
+        fstype: &'static str,
+        /// The program that makes it, with its options.
+        mkfs: &'static [&'static str],
+        megabytes: u64,
+    },
+}
+
+/// Has a machine copy the files of one image, on ext4, into the file system of another.
+fn fill(from: &Path, to: &Path, fstype: &str) {
+    let modules = Kernel::Full.modules_for(fstype);
+    let insert: String = modules
+        .iter()
+        .map(|(name, _)| format!("busybox insmod /{name}\n"))
+        .collect();
+    let script = format!(
+        "#!/bin/busybox sh\nexport PATH=/bin\nbusybox mkdir -p /dev /from /to\nbusybox mount -t devtmpfs dev /dev\n\
+         exec </dev/console >/dev/console 2>&1\n{insert}\
+         busybox mount -t ext4 -o ro /dev/vda /from && busybox mount -t {fstype} /dev/vdb /to &&\n\
+         /guest copy /from /to && busybox umount /to && echo filled\nbusybox poweroff -f\n"
+    );
+    let mut initramfs = InitramfsBuilder::new()
+        .init(script.into_bytes())
+        .file("bin/busybox", 0o755, busybox())
+        .file("guest", 0o755, PROGRAMS.guest.as_slice())
+        .unchecked();
+    for (name, content) in modules {
+        initramfs = initramfs.file(&name, 0o644, content);
+    }
+    let path = to.with_extension("initramfs");
+    fs::write(&path, initramfs.build().expect("an initramfs")).expect("an initramfs");
+    let outcome = Machine::new(Kernel::Full.without_ca())
+        .initramfs(&path)
+        .disk(Disk::new(from))
+        .disk(Disk::new(to).keep_writes())
+        .start()
+        .expect("the machine starts")
+        .finish();
+    assert!(outcome.says("filled"), "{}", crate::setup::story(&outcome));
+    fs::remove_file(path).expect("the initramfs");
 }
 
 /// A program of the host, which must succeed.

@@ -8,9 +8,11 @@
 //!
 //!     guest ok                                             exit with 0
 //!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
+//!     guest copy FROM TO                                   copy a tree with its signatures
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
 
 mod attempts;
+mod copy;
 mod look;
 mod map;
 mod port;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     }
     match arguments.get(1).map(String::as_str) {
         Some("ok") => ExitCode::SUCCESS,
+        Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
         Some("report") => {
             let has = |option: &str| arguments.iter().any(|argument| argument == option);
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: guest ok | report [--system] [--attempts] [--power-off] | exec-memfd PROGRAM"
+                "usage: guest ok | report [--system] [--attempts] [--power-off] | copy FROM TO | exec-memfd PROGRAM"
             );
             ExitCode::from(2)
         }
