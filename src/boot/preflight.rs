@@ -159,7 +159,11 @@ impl Examiner<'_> {
         let mut read = |offset: u64, length: usize| -> Result<Vec<u8>, Fault> {
             let mut bytes = vec![0; length];
             let filled = files::read_at(file, &mut bytes, offset)
-                .map_err(|error| Fault::new(codes.invalid, format!("{shown}: {error}")))?;
+                .map_err(|error| {
+                    Fault::new(codes.invalid, format!("{shown}: {error}"))
+                        .cause("it could not be read: a bad medium, cable or controller, or a damaged file system")
+                        .remedy("see the kernel's messages above; check the file system (fsck), replace the medium")
+                })?;
             bytes.truncate(filled);
             Ok(bytes)
         };

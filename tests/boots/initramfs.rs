@@ -188,6 +188,10 @@ faults! {
         let policy = setup.initramfs[DEFAULT_POLICY].clone();
         setup.put(&format!("{DEFAULT_POLICY}.sig"), P256.sign(&policy));
     };
+    policy_that_denies_the_initramfs_that_goes_on: "IMA-611", Panic, Check::Silent, |setup| {
+        // As systemd in dracut's initramfs has it loaded.
+        script(setup, "mount -o ro /dev/vda /mnt\n/ima-init load /mnt\nsleep 60");
+    };
     policy_loaded_before: "IMA-608", Halt, Check::Silent, |setup| {
         setup.kernel = Kernel::WriteOnce;
         setup.put("first", "measure func=BPRM_CHECK\n");

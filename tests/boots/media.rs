@@ -174,8 +174,7 @@ faults! {
         setup.append("rootwait=1");
     };
     superblock_that_cannot_be_read: "IMA-406", Reboot, FAILS, |setup| setup.unreadable.push(0..8);
-    tables_that_cannot_be_read: "IMA-404", Halt, FAILS, |setup| {
-        // squashfs has them at its end, and writes nothing about it.
+    blocks_of_squashfs_that_cannot_be_read: "IMA-702", Halt, FAILS, |setup| {
         setup.format = Format::Squashfs;
         setup.unreadable.push(0x110..0x1000);
     };
