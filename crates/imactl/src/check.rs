@@ -230,7 +230,7 @@ fn merge(
     line: &str,
     place: Place,
     warn: &mut dyn FnMut(Fault),
-) -> Result<Settings, Fault> {
+) -> Result<Settings> {
     match place {
         Place::Alone => Settings::merge(config.clone(), line, Vec::new(), warn),
         Place::Leaving | Place::WithSystemd => {
