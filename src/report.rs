@@ -100,6 +100,11 @@ impl Default for Report {
 }
 
 impl Report {
+    /// What was warned of so far.
+    pub fn warnings(&self) -> &[Fault] {
+        &self.warnings
+    }
+
     /// Logs a warning and keeps it.
     pub fn warn(&mut self, fault: Fault) {
         warn!("{}: {fault}", fault.code().entry().stage);

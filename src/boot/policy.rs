@@ -1,6 +1,7 @@
 //! The IMA policy: read, checked, written, and proved in force.
 
 mod canary;
+mod proof;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -24,6 +25,7 @@ use super::start::Start;
 use crate::files::{self, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
+use proof::{Expected, Kernel};
 
 /// How many policies of the real root are offered to the kernel at most.
 const MAX_ADDITIONAL: usize = 64;
@@ -122,45 +124,18 @@ pub fn enforce(
     report: &mut Report,
 ) -> Result<PolicyInForce, Fault> {
     let canary = Canary::new()?;
-    let before = canary.execute();
-    let mut log = KernelLog::from_now();
-    load(&wanted, &canary)?;
-    let mut proofs = Vec::new();
-    match log.policy_update() {
-        Some(true) => proofs.push("record"),
-        Some(false) => {
-            return Err(Fault::new(
-                Code::PolicyNotRecorded,
-                format!("{}: the kernel says: {}", wanted.path, log.words()),
-            ));
-        }
-        None => {}
-    }
-    if read_back(&wanted)? {
-        proofs.push("read-back");
-    }
-    let appraised = canary.is_appraised(&wanted.policy);
-    if appraised {
-        prove_denial(&canary, before, wanted.required, &mut proofs, report)?;
-    }
-    if proofs.is_empty() {
-        let detail = format!("{}: neither its log nor its policy shows it", wanted.path);
-        return Err(Fault::new(Code::PolicyNotRecorded, detail));
-    }
-    // That the kernel has the rules is proved; what it does with them, where the canary cannot tell:
     let programs = Query::by_root(Hook::BprmCheck, root.magic(), root.fstype());
-    if wanted.policy.appraisal(&programs).is_none() {
-        report.warn(Fault::new(Code::NothingAppraised, wanted.path));
-    } else if !appraised {
-        report.warn(Fault::new(Code::TmpfsFree, wanted.path));
-        prove_appraisal(&canary, wanted.required, &mut proofs, report)?;
-    }
-    additional(&wanted, &keys, root, report);
-    if appraised && wanted.required && canary.execute() != Tried::Denied {
-        // Rules are only ever appended; this must not happen, and must not pass if it does.
-        let detail = "after the real root's policies were loaded, an unsigned program runs";
-        return Err(Fault::new(Code::PolicyNotInForce, detail));
-    }
+    let expected = Expected {
+        canary: canary.is_appraised(&wanted.policy),
+        programs: wanted.policy.appraisal(&programs).is_some(),
+    };
+    let mut kernel = Running {
+        canary,
+        log: KernelLog::from_now(),
+        keys: &keys,
+        root,
+    };
+    let proofs = proof::prove(&mut kernel, &wanted, expected, report)?;
     report.policy.proofs.clone_from(&proofs);
     let text = format!(
         "{} in force, {} rules; proved by {}",
@@ -175,51 +150,40 @@ pub fn enforce(
     })
 }
 
-/// The canary must be denied now.
-fn prove_denial(
-    canary: &Canary,
-    before: Tried,
-    required: bool,
-    proofs: &mut Vec<&'static str>,
-    report: &mut Report,
-) -> Result<(), Fault> {
-    match canary.execute() {
-        Tried::Denied => {
-            // Had it been denied before, it would prove nothing of this policy.
-            if before == Tried::NoProgram {
-                proofs.push("canary");
-            }
-            Ok(())
-        }
-        result => {
-            let detail = format!("executing an unsigned file: {result}");
-            if required {
-                return Err(Fault::new(Code::PolicyNotInForce, detail));
-            }
-            report.warn(Fault::new(Code::NotEnforced, detail));
-            Ok(())
-        }
-    }
+/// The kernel that is running.
+struct Running<'a> {
+    canary: Canary,
+    /// From just before the policy was loaded.
+    log: KernelLog,
+    keys: &'a KeysLoaded,
+    root: &'a MountedRoot,
 }
 
-/// Where the policy frees the canary, the kernel must at least be one that appraises; that no parameter turned it off, the
-/// command line has told.
-fn prove_appraisal(
-    canary: &Canary,
-    required: bool,
-    proofs: &mut Vec<&'static str>,
-    report: &mut Report,
-) -> Result<(), Fault> {
-    if canary.kernel_appraises() == Ok(true) {
-        proofs.push("appraisal");
-        return Ok(());
+impl Kernel for Running<'_> {
+    fn execute_unsigned(&self) -> Tried {
+        self.canary.execute()
     }
-    let detail = "the kernel takes any security.ima: it does not appraise";
-    if required {
-        return Err(Fault::new(Code::PolicyNotInForce, detail));
+
+    fn appraises(&self) -> bool {
+        self.canary.kernel_appraises() == Ok(true)
     }
-    report.warn(Fault::new(Code::NotEnforced, detail));
-    Ok(())
+
+    fn load(&mut self, wanted: &Wanted) -> Result<(), Fault> {
+        self.log = KernelLog::from_now();
+        load(wanted, &self.canary)
+    }
+
+    fn recorded(&mut self) -> (Option<bool>, String) {
+        (self.log.policy_update(), self.log.words())
+    }
+
+    fn shows(&self, wanted: &Wanted) -> Result<bool, Fault> {
+        read_back(wanted)
+    }
+
+    fn add(&mut self, wanted: &Wanted, report: &mut Report) {
+        additional(wanted, self.keys, self.root, report);
+    }
 }
 
 /// Writes the rules, or names a signed copy where the kernel takes only a signed policy.
