@@ -314,3 +314,28 @@ impl Unit {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Inode};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn hostile_units_do_no_harm(
+            text in "(\\[Unit\\]|Wants=|Exec(Start|StartPre)=|@|-|\"|\\\\|%|/usr/bin/x| |\n|[ -~]|\\PC){0,60}",
+            name in "[a-z@.%-]{1,20}",
+        ) {
+            let mut tree = Tree::new();
+            for place in ["default.target", name.as_str()] {
+                let inode = Inode::new(Kind::File(Content::Bytes(text.as_bytes().into())), 0o644);
+                // A name that is none is refused here, as a file system would.
+                let _ = tree.insert(format!("etc/systemd/system/{place}").as_bytes(), inode);
+            }
+            for (name, unit) in (Units { tree: &tree }).closure() {
+                let _ = (unit.programs(), unit.triggers(&name));
+            }
+        }
+    }
+}

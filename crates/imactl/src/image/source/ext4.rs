@@ -234,3 +234,45 @@ impl Reader<'_> {
         Ok(entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn times_and_acls_are_read_as_the_kernel_reads_them() {
+        for (seconds, extra, expected) in [
+            (0, 0, (0, 0)),
+            (u32::MAX, 0, (-1, 0)),
+            (0x8000_0000, 1, (0x8000_0000, 0)),
+            (5, 123 << 2, (5, 123)),
+        ] {
+            let found = timestamp(seconds, extra);
+            assert_eq!((found.seconds, found.nanoseconds), expected);
+        }
+        let stored = [
+            &[1, 0, 0, 0][..],
+            &[1, 0, 6, 0],
+            &[2, 0, 4, 0, 232, 3, 0, 0],
+        ]
+        .concat();
+        let shown = [
+            &[2, 0, 0, 0][..],
+            &[1, 0, 6, 0, 255, 255, 255, 255],
+            &[2, 0, 4, 0, 232, 3, 0, 0],
+        ]
+        .concat();
+        assert_eq!(acl(&stored), Some(shown));
+        assert_eq!(acl(&stored[..stored.len() - 1]), None, "cut off");
+        assert_eq!(acl(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_acls_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = acl(&bytes);
+            let _ = acl(&[&1_u32.to_le_bytes()[..], &bytes].concat());
+        }
+    }
+}
