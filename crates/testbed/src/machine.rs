@@ -52,6 +52,7 @@ pub struct Disk {
     pub(crate) snapshot: bool,
     pub(crate) late: bool,
     pub(crate) unreadable: Vec<Range<u64>>,
+    pub(crate) silenced: bool,
 }
 
 impl Disk {
@@ -66,6 +67,7 @@ impl Disk {
             snapshot: true,
             late: false,
             unreadable: Vec::new(),
+            silenced: false,
         }
     }
 
@@ -105,10 +107,17 @@ impl Disk {
         self
     }
 
+    /// [`Running::silence`] can make it answer no more.
+    #[must_use]
+    pub fn silenced(mut self) -> Disk {
+        self.silenced = true;
+        self
+    }
+
     /// The image as the options of `-drive`.
     fn drive(&self) -> String {
         let path = escape(&self.path);
-        if self.unreadable.is_empty() {
+        if self.unreadable.is_empty() && !self.silenced {
             return format!("format=raw,file={path}");
         }
         let mut text = format!(
