@@ -1,6 +1,6 @@
 //! The boot, from top to bottom.
 //!
-//! Each stage takes by value what the stage before it proved. [`handover::execute`], the only function that executes
+//! Each stage takes by value what the stage before it proved. [`handover::hand_over`], the only function that executes
 //! anything of the real root, takes a [`preflight::Ready`]; that is made from a [`policy::PolicyInForce`], which only
 //! the stage that loaded and proved the policy can make.
 

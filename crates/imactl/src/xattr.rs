@@ -108,7 +108,7 @@ pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
         .map_err(|errno| unwritable(path, errno))
 }
 
-/// As [`write`], of an open file.
+/// As [`write()`], of an open file.
 ///
 /// # Errors
 ///
