@@ -11,7 +11,6 @@ use ima::fault::Fault;
 use crate::failure::{self, Ending};
 use crate::logging;
 use crate::report::Report;
-use crate::watch;
 use start::{Request, Start};
 
 pub mod cmdline;
@@ -66,21 +65,9 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     environment.require(&settings.config)?;
     let wanted = policy::read(&settings, start, &mut report)?;
     modules::load(&settings.config, &mut report)?;
-    watch::start(*ending, settings.config.stall_timeout, settings.rootwait);
     let root = root::mount(&settings, &mut report)?;
-    let keys = during("the root's certificates", || {
-        keys::load(&settings.config, &wanted, &root, &mut report)
-    })?;
-    let policy = during("the root's policies", || {
-        policy::enforce(wanted, keys, &root, &mut report)
-    })?;
-    let ready = during("the root's programs", || {
-        preflight::check(policy, root, settings, start, &mut report)
-    })?;
+    let keys = keys::load(&settings.config, &wanted, &root, &mut report)?;
+    let policy = policy::enforce(wanted, keys, &root, &mut report)?;
+    let ready = preflight::check(policy, root, settings, start, &mut report)?;
     handover::hand_over(ready, *ending, &mut report)
-}
-
-/// A stage that reads files of the root, under the eyes of the watch.
-fn during<T>(what: &str, stage: impl FnOnce() -> T) -> T {
-    watch::during(|| format!("reading {what}"), stage)
 }

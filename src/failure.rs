@@ -10,7 +10,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::boot::ROOT;
-use crate::watch;
 
 /// The variable in which the init hands its action on to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_ON_FAILURE";
@@ -66,32 +65,15 @@ impl Ending {
 
 /// Says what was refused, why, and what now; waits; does the action. Never returns.
 pub fn end(fault: &Fault, ending: Ending) -> ! {
-    say(fault, ending);
-    let leave = || {
-        // A file system that was written to is left clean; open files keep it from being unmounted at once.
-        for root in ROOTS {
-            let _ = mount_remount(root, MountFlags::RDONLY, "");
-            let _ = unmount(root, UnmountFlags::DETACH);
-        }
-        rustix::fs::sync();
-    };
-    watch::during(|| "leaving the root".to_owned(), leave);
-    act(ending)
-}
-
-/// The same without a look at the root, whose device does not answer.
-pub fn end_now(fault: &Fault, ending: Ending) -> ! {
-    say(fault, ending);
-    act(ending)
-}
-
-fn say(fault: &Fault, ending: Ending) {
     error!("refused: {fault}");
     let seconds = ending.delay.as_secs();
     error!("action: {} in {seconds} s", ending.action.name());
-}
-
-fn act(ending: Ending) -> ! {
+    // A file system that was written to is left clean; open files keep it from being unmounted at once.
+    for root in ROOTS {
+        let _ = mount_remount(root, MountFlags::RDONLY, "");
+        let _ = unmount(root, UnmountFlags::DETACH);
+    }
+    rustix::fs::sync();
     std::thread::sleep(ending.delay);
     match ending.action {
         OnFailure::Reboot => {}

@@ -26,4 +26,3 @@ pub mod logging;
 pub mod report;
 pub mod switch;
 pub mod syscalls;
-pub mod watch;

@@ -18,7 +18,6 @@ use log::warn;
 use super::ROOT;
 use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
-use crate::watch;
 use devices::Device;
 
 /// How often a line says what is waited for.
@@ -79,15 +78,12 @@ pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fa
         None => recognise(&device)?.kind.name().to_owned(),
     };
     warn_of_xattrs(&device.path(), &fstype, report);
-    let mounting = || {
-        mounting::mount(
-            &device.path(),
-            &fstype,
-            &settings.rootflags,
-            settings.read_only,
-        )
-    };
-    let mounted = watch::during(|| format!("mounting {}", device.path()), mounting)?;
+    let mounted = mounting::mount(
+        &device.path(),
+        &fstype,
+        &settings.rootflags,
+        settings.read_only,
+    )?;
     report.root = RootRecord {
         name: name.to_string(),
         device: device.path(),

@@ -3,14 +3,11 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
-
-use ima_testbed::Running;
 
 use crate::built::scratch;
-use crate::matrix::{Action, Check, faults};
+use crate::matrix::{Check, faults};
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID, assert_refused, story};
+use crate::setup::{LABEL, Setup, UUID};
 use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
@@ -197,57 +194,4 @@ faults! {
         let sectors = sectors_of(setup, INIT);
         setup.unreadable.push(sectors.end - 16..sectors.end);
     };
-}
-
-/// A disk that answers no more: nothing can end the read that PID 1 waits in, but it is said, and the machine does not stay so.
-/// The disk is another than the one that is waited for, so that it is looked at again and again.
-fn silent(line: &str) -> (Running, Vec<PathBuf>) {
-    let mut setup = Setup::new();
-    setup.silenced = true;
-    // Over a snapshot, reads are not the disk's own.
-    setup.keeps_writes = true;
-    setup.configure("stall_timeout=12");
-    // QEMU itself cannot end while a read waits.
-    setup.configure("on_failure=halt");
-    setup.root_name = Some("LABEL=absent".into());
-    setup.append(line);
-    let (running, files) = setup.start();
-    running
-        .wait_for_console("ima-init: root: waiting for LABEL=absent")
-        .expect("the init says what it waits for");
-    running.silence(0).expect("the disk falls silent");
-    let line = running
-        .wait_for_console("ima-init: root: waiting for the device: ")
-        .expect("the init says that the device does not answer");
-    assert!(line.contains("reading /dev/vda"), "{line}");
-    (running, files)
-}
-
-fn remove(files: &[PathBuf]) {
-    for file in files {
-        std::fs::remove_file(file).expect("a file of the machine");
-    }
-}
-
-#[test]
-fn a_disk_that_answers_no_more() {
-    let (running, files) = silent("rootwait=60");
-    let outcome = running.finish();
-    remove(&files);
-    assert_refused(&outcome, "IMA-406", Action::Halt);
-}
-
-/// With rootwait nothing is given up, and the lines go on.
-#[test]
-fn a_disk_that_answers_no_more_while_waiting_without_end() {
-    let (running, files) = silent("rootwait");
-    running
-        .wait_for("the third line", Duration::from_secs(60), |seen| {
-            let lines = seen.console.matches("until it answers (rootwait)").count();
-            (lines >= 3).then_some(())
-        })
-        .expect("it goes on waiting");
-    let outcome = running.kill();
-    remove(&files);
-    assert!(!outcome.says("refused: ["), "{}", story(&outcome));
 }

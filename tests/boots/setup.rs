@@ -52,8 +52,6 @@ pub struct Setup {
     pub cut: Option<u64>,
     /// The parts of the root's disk that cannot be read, in sectors.
     pub unreadable: Vec<Range<u64>>,
-    /// Whether the root's disk can be made to answer no more.
-    pub silenced: bool,
     pub table: Table,
     pub bus: Bus,
     pub late: bool,
@@ -61,7 +59,7 @@ pub struct Setup {
     /// More disks, after the root's.
     pub more_disks: Vec<PathBuf>,
     /// Whether what the machine writes to the root's disk stays there.
-    pub keeps_writes: bool,
+    keeps_writes: bool,
     /// root= on the command line.
     pub root_name: Option<String>,
     pub append: Vec<String>,
@@ -97,7 +95,6 @@ impl Setup {
             damage: Vec::new(),
             cut: None,
             unreadable: Vec::new(),
-            silenced: false,
             table: Table::None,
             bus: Bus::VirtioBlk,
             late: false,
@@ -240,9 +237,6 @@ impl Setup {
         if self.keeps_writes {
             attached = attached.keep_writes();
         }
-        if self.silenced {
-            attached = attached.silenced();
-        }
         for sectors in &self.unreadable {
             attached = attached.unreadable(sectors.clone());
         }
@@ -285,12 +279,6 @@ impl Setup {
         (machine, initramfs)
     }
 
-    /// Start it; the files are the caller's to remove.
-    pub fn start(&self) -> (Running, Vec<PathBuf>) {
-        let (machine, files) = self.machine();
-        (machine.start().expect("the machine starts"), files)
-    }
-
     /// Start it, watch it, and give what became of it. Whatever comes to the real init must have passed `imactl check`.
     pub fn boot_with<T>(&self, watch: impl FnOnce(&Running) -> T) -> (T, Outcome) {
         let (machine, files) = self.machine();
@@ -298,7 +286,7 @@ impl Setup {
         let seen = watch(&running);
         let outcome = running.finish();
         remove(&files);
-        if outcome.guest_ran() && !matches!(self.format, Format::Btrfs | Format::Filled { .. }) {
+        if outcome.guest_ran() && !matches!(self.format, Format::Btrfs) {
             assert_eq!(self.checked(), None, "imactl check refuses what boots");
         }
         (seen, outcome)

@@ -52,7 +52,6 @@ pub struct Disk {
     pub(crate) snapshot: bool,
     pub(crate) late: bool,
     pub(crate) unreadable: Vec<Range<u64>>,
-    pub(crate) silenced: bool,
 }
 
 impl Disk {
@@ -67,7 +66,6 @@ impl Disk {
             snapshot: true,
             late: false,
             unreadable: Vec::new(),
-            silenced: false,
         }
     }
 
@@ -107,17 +105,10 @@ impl Disk {
         self
     }
 
-    /// [`Running::silence`] can make it answer no more.
-    #[must_use]
-    pub fn silenced(mut self) -> Disk {
-        self.silenced = true;
-        self
-    }
-
     /// The image as the options of `-drive`.
     fn drive(&self) -> String {
         let path = escape(&self.path);
-        if self.unreadable.is_empty() && !self.silenced {
+        if self.unreadable.is_empty() {
             return format!("format=raw,file={path}");
         }
         let mut text = format!(

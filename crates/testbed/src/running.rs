@@ -352,28 +352,6 @@ impl Running {
             .map(drop)
     }
 
-    /// Have a disk answer no more: each of the next hundred reads waits for ever. `number` counts all of the machine's disks,
-    /// from 0; the disk must be [`Disk::silenced`](crate::Disk::silenced).
-    ///
-    /// # Errors
-    /// QEMU refuses, or has ended.
-    pub fn silence(&self, number: usize) -> Result<(), TestbedError> {
-        for read in 0..100 {
-            // A rule of blkdebug holds up one read.
-            let line = format!("qemu-io disk{number} \"break read_aio silent{read}\"");
-            let arguments = json!({ "command-line": line });
-            let answer = self.request("human-monitor-command", arguments)?;
-            // A human is told of errors in words.
-            if let Some(words) = answer.as_str().filter(|words| !words.is_empty()) {
-                return Err(TestbedError::Qmp {
-                    command: line,
-                    answer: words.to_owned(),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// A request of QEMU's machine protocol; gives its `return`.
     ///
     /// # Errors

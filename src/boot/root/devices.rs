@@ -9,7 +9,6 @@ use ima::filesystem::{self, Filesystem};
 use ima::partition::{self, GptHeader};
 
 use crate::files::read_at;
-use crate::watch;
 
 /// A block device of `/sys/class/block`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +48,9 @@ impl Device {
 
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
+        let file = File::open(self.path())?;
         let mut head = vec![0; filesystem::PROBE_LENGTH];
-        let read = || read_at(&File::open(self.path())?, &mut head, 0);
-        let length = watch::during(|| format!("reading {}", self.path()), read)?;
+        let length = read_at(&file, &mut head, 0)?;
         Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
     }
 }
