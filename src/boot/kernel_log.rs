@@ -13,7 +13,7 @@ const MAX_RECORDS: usize = 4096;
 
 /// How long a record of the audit system is waited for: a thread of the kernel's writes it (kernel/audit.c,
 /// `kauditd_thread`), a moment after what it tells of. Kernels without CONFIG_INTEGRITY_AUDIT write none.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The kernel's log from a moment on; empty where it cannot be read.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl KernelLog {
             }
             let left = PATIENCE.saturating_sub(started.elapsed());
             let timeout = Timespec {
-                tv_sec: 0,
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
                 tv_nsec: i64::from(left.subsec_nanos()),
             };
             let kmsg = self.kmsg.as_ref()?;
