@@ -91,8 +91,9 @@ pub fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
     let before = tcgetattr(&stdin).map_err(|_| missing())?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    let _ = write!(std::io::stderr(), "{question}");
+    // Before the question: what answers it at once would be shown, and then flushed away.
     tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|_| missing())?;
+    let _ = write!(std::io::stderr(), "{question}");
     let mut answer = Vec::new();
     let read = stdin.lock().read_until(b'\n', &mut answer);
     let _ = tcsetattr(&stdin, OptionalActions::Flush, &before);

@@ -1,0 +1,209 @@
+//! Disks that fill up, runs that are killed, passwords at the prompt, files of unusual size.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{Ended, IMACTL, imactl, listing, need_root, run, shell, with_keys};
+
+const SIGN: &str = "sign --key keys/ima.key --cert keys/ima.der --sidecar";
+
+/// What `verify` counts of the sidecars below `tree`.
+fn counts(at: &Path) -> serde_json::Map<String, serde_json::Value> {
+    let found = imactl("verify --sidecar --json --cert keys/ima.der tree", at);
+    let json: serde_json::Value = serde_json::from_str(&found.out).unwrap();
+    json["counts"].as_object().unwrap().clone()
+}
+
+#[test]
+fn a_disk_that_fills_up_keeps_no_half_signature() {
+    need_root();
+    let directory = with_keys("rsa4096");
+    let at = directory.path();
+    let script = "mkdir tree; mount -t tmpfs -o size=600k none tree
+        for n in $(seq 100); do echo $n >tree/$n; done
+        status=0; $IMACTL sign --key keys/ima.key --cert keys/ima.der --sidecar tree || status=$?
+        cp -r tree copy; umount tree; rmdir tree; mv copy tree; exit $status";
+    let ended = run(
+        "unshare",
+        ["-m", "sh", "-euc", &format!("IMACTL={IMACTL}\n{script}")],
+        at,
+    )
+    .refused("IMA-902");
+    assert!(ended.err.contains("full"), "{ended:?}");
+    let counts = counts(at);
+    assert!(
+        counts
+            .keys()
+            .all(|word| word == "good" || word == "unsigned")
+            && counts.len() == 2,
+        "{counts:?}"
+    );
+    assert!(
+        listing(&at.join("tree"))
+            .iter()
+            .all(|name| !name.to_string_lossy().starts_with(".imactl")),
+        "something half written was left"
+    );
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_whole_signatures_or_none() {
+    let directory = with_keys("rsa4096");
+    let at = directory.path();
+    shell(
+        "mkdir tree; for n in $(seq 1000); do echo $n >tree/$n; done",
+        at,
+    )
+    .good();
+    let mut child = Command::new(IMACTL)
+        .args(SIGN.split(' '))
+        .arg("tree")
+        .current_dir(at)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let signed = || {
+        std::fs::read_dir(at.join("tree"))
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_string_lossy().ends_with(".sig")
+            })
+            .count()
+    };
+    while signed() < 20 {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be killed"
+        );
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What was being written has another name.
+    shell("find tree -name '.imactl-*' -delete", at).good();
+    let first = counts(at);
+    assert!(
+        first
+            .keys()
+            .all(|word| word == "good" || word == "unsigned")
+            && first.len() == 2,
+        "{first:?}"
+    );
+    let again = imactl(&format!("{SIGN} --incremental --json tree"), at).good();
+    let again: serde_json::Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(again["signed"], first["unsigned"]);
+    assert_eq!(counts(at).keys().collect::<Vec<_>>(), ["good"]);
+}
+
+#[test]
+fn four_gib_and_a_byte_of_holes() {
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    shell("truncate -s 4294967296 sparse; printf x >>sparse", at).good();
+    imactl(&format!("{SIGN} sparse"), at).good();
+    // By somebody else's digest, and RSA signatures have but one form.
+    let digest = run("sha256sum", ["sparse"], at).good().out;
+    let digest = digest.split(' ').next().unwrap();
+    let arguments = format!("sign --key keys/ima.key --cert keys/ima.der --digest sha256:{digest}");
+    let expected = imactl(&arguments, at).good().out;
+    let sidecar = std::fs::read(at.join("sparse.sig")).unwrap();
+    let sidecar: String = sidecar.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(sidecar, expected.trim());
+}
+
+/// Runs a command on a terminal, answering its questions.
+fn on_a_terminal(command: &str, answers: &[(&str, &str)], at: &Path) -> Ended {
+    let mut script = format!("set timeout 60; spawn -noecho {IMACTL} {command}\n");
+    for (question, answer) in answers {
+        script.push_str(&format!(
+            "expect -ex {{{question}}} {{}} timeout {{ exit 98 }} eof {{ exit 97 }}; send {{{answer}}}; send \\r\n"
+        ));
+    }
+    script.push_str("expect eof; exit [lindex [wait] 3]\n");
+    run("expect", ["-c", &script], at)
+}
+
+#[test]
+fn passwords_at_the_prompt() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    shell("echo content >file", at).good();
+    let made = on_a_terminal(
+        "keygen --out keys --type p256",
+        &[
+            ("Password for the new", "ge heim"),
+            ("Once more", "ge heim"),
+        ],
+        at,
+    );
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(
+        !made.out.contains("heim"),
+        "the password is shown: {made:?}"
+    );
+    let asked = "Password of keys/ima.key";
+    let good = on_a_terminal(&format!("{SIGN} file"), &[(asked, "ge heim")], at);
+    assert_eq!(good.code, 0, "{good:?}");
+    assert!(
+        !good.out.contains("heim"),
+        "the password is shown: {good:?}"
+    );
+    imactl("verify --sidecar --cert keys/ima.der file", at).good();
+    std::fs::remove_file(at.join("file.sig")).unwrap();
+    for wrong in ["geheim", ""] {
+        let ended = on_a_terminal(&format!("{SIGN} file"), &[(asked, wrong)], at);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.out.contains("IMA-904"), "{ended:?}");
+    }
+    let different = on_a_terminal(
+        "keygen --out other --type p256",
+        &[("Password for the new", "one"), ("Once more", "another")],
+        at,
+    );
+    assert!(
+        different.code == 2 && different.out.contains("not the same"),
+        "{different:?}"
+    );
+    assert!(!at.join("other").exists() && !at.join("file.sig").exists());
+}
+
+#[test]
+fn attributes_that_are_no_signature() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    for (value, code, words) in [
+        ("0x", 5, "malformed"),
+        ("0x00", 5, "malformed"),
+        ("0x030204", 5, "malformed"),
+        ("0x03020400000000000100", 4, "of which no certificate"),
+        ("0x030104000000000001ff", 5, "version"),
+        ("0x0302ff000000000001ff", 5, "algorithm"),
+        ("0x0302040000000000ffff", 5, "says 255"),
+        (
+            "0x020000000000000000000000000000000000000000",
+            5,
+            "security.evm",
+        ),
+        (
+            "0x01000102030405060708090a0b0c0d0e0f10111213",
+            6,
+            "other content",
+        ),
+    ] {
+        shell(
+            &format!("echo content >file; setfattr -n security.ima -v {value} file"),
+            at,
+        )
+        .good();
+        let found = imactl("verify --cert keys/ima.der file", at);
+        assert_eq!(found.code, code, "{value}: {found:?}");
+        assert!(found.out.contains(words), "{value}: {found:?}");
+        // Signing does not care what was there.
+        shell("$IMACTL sign --incremental --key keys/ima.key --cert keys/ima.der file; $IMACTL verify --cert keys/ima.der file", at).good();
+    }
+}
