@@ -131,7 +131,9 @@ fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) ->
             said.err(format_args!("Error reading keyid."));
             Failed(1)
         })?;
-        said.err(format_args!("keyid {id} (from {})", path.display()));
+        // As evmctl has it: without the zeros in front.
+        let number = u32::from_be_bytes(id.0);
+        said.err(format_args!("keyid {number:04x} (from {})", path.display()));
         return Ok(id);
     }
     let has_certificate = key_file
