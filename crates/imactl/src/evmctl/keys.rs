@@ -9,7 +9,6 @@ use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::signature::KeyId;
 use imactl::file::{read_bounded, write};
-use imactl::hex;
 use imactl::key::{FileKey, SIGNED, Signer as _, TokenKey, WeakKey};
 use sha1::{Digest as _, Sha1};
 
@@ -316,7 +315,8 @@ pub fn convert(options: &Options, said: &mut Said) -> Done {
     };
     let key = rsa_public_key(&path, said)?;
     let (bytes, id) = version_1(&key.n_bytes(), &key.e_bytes());
-    let id = hex::encode(&id).to_uppercase();
+    // As evmctl writes it: without the zeros in front.
+    let id = format!("{:X}", u64::from_be_bytes(id));
     for (extension, content) in [("bin", &bytes[..]), ("keyid", id.as_bytes())] {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{extension}"));
