@@ -573,6 +573,21 @@ catalogue! {
         what: "a step of the set-up failed"
         cause: "the command said why above; the steps before it are done, those after it are not, and the system boots as before unless the initramfs was made already"
         remedy: "mend the cause and run imactl setup again, which does what is left; or go back with imactl setup --undo"
+
+    PackageUnsigned "IMA-960" Host Refusal
+        what: "a package brings programs without a signature that this system takes"
+        cause: "the boot enforces: what is installed unsigned cannot be executed, and where it takes the place of a library, nothing that needs it can"
+        remedy: "have it signed with imactl deb sign, or give this system a key to sign with (--key and --cert in /etc/apt/apt.conf.d/50ima-init); nothing was changed"
+
+    PackageMalformed "IMA-961" Host Refusal
+        what: "not a Debian package"
+        cause: "the file is none, or it was truncated or damaged"
+        remedy: "fetch or build it again, and look at it with dpkg-deb --info"
+
+    PackageTool "IMA-962" Host Refusal
+        what: "dpkg-deb, which reads packages, failed"
+        cause: "it said why above, or it is not installed"
+        remedy: "apt install dpkg; if it is there, mend what it complains of"
 }
 
 impl Code {

@@ -384,29 +384,41 @@ impl Manifest {
         self.files.par_iter().try_for_each(|file| {
             file.value()?;
             let (open, shown) = open(file)?;
-            let meta = open
-                .metadata()
-                .map_err(|error| crate::file::unreadable(&shown, &error))?;
-            if !meta.is_file() {
-                return Err(changed(&file.path, "it is no regular file any more"));
-            }
-            let content = Content::Host {
-                path: by_descriptor(&open),
-                len: meta.len(),
-            };
-            self.compare(file, &content)?;
+            self.compare_open(file, &open, &shown)?;
             progress();
             Ok(())
         })?;
         self.files.par_iter().try_for_each(|file| {
             let (open, shown) = open(file)?;
             match place {
-                Place::Xattr => place
-                    .write(&by_descriptor(&open), file.value()?)
-                    .map_err(|fault| crate::file::in_file(fault, &shown)),
+                Place::Xattr => file.put(&open, &shown),
                 Place::Sidecar => place.write(&shown, file.value()?),
             }
         })
+    }
+
+    /// Puts the signature of one of its files onto this open file, called `shown` in messages, whatever its path.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-921` for a file that is not signed, `IMA-901` and `IMA-909` for one that is not as it was, `IMA-908`.
+    pub fn apply_to_file(&self, file: &File, open: &std::fs::File, shown: &Path) -> Result<()> {
+        self.compare_open(file, open, shown)?;
+        file.put(open, shown)
+    }
+
+    fn compare_open(&self, file: &File, open: &std::fs::File, shown: &Path) -> Result<()> {
+        let meta = open
+            .metadata()
+            .map_err(|error| crate::file::unreadable(shown, &error))?;
+        if !meta.is_file() {
+            return Err(changed(&file.path, "it is no regular file any more"));
+        }
+        let content = Content::Host {
+            path: by_descriptor(open),
+            len: meta.len(),
+        };
+        self.compare(file, &content)
     }
 
     /// Whether the content is what the manifest has the digest of.
@@ -425,6 +437,13 @@ impl Manifest {
 }
 
 impl File {
+    /// Writes `security.ima` of the open file.
+    fn put(&self, open: &std::fs::File, shown: &Path) -> Result<()> {
+        Place::Xattr
+            .write(&by_descriptor(open), self.value()?)
+            .map_err(|fault| crate::file::in_file(fault, shown))
+    }
+
     fn value(&self) -> Result<&[u8]> {
         self.ima.as_deref().ok_or_else(|| {
             Fault::new(Code::ManifestMalformed, shown(&self.path))

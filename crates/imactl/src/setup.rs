@@ -232,14 +232,45 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
+/// Whether the system below `root` is set up: while its configuration is there, each initramfs has ima-init in it.
+#[must_use]
+pub fn is_set_up(root: &Path) -> bool {
+    root.join(CONFIG).exists()
+}
+
+/// The policy of the system below `root`: the first that is there.
+#[must_use]
+pub fn policy(root: &Path) -> PathBuf {
+    let place = POLICIES
+        .iter()
+        .find(|path| std::fs::metadata(root.join(path)).is_ok_and(|metadata| metadata.len() > 0));
+    root.join(place.unwrap_or(&POLICIES[2]))
+}
+
+/// The directory of the certificates that the initramfs takes from the system below `root`.
+#[must_use]
+pub fn certificates(root: &Path) -> PathBuf {
+    let file = root.join(CERTIFICATE);
+    file.parent().map_or(file.clone(), Path::to_owned)
+}
+
+/// The key that set-up has made in the system below `root`, and its certificate, if they are there.
+#[must_use]
+pub fn own_key(root: &Path) -> Option<(PathBuf, PathBuf)> {
+    let (key, certificate) = made_keys(root);
+    (key.exists() && certificate.exists()).then_some((key, certificate))
+}
+
+fn made_keys(root: &Path) -> (PathBuf, PathBuf) {
+    let private = root.join(PRIVATE);
+    (private.join("ima.key"), private.join("ima.der"))
+}
+
 impl System {
     /// The policy that will be in force.
     #[must_use]
     pub fn policy(&self) -> PathBuf {
-        let place = POLICIES.iter().find(|path| {
-            std::fs::metadata(self.root.join(path)).is_ok_and(|metadata| metadata.len() > 0)
-        });
-        self.path(place.unwrap_or(&POLICIES[2]))
+        policy(&self.root)
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -249,10 +280,7 @@ impl System {
     /// Where key and certificate are, or will be once they are made.
     #[must_use]
     pub fn keys(&self, keys: &Keys) -> (PathBuf, PathBuf) {
-        keys.given.clone().unwrap_or_else(|| {
-            let private = self.path(PRIVATE);
-            (private.join("ima.key"), private.join("ima.der"))
-        })
+        keys.given.clone().unwrap_or_else(|| made_keys(&self.root))
     }
 
     /// The steps to the goal, in an order in which the system boots as it did before whichever is the last that is taken.

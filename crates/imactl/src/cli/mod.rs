@@ -2,6 +2,7 @@
 
 mod cert;
 mod check;
+mod deb;
 mod explain;
 mod generate;
 mod hash;
@@ -20,6 +21,7 @@ mod setup;
 mod sign;
 mod verify;
 
+pub use deb::{DPKG_DEB, dpkg_deb};
 pub use options::prompt;
 
 use std::process::ExitCode;
@@ -66,6 +68,8 @@ enum Command {
     Hash(hash::Hash),
     #[command(subcommand)]
     Manifest(manifest::ManifestCommand),
+    #[command(subcommand)]
+    Deb(deb::DebCommand),
     Verify(verify::Verify),
     Import(import::Import),
     Keys(keys::Keys),
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Hash(command) => command.run(),
         Command::Manifest(command) => command.run(),
         Command::Verify(command) => command.run(),
+        Command::Deb(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Initramfs(command) => command.run(),
