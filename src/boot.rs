@@ -11,6 +11,7 @@ use ima::fault::Fault;
 use crate::failure::{self, Ending};
 use crate::logging;
 use crate::report::Report;
+use crate::watch::{self, during};
 use start::{Request, Start};
 
 pub mod cmdline;
@@ -64,10 +65,19 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     let settings = cmdline::settings(start, ending, &mut report)?;
     environment.require(&settings.config)?;
     let wanted = policy::read(&settings, start, &mut report)?;
-    modules::load(&settings.config, &mut report)?;
+    watch::start(*ending, settings.patience());
+    during("loading the modules", || {
+        modules::load(&settings.config, &mut report)
+    })?;
     let root = root::mount(&settings, &mut report)?;
-    let keys = keys::load(&settings.config, &wanted, &root, &mut report)?;
-    let policy = policy::enforce(wanted, keys, &root, &mut report)?;
-    let ready = preflight::check(policy, root, settings, start, &mut report)?;
+    let keys = during("reading the root's certificates", || {
+        keys::load(&settings.config, &wanted, &root, &mut report)
+    })?;
+    let policy = during("reading the root's policies", || {
+        policy::enforce(wanted, keys, &root, &mut report)
+    })?;
+    let ready = during("reading the root's programs", || {
+        preflight::check(policy, root, settings, start, &mut report)
+    })?;
     handover::hand_over(ready, *ending, &mut report)
 }

@@ -10,12 +10,19 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::boot::ROOT;
+use crate::watch;
 
 /// The variable in which the init hands its action on to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_ON_FAILURE";
 
 /// Where the root may be mounted: by this init, by initramfs-tools, by dracut.
 const ROOTS: [&str; 3] = [ROOT, "/root", "/sysroot"];
+
+/// How long a device is given to shut down or to take what is written to it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the kernel takes commands that ask nobody (Documentation/admin-guide/sysrq.rst).
+const SYSRQ: &str = "/proc/sysrq-trigger";
 
 /// What a refusal ends in, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +50,16 @@ impl Ending {
 
     /// `ACTION:SECONDS`, for [`VARIABLE`]. The shell is of the initramfs, which is gone when switch_root fails.
     pub fn to_text(self) -> String {
+        let ending = self.without_shell();
+        format!("{}:{}", ending.action.name(), ending.delay.as_secs())
+    }
+
+    fn without_shell(self) -> Self {
         let action = match self.action {
             OnFailure::Shell => OnFailure::Reboot,
             action => action,
         };
-        format!("{}:{}", action.name(), self.delay.as_secs())
+        Self { action, ..self }
     }
 
     /// The ending of such a text; the default one if it is none.
@@ -65,27 +77,64 @@ impl Ending {
 
 /// Says what was refused, why, and what now; waits; does the action. Never returns.
 pub fn end(fault: &Fault, ending: Ending) -> ! {
+    watch::stop();
+    say(fault, ending);
+    let answers = watch::within(PATIENCE, &leave);
+    if !answers {
+        error!("the root's device does not answer; its file system is left as it is");
+    }
+    act(ending, answers)
+}
+
+/// The same beside PID 1, which waits for a device that does not answer, and so without a look at the root. Without a shell
+/// too: PID 1 could not take the machine back from it.
+pub fn end_beside(fault: &Fault, ending: Ending) -> ! {
+    let ending = ending.without_shell();
+    say(fault, ending);
+    act(ending, false)
+}
+
+fn say(fault: &Fault, ending: Ending) {
     error!("refused: {fault}");
     let seconds = ending.delay.as_secs();
     error!("action: {} in {seconds} s", ending.action.name());
-    // A file system that was written to is left clean; open files keep it from being unmounted at once.
+}
+
+/// A file system that was written to is left clean; open files keep it from being unmounted at once.
+fn leave() {
     for root in ROOTS {
         let _ = mount_remount(root, MountFlags::RDONLY, "");
         let _ = unmount(root, UnmountFlags::DETACH);
     }
     rustix::fs::sync();
+}
+
+/// Asks the kernel, which asks every device to shut down first and waits for it (kernel/reboot.c, `kernel_restart`;
+/// drivers/base/core.c, `device_shutdown`). Comes back if the kernel refuses or a device does not answer.
+fn orderly(command: RebootCommand) {
+    watch::within(PATIENCE, &|| {
+        let _ = reboot(command);
+    });
+}
+
+/// Restarts without asking any device (drivers/tty/sysrq.c, `sysrq_handle_reboot`). Comes back without CONFIG_MAGIC_SYSRQ.
+fn at_once() {
+    let _ = std::fs::write(SYSRQ, "b\n");
+}
+
+fn act(ending: Ending, answers: bool) -> ! {
     std::thread::sleep(ending.delay);
     match ending.action {
         OnFailure::Reboot => {}
-        OnFailure::Poweroff => drop(reboot(RebootCommand::PowerOff)),
+        OnFailure::Poweroff => orderly(RebootCommand::PowerOff),
         OnFailure::Halt => {
-            let _ = reboot(RebootCommand::Halt);
+            orderly(RebootCommand::Halt);
             // A kernel that cannot halt: stay, as it would have.
             forever();
         }
         OnFailure::Panic => {
             let _ = std::fs::write("/proc/sys/kernel/sysrq", "1\n");
-            let _ = std::fs::write("/proc/sysrq-trigger", "c\n");
+            let _ = std::fs::write(SYSRQ, "c\n");
             // Without CONFIG_MAGIC_SYSRQ the end of PID 1 is the way to a panic.
             if std::process::id() == 1 {
                 std::process::exit(1);
@@ -93,7 +142,13 @@ pub fn end(fault: &Fault, ending: Ending) -> ! {
         }
         OnFailure::Shell => shell(),
     }
-    let _ = reboot(RebootCommand::Restart);
+    if answers {
+        orderly(RebootCommand::Restart);
+        at_once();
+    } else {
+        at_once();
+        orderly(RebootCommand::Restart);
+    }
     error!("the kernel refused to {}; stopped", ending.action.name());
     forever()
 }

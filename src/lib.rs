@@ -26,3 +26,4 @@ pub mod logging;
 pub mod report;
 pub mod switch;
 pub mod syscalls;
+pub mod watch;

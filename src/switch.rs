@@ -14,6 +14,7 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, mount_move, move_mount, unmoun
 use crate::failure::{self, Ending, VARIABLE};
 use crate::files::{self, describe};
 use crate::logging;
+use crate::watch;
 
 const HELP: &str = "\
 Make another file system the root of the mount tree, from an initramfs.
@@ -31,6 +32,8 @@ Options:
 Environment:
   IMA_INIT_ON_FAILURE=ACTION:SECONDS  what a failure ends in: reboot (default),
                                       poweroff, halt or panic
+  IMA_INIT_STALL_TIMEOUT=SECONDS      how long the disk may fail to answer until
+                                      that is a failure (default 300), or forever
 
 Example:
   exec switch_root /rootfs /sbin/init
@@ -82,6 +85,9 @@ pub fn start() -> std::process::ExitCode {
                 .map(|text| Ending::from_text(&text))
                 .unwrap_or_default();
             failure::catch_panics(ending);
+            let patience = std::env::var(watch::VARIABLE);
+            watch::start(ending, watch::from_text(patience.as_deref().ok()));
+            watch::begin(format!("switching to {}", new_root.to_string_lossy()));
             let Err(fault) = switch(&new_root, &init, arguments);
             failure::end(&fault, ending)
         }
@@ -279,7 +285,9 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
         words.push(text(argument.as_bytes())?);
     }
     let mut environment = Vec::new();
-    for (name, value) in std::env::vars_os().filter(|(name, _)| name != VARIABLE) {
+    for (name, value) in
+        std::env::vars_os().filter(|(name, _)| name != VARIABLE && name != watch::VARIABLE)
+    {
         let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
         environment.push(text(&pair)?);
     }

@@ -6,6 +6,31 @@ use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::ForkResult;
+
+/// Who comes back from [`fork`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The process that forked.
+    Parent,
+    /// The new one, which must end by itself.
+    Child,
+}
+
+/// fork(2).
+///
+/// # Errors
+///
+/// What fork(2) says.
+pub fn fork() -> Result<Side, rustix::io::Errno> {
+    // SAFETY: a child has only the thread that forked, and must not wait for what another one held. The programs of this
+    // crate start no threads.
+    match unsafe { nix::unistd::fork() } {
+        Ok(ForkResult::Parent { .. }) => Ok(Side::Parent),
+        Ok(ForkResult::Child) => Ok(Side::Child),
+        Err(errno) => Err(rustix::io::Errno::from_raw_os_error(errno as i32)),
+    }
+}
 
 /// What the kernel says to executing a file, without executing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

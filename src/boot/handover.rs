@@ -18,6 +18,7 @@ use super::kernel_log::KernelLog;
 use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
 use crate::report::{self, Report, milliseconds};
+use crate::watch;
 
 /// The init's work is done, and the machine goes on without it. Only [`hand_over`] makes one.
 #[derive(Debug)]
@@ -98,6 +99,11 @@ fn execute(
         "TERM=linux".to_owned(),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
         format!("{VARIABLE}={}", ending.to_text()),
+        format!(
+            "{}={}",
+            watch::VARIABLE,
+            watch::to_text(ready.settings.patience())
+        ),
     ]
     .into_iter()
     .map(CString::new)
@@ -110,6 +116,7 @@ fn execute(
     );
     finish(report);
     let mut log = KernelLog::from_now();
+    watch::begin(format!("executing {path}"));
     // By the open file, so that it is the one that was looked at, found below the real root.
     let Err(errno) = nix::unistd::execveat(
         switch_root,

@@ -18,6 +18,7 @@ use log::warn;
 use super::ROOT;
 use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
+use crate::watch;
 use devices::Device;
 
 /// How often a line says what is waited for.
@@ -78,12 +79,14 @@ pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fa
         None => recognise(&device)?.kind.name().to_owned(),
     };
     warn_of_xattrs(&device.path(), &fstype, report);
-    let mounted = mounting::mount(
-        &device.path(),
-        &fstype,
-        &settings.rootflags,
-        settings.read_only,
-    )?;
+    let mounted = watch::during(format!("mounting {}", device.path()), || {
+        mounting::mount(
+            &device.path(),
+            &fstype,
+            &settings.rootflags,
+            settings.read_only,
+        )
+    })?;
     report.root = RootRecord {
         name: name.to_string(),
         device: device.path(),
@@ -106,7 +109,8 @@ pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fa
 
 /// Takes the root that is mounted there.
 fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
-    let adopted = mounting::adopt(path)?;
+    let looking = format!("looking at {}", path.display());
+    let adopted = watch::during(looking, || mounting::adopt(path))?;
     warn_of_xattrs(&adopted.record.device, &adopted.record.fstype, report);
     let text = format!(
         "{} is {}, {} ({})",

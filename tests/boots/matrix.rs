@@ -146,6 +146,12 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
     }
     let (outcome, disk) = setup.boot_on_a_disk();
     assert_refused(&outcome, row.code, row.action);
+    assert!(
+        outcome.says(setup.says),
+        "“{}” is not on the console: {}",
+        setup.says,
+        story(&outcome)
+    );
     assert_nothing_executed(&outcome);
     let [before, after] = disk;
     assert!(
@@ -163,8 +169,8 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
 /// The canary is no program and of no root. A switch_root that has refused was itself executed.
 fn assert_nothing_executed(outcome: &Outcome) {
     for program in executed(outcome) {
-        let switching =
-            program.ends_with("/switch_root.static") && outcome.says("refused: [IMA-81");
+        let it_refused = outcome.says("refused: [IMA-81") || outcome.says("switching to /rootfs");
+        let switching = program.ends_with("/switch_root.static") && it_refused;
         assert!(
             program == "canary" || program == "/canary" || switching,
             "{program} was executed: {}",

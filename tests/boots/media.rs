@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::built::scratch;
-use crate::matrix::{Check, faults};
+use crate::matrix::{Action, Check, faults};
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID};
+use crate::setup::{LABEL, Setup, UUID, story};
 use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
@@ -51,6 +52,21 @@ fn sectors_of(setup: &mut Setup, path: &str) -> Range<u64> {
 /// A second disk with the same content.
 fn twin(setup: &mut Setup) {
     setup.more_disks = vec![crate::partitions::around(&setup.image(), setup.table)];
+}
+
+/// From then on, when so many bytes have been read or written, the root's disk answers no more, while the init does what it says.
+fn silent(setup: &mut Setup, bytes: u64, doing: &'static str) {
+    setup.configure("stall_timeout=2");
+    setup.answers = Some(bytes);
+    setup.says = doing;
+}
+
+/// What is read of the root until its programs have been looked at, in bytes: hardly more than they.
+fn programs(setup: &mut Setup) -> u64 {
+    [INIT, SWITCH_ROOT]
+        .map(|path| setup.root.file(path).content.len() as u64)
+        .iter()
+        .sum()
 }
 
 /// Nothing of an image tells that a disk of it fails.
@@ -194,4 +210,87 @@ faults! {
         let sectors = sectors_of(setup, INIT);
         setup.unreadable.push(sectors.end - 16..sectors.end);
     };
+
+    disk_that_answers_no_more_when_it_is_recognised: "IMA-408", Reboot, FAILS, |setup| {
+        silent(setup, 4096, "reading /dev/vda takes 2 s");
+    };
+    disk_that_answers_no_more_when_it_is_looked_for: "IMA-408", Poweroff, FAILS, |setup| {
+        setup.root_name = Some(format!("LABEL={LABEL}"));
+        silent(setup, 8192, "reading /dev/vda takes 2 s");
+    };
+    disk_that_answers_no_more_when_its_table_is_read: "IMA-408", Halt, FAILS, |setup| {
+        setup.table = Table::Gpt;
+        setup.root_name = Some(format!("PARTUUID={}", guid(2).1));
+        silent(setup, 80_000, "reading the partition table of /dev/vda takes 2 s");
+    };
+    disk_that_answers_no_more_when_it_is_mounted: "IMA-408", Panic, FAILS, |setup| {
+        silent(setup, 80_000, "mounting /dev/vda takes 2 s");
+    };
+    disk_that_answers_no_more_when_it_is_mounted_for_writing: "IMA-408", Reboot, FAILS, |setup| {
+        setup.append("rw");
+        silent(setup, 80_000, "mounting /dev/vda takes 2 s");
+    };
+    disk_that_answers_no_more_when_certificates_are_read: "IMA-408", Poweroff, FAILS, |setup| {
+        for number in 0..20 {
+            setup.root.add(&format!("etc/keys/x509_ima{number}.der"), 0o644, &[number; 100_000]);
+        }
+        silent(setup, 600_000, "reading the root's certificates takes 2 s");
+    };
+    disk_that_answers_no_more_when_policies_are_read: "IMA-408", Halt, FAILS, |setup| {
+        for number in 0..20 {
+            setup.root.add(&format!("etc/ima/ima_policy.{number}"), 0o644, &[number; 100_000]);
+        }
+        silent(setup, 600_000, "reading the root's policies takes 2 s");
+    };
+    disk_that_answers_no_more_when_programs_are_read: "IMA-408", Panic, FAILS, |setup| {
+        let bytes = programs(setup);
+        silent(setup, bytes, "reading the root's programs takes 2 s");
+    };
+    disk_that_answers_no_more_when_it_becomes_the_root: "IMA-408", Poweroff, FAILS, |setup| {
+        // The inodes of /dev are far from all that the init has read: in blocks of their own, which are read at once.
+        for number in 0..600 {
+            for directory in ["b", "e0"] {
+                setup.root.add(&format!("{directory}/{number}"), 0o644, b"");
+            }
+        }
+        let bytes = programs(setup) + 437_000;
+        silent(setup, bytes, "switching to /rootfs takes 2 s");
+    };
+    squashfs_that_answers_no_more: "IMA-408", Reboot, FAILS, |setup| {
+        setup.format = Format::Squashfs;
+        silent(setup, 200_000, "reading the root's programs takes 2 s");
+    };
+}
+
+/// With rootwait nothing is given up, and it is said every five seconds what is waited for.
+#[test]
+fn a_disk_that_answers_no_more_is_waited_for_with_rootwait() {
+    let mut setup = Setup::new();
+    setup.append("rootwait");
+    silent(&mut setup, 80_000, "");
+    let (seen, outcome) = setup.boot_and_kill(|running| {
+        running.wait_for("the third line", Duration::from_secs(90), |seen| {
+            let line = "waiting for the device: mounting /dev/vda, ";
+            let times = seen.console.matches(line).count();
+            (times >= 3).then_some(())
+        })
+    });
+    seen.expect("it says three times what it waits for");
+    assert!(outcome.says("until it answers (rootwait)"));
+    assert!(!outcome.says("refused: ["), "{}", story(&outcome));
+    assert!(!outcome.guest_ran(), "{}", story(&outcome));
+}
+
+/// A refusal ends the machine though the file system, written to, can no longer be left clean.
+#[test]
+fn a_disk_that_answers_no_more_when_it_is_left() {
+    let mut setup = Setup::new();
+    setup.configure("on_failure=reboot");
+    setup.append("rw");
+    setup.root.unsign(INIT);
+    setup.answers = Some(programs(&mut setup) + 323_000);
+    let outcome = setup.boot();
+    crate::setup::assert_refused(&outcome, "IMA-713", Action::Reboot);
+    let left = "the root's device does not answer; its file system is left as it is";
+    assert!(outcome.says(left), "{}", story(&outcome));
 }

@@ -52,6 +52,10 @@ pub struct Setup {
     pub cut: Option<u64>,
     /// The parts of the root's disk that cannot be read, in sectors.
     pub unreadable: Vec<Range<u64>>,
+    /// How many bytes the root's disk answers for before it falls silent.
+    pub answers: Option<u64>,
+    /// What the console must say of it, where the code alone does not show that the fault was met.
+    pub says: &'static str,
     pub table: Table,
     pub bus: Bus,
     pub late: bool,
@@ -95,6 +99,8 @@ impl Setup {
             damage: Vec::new(),
             cut: None,
             unreadable: Vec::new(),
+            answers: None,
+            says: "",
             table: Table::None,
             bus: Bus::VirtioBlk,
             late: false,
@@ -237,6 +243,9 @@ impl Setup {
         if self.keeps_writes {
             attached = attached.keep_writes();
         }
+        if let Some(bytes) = self.answers {
+            attached = attached.silent_after(bytes);
+        }
         for sectors in &self.unreadable {
             attached = attached.unreadable(sectors.clone());
         }
@@ -289,6 +298,16 @@ impl Setup {
         if outcome.guest_ran() && !matches!(self.format, Format::Btrfs | Format::Filled { .. }) {
             assert_eq!(self.checked(), None, "imactl check refuses what boots");
         }
+        (seen, outcome)
+    }
+
+    /// Start it, watch it, and take its power away.
+    pub fn boot_and_kill<T>(&self, watch: impl FnOnce(&Running) -> T) -> (T, Outcome) {
+        let (machine, files) = self.machine();
+        let running = machine.start().expect("the machine starts");
+        let seen = watch(&running);
+        let outcome = running.kill();
+        remove(&files);
         (seen, outcome)
     }
 

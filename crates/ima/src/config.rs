@@ -99,6 +99,9 @@ impl RootWait {
     }
 }
 
+/// `stall_timeout` where nothing says it.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Seconds in decimal digits, at most a day.
 pub fn seconds(text: &str) -> Option<Duration> {
     const DAY: u64 = 86_400;
@@ -185,6 +188,8 @@ pub struct Config {
     pub rootflags: Option<String>,
     /// `rootwait`
     pub rootwait: RootWait,
+    /// `stall_timeout`: the longest that one step at the root's device may take.
+    pub stall_timeout: Duration,
     /// `modules`: absolute paths in the initramfs, in the order in which they are loaded.
     pub modules: Vec<String>,
 }
@@ -208,6 +213,7 @@ impl Default for Config {
             rootfstype: None,
             rootflags: None,
             rootwait: RootWait::AtMost(Duration::from_secs(30)),
+            stall_timeout: STALL_TIMEOUT,
             modules: Vec::new(),
         }
     }
@@ -312,6 +318,10 @@ impl Config {
                     "forever" => Some(RootWait::Forever),
                     seconds => RootWait::parse(seconds),
                 },
+            ),
+            "stall_timeout" => put(
+                &mut self.stall_timeout,
+                seconds(value).filter(|time| !time.is_zero()),
             ),
             "modules" => put(
                 &mut self.modules,
@@ -430,7 +440,7 @@ mod tests {
         let config = Config::parse(
             b"enforce=permissive\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nroot=LABEL=a b\nrootfstype=ext4\n\
-              rootflags=noatime,data=ordered\nrootwait=forever\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
+              rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
         )
         .unwrap();
         assert_eq!(
@@ -449,6 +459,7 @@ mod tests {
                 rootfstype: Some("ext4".into()),
                 rootflags: Some("noatime,data=ordered".into()),
                 rootwait: RootWait::Forever,
+                stall_timeout: Duration::from_secs(60),
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
             }
         );

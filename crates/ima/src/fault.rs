@@ -232,6 +232,10 @@ catalogue! {
         what: "the initramfs did not mount the root"
         cause: "the init was started to leave an initramfs that has mounted the real root, and nothing is mounted there"
         remedy: "see the messages of the initramfs above: root= may be wrong, or a driver missing"
+    RootSilent "IMA-408" Root Refusal
+        what: "the root's device does not answer"
+        cause: "what the init asked of the disk was not answered within stall_timeout=: a bad medium, cable or controller, a virtual machine whose host waits for its own disk, or a device far slower than that"
+        remedy: "see the kernel's messages above; replace the medium; if the device is only slow, set stall_timeout= in ima-init.conf, or rootwait to wait without end"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

@@ -51,6 +51,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long one step at the root's device may take: without end where the root is waited for without end.
+    pub fn patience(&self) -> Option<Duration> {
+        match self.rootwait {
+            RootWait::AtMost(_) => Some(self.config.stall_timeout),
+            RootWait::Forever => None,
+        }
+    }
+
     /// The configuration with what it lets the command line set; `warn` gets what is to be said of either.
     ///
     /// # Errors

@@ -52,6 +52,7 @@ pub struct Disk {
     pub(crate) snapshot: bool,
     pub(crate) late: bool,
     pub(crate) unreadable: Vec<Range<u64>>,
+    pub(crate) answers: Option<u64>,
 }
 
 impl Disk {
@@ -66,6 +67,7 @@ impl Disk {
             snapshot: true,
             late: false,
             unreadable: Vec::new(),
+            answers: None,
         }
     }
 
@@ -105,6 +107,14 @@ impl Disk {
         self
     }
 
+    /// It answers until this many bytes have been read or written, and then no more: what is asked of it afterwards waits for
+    /// ever. QEMU itself is not kept from ending by that, nor the device from being reset.
+    #[must_use]
+    pub fn silent_after(mut self, bytes: u64) -> Disk {
+        self.answers = Some(bytes);
+        self
+    }
+
     /// The image as the options of `-drive`.
     fn drive(&self) -> String {
         let path = escape(&self.path);
@@ -134,6 +144,13 @@ impl Disk {
             }
         }
         text
+    }
+
+    /// A byte a second, once as many as it answers are through.
+    fn throttling(&self) -> String {
+        self.answers
+            .map(|bytes| format!(",throttling.bps-total=1,throttling.bps-total-max={bytes}"))
+            .unwrap_or_default()
     }
 
     /// It is not there until [`Running::plug`] attaches it.
@@ -360,10 +377,11 @@ impl Machine {
             add(
                 "-drive",
                 format!(
-                    "if=none,id=disk{number},snapshot={},readonly={},{}",
+                    "if=none,id=disk{number},snapshot={},readonly={},{}{}",
                     on(disk.snapshot),
                     on(disk.read_only),
-                    disk.drive()
+                    disk.drive(),
+                    disk.throttling()
                 ),
             );
             if disk.late {

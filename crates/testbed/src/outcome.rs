@@ -95,6 +95,12 @@ pub(crate) fn stands_still(console: &str) -> bool {
     console.contains("---[ end Kernel panic") || console.contains("reboot: System halted")
 }
 
+/// Whether the kernel says that it restarts the machine: after its devices were shut down (kernel/reboot.c), or without
+/// (drivers/tty/sysrq.c).
+fn restarts(console: &str) -> bool {
+    console.contains("reboot: Restarting system") || console.contains("sysrq: Resetting")
+}
+
 /// How the machine ended, from QEMU's last words and the guest's.
 pub(crate) fn ending(console: &str, events: &[Value], broken: impl FnOnce() -> String) -> Ending {
     if let Some(words) = panic_words(console) {
@@ -111,7 +117,7 @@ pub(crate) fn ending(console: &str, events: &[Value], broken: impl FnOnce() -> S
     match reason {
         Some("guest-shutdown") => Ending::PowerOff,
         // A triple fault resets the machine too, but the kernel says nothing then.
-        Some("guest-reset") if console.contains("reboot: Restarting system") => Ending::Reboot,
+        Some("guest-reset") if restarts(console) => Ending::Reboot,
         Some(reason) => Ending::Broken(format!("{reason}, without the kernel's words of a reboot")),
         None => Ending::Broken(broken()),
     }
@@ -137,6 +143,12 @@ mod tests {
             (
                 "reboot",
                 "reboot: Restarting system\n",
+                shutdown("guest-reset"),
+                Ending::Reboot,
+            ),
+            (
+                "reboot at once",
+                "sysrq: Resetting\n",
                 shutdown("guest-reset"),
                 Ending::Reboot,
             ),

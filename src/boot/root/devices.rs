@@ -9,6 +9,7 @@ use ima::filesystem::{self, Filesystem};
 use ima::partition::{self, GptHeader};
 
 use crate::files::read_at;
+use crate::watch;
 
 /// A block device of `/sys/class/block`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +49,9 @@ impl Device {
 
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
-        let file = File::open(self.path())?;
         let mut head = vec![0; filesystem::PROBE_LENGTH];
-        let length = read_at(&file, &mut head, 0)?;
+        let read = || read_at(&File::open(self.path())?, &mut head, 0);
+        let length = watch::during(format!("reading {}", self.path()), read)?;
         Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
     }
 }
@@ -154,6 +155,11 @@ enum Table {
 
 impl Table {
     fn read(disk: &Device) -> Option<Self> {
+        let reading = format!("reading the partition table of {}", disk.path());
+        watch::during(reading, || Self::read_now(disk))
+    }
+
+    fn read_now(disk: &Device) -> Option<Self> {
         let file = File::open(disk.path()).ok()?;
         let mut sector = [0; 512];
         read_at(&file, &mut sector, 0).ok()?;
