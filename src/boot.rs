@@ -71,7 +71,7 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     })?;
     let root = root::mount(&settings, &mut report)?;
     let keys = during("reading the root's certificates", || {
-        keys::load(&settings.config, &wanted, &root, &mut report)
+        keys::load(&settings, &wanted, &root, &mut report)
     })?;
     let policy = during("reading the root's policies", || {
         policy::enforce(wanted, keys, &root, &mut report)

@@ -1,4 +1,6 @@
-//! Certificates onto the kernel's keyrings.
+//! Certificates onto the kernel's keyrings, and EVM's keys.
+
+mod hmac;
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -6,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ima::certificate::Certificate;
-use ima::config::{self, Config};
+use ima::config;
 use ima::fault::{Code, Fault, Stage};
 use ima::keyring;
 use ima::layout::{self, Purpose};
+use ima::settings::Settings;
 use ima_keyring::{Kernel, Keyring};
 use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use log::{info, warn};
@@ -24,9 +27,11 @@ use crate::report::{KeyRecord, Report};
 /// The largest certificate file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
 
-/// EVM_INIT_X509 and EVM_SETUP_COMPLETE (security/integrity/evm/evm.h): portable signatures are verified, and nobody
-/// changes EVM's mode any more.
-const EVM_X509_LOCKED: &str = "0x80000002";
+/// What EVM is told (security/integrity/evm/evm.h): EVM_INIT_HMAC and EVM_INIT_X509 say which of the keys are there, and with
+/// EVM_SETUP_COMPLETE nobody changes its mode any more.
+const EVM_HMAC: u32 = 1;
+const EVM_X509: u32 = 2;
+const EVM_LOCKED: u32 = 1 << 31;
 
 /// How many certificate files are offered to one keyring at most; a real root could have any number.
 const MAX_FILES: usize = 64;
@@ -95,13 +100,14 @@ impl<'a> Source<'a> {
 ///
 /// # Errors
 ///
-/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`.
+/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`, `EvmKeyRefused`.
 pub fn load(
-    config: &Config,
+    settings: &Settings,
     wanted: &Wanted,
     root: &MountedRoot,
     report: &mut Report,
 ) -> Result<KeysLoaded, Fault> {
+    let config = &settings.config;
     let initramfs = files::directory(Path::new("/")).map_err(|errno| {
         Fault::new(
             Code::KeyringUnusable,
@@ -137,7 +143,12 @@ pub fn load(
             }
         }
     }
-    let evm = loader.evm(&find(Source::Initramfs(&initramfs), Purpose::Evm))?;
+    let mut offers = find(Source::Initramfs(&initramfs), Purpose::Evm);
+    offers.extend(settings.evm.certificate.as_ref().map(|path| Offer {
+        from: Source::Initramfs(&initramfs),
+        path: path.into(),
+    }));
+    let evm = loader.evm(&offers, hmac::load(&settings.evm, &initramfs)?)?;
     let certificates = loader.certificates;
     let text = format!(
         "{} on {name}{}",
@@ -199,7 +210,7 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// The keyring that appraisal looks in.
-    fn ima_keyring(&mut self, config: &Config) -> Result<Keyring, Fault> {
+    fn ima_keyring(&mut self, config: &config::Config) -> Result<Keyring, Fault> {
         let name = config.keyring.name();
         match config.keyring {
             config::Keyring::Trusted => serial(name)
@@ -360,21 +371,32 @@ impl Loader<'_> {
         }
     }
 
-    /// EVM's certificates; with one on the keyring EVM is switched on, and `true` returned.
-    fn evm(&mut self, offers: &[Offer<'_>]) -> Result<bool, Fault> {
-        if offers.is_empty() {
+    /// EVM's certificates; with one on the keyring, or with its HMAC key, EVM is switched on, and `true` returned.
+    fn evm(&mut self, offers: &[Offer<'_>], key: Option<hmac::Loaded>) -> Result<bool, Fault> {
+        let mut mode = if key.is_some() { EVM_HMAC } else { 0 };
+        if !offers.is_empty() {
+            if let Some(serial) = serial(".evm") {
+                self.required(offers, Keyring::Serial(serial), ".evm")?;
+                mode |= EVM_X509;
+            } else {
+                let detail = "the kernel has no .evm keyring";
+                self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+            }
+        }
+        if mode == 0 {
             return Ok(false);
         }
-        let Some(serial) = serial(".evm") else {
-            let detail = "the kernel has no .evm keyring";
-            self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
-            return Ok(false);
-        };
-        self.required(offers, Keyring::Serial(serial), ".evm")?;
-        if let Err(error) = std::fs::write(EVM, EVM_X509_LOCKED) {
+        if let Err(error) = std::fs::write(EVM, format!("{:#x}", mode | EVM_LOCKED)) {
             let detail = format!("{EVM}: {error}");
+            if key.is_some() {
+                return Err(Fault::new(Code::EvmKeyRefused, detail)
+                    .cause("the kernel has no EVM (CONFIG_EVM), or did not find the key"));
+            }
             self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
             return Ok(false);
+        }
+        if let Some(key) = key {
+            info!("keys: EVM: HMAC key loaded ({})", key.path());
         }
         Ok(true)
     }

@@ -1,7 +1,7 @@
 //! What must boot, and what is in force then.
 
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
-use ima_testbed::report::{Report, decode_hex};
+use ima_testbed::report::{MARK, Report, decode_hex};
 use ima_testbed::{Outcome, Tpm};
 use imactl::key::KeyKind;
 use imactl::x509::Template;
@@ -11,7 +11,8 @@ use crate::built::{Kernel, busybox, source, util_linux_switch_root};
 use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
 use crate::setup::{
-    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, POLICY, Setup, assert_booted, story,
+    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
+    assert_booted, story,
 };
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
 
@@ -267,6 +268,57 @@ fn evm() {
         keys.len() == 1 && keys[0].contains("boots P-256"),
         "{keys:?}"
     );
+}
+
+/// With EVM's HMAC key the kernel itself gives a new file its security.evm with its security.ima; without, nobody can give it
+/// the latter.
+#[test]
+fn evm_hmac_key() {
+    let evm = |keys: &dyn Fn(&mut Setup)| {
+        let mut setup = with_evm();
+        setup.root.sign_evm(&P256);
+        setup.append("rw testbed.mark=yes");
+        keys(&mut setup);
+        let (outcome, [before, after]) = setup.boot_on_a_disk();
+        assert_booted(&outcome);
+        let tree = imactl::image::read_ext4(&after).expect("the root");
+        for path in [before, after] {
+            std::fs::remove_file(path).expect("a disk");
+        }
+        let mark = tree.get(MARK.trim_start_matches('/').as_bytes());
+        let xattrs = &mark.expect("the mark").xattrs;
+        (outcome, xattrs.get(&b"security.evm"[..]).cloned())
+    };
+    let (_, without) = evm(&|_| ());
+    assert_eq!(without, None);
+    let hmacs = [
+        evm(&crate::initramfs::hmac),
+        // As dracut's modules have them elsewhere; the certificate too.
+        evm(&|setup| {
+            crate::initramfs::hmac(setup);
+            for (from, to) in [
+                (EVM_KEY, "etc/keys/other.blob"),
+                (MASTER_KEY, "etc/keys/master.blob"),
+                (EVM_CERTIFICATE, "etc/keys/of-evm.der"),
+            ] {
+                let file = setup.initramfs.remove(from).expect(from);
+                setup.put(to, file);
+            }
+            setup.append("evmkey=/etc/keys/other.blob masterkey=/etc/keys/master.blob evmx509=/etc/keys/of-evm.der");
+        }),
+    ];
+    for (outcome, value) in hmacs {
+        // EVM_XATTR_HMAC and a SHA-1 (security/integrity/integrity.h).
+        let value = value.expect("security.evm");
+        assert_eq!((value.len(), value[0]), (21, 2), "{value:?}");
+        assert!(
+            outcome.says("keys: EVM: HMAC key loaded"),
+            "{}",
+            story(&outcome)
+        );
+        let keyrings = &assert_booted(&outcome).keyrings;
+        assert_eq!(keyrings[".evm"].keys.len(), 1);
+    }
 }
 
 /// A boot with a certificate for EVM in its initramfs.

@@ -7,7 +7,9 @@ use imactl::x509::{BasicConstraints, Template, Usage};
 use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
 use crate::matrix::{Check, faults};
-use crate::setup::{CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, POLICY, Setup};
+use crate::setup::{
+    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
+};
 
 /// Why `imactl check` is not asked: it reads what an initramfs packs, and this was unpacked over it.
 const OVER: &str = "entries that no initramfs of imactl's has";
@@ -29,6 +31,23 @@ fn bad_rule(setup: &mut Setup, number: usize) {
     let mut rules = RULES.to_vec();
     rules[number] = "appraise func=BPRM_CHECK euid=0 appraise_type=imasig # with a comment";
     setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
+}
+
+/// An HMAC key for EVM, as `keyctl print` writes it.
+const HMAC_KEY: &str = "default user:kmk-user 32 c6217ede466940bf144f326988db356c0027454ec7364b1850418994b7b9a0eeddc17388\
+    349a2c27fb207683d668796fc59ee4befcb0302b8e6bfb0d9a335b0f2c5c00d0964be4d30311bf90c84d4b81f5\n";
+
+/// EVM's HMAC key and the master key that it is sealed with.
+pub fn hmac(setup: &mut Setup) {
+    setup.put(EVM_KEY, HMAC_KEY);
+    setup.put(MASTER_KEY, [b'0'; 32]);
+}
+
+/// The same, and files that carry portable signatures, as EVM then wants of them.
+fn sealed(setup: &mut Setup) {
+    hmac(setup);
+    setup.put(EVM_CERTIFICATE, P256.der());
+    setup.root.sign_evm(&P256);
 }
 
 fn over(setup: &mut Setup, path: &str, kind: u32, device: (u32, u32), data: &str) {
@@ -124,6 +143,32 @@ faults! {
     evm_certificate_of_another_ca: "IMA-504", Poweroff, Check::Same, |setup| {
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
         setup.put(EVM_CERTIFICATE, stranger.der());
+    };
+    evm_key_garbage: "IMA-506", Halt, Check::Same, |setup| {
+        hmac(setup);
+        setup.put(EVM_KEY, "default user:kmk-user 32 not hexadecimal");
+    };
+    evm_key_damaged: "IMA-506", Reboot, Check::Silent, |setup| {
+        sealed(setup);
+        setup.put(EVM_KEY, HMAC_KEY.replace("c6217ede", "c6217edf"));
+    };
+    evm_key_of_another_master_key: "IMA-506", Panic, Check::Silent, |setup| {
+        sealed(setup);
+        setup.put(MASTER_KEY, [b'1'; 32]);
+    };
+    evm_key_without_its_master_key: "IMA-506", Poweroff, Check::Silent, |setup| {
+        sealed(setup);
+        setup.initramfs.remove(MASTER_KEY);
+    };
+    evm_key_of_a_tpm_that_has_not_sealed_it: "IMA-506", Halt, Check::Silent, |setup| {
+        sealed(setup);
+        setup.put(EVM_KEY, HMAC_KEY.replace("user:kmk-user", "trusted:kmk"));
+        setup.put("etc/keys/kmk-trusted.blob", "00".repeat(200));
+    };
+    evm_key_named_that_is_not_there: "IMA-506", Reboot, Check::Same, |setup| setup.append("evmkey=/etc/keys/none.blob");
+    evm_key_and_files_without_its_hmac: "IMA-704", Poweroff, Check::Same, hmac;
+    evm_certificate_named_that_is_not_there: "IMA-503", Halt, Check::Same, |setup| {
+        setup.append("evmx509=/etc/keys/none.der");
     };
     run_init_without_a_root: "IMA-206", Reboot, Check::Silent, |setup| run_init(setup, "/run-init");
     run_init_on_what_is_not_mounted: "IMA-407", Halt, Check::Silent, |setup| run_init(setup, "/run-init /mnt /sbin/init");

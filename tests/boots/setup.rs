@@ -25,6 +25,8 @@ pub const LABEL: &str = "ima-root";
 
 pub const CERTIFICATE: &str = "etc/keys/x509_ima.der";
 pub const EVM_CERTIFICATE: &str = "etc/keys/x509_evm.der";
+pub const EVM_KEY: &str = "etc/keys/evm-trusted.blob";
+pub const MASTER_KEY: &str = "etc/keys/kmk-user.blob";
 pub const DEFAULT_POLICY: &str = "etc/ima/ima_policy.default";
 pub const POLICY: &str = "etc/ima/ima_policy";
 

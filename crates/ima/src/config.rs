@@ -129,11 +129,25 @@ pub enum Parameter {
     RootDelay,
     /// `init=`
     Init,
+    /// `evmx509=`
+    EvmCertificate,
+    /// `evmkey=`
+    EvmKey,
+    /// `masterkey=`
+    MasterKey,
 }
 
 impl Parameter {
+    /// Whether it is about the root, which an initramfs that the init was started in has found and mounted already.
+    pub const fn is_of_the_root(self) -> bool {
+        !matches!(
+            self,
+            Self::Init | Self::EvmCertificate | Self::EvmKey | Self::MasterKey
+        )
+    }
+
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Root,
         Self::RootFsType,
         Self::RootFlags,
@@ -142,6 +156,9 @@ impl Parameter {
         Self::RootWait,
         Self::RootDelay,
         Self::Init,
+        Self::EvmCertificate,
+        Self::EvmKey,
+        Self::MasterKey,
     ];
 
     /// The parameter's name on the command line.
@@ -155,6 +172,9 @@ impl Parameter {
             Self::RootWait => "rootwait",
             Self::RootDelay => "rootdelay",
             Self::Init => "init",
+            Self::EvmCertificate => "evmx509",
+            Self::EvmKey => "evmkey",
+            Self::MasterKey => "masterkey",
         }
     }
 }
@@ -348,7 +368,8 @@ fn yes_or_no(value: &str) -> Option<bool> {
     }
 }
 
-fn absolute(path: &str) -> Option<String> {
+/// An absolute path, as configuration and command line may give it.
+pub fn absolute(path: &str) -> Option<String> {
     (path.starts_with('/') && path.len() < 4096).then(|| path.to_owned())
 }
 

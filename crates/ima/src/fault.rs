@@ -261,6 +261,10 @@ catalogue! {
         what: "the keyring could not be made or written"
         cause: "the kernel did not let the init make or fill it; its error is in this message"
         remedy: "boot a kernel with CONFIG_KEYS=y; or use keyring=.ima, which the kernel makes itself (CONFIG_INTEGRITY_TRUSTED_KEYRING)"
+    EvmKeyRefused "IMA-506" Keys Refusal
+        what: "EVM's HMAC key was not loaded"
+        cause: "the initramfs has one, and without it the owner, mode and attributes of files would go unchecked"
+        remedy: "make the key again as docs/configuration.md says, and put it and its master key into the initramfs; or leave both out"
     SampleKey "IMA-551" Keys Warning
         what: "this system trusts the SAMPLE KEY, whose private half everybody has"
         cause: "the certificate was made by imactl keygen --sample, for demonstration; anyone can sign programs for this machine"

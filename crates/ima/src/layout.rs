@@ -1,5 +1,6 @@
 //! Where things are in the initramfs and in the real root, and which of them count.
 
+use crate::evm_key::MasterKind;
 use crate::fault::{Code, Fault};
 use crate::policy::Policy;
 
@@ -15,6 +16,18 @@ pub const SIGNATURE: &str = ".sig";
 
 /// The directory of certificates, in the initramfs and in the real root.
 pub const KEYS: &str = "/etc/keys";
+
+/// EVM's HMAC key in the initramfs, where dracut's module `integrity` has it, unless `evmkey=` names another file.
+pub const EVM_KEY: &str = "/etc/keys/evm-trusted.blob";
+
+/// The master key in the initramfs with which EVM's HMAC key is sealed, where dracut's module `masterkey` has it, unless
+/// `masterkey=` names another file.
+pub const fn master_key(kind: MasterKind) -> &'static str {
+    match kind {
+        MasterKind::Trusted => "/etc/keys/kmk-trusted.blob",
+        MasterKind::User => "/etc/keys/kmk-user.blob",
+    }
+}
 
 /// The directory of the real root's policies.
 pub const ROOT_POLICIES: &str = "/etc/ima";

@@ -26,6 +26,7 @@ pub mod cpio;
 pub mod elf;
 pub mod eventlog;
 pub mod evm;
+pub mod evm_key;
 pub mod fault;
 pub mod filesystem;
 pub mod hash;

@@ -27,6 +27,18 @@ impl fmt::Display for Root {
     }
 }
 
+/// The files of EVM's in the initramfs that the command line names, as it does for dracut's modules `integrity` and
+/// `masterkey`; absolute paths.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EvmFiles {
+    /// `evmx509=`: a certificate for `.evm`, beside those that are found by their names.
+    pub certificate: Option<String>,
+    /// `evmkey=`: the HMAC key, in place of [`crate::layout::EVM_KEY`].
+    pub key: Option<String>,
+    /// `masterkey=`: what that key is sealed with, in place of [`crate::layout::master_key`].
+    pub master: Option<String>,
+}
+
 /// What to boot and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -46,6 +58,8 @@ pub struct Settings {
     pub init: String,
     /// The arguments that the kernel gave to this init, for the real one.
     pub arguments: Vec<OsString>,
+    /// Files of EVM's in the initramfs.
+    pub evm: EvmFiles,
     /// `ima_appraise=` if it is one of those that turn appraisal off.
     pub weakened: Option<String>,
 }
@@ -109,6 +123,7 @@ impl Settings {
         let mut rootdelay = Duration::ZERO;
         let mut init = config.init.clone();
         let mut read_only = true;
+        let mut evm = EvmFiles::default();
         let mut weakened = None;
         for parameter in cmdline::parameters(line) {
             let value = parameter.value.as_deref();
@@ -129,7 +144,7 @@ impl Settings {
             else {
                 continue;
             };
-            if mounted.is_some() && known != Parameter::Init {
+            if mounted.is_some() && known.is_of_the_root() {
                 continue;
             }
             let shown = value.map_or_else(
@@ -170,6 +185,15 @@ impl Settings {
                         .ok_or_else(invalid)?;
                     init = path.to_owned();
                 }
+                Parameter::EvmCertificate | Parameter::EvmKey | Parameter::MasterKey => {
+                    let path = value.and_then(config::absolute).ok_or_else(invalid)?;
+                    let place = match known {
+                        Parameter::EvmKey => &mut evm.key,
+                        Parameter::MasterKey => &mut evm.master,
+                        _ => &mut evm.certificate,
+                    };
+                    *place = Some(path);
+                }
             }
         }
         Ok(Self {
@@ -187,6 +211,7 @@ impl Settings {
             },
             init,
             arguments,
+            evm,
             weakened,
             config,
         })
@@ -252,6 +277,29 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_evm_may_be_elsewhere() {
+        let line = "root=/dev/vda evmkey=/k masterkey=/m evmx509=/c";
+        let expected = EvmFiles {
+            certificate: Some("/c".into()),
+            key: Some("/k".into()),
+            master: Some("/m".into()),
+        };
+        assert_eq!(settings("", line).unwrap().0.evm, expected);
+        let mut warn = |_| ();
+        let inside = Settings::inside(
+            Config::default(),
+            line,
+            Path::new("/root"),
+            Vec::new(),
+            &mut warn,
+        );
+        assert_eq!(inside.unwrap().evm, expected);
+        let (none, warnings) = settings("cmdline=root", line).unwrap();
+        assert_eq!(none.evm, EvmFiles::default());
+        assert_eq!(warnings.len(), 3);
+    }
+
+    #[test]
     fn bad_values_are_refused_by_code() {
         for (line, code) in [
             ("", Code::NoRootNamed),
@@ -261,6 +309,8 @@ mod tests {
             ("root=/dev/vda rootdelay", Code::CmdlineInvalid),
             ("root=/dev/vda rootfstype=../x", Code::CmdlineInvalid),
             ("root=/dev/vda rootflags", Code::CmdlineInvalid),
+            ("root=/dev/vda evmkey", Code::CmdlineInvalid),
+            ("root=/dev/vda evmx509=relative", Code::CmdlineInvalid),
         ] {
             assert_eq!(settings("", line).unwrap_err().code(), code, "{line}");
         }

@@ -17,7 +17,7 @@ use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem};
 use ima::layout::Purpose;
 use ima::policy::{Hook, Policy, Query};
-use ima::settings::Settings;
+use ima::settings::{EvmFiles, Settings};
 use ima::verify::verify_certificate;
 
 use crate::Result;
@@ -162,7 +162,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             found.faults.extend(kernel_basics(kernel));
         }
         let place = initramfs.place();
-        let init = found.settings(&config, inputs.command_line, place);
+        let (init, evm) = found.settings(&config, inputs.command_line, place);
         let policy = found.add(initramfs.chosen_policy());
         if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
             found.weakened(&config, policy, line, place);
@@ -176,7 +176,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
                 .push(Fault::new(Code::InitramfsAppraised, detail));
         }
         found.faults.extend(initramfs.missing_modules(&config));
-        (initramfs, config, init, policy)
+        (initramfs, config, init, evm, policy)
     });
     let alone = inputs
         .initramfs
@@ -187,16 +187,28 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
         found.faults.push(fault.clone());
     }
-    let Some((initramfs, config, init, policy)) = boot else {
+    let Some((initramfs, config, init, evm_files, policy)) = boot else {
         return found;
     };
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
     let certificates = found.keys(initramfs, inputs, &config, appraises);
-    let evm = found.offered(
-        initramfs.certificates(Purpose::Evm),
-        inputs.authorities,
-        true,
+    let mut offers = initramfs.certificates(Purpose::Evm);
+    offers.extend(
+        evm_files
+            .certificate
+            .iter()
+            .map(|path| (path.clone(), initramfs.certificates_of(path))),
     );
+    let evm = found.offered(offers, inputs.authorities, true);
+    let evm_key = found.add(initramfs.evm_key(&evm_files)).flatten();
+    if let (Some(_), Some(kernel)) = (&evm_key, inputs.kernel) {
+        for option in ["EVM", "ENCRYPTED_KEYS"] {
+            if !kernel.is_builtin(option) {
+                let detail = format!("this kernel was built without CONFIG_{option}");
+                found.faults.push(Fault::new(Code::EvmKeyRefused, detail));
+            }
+        }
+    }
     let Some(policy) = policy else { return found };
     let signed = initramfs.check_policy_signature();
     if let (Some(line), Ok(false) | Err(_)) = (inputs.command_line, &signed) {
@@ -214,6 +226,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             chooser: &chooser,
             certificates: &certificates,
             evm: &evm,
+            hmac: evm_key.is_some(),
             machine: initramfs.machine(),
             denied: HashMap::new(),
         };
@@ -250,7 +263,12 @@ fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
 
 impl Findings {
     /// The init that will be executed.
-    fn settings(&mut self, config: &Config, command_line: Option<&str>, place: Place) -> String {
+    fn settings(
+        &mut self,
+        config: &Config,
+        command_line: Option<&str>,
+        place: Place,
+    ) -> (String, EvmFiles) {
         let mut warnings = Vec::new();
         let merged = merge(
             config,
@@ -262,13 +280,13 @@ impl Findings {
         );
         self.faults.append(&mut warnings);
         match merged {
-            Ok(settings) => settings.init,
+            Ok(settings) => (settings.init, settings.evm),
             Err(fault) => {
                 // Without a command line nothing is known of the root's name.
                 if command_line.is_some() || fault.code() != Code::NoRootNamed {
                     self.faults.push(fault);
                 }
-                config.init.clone()
+                (config.init.clone(), EvmFiles::default())
             }
         }
     }

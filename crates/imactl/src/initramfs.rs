@@ -9,9 +9,11 @@ use ima::certificate::Certificate;
 use ima::config::{self, Config};
 use ima::cpio::{self, Metadata, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use ima::elf::{Elf, Extent, HEADER_LENGTH};
+use ima::evm_key::Blob;
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::policy::Policy;
+use ima::settings::EvmFiles;
 use ima::signature::ImaXattr;
 use ima::verify::{VerifyError, verify_signature};
 
@@ -371,6 +373,23 @@ impl InitramfsBuilder {
             .map(|(.., policy)| policy)
     }
 
+    /// EVM's HMAC key that the init will load, if it has one; which file that is, the command line may say.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-506` for one that is none, or that is named and missing.
+    pub fn evm_key(&self, named: &EvmFiles) -> Result<Option<Blob>> {
+        let path = named.key.as_deref().unwrap_or(layout::EVM_KEY);
+        let refused = |why: &str| Fault::new(Code::EvmKeyRefused, format!("{path}: {why}"));
+        match self.data(path) {
+            None if named.key.is_none() => Ok(None),
+            None => Err(refused("not in the initramfs")),
+            Some(bytes) => Blob::parse(bytes)
+                .map(Some)
+                .map_err(|error| refused(&error.to_string())),
+        }
+    }
+
     /// Modules that the configuration lists and the initramfs does not have.
     #[must_use]
     pub fn missing_modules(&self, config: &Config) -> Vec<Fault> {
@@ -412,12 +431,25 @@ impl InitramfsBuilder {
             .into_iter()
             .map(|(_, path, entry)| {
                 let path = format!("/{}", String::from_utf8_lossy(path));
-                let parsed = Certificate::parse_all(&entry.data).map_err(|error| {
-                    Fault::new(Code::CertificateInvalid, format!("{path}: {error}"))
-                });
+                let parsed = parse_certificates(&path, &entry.data);
                 (path, parsed)
             })
             .collect()
+    }
+
+    /// The certificates of a file that the command line names, or `IMA-503`.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-503`, also if it is not in the initramfs.
+    pub fn certificates_of(&self, path: &str) -> Result<Vec<Certificate>> {
+        let data = self.data(path).ok_or_else(|| {
+            Fault::new(
+                Code::CertificateInvalid,
+                format!("{path}: not in the initramfs"),
+            )
+        })?;
+        parse_certificates(path, data)
     }
 
     /// Reads an image back: gzip, zstd or not compressed, and several archives one after the other (microcode first), as
@@ -553,6 +585,11 @@ pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
 }
 
 /// That part of a file, if the file has it.
+fn parse_certificates(path: &str, data: &[u8]) -> Result<Vec<Certificate>> {
+    Certificate::parse_all(data)
+        .map_err(|error| Fault::new(Code::CertificateInvalid, format!("{path}: {error}")))
+}
+
 fn part(file: &[u8], extent: Extent) -> Option<&[u8]> {
     let start = usize::try_from(extent.offset).ok()?;
     file.get(start..start.checked_add(extent.length)?)

@@ -25,7 +25,7 @@ use linux_keyutils::{Key, KeySerialId};
 
 pub use nix::errno::Errno;
 pub use refusal::{Kernel, certificate as refusal};
-pub use syscalls::{Keyring, add_certificate, add_keyring};
+pub use syscalls::{Keyring, add_certificate, add_key, add_keyring};
 
 /// The longest content of a keyring that is read: so many keys times four bytes.
 const MAX_CONTENT: usize = 64 << 10;

@@ -73,6 +73,32 @@ pub fn add_keyring(name: &CStr, parent: Keyring) -> Result<i32, Errno> {
     serial_of(serial)
 }
 
+/// add_key(2) of a key that is described by its name: of the types `trusted`, `encrypted` and `user`.
+///
+/// # Errors
+///
+/// ENODEV for a type that the kernel has not; what the type answers: EINVAL for a payload it cannot parse, ENOKEY where the
+/// master key is not found, EBADMSG for one that another master key has sealed, the TPM's refusals.
+pub fn add_key(
+    kind: &CStr,
+    description: &CStr,
+    payload: &[u8],
+    keyring: Keyring,
+) -> Result<i32, Errno> {
+    // SAFETY: type and description are C strings; the payload is read only, up to its length.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            kind.as_ptr(),
+            description.as_ptr(),
+            payload.as_ptr(),
+            payload.len(),
+            keyring.id(),
+        )
+    };
+    serial_of(serial)
+}
+
 fn serial_of(result: libc::c_long) -> Result<i32, Errno> {
     let serial = Errno::result(result)?;
     i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)

@@ -8,6 +8,7 @@ use ima::fault::{Code, Fault};
 use ima::program::{
     self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
 };
+use ima::signature::ImaXattr;
 use rayon::prelude::*;
 
 use crate::Result;
@@ -32,6 +33,8 @@ pub(super) struct Examiner<'a> {
     pub(super) certificates: &'a [Certificate],
     /// Those for EVM, which is on if there is one.
     pub(super) evm: &'a [Certificate],
+    /// Whether EVM has its HMAC key, which switches it on too.
+    pub(super) hmac: bool,
     /// What the init is made for.
     pub(super) machine: Option<ima::elf::Machine>,
     /// What is wrong with which file, once all were looked at.
@@ -183,7 +186,7 @@ impl<'a> Examiner<'a> {
                 ),
                 verdict => verdict,
             };
-            if verdict.is_good() && !self.evm.is_empty() {
+            if verdict.is_good() && (self.hmac || !self.evm.is_empty()) {
                 return Ok(Some(self.metadata(inode).unwrap_or(verdict)));
             }
             Ok(Some(verdict))
@@ -193,8 +196,14 @@ impl<'a> Examiner<'a> {
 }
 
 impl Examiner<'_> {
-    /// What is wrong with a file's portable EVM signature, if anything.
+    /// What is wrong with a file's portable EVM signature, if anything. An HMAC only the kernel can judge, which has the key.
     fn metadata(&self, inode: &Inode) -> Option<Verdict> {
+        let value = inode.xattrs.get(&b"security.evm"[..]);
+        if self.hmac
+            && value.is_some_and(|value| matches!(ImaXattr::parse(value), Ok(ImaXattr::EvmHmac(_))))
+        {
+            return None;
+        }
         let attributes = Attributes {
             mode: S_IFREG | inode.mode,
             uid: inode.uid,

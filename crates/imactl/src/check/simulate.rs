@@ -39,6 +39,7 @@ pub fn simulate(
         chooser: &chooser,
         certificates,
         evm,
+        hmac: false,
         machine: None,
         denied: std::collections::HashMap::new(),
     };

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::Command;
 
 use ima_testbed::report::{HELLO, MARK, System};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
 use crate::look;
@@ -40,6 +41,13 @@ pub fn prepare() -> Vec<String> {
 pub fn mark() -> Result<(), String> {
     mount_remount("/", MountFlags::empty(), "")
         .map_err(|error| format!("cannot remount /: {error}"))?;
+    // With a digest of SHA-256, whichever: where EVM has its HMAC key, it adds a security.evm. Elsewhere it is no matter. Only
+    // mknod makes a file that EVM takes for a new one (security/integrity/evm/evm_main.c, evm_post_path_mknod).
+    let digest = [&[4, 4][..], &[0; 32]].concat();
+    let mode = Mode::from_raw_mode(0o644);
+    if mknodat(CWD, MARK, FileType::RegularFile, mode, 0).is_ok() {
+        let _ = setxattr(MARK, "security.ima", &digest, XattrFlags::empty());
+    }
     fs::write(MARK, "a program of this root ran\n").map_err(|error| format!("{MARK}: {error}"))?;
     rustix::fs::sync();
     mount_remount("/", MountFlags::RDONLY, "").map_err(|error| format!("cannot remount /: {error}"))

@@ -1,0 +1,142 @@
+//! EVM's HMAC key, sealed with a master key; both from the initramfs.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use ima::evm_key::{Blob, DESCRIPTION, MAX_BLOB, MasterKind};
+use ima::fault::{Code, Fault};
+use ima::layout;
+use ima::settings::EvmFiles;
+use ima_keyring::{Keyring, add_key};
+use linux_keyutils::{Key, KeyRing, KeyRingIdentifier, KeySerialId};
+use rustix::io::Errno;
+
+use crate::files::{self, OpenError};
+
+/// The key is on a keyring where the kernel finds it when EVM is switched on. EVM keeps a copy of its own: on the way out both
+/// this key and its master key are made unusable, so that nobody seals another with them.
+#[derive(Debug)]
+pub struct Loaded {
+    path: String,
+    keys: Vec<i32>,
+}
+
+impl Loaded {
+    /// The file that it is from.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        for serial in &self.keys {
+            if let Err(error) = Key::from_id(KeySerialId::new(*serial)).invalidate() {
+                log::warn!("keys: EVM: a key was not invalidated: {error:?}");
+            }
+        }
+    }
+}
+
+/// Loads the key if the initramfs has one; `None` if it has none and none is named.
+///
+/// # Errors
+///
+/// `EvmKeyRefused`.
+pub fn load(named: &EvmFiles, initramfs: &OwnedFd) -> Result<Option<Loaded>, Fault> {
+    let path = named.key.as_deref().unwrap_or(layout::EVM_KEY);
+    let bytes = match read(initramfs, path) {
+        Ok(bytes) => bytes,
+        Err(OpenError::Missing(Errno::NOENT)) if named.key.is_none() => return Ok(None),
+        Err(error) => return Err(Fault::new(Code::EvmKeyRefused, format!("{path}: {error}"))),
+    };
+    let blob = Blob::parse(&bytes)
+        .map_err(|error| Fault::new(Code::EvmKeyRefused, format!("{path}: {error}")))?;
+    let mut loaded = Loaded {
+        path: path.to_owned(),
+        keys: Vec::new(),
+    };
+    // Made now if it is not there: what PID 1 possesses through it, the kernel finds for it.
+    KeyRing::from_special_id(KeyRingIdentifier::UserSession, true).map_err(|error| {
+        Fault::new(
+            Code::EvmKeyRefused,
+            format!("the user session keyring: {error:?}"),
+        )
+    })?;
+    loaded.keys.extend(master(named, &blob, initramfs)?);
+    let payload = format!("load {}", blob.text);
+    let added = add("encrypted", DESCRIPTION, payload.as_bytes());
+    let serial = added.map_err(|errno| {
+        let fault = Fault::new(Code::EvmKeyRefused, format!("{path}: {}", errno.desc()));
+        let master = format!("{}:{}", blob.kind.name(), blob.master);
+        match errno {
+            ima_keyring::Errno::ENOKEY => fault
+                .cause(format!("its master key {master} is not in the initramfs"))
+                .remedy(format!(
+                    "put it there as {}, or have dracut's module masterkey load it",
+                    layout::master_key(blob.kind)
+                )),
+            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => fault.cause(format!(
+                "another master key {master} has sealed it, or it is damaged"
+            )),
+            ima_keyring::Errno::ENODEV => fault
+                .cause("this kernel has no encrypted keys")
+                .remedy("boot a kernel with CONFIG_ENCRYPTED_KEYS=y"),
+            _ => fault,
+        }
+    })?;
+    loaded.keys.push(serial);
+    Ok(Some(loaded))
+}
+
+/// Loads the master key, unless the initramfs has no file of it: dracut's module `masterkey` may have loaded it.
+fn master(named: &EvmFiles, blob: &Blob, initramfs: &OwnedFd) -> Result<Option<i32>, Fault> {
+    let path = named
+        .master
+        .as_deref()
+        .unwrap_or_else(|| layout::master_key(blob.kind));
+    let refused = |why: String| Fault::new(Code::EvmKeyRefused, format!("{path}: {why}"));
+    let mut bytes = match read(initramfs, path) {
+        Ok(bytes) => bytes,
+        Err(OpenError::Missing(Errno::NOENT)) if named.master.is_none() => return Ok(None),
+        Err(error) => return Err(refused(error.to_string())),
+    };
+    // As the shell takes it that loads it for dracut.
+    while bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if blob.kind == MasterKind::Trusted {
+        bytes.splice(..0, *b"load ");
+    }
+    add(blob.kind.name(), &blob.master, &bytes)
+        .map(Some)
+        .map_err(|errno| {
+            let fault = refused(errno.desc().to_owned());
+            match (blob.kind, errno) {
+                (_, ima_keyring::Errno::ENODEV) => fault
+                    .cause(format!("this kernel has no keys of the type {}", blob.kind.name()))
+                    .remedy("boot a kernel with CONFIG_TRUSTED_KEYS=y and the TPM's driver built in"),
+                (MasterKind::Trusted, _) => fault
+                    .cause("the TPM does not unseal it: another TPM has sealed it, other values are in its PCRs, or it is damaged")
+                    .remedy("seal a master key on this machine: keyctl add trusted NAME 'new 32 keyhandle=...' @u"),
+                _ => fault,
+            }
+        })
+}
+
+fn add(kind: &str, description: &str, payload: &[u8]) -> Result<i32, ima_keyring::Errno> {
+    let text = |text: &str| CString::new(text).map_err(|_| ima_keyring::Errno::EINVAL);
+    add_key(
+        &text(kind)?,
+        &text(description)?,
+        payload,
+        Keyring::UserSession,
+    )
+}
+
+fn read(initramfs: &OwnedFd, path: &str) -> Result<Vec<u8>, OpenError> {
+    let file = files::open_in(initramfs, Path::new(path))?;
+    files::read(&file, MAX_BLOB)
+        .map_err(|error| OpenError::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+}
