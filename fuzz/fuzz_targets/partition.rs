@@ -15,6 +15,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let _ = mbr_signature(data);
     let _ = GptHeader::parse(data, 1);
+    let _ = ima::partition::is_protective(data);
     if data.len() < 92 {
         return;
     }

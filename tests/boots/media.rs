@@ -84,12 +84,12 @@ faults! {
         setup.root_name = Some("UUID=00000000-1111-2222-3333-444444444444".into());
         setup.append("rootwait=1");
     };
-    root_by_a_partition_that_nothing_has: "IMA-402", Panic, Check::Silent, |setup| {
+    root_by_a_partition_that_nothing_has: "IMA-402", Panic, Check::Same, |setup| {
         setup.table = Table::Gpt;
         setup.root_name = Some("PARTLABEL=third".into());
         setup.append("rootwait=1");
     };
-    root_by_an_offset_behind_the_last: "IMA-402", Poweroff, Check::Silent, |setup| {
+    root_by_an_offset_behind_the_last: "IMA-402", Poweroff, Check::Same, |setup| {
         setup.table = Table::Gpt;
         setup.root_name = Some(format!("PARTUUID={}/PARTNROFF=1", guid(2).1));
         setup.append("rootwait=1");

@@ -164,28 +164,39 @@ impl Setup {
     /// which is not read without mounting it.
     pub fn checked(&self) -> Option<&'static str> {
         let image = self.image();
-        let initramfs = self.packed();
-        let read = check::Root::read(&image, imactl::select::FileSystem::default());
+        // Of an MBR, the root's partition is given.
+        let disk = match self.table {
+            Table::Gpt => partitions::around(&image, self.table),
+            Table::None | Table::Mbr { .. } => image.clone(),
+        };
+        let packed = self.packed();
+        let initramfs = InitramfsBuilder::from_image(&packed).expect("the initramfs");
+        // As the machine gets it: what is appended may end in init's arguments.
+        let mut line: Vec<String> = Vec::new();
+        line.extend(self.root_name.iter().map(|name| format!("root={name}")));
+        line.extend(self.append.iter().cloned());
+        let line = line.join(" ");
+        let name = check::root_name(&initramfs, Some(&line));
+        let filesystem = imactl::select::FileSystem::default();
+        let read = check::Root::read(&disk, filesystem, name.as_ref());
+        let mut files = vec![disk, image];
+        files.dedup();
+        remove(&files);
         let root = match read {
             Ok(root) => root,
             Err(fault) => return Some(fault.code().id()),
         };
-        std::fs::remove_file(&image).expect("the image");
         let authorities: Vec<_> = self
             .trusts_ca
             .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
             .into_iter()
             .collect();
-        // As the machine gets it: what is appended may end in init's arguments.
-        let mut line: Vec<String> = Vec::new();
-        line.extend(self.root_name.iter().map(|name| format!("root={name}")));
-        line.extend(self.append.iter().cloned());
         let found = check::check(&check::Inputs {
-            initramfs: Some(&InitramfsBuilder::from_image(&initramfs).expect("the initramfs")),
+            initramfs: Some(&initramfs),
             root: Some(&root),
             kernel: Some(&self.kernel.configuration()),
             authorities: Some(&authorities),
-            command_line: Some(&line.join(" ")),
+            command_line: Some(&line),
         });
         found.refusal().map(|fault| fault.code().id())
     }

@@ -11,19 +11,27 @@ pub const MAX_ENTRIES: usize = 1 << 20;
 /// The disk signature of an MBR (sector 0, offset 440): `PARTUUID` is `%08x-%02x` of it and the partition's number.
 /// Nothing if the sector is no MBR, protects a GPT, or carries no signature.
 pub fn mbr_signature(sector: &[u8]) -> Option<u32> {
-    const PROTECTIVE: u8 = 0xee;
-    const ENTRIES: [usize; 4] = [446, 462, 478, 494];
-    let boot: [u8; 2] = sector.get(510..)?.first_chunk().copied()?;
-    if boot != [0x55, 0xaa] {
+    if mbr_types(sector)?.contains(&PROTECTIVE) {
         return None;
-    }
-    for entry in ENTRIES {
-        if *sector.get(entry.checked_add(4)?)? == PROTECTIVE {
-            return None;
-        }
     }
     let signature = u32::from_le_bytes(sector.get(440..)?.first_chunk().copied()?);
     (signature != 0).then_some(signature)
+}
+
+/// Whether the sector is the MBR before a GPT: without it the kernel does not look for one (efi.c, `is_pmbr_valid`).
+pub fn is_protective(sector: &[u8]) -> bool {
+    mbr_types(sector).is_some_and(|types| types.contains(&PROTECTIVE))
+}
+
+/// The type of the one partition of the MBR before a GPT.
+const PROTECTIVE: u8 = 0xee;
+
+/// The types of an MBR's partitions; nothing if the sector is none.
+fn mbr_types(sector: &[u8]) -> Option<[u8; 4]> {
+    let boot: [u8; 2] = sector.get(510..)?.first_chunk().copied()?;
+    let kind = |at: usize| sector.get(at).copied();
+    let types = [kind(450)?, kind(466)?, kind(482)?, kind(498)?];
+    (boot == [0x55, 0xaa]).then_some(types)
 }
 
 /// The header of a GPT (UEFI 2.10, section 5.3.2), whose checksum was right.
@@ -90,10 +98,15 @@ impl GptHeader {
         let used = entries.iter().zip(1_u32..).filter_map(|(entry, number)| {
             let kind: [u8; 16] = entry.first_chunk().copied()?;
             let unique: [u8; 16] = entry.get(16..)?.first_chunk().copied()?;
-            (kind != [0; 16]).then(|| GptEntry {
+            if kind == [0; 16] {
+                return None;
+            }
+            Some(GptEntry {
                 number,
                 uuid: Uuid::from_guid(unique),
                 label: entry.get(56..).and_then(|name| utf16(name, 36)),
+                first_block: u64::from_le_bytes(entry.get(32..)?.first_chunk().copied()?),
+                last_block: u64::from_le_bytes(entry.get(40..)?.first_chunk().copied()?),
             })
         });
         Some(used.collect())
@@ -109,6 +122,28 @@ pub struct GptEntry {
     pub uuid: Uuid,
     /// PARTLABEL, if it has one.
     pub label: Option<String>,
+    /// Where it begins, in logical blocks.
+    pub first_block: u64,
+    /// The last logical block that belongs to it.
+    pub last_block: u64,
+}
+
+/// Reads a disk's GPT: `read` gives that many bytes from an offset or fewer, the disk has `blocks` logical blocks of
+/// `block_size` bytes. The copy at the end of the disk serves where the one at its beginning is damaged. Nothing if neither is
+/// sound.
+pub fn gpt(
+    block_size: u64,
+    blocks: u64,
+    mut read: impl FnMut(u64, usize) -> Option<Vec<u8>>,
+) -> Option<Vec<GptEntry>> {
+    let length = usize::try_from(block_size).ok()?;
+    let mut at = |position: u64| {
+        let header = read(position.checked_mul(block_size)?, length)?;
+        let header = GptHeader::parse(&header, position)?;
+        let entries = header.entries_block().checked_mul(block_size)?;
+        header.entries(&read(entries, header.entries_length()?)?)
+    };
+    at(1).or_else(|| at(blocks.checked_sub(1)?))
 }
 
 /// The CRC-32 of the parts together (ISO 3309, as UEFI 2.10, section 4.2.1 uses it).
@@ -137,6 +172,8 @@ mod tests {
         entries[128..144].copy_from_slice(&[7; 16]);
         entries[144..160]
             .copy_from_slice(b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b");
+        entries[160..168].copy_from_slice(&40_u64.to_le_bytes());
+        entries[168..176].copy_from_slice(&79_u64.to_le_bytes());
         let name: Vec<u8> = "root".encode_utf16().flat_map(u16::to_le_bytes).collect();
         entries[184..184 + name.len()].copy_from_slice(&name);
         let mut header = vec![0; 512];
@@ -165,6 +202,38 @@ mod tests {
             "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
         );
         assert_eq!(entries[0].label.as_deref(), Some("root"));
+        assert_eq!((entries[0].first_block, entries[0].last_block), (40, 79));
+    }
+
+    #[test]
+    fn the_copy_at_the_end_serves() {
+        let (header, entries) = gpt();
+        let mut disk = [vec![0; 512], header.clone(), entries.clone()].concat();
+        let read = |disk: &[u8]| {
+            super::gpt(512, disk.len() as u64 / 512, |offset, length| {
+                let from = usize::try_from(offset).ok()?;
+                Some(disk.get(from..from.checked_add(length)?)?.to_vec())
+            })
+        };
+        assert_eq!(read(&disk).unwrap().len(), 1);
+        let mut large = disk.clone();
+        large.splice(512..512, vec![0; 4096 - 512]);
+        large.splice(4608..4608, vec![0; 4096 - 512]);
+        let read_large = super::gpt(4096, 9, |offset, length| {
+            let from = usize::try_from(offset).ok()?;
+            Some(large.get(from..from.checked_add(length)?)?.to_vec())
+        });
+        assert_eq!(read_large.unwrap().len(), 1);
+        disk[512 + 90] ^= 1;
+        assert_eq!(read(&disk), None);
+        let last = disk.len() as u64 / 512;
+        let mut copy = header;
+        copy[24..32].copy_from_slice(&last.to_le_bytes());
+        copy[16..20].fill(0);
+        let crc = crc32([&copy[..92], &[], &[]]);
+        copy[16..20].copy_from_slice(&crc.to_le_bytes());
+        disk.extend(copy);
+        assert_eq!(read(&disk).unwrap().len(), 1);
     }
 
     #[test]
@@ -192,6 +261,7 @@ mod tests {
         assert_eq!(mbr_signature(&sector), Some(0x1234_abcd));
         sector[450] = 0xee;
         assert_eq!(mbr_signature(&sector), None);
+        assert!(is_protective(&sector));
         assert_eq!(mbr_signature(&sector[..511]), None);
     }
 
@@ -212,6 +282,11 @@ mod tests {
                 let _ = header.entries(&bytes);
             }
             let _ = mbr_signature(&bytes);
+            let _ = is_protective(&bytes);
+            let _ = super::gpt(512, position, |offset, length| {
+                let from = usize::try_from(offset).ok()?;
+                Some(bytes.get(from..from.checked_add(length)?)?.to_vec())
+            });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a kernel, an initramfs and a root will boot together: what the init would refuse, found on the desk, with the
 //! init's codes.
 
+mod disk;
 mod libraries;
 mod program;
 mod simulate;
@@ -12,22 +13,24 @@ use std::io::Read as _;
 use std::path::Path;
 
 use ima::certificate::{Certificate, LeafDefect};
+use ima::cmdline::RootName;
 use ima::config::{self, Config, Enforce};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem};
 use ima::layout::Purpose;
 use ima::policy::{Hook, Policy, Query};
-use ima::settings::{EvmFiles, Settings};
+use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::verify_certificate;
 
 use crate::Result;
-use crate::file::unreadable;
+use crate::file::{in_file, unreadable};
 use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::select::{self, Chooser, FileSystem};
 use crate::tree::{Inode, Kind, Tree};
 use crate::verify::Verdict;
+use disk::Disk;
 use libraries::Loader;
 use program::Examiner;
 pub use simulate::{Refused, simulate};
@@ -63,15 +66,39 @@ pub struct Root {
 
 impl Root {
     /// Reads a root, as [`crate::image::read`] does, but that an image which the kernel would not mount is a root too: one of
-    /// which that is known.
+    /// which that is known. Of the image of a disk with a GPT it is the partition that `name` means, or the only one with a
+    /// file system; that the init would find none is known of a root too.
     ///
     /// # Errors
     ///
-    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read.
-    pub fn read(path: &Path, otherwise: FileSystem) -> Result<Self> {
+    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. `IMA-917` if nothing says which partition
+    /// is meant.
+    pub fn read(path: &Path, otherwise: FileSystem, name: Option<&RootName>) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self::new(crate::image::read(path)?, otherwise));
         }
+        let disk = Disk::open(path).map_err(|error| unreadable(path, &error))?;
+        let Some(disk) = disk else {
+            return Self::read_image(path, otherwise);
+        };
+        match disk.find(name) {
+            Ok(partition) => {
+                let image = disk.extract(partition);
+                let image = image.map_err(|error| unreadable(path, &error))?;
+                Self::read_image(image.path(), otherwise).map_err(|fault| in_file(fault, path))
+            }
+            Err(fault) if fault.code() == Code::Usage => Err(in_file(fault, path)),
+            Err(fault) => Ok(Self {
+                tree: Tree::new(),
+                filesystem: otherwise,
+                superblocks: None,
+                unmountable: Some(in_file(fault, path)),
+            }),
+        }
+    }
+
+    /// Reads an image or an archive.
+    fn read_image(path: &Path, otherwise: FileSystem) -> Result<Self> {
         let shown = path.display();
         let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let mut head = Vec::new();
@@ -109,6 +136,20 @@ impl Root {
             superblocks: source.superblocks,
             unmountable: None,
         }
+    }
+}
+
+/// The name by which the init would look for its root: on the command line, or in the configuration.
+#[must_use]
+pub fn root_name(initramfs: &InitramfsBuilder, command_line: Option<&str>) -> Option<RootName> {
+    let config = initramfs.configuration().ok()?;
+    let line = command_line.unwrap_or_default();
+    match Settings::merge(config, line, Vec::new(), &mut |_| {}) {
+        Ok(Settings {
+            root: settings::Root::Named(name),
+            ..
+        }) => Some(name),
+        _ => None,
     }
 }
 
@@ -319,8 +360,7 @@ impl Findings {
 
     /// The root by its name and type.
     fn root(&mut self, root: &Root, line: &str, config: Option<&Config>) {
-        use ima::cmdline::RootName;
-        use ima::settings::Root::Named;
+        use settings::Root::Named;
         let config = config.cloned().unwrap_or_default();
         let Ok(settings) = Settings::merge(config, line, Vec::new(), &mut |_| {}) else {
             return;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ima::cmdline::RootName;
 use ima::filesystem::{self, Filesystem};
-use ima::partition::{self, GptHeader};
+use ima::partition;
 
 use crate::files::read_at;
 use crate::watch;
@@ -172,16 +172,14 @@ impl Table {
             .parse()
             .ok()
             .filter(|size| (512..=65536).contains(size))?;
-        let last = disk
-            .sectors
-            .checked_mul(512)?
-            .checked_div(block)?
-            .checked_sub(1)?;
-        // The copy at the end of the disk serves where the one at its beginning is damaged.
-        [1, last]
-            .into_iter()
-            .find_map(|position| gpt(&file, block, position))
-            .map(Self::Gpt)
+        let blocks = disk.sectors.checked_mul(512)?.checked_div(block)?;
+        partition::gpt(block, blocks, |offset, length| {
+            let mut bytes = vec![0; length];
+            let length = read_at(&file, &mut bytes, offset).ok()?;
+            bytes.truncate(length);
+            Some(bytes)
+        })
+        .map(Self::Gpt)
     }
 
     /// The partition's PARTUUID, in lower case.
@@ -205,20 +203,6 @@ impl Table {
             Self::Mbr(_) => None,
         }
     }
-}
-
-fn gpt(file: &File, block: u64, position: u64) -> Option<Vec<partition::GptEntry>> {
-    let mut header = vec![0; usize::try_from(block).ok()?];
-    read_at(file, &mut header, position.checked_mul(block)?).ok()?;
-    let header = GptHeader::parse(&header, position)?;
-    let mut entries = vec![0; header.entries_length()?];
-    read_at(
-        file,
-        &mut entries,
-        header.entries_block().checked_mul(block)?,
-    )
-    .ok()?;
-    header.entries(&entries)
 }
 
 /// The devices for a person: name, size, and what they hold.

@@ -324,7 +324,7 @@ fn images_that_no_kernel_mounts() {
     let path = directory.path().join("image");
     let of = |content: &[u8]| {
         std::fs::write(&path, content).unwrap();
-        let root = Root::read(&path, FileSystem::default());
+        let root = Root::read(&path, FileSystem::default(), None);
         root.map(|root| root.unmountable.map(|fault| fault.code()))
             .map_err(|fault| fault.code())
     };

@@ -37,7 +37,8 @@ pub struct Check {
     /// one of initramfs-tools or dracut with ima-init in it is known as such
     #[arg(long, value_name = "FILE")]
     initramfs: PathBuf,
-    /// The real root: an image (ext4, squashfs, erofs), a directory, or a tar archive with PAX attributes
+    /// The real root: an image (ext4, squashfs, erofs), the image of a whole disk with a GPT, a directory, or a tar archive with
+    /// PAX attributes
     #[arg(long, value_name = "PATH")]
     root: Option<PathBuf>,
     /// Type of the root's file system, if the root is a directory or an archive
@@ -72,7 +73,7 @@ impl Check {
         let root = self
             .root
             .as_deref()
-            .map(|path| self.read_root(path))
+            .map(|path| self.read_root(path, &initramfs))
             .transpose()?;
         let (authorities, kernel) = self.kernel()?;
         let found = check::check(&Inputs {
@@ -125,13 +126,14 @@ impl Check {
         Ok((authorities, config))
     }
 
-    fn read_root(&self, path: &Path) -> Result<Root> {
+    fn read_root(&self, path: &Path, initramfs: &InitramfsBuilder) -> Result<Root> {
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
                 .cause("no file system of that name is known")
                 .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
-        Root::read(path, filesystem)
+        let name = check::root_name(initramfs, self.append.as_deref());
+        Root::read(path, filesystem, name.as_ref())
     }
 }
 

@@ -1,0 +1,386 @@
+//! The image of a whole disk: the partition that the init would find on it.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use ima::cmdline::RootName;
+use ima::fault::{Code, Fault};
+use ima::filesystem::{self, Filesystem};
+use ima::partition::{self, GptEntry};
+
+use crate::Result;
+
+/// The sizes of logical blocks that disks have: the image does not tell which its disk will have.
+const BLOCK_SIZES: [u64; 2] = [512, 4096];
+
+/// A partition's number in its device's name: `vda2`, `sda2`, and behind a disk's name that ends in a digit `nvme0n1p2`
+/// (block/partitions/core.c, `add_partition`). Nothing if the name is a disk's.
+fn partition_number(device: &str) -> Option<u32> {
+    let disk = device.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let number = device.get(disk.len()..)?.parse().ok()?;
+    let before = disk.strip_suffix('p').unwrap_or_default();
+    let numbered = before.ends_with(|letter: char| letter.is_ascii_digit());
+    let counted = ["nvme", "mmcblk", "loop", "nbd", "md", "dm-", "pmem"];
+    let is_disk = counted.iter().any(|kind| disk.starts_with(kind)) && !numbered;
+    (!is_disk).then_some(number)
+}
+
+/// A partition's number in its device's number, nothing if that is a disk's: of each disk's 16 minor numbers (drivers/scsi/sd.c,
+/// drivers/block/virtio_blk.c), or 8 (drivers/mmc/core/block.c).
+fn minor_number(major: u32, minor: u32) -> Result<Option<u32>> {
+    /// BLOCK_EXT_MAJOR (include/linux/major.h): numbers as they come, NVMe's among them.
+    const EXTENDED: u32 = 259;
+    const MMC: u32 = 179;
+    let number = match major {
+        EXTENDED => {
+            let detail = format!("root={major}:{minor}");
+            return Err(Fault::new(Code::Usage, detail)
+                .cause("devices get numbers with this major in the order in which they come, which no image tells")
+                .remedy("name the partition by PARTUUID=, or give an image of it alone"));
+        }
+        MMC => minor % 8,
+        _ => minor % 16,
+    };
+    Ok((number != 0).then_some(number))
+}
+
+/// Up to so many bytes from there.
+fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The image of a disk with a GPT.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: File,
+    length: u64,
+    block_size: u64,
+    /// Those that the kernel makes devices of.
+    partitions: Vec<GptEntry>,
+}
+
+impl Disk {
+    /// Opens the image; nothing if there is no GPT on it.
+    pub(super) fn open(path: &Path) -> std::io::Result<Option<Self>> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let first = read_at(&file, 0, 512)?;
+        if !partition::is_protective(&first) {
+            return Ok(None);
+        }
+        let read = |offset, length| read_at(&file, offset, length).ok();
+        let table = BLOCK_SIZES.into_iter().find_map(|size| {
+            let blocks = length / size;
+            let mut partitions = partition::gpt(size, blocks, read)?;
+            // As the kernel does (block/partitions/efi.c, `is_pte_valid`).
+            partitions
+                .retain(|entry| entry.first_block <= entry.last_block && entry.last_block < blocks);
+            Some((size, partitions))
+        });
+        Ok(table.map(|(block_size, partitions)| Self {
+            file,
+            length,
+            block_size,
+            partitions,
+        }))
+    }
+
+    /// The partition that the init would mount.
+    ///
+    /// # Errors
+    ///
+    /// The init's own, if it would find none or several; `IMA-917` if nothing says which is meant.
+    pub(super) fn find(&self, name: Option<&RootName>) -> Result<&GptEntry> {
+        let chosen: Vec<&GptEntry> = match name {
+            Some(name) => self.named(name)?,
+            None => {
+                let holding = |entry: &&GptEntry| !self.superblocks(entry).is_empty();
+                self.partitions.iter().filter(holding).collect()
+            }
+        };
+        match (chosen.as_slice(), name) {
+            ([entry], _) => Ok(entry),
+            ([], Some(name)) => Err(Fault::new(
+                Code::RootMissing,
+                format!("{name}; the disk has {}", self.list()),
+            )
+            .cause("no partition of the image answers to that name")
+            .remedy("correct root=, or the names of the partitions")),
+            ([], None) => Err(Fault::new(
+                Code::RootUnknown,
+                format!("the disk has {}", self.list()),
+            )),
+            (several, Some(name)) => {
+                let numbers: Vec<String> = several
+                    .iter()
+                    .map(|entry| entry.number.to_string())
+                    .collect();
+                let detail = format!("{name} is partition {}", numbers.join(" and partition "));
+                Err(Fault::new(Code::RootAmbiguous, detail))
+            }
+            (_, None) => Err(
+                Fault::new(Code::Usage, format!("the disk has {}", self.list()))
+                    .cause("it has more than one file system, and nothing says which is the root")
+                    .remedy("give the kernel command line: --append 'root=PARTUUID=...'"),
+            ),
+        }
+    }
+
+    /// The partitions that answer to the name, as the init looks for them.
+    fn named(&self, name: &RootName) -> Result<Vec<&GptEntry>> {
+        let filter = |holds: &dyn Fn(&GptEntry) -> bool| -> Vec<&GptEntry> {
+            self.partitions
+                .iter()
+                .filter(|entry| holds(entry))
+                .collect()
+        };
+        let behind = |offset: i32, holds: &dyn Fn(&GptEntry) -> bool| {
+            filter(&|entry| {
+                let number = offset
+                    .checked_neg()
+                    .and_then(|back| entry.number.checked_add_signed(back));
+                let mut all = self.partitions.iter();
+                all.any(|named| Some(named.number) == number && holds(named))
+            })
+        };
+        Ok(match name {
+            RootName::Device(device) => self.numbered(name, partition_number(device))?,
+            RootName::Number { major, minor } => {
+                self.numbered(name, minor_number(*major, *minor)?)?
+            }
+            RootName::Uuid(uuid) => filter(&|entry| {
+                self.superblocks(entry).iter().any(|found| {
+                    let found = found.uuid.as_ref();
+                    found.is_some_and(|found| found.eq_ignore_ascii_case(uuid))
+                })
+            }),
+            RootName::Label(label) => filter(&|entry| {
+                let mut found = self.superblocks(entry).into_iter();
+                found.any(|found| found.label.as_ref() == Some(label))
+            }),
+            RootName::PartUuid { uuid, offset } => {
+                behind(*offset, &|entry| entry.uuid.to_string() == *uuid)
+            }
+            RootName::PartLabel(label) => filter(&|entry| entry.label.as_ref() == Some(label)),
+        })
+    }
+
+    /// The partition of that number, where `name` is not the disk itself.
+    fn numbered(&self, name: &RootName, number: Option<u32>) -> Result<Vec<&GptEntry>> {
+        let number = number.ok_or_else(|| {
+            Fault::new(Code::RootUnknown, format!("{name} is the whole disk"))
+                .cause("the file systems are in its partitions")
+                .remedy("name a partition: the number behind the disk's name, or PARTUUID=")
+        })?;
+        let entries = self.partitions.iter();
+        Ok(entries.filter(|entry| entry.number == number).collect())
+    }
+
+    fn superblocks(&self, entry: &GptEntry) -> Vec<Filesystem> {
+        let most = filesystem::PROBE_LENGTH.min(usize::try_from(self.size(entry)).unwrap_or(0));
+        let head = read_at(&self.file, self.start(entry), most).unwrap_or_default();
+        filesystem::probe(&head)
+    }
+
+    const fn start(&self, entry: &GptEntry) -> u64 {
+        entry.first_block * self.block_size
+    }
+
+    const fn size(&self, entry: &GptEntry) -> u64 {
+        (entry.last_block - entry.first_block + 1) * self.block_size
+    }
+
+    /// The partitions for a person.
+    fn list(&self) -> String {
+        if self.partitions.is_empty() {
+            return "no partitions".to_owned();
+        }
+        let describe = |entry: &GptEntry| {
+            let mut words = vec![format!("partition {}", entry.number)];
+            words.extend(
+                entry
+                    .label
+                    .as_ref()
+                    .map(|label| format!("PARTLABEL={label}")),
+            );
+            words.push(format!("PARTUUID={}", entry.uuid));
+            words.extend(self.superblocks(entry).iter().map(super::describe));
+            words.join(" ")
+        };
+        let all: Vec<String> = self.partitions.iter().map(describe).collect();
+        all.join(", ")
+    }
+
+    /// The partition as a file of its own. What is zeros in it takes no room.
+    pub(super) fn extract(&self, entry: &GptEntry) -> std::io::Result<tempfile::NamedTempFile> {
+        const PIECE: usize = 1 << 20;
+        let mut result = tempfile::Builder::new()
+            .prefix(&format!("partition-{}-", entry.number))
+            .tempfile()?;
+        let (start, size) = (self.start(entry), self.size(entry));
+        let end = start.saturating_add(size).min(self.length);
+        for offset in (start..end).step_by(PIECE) {
+            let length = usize::try_from(end - offset).map_or(PIECE, |left| left.min(PIECE));
+            let bytes = read_at(&self.file, offset, length)?;
+            for (block, at) in bytes.chunks(4096).zip((offset - start..).step_by(4096)) {
+                if block.iter().any(|byte| *byte != 0) {
+                    result.seek(SeekFrom::Start(at))?;
+                    result.write_all(block)?;
+                }
+            }
+        }
+        result.as_file().set_len(size)?;
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
+
+    use crate::check::Root;
+    use crate::select::FileSystem;
+
+    /// The superblock of an ext4 of 1 MiB with this UUID's byte and label.
+    fn superblock(byte: u8, label: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 2048];
+        let block = &mut bytes[1024..];
+        block[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
+        block[0x68..0x78].fill(byte);
+        block[0x78..0x78 + label.len()].copy_from_slice(label);
+        bytes
+    }
+
+    /// A disk as sfdisk makes it: three partitions of 1 MiB, of which the second and the third hold a file system.
+    fn disk(directory: &Path) -> PathBuf {
+        let path = directory.join("disk.img");
+        let file = File::create(&path).unwrap();
+        file.set_len(8 << 20).unwrap();
+        let mut child = Command::new("sfdisk")
+            .args(["--quiet", "--no-tell-kernel"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("sfdisk (package fdisk)");
+        let script = "label: gpt\n\
+            size=1MiB, name=\"boot\", uuid=11111111-0000-4000-8000-000000000001\n\
+            size=1MiB, name=\"root\", uuid=11111111-0000-4000-8000-000000000002\n\
+            size=1MiB, name=\"root\", uuid=11111111-0000-4000-8000-000000000003\n";
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(script.as_bytes()).unwrap();
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        let file = File::options().write(true).open(&path).unwrap();
+        for (number, byte, label) in [(2, 0xaa, b"one"), (3, 0xbb, b"two")] {
+            file.write_all_at(&superblock(byte, label), number << 20)
+                .unwrap();
+        }
+        path
+    }
+
+    fn found(disk: &Disk, name: &str) -> std::result::Result<u32, Code> {
+        let name = RootName::parse(name).unwrap();
+        disk.find(Some(&name))
+            .map(|entry| entry.number)
+            .map_err(|fault| fault.code())
+    }
+
+    #[test]
+    fn a_partition_is_found_as_the_init_would() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&disk(directory.path())).unwrap().unwrap();
+        for (name, expected) in [
+            ("PARTUUID=11111111-0000-4000-8000-000000000002", Ok(2)),
+            (
+                "PARTUUID=11111111-0000-4000-8000-000000000001/PARTNROFF=1",
+                Ok(2),
+            ),
+            (
+                "PARTUUID=11111111-0000-4000-8000-000000000003/PARTNROFF=-1",
+                Ok(2),
+            ),
+            (
+                "PARTUUID=11111111-0000-4000-8000-000000000003/PARTNROFF=1",
+                Err(Code::RootMissing),
+            ),
+            (
+                "PARTUUID=11111111-0000-4000-8000-000000000004",
+                Err(Code::RootMissing),
+            ),
+            ("PARTLABEL=boot", Ok(1)),
+            ("PARTLABEL=root", Err(Code::RootAmbiguous)),
+            ("LABEL=two", Ok(3)),
+            ("LABEL=boot", Err(Code::RootMissing)),
+            ("UUID=AAAAAAAA-aaaa-aaaa-aaaa-aaaaaaaaaaaa", Ok(2)),
+            ("/dev/vda2", Ok(2)),
+            ("/dev/nvme0n1p3", Ok(3)),
+            ("/dev/vda4", Err(Code::RootMissing)),
+            ("/dev/vda", Err(Code::RootUnknown)),
+            ("/dev/mmcblk0", Err(Code::RootUnknown)),
+            ("254:2", Ok(2)),
+            ("8:19", Ok(3)),
+            ("179:10", Ok(2)),
+            ("179:8", Err(Code::RootUnknown)),
+            ("259:2", Err(Code::Usage)),
+        ] {
+            assert_eq!(found(&disk, name), expected, "{name}");
+        }
+        let unnamed = disk.find(None).map_err(|fault| fault.code());
+        assert_eq!(unnamed.unwrap_err(), Code::Usage);
+    }
+
+    #[test]
+    fn the_partition_s_file_is_what_lies_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = disk(directory.path());
+        let disk = Disk::open(&path).unwrap().unwrap();
+        let name = RootName::parse("LABEL=two").unwrap();
+        let file = disk.extract(disk.find(Some(&name)).unwrap()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), whole[3 << 20..4 << 20]);
+    }
+
+    #[test]
+    fn what_the_init_would_not_find_is_known_of_the_root() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = disk(directory.path());
+        let of = |name: &str| {
+            let name = RootName::parse(name).unwrap();
+            let root = Root::read(&path, FileSystem::default(), Some(&name)).unwrap();
+            root.unmountable.map(|fault| fault.code())
+        };
+        assert_eq!(of("PARTLABEL=third"), Some(Code::RootMissing));
+        assert_eq!(of("PARTLABEL=root"), Some(Code::RootAmbiguous));
+        assert_eq!(of("PARTLABEL=boot"), Some(Code::RootUnknown));
+        // Superblocks of nothing: the kernel would not mount them.
+        assert_eq!(of("LABEL=one"), Some(Code::RootMount));
+    }
+
+    #[test]
+    fn a_first_table_that_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = disk(directory.path());
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[0; 512], 512).unwrap();
+        let copy = Disk::open(&path).unwrap().unwrap();
+        assert_eq!(found(&copy, "LABEL=one"), Ok(2));
+        file.write_all_at(&[0; 512], 0).unwrap();
+        assert!(Disk::open(&path).unwrap().is_none(), "without its MBR");
+    }
+}
