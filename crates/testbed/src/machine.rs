@@ -92,7 +92,8 @@ impl Disk {
         self
     }
 
-    /// What the guest writes goes to the image itself.
+    /// What the guest writes goes to the image itself. It is not waited until it is on the host's medium: that is lost only
+    /// with the host.
     #[must_use]
     pub fn keep_writes(mut self) -> Disk {
         self.snapshot = false;
@@ -377,7 +378,7 @@ impl Machine {
             add(
                 "-drive",
                 format!(
-                    "if=none,id=disk{number},snapshot={},readonly={},{}{}",
+                    "if=none,id=disk{number},snapshot={},cache=unsafe,readonly={},{}{}",
                     on(disk.snapshot),
                     on(disk.read_only),
                     disk.drive(),

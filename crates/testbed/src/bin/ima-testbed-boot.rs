@@ -24,6 +24,7 @@ Exits with 0 if everything came out as it must, with 1 if not, with 2 if the mac
   --limit SECONDS   end the machine after this time; 300 unless told
   --sign COMMAND    run for the program that the guest makes: COMMAND SHA256 PATH, prints security.ima in hexadecimal
   --tampered PATH   this file of the root was changed after it was signed: a refusal that names it is what must come
+  --refused CODE    the refusal that must come, before anything of the root has run; the machine must then be off
   --one-policy      the kernel takes one policy only: that no second one can be offered is as it must be
   --report FILE     keep the guest's report, as JSON
   --console FILE    keep the console
@@ -37,6 +38,7 @@ struct Options {
     machine: Machine,
     limit: Duration,
     tampered: Option<String>,
+    refused: Option<String>,
     one_policy: bool,
     report: Option<PathBuf>,
     console: Option<PathBuf>,
@@ -75,7 +77,7 @@ fn options(mut arguments: VecDeque<String>) -> Result<Options, Error> {
     let mut changes: Vec<Box<dyn FnOnce(Machine) -> Machine>> = Vec::new();
     let mut with_tpm = true;
     let (mut memory, mut cpus, mut limit) = (1024, 1, 300);
-    let (mut tampered, mut report, mut console) = (None, None, None);
+    let (mut tampered, mut refused, mut report, mut console) = (None, None, None, None);
     let (mut verbose, mut shell, mut one_policy) = (false, false, false);
     while let Some(option) = arguments.pop_front() {
         let mut value = || {
@@ -107,6 +109,7 @@ fn options(mut arguments: VecDeque<String>) -> Result<Options, Error> {
             "--cpus" => cpus = value()?.parse()?,
             "--limit" => limit = value()?.parse()?,
             "--tampered" => tampered = Some(value()?),
+            "--refused" => refused = Some(value()?),
             "--report" => report = Some(value()?.into()),
             "--console" => console = Some(value()?.into()),
             "--no-tpm" => with_tpm = false,
@@ -131,6 +134,7 @@ fn options(mut arguments: VecDeque<String>) -> Result<Options, Error> {
         machine,
         limit,
         tampered,
+        refused,
         one_policy,
         report,
         console,
@@ -242,6 +246,9 @@ fn present(options: &Options, outcome: &Outcome, took: Duration) -> bool {
     let mut wrong: Vec<String> = Vec::new();
     println!();
     match outcome.report() {
+        Some(_) if options.refused.is_some() => {
+            wrong.push("the system came up; it was expected to be refused".to_owned());
+        }
         Some(report) => {
             enforced(report, outcome, &mut wrong);
             system(report, options, &mut wrong);
@@ -553,7 +560,11 @@ fn refused(options: &Options, outcome: &Outcome, wrong: &mut Vec<String>) {
     if outcome.guest_ran() {
         wrong.push("programs of the root ran, but the guest did not report".to_owned());
     }
+    if let Some(code) = &options.refused {
+        refused_as(code, outcome, &story, wrong);
+    }
     match &options.tampered {
+        None if options.refused.is_some() => {}
         None => wrong.push("the system was expected to come up".to_owned()),
         Some(path) if !story.iter().chain(&records).any(|line| names(line, path)) => {
             wrong.push(format!(
@@ -566,6 +577,28 @@ fn refused(options: &Options, outcome: &Outcome, wrong: &mut Vec<String>) {
         Some(path) => {
             println!("\nNothing ran after {path}, changed after it was signed, was refused.")
         }
+    }
+}
+
+/// The refusal that was expected: its code, its action, and that it came before the handover.
+fn refused_as(code: &str, outcome: &Outcome, story: &[&str], wrong: &mut Vec<String>) {
+    if !story
+        .first()
+        .is_some_and(|line| line.contains(&format!("refused: [{code}]")))
+    {
+        wrong.push(format!("it was not refused with {code}"));
+    }
+    let off = story
+        .last()
+        .is_some_and(|line| line.contains("action: poweroff"));
+    if !off || outcome.ending != Ending::PowerOff {
+        wrong.push(format!(
+            "it must say that it switches the machine off, and do it; the end was: {}",
+            outcome.ending
+        ));
+    }
+    if outcome.says("handover: executing") {
+        wrong.push("it handed over before it refused".to_owned());
     }
 }
 
