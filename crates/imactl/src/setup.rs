@@ -216,7 +216,8 @@ pub fn survey(root: &Path) -> Result<System> {
         tool,
         kernels,
         keyring,
-        grub: root.join("usr/sbin/update-grub").exists(),
+        // The package is there on systems too that another loader starts.
+        grub: root.join("usr/sbin/update-grub").exists() && root.join("boot/grub").is_dir(),
         config,
     })
 }
@@ -499,7 +500,10 @@ mod tests {
 
     #[test]
     fn the_initramfs_is_made_after_all_it_needs() {
-        let directory = system(STOCK, &[TOOLS, "usr/sbin/update-grub"]);
+        let directory = system(
+            STOCK,
+            &[TOOLS, "usr/sbin/update-grub", "boot/grub/grub.cfg"],
+        );
         let found = survey(directory.path()).unwrap();
         assert_eq!(
             (found.tool, found.keyring),

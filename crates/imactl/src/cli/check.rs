@@ -1,5 +1,7 @@
 //! `imactl check`
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -76,13 +78,22 @@ impl Check {
             .map(|path| self.read_root(path, &initramfs))
             .transpose()?;
         let (authorities, kernel) = self.kernel()?;
-        let found = check::check(&Inputs {
+        let mut found = check::check(&Inputs {
             initramfs: Some(&initramfs),
             root: root.as_ref(),
             kernel: kernel.as_ref(),
             authorities: authorities.as_deref(),
             command_line: self.append.as_deref(),
         });
+        if let Some(inside) = self
+            .root
+            .as_deref()
+            .and_then(|root| below(&self.initramfs, root))
+        {
+            found
+                .denied
+                .retain(|(name, _)| !Path::new(OsStr::from_bytes(name)).starts_with(&inside));
+        }
         if self.json {
             output::json(&as_json(&found))?;
         } else {
@@ -135,6 +146,16 @@ impl Check {
         let name = check::root_name(initramfs, self.append.as_deref());
         Root::read(path, filesystem, name.as_ref())
     }
+}
+
+/// Where an initramfs that is still a directory lies in the root that it is checked against: while it is made on the system
+/// itself. Its files are not the root's, and nothing executes them there.
+fn below(initramfs: &Path, root: &Path) -> Option<PathBuf> {
+    let initramfs = initramfs
+        .is_dir()
+        .then(|| initramfs.canonicalize().ok())??;
+    let inside = initramfs.strip_prefix(root.canonicalize().ok()?).ok()?;
+    (inside != Path::new("")).then(|| inside.to_owned())
 }
 
 /// The CAs in a kernel image.
@@ -230,4 +251,35 @@ fn as_json(found: &Findings) -> serde_json::Value {
         "denied": denied,
         "services": services,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_initramfs_that_is_made_in_the_root() {
+        let root = tempfile::tempdir().unwrap();
+        let initramfs = root.path().join("var/tmp/mkinitramfs_1");
+        std::fs::create_dir_all(&initramfs).unwrap();
+        std::fs::write(root.path().join("image"), "").unwrap();
+        let rows = [
+            (
+                initramfs.clone(),
+                root.path().to_owned(),
+                Some("var/tmp/mkinitramfs_1"),
+            ),
+            (
+                initramfs.join("../mkinitramfs_1"),
+                root.path().to_owned(),
+                Some("var/tmp/mkinitramfs_1"),
+            ),
+            (root.path().join("image"), root.path().to_owned(), None),
+            (root.path().to_owned(), root.path().to_owned(), None),
+            (root.path().to_owned(), initramfs, None),
+        ];
+        for (initramfs, root, expected) in rows {
+            assert_eq!(below(&initramfs, &root).as_deref(), expected.map(Path::new));
+        }
+    }
 }
