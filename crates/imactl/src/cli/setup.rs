@@ -166,6 +166,14 @@ fn look_at_the_log() -> imactl::Result<()> {
         .output()
         .map_err(|error| step_failed("dmesg", &error.to_string()))?;
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
+    // The records go to auditd then, and the kernel's log has those from before it was started.
+    if Path::new("/run/auditd.pid").exists() {
+        output::line(format_args!(
+            "\nauditd takes the kernel's records here; what enforcement would have denied is told by:\n\
+             ausearch -m INTEGRITY_DATA --start boot\n\
+             The kernel's own log has:"
+        ))?;
+    }
     let denied = setup::denials(&log);
     if denied.is_empty() {
         return output::line(format_args!(
