@@ -33,6 +33,10 @@ pub const ROOT: &str = "/rootfs";
 /// Boots, or ends as the configuration chose. Comes back only where there is no boot to end: a question about the
 /// program, a policy loaded for the systemd that goes on, a mistake of somebody on a running system.
 pub fn start() -> ExitCode {
+    if std::process::id() == 1 {
+        logging::start();
+        failure::catch_panics(Ending::default());
+    }
     let start = match start::request() {
         Request::Boot(start) => start,
         Request::Answer(text) => {

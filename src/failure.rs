@@ -1,6 +1,7 @@
 //! How a refused boot ends. Nothing here leads to another program but `on_failure=shell`, which the configuration in
 //! the initramfs must have asked for twice.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ima::config::{Config, OnFailure};
@@ -149,7 +150,10 @@ fn act(ending: Ending, answers: bool) -> ! {
         at_once();
         orderly(RebootCommand::Restart);
     }
-    error!("the kernel refused to {}; stopped", ending.action.name());
+    error!(
+        "the kernel does not do this ({}); the machine stands still, switch it off",
+        ending.action.name()
+    );
     forever()
 }
 
@@ -166,7 +170,10 @@ fn shell() {
         c"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ];
     let Err(errno) = nix::unistd::execve(c"/bin/sh", &arguments, &environment);
-    error!("/bin/sh of the initramfs: {}; rebooting", errno.desc());
+    error!(
+        "/bin/sh of the initramfs could not be started ({}); rebooting",
+        errno.desc()
+    );
 }
 
 fn forever() -> ! {
@@ -175,8 +182,25 @@ fn forever() -> ! {
     }
 }
 
-/// Has a panic end like any refusal: a defect must not read "Attempted to kill init".
+/// How a boot ends for which there is no memory, while it can.
+static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
+
+/// Refuses the boot: there is no memory for it. Comes back if nothing said how it ends, or if this very refusal needs more.
+pub fn out_of_memory(bytes: usize) {
+    let ending = ENDING.try_lock().ok().and_then(|mut ending| ending.take());
+    if let Some(ending) = ending {
+        end(
+            &Fault::new(Code::NoMemory, format!("{bytes} bytes are wanted")),
+            ending,
+        );
+    }
+}
+
+/// Has a panic, and the end of the memory, end like any refusal: neither must read "Attempted to kill init".
 pub fn catch_panics(ending: Ending) {
+    if let Ok(mut known) = ENDING.lock() {
+        *known = Some(ending);
+    }
     std::panic::set_hook(Box::new(move |panic| {
         end(&Fault::new(Code::Internal, panic.to_string()), ending);
     }));

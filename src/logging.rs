@@ -41,12 +41,31 @@ pub fn start() {
     }
 }
 
+/// How many seconds the kernel limits its own records in: ten in five seconds, of which a policy of ten rules leaves none to
+/// the records that say why a file was denied (kernel/audit.c, `kauditd_printk_skb`).
+const LIMIT: &str = "/proc/sys/kernel/printk_ratelimit";
+
+/// What it was, while the init works without.
+static LIMITED: OnceLock<String> = OnceLock::new();
+
+/// Gives the kernel's records their limit back.
+pub fn limit_again() {
+    if let Some(limit) = LIMITED.get() {
+        let _ = std::fs::write(LIMIT, limit);
+    }
+}
+
 /// Opens `/dev/kmsg` and writes what waited. Called again, for what a mount made visible, it changes nothing but the
 /// console level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
 pub fn open() {
     let Some(logger) = LOGGER.get() else { return };
     // The kernel drops records of userspace beyond ten in five seconds (printk_devkmsg=ratelimit, its default).
     let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
+    if let Ok(limit) = std::fs::read_to_string(LIMIT)
+        && LIMITED.set(limit).is_ok()
+    {
+        let _ = std::fs::write(LIMIT, "0\n");
+    }
     let console_level = std::fs::read_to_string("/proc/sys/kernel/printk")
         .ok()
         .and_then(|levels| levels.split_ascii_whitespace().next()?.parse().ok())
@@ -88,8 +107,10 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
-        if let Ok(mut state) = self.state.lock() {
-            state.write(record.level(), &text);
+        // There is no other thread: it is held if a record could not be written for want of memory, which is to be said.
+        match self.state.try_lock() {
+            Ok(mut state) => state.write(record.level(), &text),
+            Err(_) => console(&text),
         }
     }
 

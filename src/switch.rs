@@ -164,7 +164,10 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
         return Err(not_pid_1(guard.pid));
     }
     if !INITRAMFS_MAGIC.contains(&guard.magic) {
-        let detail = format!("/ has the magic {:#x}", guard.magic);
+        let detail = format!(
+            "/ is a file system with the magic {:#x}, no ramfs or tmpfs",
+            guard.magic
+        );
         return Err(Fault::new(Code::SwitchOldRoot, detail));
     }
     if guard.same_device {
@@ -175,7 +178,7 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
 }
 
 fn not_pid_1(pid: u32) -> Fault {
-    Fault::new(Code::SwitchNotPid1, format!("process {pid}"))
+    Fault::new(Code::SwitchNotPid1, format!("it is process {pid}"))
 }
 
 /// The magic of the file system that a file is on.
@@ -291,6 +294,7 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
         let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
         environment.push(text(&pair)?);
     }
+    logging::limit_again();
     let Err(errno) = nix::unistd::execve(&path, &words, &environment);
     let fault = failed(errno);
     Err(match errno {

@@ -1,12 +1,52 @@
 //! The system calls that no crate has: the only module with `unsafe`.
 #![allow(unsafe_code)]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::ForkResult;
+
+use crate::failure;
+
+/// The system's allocator; but that a boot for which there is no memory is refused, where a program would die.
+#[derive(Debug)]
+pub struct Allocator;
+
+impl Allocator {
+    /// Comes back where nobody has said how a refusal ends.
+    fn given(place: *mut u8, layout: Layout) -> *mut u8 {
+        if place.is_null() {
+            failure::out_of_memory(layout.size());
+        }
+        place
+    }
+}
+
+// SAFETY: every call is handed to the system's allocator as it is, and so are its answers.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps to the same contract.
+        Self::given(unsafe { System.alloc(layout) }, layout)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the same.
+        Self::given(unsafe { System.alloc_zeroed(layout) }, layout)
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the same.
+        Self::given(unsafe { System.realloc(place, layout, size) }, layout)
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        // SAFETY: the same.
+        unsafe { System.dealloc(place, layout) }
+    }
+}
 
 /// Who comes back from [`fork`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

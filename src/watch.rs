@@ -54,7 +54,9 @@ pub fn start(ending: Ending, limit: Option<Duration>) {
         Ok(sender) => put(Some(sender)),
         Err(errno) => {
             let errno = describe(errno);
-            warn!("root: nobody watches whether its device answers: {errno}");
+            warn!(
+                "root: a disk that does not answer would go unnoticed: no process to watch it could be started ({errno})"
+            );
         }
     }
 }
@@ -128,7 +130,7 @@ impl Step {
         let waited = self.since.elapsed();
         let seconds = waited.as_secs();
         if limit.is_some_and(|limit| waited >= limit) {
-            let detail = format!("{} takes {seconds} s and goes on", self.what);
+            let detail = format!("{} has not ended after {seconds} s", self.what);
             failure::end_beside(&Fault::new(Code::RootSilent, detail), ending);
         }
         if waited >= self.next {

@@ -11,6 +11,9 @@ use crate::failure::{self, Ending};
 use crate::files;
 use crate::report::Report;
 
+/// Where the kernel shows its command line.
+const LINE: &str = "/proc/cmdline";
+
 /// Reads the configuration, then the command line. The ending is known as soon as the configuration is.
 ///
 /// # Errors
@@ -28,7 +31,11 @@ pub fn settings(
         Enforce::Required => "required",
         Enforce::Permissive => "permissive",
     };
-    let line = std::fs::read("/proc/cmdline").unwrap_or_default();
+    let line = std::fs::read(LINE).map_err(|error| {
+        Fault::new(Code::CmdlineInvalid, format!("{LINE}: {error}"))
+            .cause("the kernel does not show its command line, and so not what to boot")
+            .remedy("see the kernel's messages above; try again")
+    })?;
     let arguments = start.arguments().to_vec();
     let mut warn = |fault| report.warn(fault);
     let settings = match start.root() {

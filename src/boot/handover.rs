@@ -17,6 +17,7 @@ use super::explain;
 use super::kernel_log::KernelLog;
 use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
+use crate::logging;
 use crate::report::{self, Report, milliseconds};
 use crate::watch;
 
@@ -140,13 +141,18 @@ fn execute(
 /// The last words: the report, and the time.
 fn finish(report: &Report) {
     if let Err(error) = write(report) {
-        warn!("{}: {}: {error}", Stage::Handover, report::PATH);
+        warn!(
+            "{}: the report of this boot, {}, could not be written: {error}",
+            Stage::Handover,
+            report::PATH
+        );
     }
     info!(
         "{}: after {}",
         Stage::Handover,
         milliseconds(report.elapsed())
     );
+    logging::limit_again();
 }
 
 /// `switch_root ROOT INIT ARGUMENT...`

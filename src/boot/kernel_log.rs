@@ -3,17 +3,20 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// How many records are read at most: between two looks there are a handful.
 const MAX_RECORDS: usize = 4096;
 
-/// How long a record of the audit system is waited for: a thread of the kernel's writes it (kernel/audit.c,
-/// `kauditd_thread`), a moment after what it tells of. Kernels without CONFIG_INTEGRITY_AUDIT write none.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How often, and for how long each time, the CPU is left to the thread of the kernel's that writes a record of the audit
+/// system (kernel/audit.c, `kauditd_thread`), a moment after what it tells of. Often, because a virtual machine may itself stand
+/// still for longer than all of it, and the thread would not have run. Kernels without CONFIG_INTEGRITY_AUDIT write none.
+const PAUSES: usize = 30;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The kernel's log from a moment on; empty where it cannot be read.
 #[derive(Debug)]
@@ -72,23 +75,25 @@ impl KernelLog {
     }
 
     fn wait_for(&mut self, find: impl Fn(&str) -> Option<String>) -> Option<String> {
-        let started = Instant::now();
-        loop {
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: i64::from(PAUSE.subsec_nanos()),
+        };
+        let mut pauses = 0..PAUSES;
+        for _ in 0..MAX_RECORDS {
             self.read();
             if let Some(found) = self.lines.iter().rev().find_map(|line| find(line)) {
                 return Some(found);
             }
-            let left = PATIENCE.saturating_sub(started.elapsed());
-            let timeout = Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            };
             let kmsg = self.kmsg.as_ref()?;
-            let ready = poll(&mut [PollFd::new(kmsg, PollFlags::IN)], Some(&timeout));
-            if left.is_zero() || ready.is_err() {
-                return None;
+            match poll(&mut [PollFd::new(kmsg, PollFlags::IN)], Some(&pause)) {
+                // Something was written, if not yet what is waited for.
+                Ok(1..) => {}
+                Ok(0) | Err(Errno::INTR) => drop(pauses.next()?),
+                Err(_) => return None,
             }
         }
+        None
     }
 
     fn read(&mut self) {

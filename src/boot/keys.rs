@@ -173,7 +173,7 @@ fn find(from: Source<'_>, purpose: Purpose) -> Vec<Offer<'_>> {
     }
     if let Some(more) = paths.len().checked_sub(MAX_FILES).filter(|more| *more > 0) {
         warn!(
-            "keys: {more} more of {}/{}* are left alone",
+            "keys: {more} more files {}/{}* are not looked at: at most {MAX_FILES} are",
             keys.display(),
             purpose.prefix()
         );

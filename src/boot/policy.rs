@@ -310,7 +310,9 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
         .checked_sub(MAX_ADDITIONAL)
         .filter(|more| *more > 0)
     {
-        warn!("policy: {more} more of the real root's policies are left alone");
+        warn!(
+            "policy: {more} more policies of the real root are not offered to the kernel: at most {MAX_ADDITIONAL} are"
+        );
     }
     let guard = Query::by_root(Hook::PolicyCheck, root.magic(), root.fstype());
     let guarded = wanted.policy.appraisal(&guard).is_some();

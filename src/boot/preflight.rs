@@ -115,8 +115,10 @@ impl Examiner<'_> {
             }
             codes = &INTERPRETER;
         }
-        let detail = format!("{}: scripts all the way down", path.display());
-        Err(Fault::new(Code::InterpreterInvalid, detail))
+        let detail = format!("{} is one script too many", path.display());
+        Err(Fault::new(Code::InterpreterInvalid, detail)
+            .cause(program::TOO_MANY_SCRIPTS)
+            .remedy(program::NO_SCRIPT))
     }
 
     /// Opens a file of the real root that is to be executed.

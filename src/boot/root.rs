@@ -142,7 +142,7 @@ fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
     let started = Instant::now();
     // Before the first look, so that nothing comes unseen between a look and the wait after it.
     let uevents = Uevents::listen().map_err(|errno| {
-        warn!("root: no uevents ({errno}); looking every second instead");
+        warn!("root: the kernel does not announce new devices ({errno}); looking for them every second instead");
     });
     let mut next_notice = NOTICE;
     loop {

@@ -171,7 +171,7 @@ fn command(words: &[OsString], pid: u32) -> Result<Request, Fault> {
 }
 
 fn not_pid_1(pid: u32) -> Fault {
-    Fault::new(Code::NotPid1, format!("process {pid}"))
+    Fault::new(Code::NotPid1, format!("it is process {pid}"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod accepted;
 mod built;
 mod explained;
+mod faults;
 mod formats;
 mod hostile;
 mod initramfs;

@@ -119,7 +119,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
 }
 
 /// A boot that shows what runs of the root, and would succeed.
-fn watched() -> Setup {
+pub fn watched() -> Setup {
     let mut setup = Setup::new();
     let mut policy = source("policy/ima_policy.default");
     policy.extend_from_slice(b"\naudit func=BPRM_CHECK\n");
@@ -167,7 +167,7 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
 
 /// The kernel records what it is asked to execute from the moment the policy is in force: of the root, there must be nothing.
 /// The canary is no program and of no root. A switch_root that has refused was itself executed.
-fn assert_nothing_executed(outcome: &Outcome) {
+pub fn assert_nothing_executed(outcome: &Outcome) {
     for program in executed(outcome) {
         let it_refused = outcome.says("refused: [IMA-81") || outcome.says("switching to /rootfs");
         let switching = program.ends_with("/switch_root.static") && it_refused;
@@ -191,7 +191,7 @@ fn executed(outcome: &Outcome) -> Vec<&str> {
 }
 
 /// Whether two files have the same content.
-fn same(a: &Path, b: &Path) -> bool {
+pub fn same(a: &Path, b: &Path) -> bool {
     let mut files = [a, b].map(|path| File::open(path).expect("a disk"));
     let mut pieces = [vec![0; 1 << 20], vec![0; 1 << 20]];
     loop {
@@ -270,7 +270,11 @@ fn what_runs_of_the_root_is_seen() {
 }
 
 /// Codes of refusals that no boot shows, and why.
-const NOT_BOOTED: [(&str, &str); 4] = [
+const NOT_BOOTED: [(&str, &str); 5] = [
+    (
+        "IMA-107",
+        "the kernel kills before it refuses memory; calls that fail show it (faults.rs)",
+    ),
     (
         "IMA-101",
         "said to somebody who calls ima-init on a running system; no machine ends by it",

@@ -40,6 +40,8 @@ pub struct Setup {
     pub initramfs: BTreeMap<String, Vec<u8>>,
     /// Its modules, by file name, in the order in which they are loaded.
     pub modules: Vec<(String, Vec<u8>)>,
+    /// The program that the kernel starts.
+    pub init: &'static [u8],
     /// Its programs beside the init, by path.
     pub programs: Vec<(String, Vec<u8>)>,
     /// What is unpacked over it: entries of any kind, by path, as an archive behind its own.
@@ -90,6 +92,7 @@ impl Setup {
                 .map(|(path, content)| (path.to_owned(), content))
                 .into(),
             modules: Vec::new(),
+            init: &PROGRAMS.init,
             programs: Vec::new(),
             over: Vec::new(),
             root: Tree::small(),
@@ -140,7 +143,7 @@ impl Setup {
     /// The initramfs, as `imactl` makes it.
     fn builder(&self) -> InitramfsBuilder {
         let mut builder = InitramfsBuilder::new()
-            .init(PROGRAMS.init.as_slice())
+            .init(self.init)
             .config(self.config.join("\n") + "\n")
             .compression(self.compression);
         for (path, content) in &self.initramfs {

@@ -157,6 +157,10 @@ catalogue! {
         what: "a defect in ima-init"
         cause: "the init met a state its authors had ruled out, and stops rather than go on"
         remedy: "report it with the line above and the console's output; boot the previous image meanwhile"
+    NoMemory "IMA-107" Environment Refusal
+        what: "there is not enough memory to boot"
+        cause: "the kernel gave the init no more memory: the machine has too little, or the unpacked initramfs takes up most of it"
+        remedy: "give the machine more memory (a mem= on the kernel command line takes some away), or pack less into the initramfs"
 
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"

@@ -6,6 +6,14 @@ use crate::fault::{Code, Fault};
 /// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
 pub const MAX_INTERPRETERS: usize = 5;
 
+/// Why there are no more than that.
+pub const TOO_MANY_SCRIPTS: &str =
+    "init is a script, its interpreter is a script too, and so on: the kernel follows five at most";
+
+/// What to do about it.
+pub const NO_SCRIPT: &str =
+    "name a program as the interpreter in the first line of the first script";
+
 /// The longest program that is looked at, in bytes: the kernel hashes the whole of a file before it looks at its signature, and
 /// a sparse one of terabytes would keep it busy for days.
 pub const MAX_PROGRAM: u64 = 1 << 30;

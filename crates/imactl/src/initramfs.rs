@@ -505,7 +505,9 @@ impl InitramfsBuilder {
                     Err(cpio::ReadError::Magic(at)) if at > 0 && unpacked.is_empty() => {
                         rest = current.get(at..).unwrap_or_default();
                         if !rest.starts_with(&[0x1f, 0x8b]) && !rest.starts_with(&[0x28, 0xb5]) {
-                            return Err(bad(format!("no archive at byte {at}")));
+                            return Err(bad(format!(
+                                "what begins at byte {at} is neither a cpio archive nor a compressed one"
+                            )));
                         }
                         break;
                     }

@@ -65,7 +65,7 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
         }
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             lzma_rs::xz_decompress(&mut std::io::Cursor::new(packed), &mut content)
-                .map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+                .map_err(|error| std::io::Error::other(format!("malformed xz data ({error:?})")))?;
         }
         _ => content.extend_from_slice(packed),
     }

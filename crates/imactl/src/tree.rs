@@ -746,7 +746,7 @@ fn unpacked<'a>(mut archive: impl Read + 'a) -> std::io::Result<Box<dyn Read + '
         [0xfd, b'7', b'z', b'X', b'Z', 0] => {
             let mut plain = tempfile::tempfile()?;
             lzma_rs::xz_decompress(&mut std::io::BufReader::new(whole), &mut plain)
-                .map_err(|error| std::io::Error::other(format!("{error:?}")))?;
+                .map_err(|error| std::io::Error::other(format!("malformed xz data ({error:?})")))?;
             plain.rewind()?;
             Box::new(plain)
         }

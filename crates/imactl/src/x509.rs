@@ -136,8 +136,9 @@ impl Template {
             Some(serial) => serial.clone(),
             None => {
                 let mut serial = vec![0; 16];
-                aws_lc_rs::rand::fill(&mut serial)
-                    .map_err(|_| Fault::new(Code::SigningFailed, "no random numbers"))?;
+                aws_lc_rs::rand::fill(&mut serial).map_err(|_| {
+                    Fault::new(Code::SigningFailed, "the system gives no random numbers")
+                })?;
                 serial
             }
         };

@@ -244,7 +244,7 @@ impl Machine {
         self
     }
 
-    /// More of the kernel command line. `console=ttyS0` is there already.
+    /// More of the kernel command line. `console=ttyS0 no_timer_check` is there already.
     #[must_use]
     pub fn append(mut self, parameters: impl Into<String>) -> Machine {
         self.append.push(parameters.into());
@@ -410,7 +410,9 @@ impl Machine {
         if let Some(initramfs) = &self.initramfs {
             add("-initrd", escape(initramfs));
         }
-        let mut append = vec!["console=ttyS0".to_owned()];
+        // The kernel's test whether the timer's interrupts arrive takes the time by a loop, and panics ("IO-APIC + timer
+        // doesn't work!") if the host has just given the machine no CPU (arch/x86/kernel/apic/io_apic.c, `check_timer`).
+        let mut append = vec!["console=ttyS0".to_owned(), "no_timer_check".to_owned()];
         append.extend(self.append.iter().cloned());
         add("-append", append.join(" "));
         arguments.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));

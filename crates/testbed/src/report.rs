@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// Name of the virtio-serial port (`/sys/class/virtio-ports/*/name` in the guest).
 pub const PORT: &str = "org.ima-init.report";
 
+/// How lines about calls that it has fail begin.
+pub const FAULTS: &str = "ima-testbed faults: ";
+
 /// What the guest program writes to the console before anything else: where it is missing, no program of the root ran.
 pub const HELLO: &str = "ima-testbed guest: running";
 

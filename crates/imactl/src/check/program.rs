@@ -82,8 +82,10 @@ impl<'a> Examiner<'a> {
             }
             codes = interpreter;
         }
-        let detail = format!("{}: scripts all the way down", shown(&path));
-        Err(Fault::new(interpreter.invalid, detail))
+        let detail = format!("{} is one script too many", shown(&path));
+        Err(Fault::new(interpreter.invalid, detail)
+            .cause(program::TOO_MANY_SCRIPTS)
+            .remedy(program::NO_SCRIPT))
     }
 
     /// Finds a file that is to be executed or mapped: its real name in the tree, and its content.

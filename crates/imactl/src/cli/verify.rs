@@ -161,7 +161,7 @@ impl Verify {
             "{}",
             Fault::new(
                 Code::VerificationFailed,
-                format!("{bad} of {}", verdicts.len())
+                format!("{bad} of {} files", verdicts.len())
             )
         ));
         let unreadable = verdicts.iter().find_map(|verdict| match verdict {

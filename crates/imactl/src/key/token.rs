@@ -87,12 +87,23 @@ impl TokenKey {
         match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             // Two keys of one module share it.
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(failed(format!("{}: C_Initialize", path.display()), error)),
+            Err(error) => {
+                return Err(failed(
+                    format!(
+                        "{}: the module does not start (C_Initialize)",
+                        path.display()
+                    ),
+                    error,
+                ));
+            }
         }
         let (slot, label) = find_token(&module, &uri)?;
-        let session = module
-            .open_ro_session(slot)
-            .map_err(|error| failed(format!("token `{label}`"), error))?;
+        let session = module.open_ro_session(slot).map_err(|error| {
+            failed(
+                format!("token `{label}`: no session could be opened"),
+                error,
+            )
+        })?;
         login(&module, slot, &session, &label, &uri, pin)?;
         let key = find_key(&session, &uri, &label)?;
         let (kind, public_key) = public_key(&session, key, &label, certificate)?;
@@ -143,7 +154,10 @@ impl TokenKey {
         let session = match free {
             Some(session) => session,
             None => self.module.open_ro_session(self.slot).map_err(|error| {
-                failed(format!("token `{}`: another session", self.label), error)
+                failed(
+                    format!("token `{}`: no further session could be opened", self.label),
+                    error,
+                )
             })?,
         };
         let signature = self.sign_with(&session, algo, digest);
@@ -229,7 +243,7 @@ fn find_token(module: &Pkcs11, uri: &Uri) -> Result<(Slot, String)> {
         (None, _) => Err(Fault::new(Code::TokenUnusable, "no such token")
             .cause(format!("there is: {}", labels.join(", ")))
             .remedy("name one of them in the URI: pkcs11:token=LABEL")),
-        (Some(_), _) => Err(Fault::new(Code::TokenUnusable, "which token?")
+        (Some(_), _) => Err(Fault::new(Code::TokenUnusable, "more than one token is meant")
             .cause(format!("the URI fits several: {}", labels.join(", ")))
             .remedy("name one in the URI: pkcs11:token=LABEL;serial=NUMBER")),
     }
@@ -285,9 +299,12 @@ fn find_key(session: &Session, uri: &Uri, label: &str) -> Result<ObjectHandle> {
     let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
     template.extend(uri.object.clone().map(Attribute::Label));
     template.extend(uri.id.clone().map(Attribute::Id));
-    let mut found = session
-        .find_objects(&template)
-        .map_err(|error| failed(format!("token `{label}`: its keys"), error))?;
+    let mut found = session.find_objects(&template).map_err(|error| {
+        failed(
+            format!("token `{label}`: its keys could not be listed"),
+            error,
+        )
+    })?;
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (None, _) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))

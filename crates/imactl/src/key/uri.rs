@@ -64,7 +64,7 @@ impl Uri {
                 .split_once('=')
                 .ok_or_else(|| wrong(format!("`{attribute}` has no value")))?;
             if seen.contains(&name) {
-                return Err(wrong(format!("`{name}` twice")));
+                return Err(wrong(format!("`{name}` is given twice")));
             }
             seen.push(name);
             let bytes = percent_decode(value)
@@ -101,7 +101,9 @@ impl Uri {
             }
         }
         if uri.pin_value.is_some() && uri.pin_source.is_some() {
-            return Err(wrong("pin-value and pin-source".to_owned()));
+            return Err(wrong(
+                "it has both pin-value and pin-source, of which one is enough".to_owned(),
+            ));
         }
         Ok(uri)
     }

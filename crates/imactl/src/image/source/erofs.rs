@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Tree> {
         let entry = entry.map_err(bad)?;
         if entry.depth > MAX_DEPTH {
             return Err(bad(Error::CorruptedData(
-                "directories without end".to_owned(),
+                "a directory lies in itself".to_owned(),
             )));
         }
         let name = entry.dir_entry.path();

@@ -72,7 +72,7 @@ fn read_sound(path: &Path) -> Result<(Tree, HashMap<InodeIndex, u32>)> {
     let mut todo = vec![(Vec::new(), root)];
     while let Some((name, inode)) = todo.pop() {
         if name.iter().filter(|byte| **byte == b'/').count() > MAX_DEPTH {
-            return Err(bad(&"directories without end"));
+            return Err(bad(&"a directory lies in itself"));
         }
         let entries = reader.take(&name, &inode).map_err(|error| match error {
             Failure::Image(error) => bad(&format!("{error:#}")),

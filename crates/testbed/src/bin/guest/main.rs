@@ -10,9 +10,12 @@
 //!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
 //!     guest copy FROM TO                                   copy a tree with its signatures
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
+//!
+//! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
 mod attempts;
 mod copy;
+mod faults;
 mod look;
 mod map;
 mod port;
@@ -29,11 +32,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    if std::process::id() == 1 {
-        return init();
+    match (std::process::id(), faults::wanted()) {
+        (1, Some(_)) => return faults::start(),
+        (1, None) => return init(),
+        _ => {}
     }
     match arguments.get(1).map(String::as_str) {
         Some("ok") => ExitCode::SUCCESS,
+        Some("trace") => faults::trace(),
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
         Some("report") => {

@@ -1,0 +1,363 @@
+//! Every system call of the init can fail, and what comes of it is one of two: the boot is refused with a code and its action,
+//! and nothing of the root ran; or it is handed over, and everything is enforced as it is without the failure.
+//!
+//! The guest program traces the init and has one of its calls fail, without making it, with one error (`guest`'s module
+//! `faults`); x86-64 only. A first boot counts the calls; then each boot has another pair of call and error, drawn evenly over
+//! the calls. `IMA_INIT_FAULTS` says how many (24), `IMA_INIT_SEED` repeats a run, `IMA_INIT_FAULT=CALL:ERRNO,...` makes these alone.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ima_testbed::report::FAULTS;
+use ima_testbed::{Ending, Outcome};
+
+use crate::built::{Kernel, PROGRAMS, scratch};
+use crate::killed::{Random, number};
+use crate::matrix::{assert_nothing_executed, same, watched};
+use crate::setup::{Setup, story};
+use crate::tree::Tree;
+
+/// The errors that calls fail with: what disks, memory, modules of the kernel that are missing, security modules and signals
+/// bring about (include/uapi/asm-generic/errno-base.h and errno.h).
+const ERRORS: [(i32, &str); 16] = [
+    (1, "EPERM"),
+    (2, "ENOENT"),
+    (4, "EINTR"),
+    (5, "EIO"),
+    (9, "EBADF"),
+    (11, "EAGAIN"),
+    (12, "ENOMEM"),
+    (13, "EACCES"),
+    (16, "EBUSY"),
+    (17, "EEXIST"),
+    (22, "EINVAL"),
+    (24, "EMFILE"),
+    (28, "ENOSPC"),
+    (38, "ENOSYS"),
+    (95, "EOPNOTSUPP"),
+    (110, "ETIMEDOUT"),
+];
+
+/// The calls that the init makes, by number (arch/x86/entry/syscalls/syscall_64.tbl).
+const NAMES: &[(u64, &str)] = &[
+    (0, "read"),
+    (1, "write"),
+    (3, "close"),
+    (5, "fstat"),
+    (6, "lstat"),
+    (7, "poll"),
+    (8, "lseek"),
+    (9, "mmap"),
+    (10, "mprotect"),
+    (11, "munmap"),
+    (12, "brk"),
+    (13, "rt_sigaction"),
+    (14, "rt_sigprocmask"),
+    (16, "ioctl"),
+    (17, "pread64"),
+    (19, "readv"),
+    (20, "writev"),
+    (28, "madvise"),
+    (39, "getpid"),
+    (41, "socket"),
+    (45, "recvfrom"),
+    (49, "bind"),
+    (57, "fork"),
+    (59, "execve"),
+    (63, "uname"),
+    (72, "fcntl"),
+    (83, "mkdir"),
+    (87, "unlink"),
+    (89, "readlink"),
+    (99, "sysinfo"),
+    (131, "sigaltstack"),
+    (158, "arch_prctl"),
+    (165, "mount"),
+    (186, "gettid"),
+    (193, "fgetxattr"),
+    (190, "fsetxattr"),
+    (202, "futex"),
+    (217, "getdents64"),
+    (218, "set_tid_address"),
+    (228, "clock_gettime"),
+    (230, "clock_nanosleep"),
+    (35, "nanosleep"),
+    (248, "add_key"),
+    (249, "request_key"),
+    (250, "keyctl"),
+    (257, "openat"),
+    (258, "mkdirat"),
+    (262, "newfstatat"),
+    (263, "unlinkat"),
+    (271, "ppoll"),
+    (293, "pipe2"),
+    (313, "finit_module"),
+    (322, "execveat"),
+    (332, "statx"),
+    (138, "fstatfs"),
+    (429, "move_mount"),
+    (430, "fsopen"),
+    (431, "fsconfig"),
+    (432, "fsmount"),
+    (437, "openat2"),
+    (2, "open"),
+    (302, "prlimit64"),
+];
+
+fn name_of(call: u64) -> String {
+    let known = NAMES.iter().find(|(number, _)| *number == call);
+    known.map_or_else(|| format!("call {call}"), |(_, name)| (*name).to_owned())
+}
+
+/// A boot that succeeds with all attempts, traced.
+fn traced(faults: &str) -> Setup {
+    let mut setup = watched();
+    setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
+    setup.init = &PROGRAMS.guest;
+    setup
+        .programs
+        .push(("ima-init".to_owned(), PROGRAMS.init.clone()));
+    setup.configure("stall_timeout=20");
+    setup.append(&format!("FAULTS={faults} rootwait=20"));
+    setup
+}
+
+/// What came of a boot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Result {
+    /// Handed over, with all attempts as they must be.
+    Enforced,
+    /// Refused with this code, and nothing of the root ran.
+    Refused(String),
+    /// The init ended before it could say anything, and with it the machine, and nothing of the root ran.
+    Died,
+}
+
+impl std::fmt::Display for Result {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Result::Enforced => f.write_str("booted, enforced"),
+            Result::Refused(code) => write!(f, "refused, {code}"),
+            Result::Died => f.write_str("ended before its first line"),
+        }
+    }
+}
+
+/// Boots; the outcome, and whether the disk is what it was.
+fn boot(setup: &mut Setup) -> (Outcome, bool) {
+    let (outcome, [before, after]) = setup.boot_on_a_disk();
+    let unchanged = same(&before, &after);
+    for disk in [before, after] {
+        std::fs::remove_file(disk).expect("a disk");
+    }
+    (outcome, unchanged)
+}
+
+/// The property.
+fn judge(outcome: &Outcome, unchanged: bool) -> std::result::Result<Result, String> {
+    let wrong = |what: &str| Err(format!("{what}: {}", story(outcome)));
+    if outcome.guest_ran() {
+        let Some(report) = outcome.report() else {
+            return wrong("the root's init ran and did not report");
+        };
+        let all = !report.attempts.is_empty() && report.attempts.iter().all(|one| one.passed);
+        if outcome.ending != Ending::PowerOff || !all {
+            return wrong(&format!("not enforced: {:#?}", report.attempts));
+        }
+        return Ok(Result::Enforced);
+    }
+    if std::panic::catch_unwind(|| assert_nothing_executed(outcome)).is_err() {
+        return wrong("a program of the root was executed");
+    }
+    if !unchanged {
+        return wrong("the disk was written to");
+    }
+    let code = outcome
+        .console
+        .split_once("refused: [")
+        .and_then(|(_, after)| after.split_once(']'))
+        .map(|(code, _)| code.to_owned());
+    match code {
+        Some(code) if acted(outcome, &code) => Ok(Result::Refused(code)),
+        // Before main there is nobody who could refuse.
+        None if matches!(outcome.ending, Ending::Panic(_)) && !outcome.says("ima-init: ") => {
+            Ok(Result::Died)
+        }
+        Some(_) => wrong("refused, but its action did not follow"),
+        None => wrong("neither handed over nor refused"),
+    }
+}
+
+/// Whether the action that the refusal announced is the configured one, or before the configuration was read the default, and
+/// followed.
+fn acted(outcome: &Outcome, code: &str) -> bool {
+    let before = code.starts_with("IMA-1") || code.starts_with("IMA-2");
+    match outcome.ending {
+        Ending::PowerOff => outcome.says("action: poweroff in 0 s"),
+        Ending::Reboot => before && outcome.says("action: reboot in 10 s"),
+        _ => false,
+    }
+}
+
+/// The numbers of the calls that the init makes.
+fn counted() -> Vec<u64> {
+    let (outcome, _) = boot(&mut traced("count"));
+    assert_eq!(
+        judge(&outcome, true),
+        Ok(Result::Enforced),
+        "traced, it boots as it does without"
+    );
+    let mut calls = Vec::new();
+    for line in outcome.console.lines() {
+        if let Some((_, rest)) = line.split_once(FAULTS)
+            && let Some((_, numbers)) = rest
+                .strip_prefix("calls ")
+                .and_then(|part| part.split_once(": "))
+        {
+            calls.extend(
+                numbers
+                    .split_whitespace()
+                    .map(|number| number.parse::<u64>().expect("a number")),
+            );
+        }
+    }
+    assert!(
+        outcome.says(&format!("{FAULTS}{} calls until the handover", calls.len())),
+        "{}",
+        story(&outcome)
+    );
+    assert!(calls.len() > 200, "{} calls", calls.len());
+    calls
+}
+
+/// One boot with a call that fails; which call it was, and what came of it.
+fn fail(call: usize, errno: i32) -> (String, std::result::Result<Result, String>, Duration) {
+    let (outcome, unchanged) = boot(&mut traced(&format!("{call}:{errno}")));
+    let made = outcome
+        .console
+        .split_once(&format!("{FAULTS}call {call} is "))
+        .and_then(|(_, rest)| rest.split_once(' '))
+        .and_then(|(number, _)| number.parse().ok());
+    match made {
+        Some(number) => (name_of(number), judge(&outcome, unchanged), outcome.ran),
+        // A boot that waited less made fewer calls.
+        None if outcome.guest_ran() => (
+            "not reached".to_owned(),
+            judge(&outcome, unchanged),
+            outcome.ran,
+        ),
+        None => (
+            "none".to_owned(),
+            Err(format!("the tracer failed no call: {}", story(&outcome))),
+            outcome.ran,
+        ),
+    }
+}
+
+fn error_name(errno: i32) -> &'static str {
+    ERRORS
+        .iter()
+        .find(|(number, _)| *number == errno)
+        .map_or("?", |(_, name)| name)
+}
+
+/// Pairs of call and error, each once: one of each stretch of the calls, with errors by chance.
+fn pairs(calls: usize, wanted: usize, seed: u64) -> Vec<(usize, i32)> {
+    let mut random = Random(seed);
+    let mut below = |limit: usize| {
+        let chosen = random.next() % u64::try_from(limit.max(1)).expect("a number");
+        usize::try_from(chosen).expect("a number")
+    };
+    let mut chosen = Vec::new();
+    for number in 0..wanted {
+        let (start, end) = (number * calls / wanted, (number + 1) * calls / wanted);
+        let pair = (start + below(end - start), ERRORS[below(ERRORS.len())].0);
+        if !chosen.contains(&pair) {
+            chosen.push(pair);
+        }
+    }
+    chosen
+}
+
+/// CALL:ERRNO
+fn pair(text: &str) -> (usize, i32) {
+    let number = |text: &str| text.parse::<u16>().expect("CALL:ERRNO");
+    let (call, errno) = text.split_once(':').expect("CALL:ERRNO");
+    (number(call).into(), number(errno).into())
+}
+
+#[test]
+fn every_call_may_fail() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seed = number("IMA_INIT_SEED", now.expect("a clock").as_secs());
+    println!("IMA_INIT_SEED={seed}");
+    let calls = counted();
+    let wanted = usize::try_from(number("IMA_INIT_FAULTS", 24)).expect("a number");
+    let pairs = match std::env::var("IMA_INIT_FAULT") {
+        Ok(list) => list.split(',').map(pair).collect(),
+        Err(_) => pairs(calls.len(), wanted, seed),
+    };
+    let next = AtomicUsize::new(0);
+    let lines = Mutex::new(BTreeMap::new());
+    let wrong = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((call, errno)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (name, result, ran) = fail(*call, *errno);
+                    let error = error_name(*errno);
+                    let text = match &result {
+                        Ok(result) => result.to_string(),
+                        Err(_) => "WRONG".to_owned(),
+                    };
+                    let line = format!("{call}\t{name}\t{error}\t{text}\t{:.1}", ran.as_secs_f64());
+                    println!("{line}");
+                    if let Err(why) = &result {
+                        println!("{why}");
+                    }
+                    lines
+                        .lock()
+                        .expect("lines")
+                        .insert((*call, *errno), (line, text));
+                    if let Err(why) = result {
+                        wrong
+                            .lock()
+                            .expect("faults")
+                            .push(format!("call {call}, {name}, {error}: {why}"));
+                    }
+                }
+            });
+        }
+    });
+    let lines = lines.into_inner().expect("lines");
+    write(&scratch().join("faults.tsv"), &lines, calls.len(), seed);
+    let wrong = wrong.into_inner().expect("faults");
+    assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n\n"));
+    assert!(lines.values().any(|(_, text)| text.starts_with("refused")));
+}
+
+type Lines = BTreeMap<(usize, i32), (String, String)>;
+
+/// The table of the boots, and how often each result came, for whoever ran them.
+fn write(path: &Path, lines: &Lines, calls: usize, seed: u64) {
+    let mut table = "call\tname\terror\tresult\tseconds\n".to_owned();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (line, text) in lines.values() {
+        table.push_str(line);
+        table.push('\n');
+        *counts.entry(text).or_default() += 1;
+    }
+    std::fs::write(path, table).expect("the table");
+    let mut summary = format!(
+        "{} boots, each with another one of {calls} system calls failing (seed {seed}):\n",
+        lines.len()
+    );
+    for (text, count) in counts {
+        summary.push_str(&format!("  {count:4}  {text}\n"));
+    }
+    print!("{summary}");
+    std::fs::write(path.with_extension("txt"), summary).expect("the summary");
+}
