@@ -134,6 +134,21 @@ fn damaged(path: &Path, kind: &str, check: &str, error: &dyn std::fmt::Display) 
     ))
 }
 
+/// Reads an image with a library that is meant for sound file systems: where it gives up in the middle, over a number out of
+/// range, the image is damaged. Its words about that are of no use to who reads them.
+fn contained<T>(
+    path: &Path,
+    kind: &str,
+    check: &str,
+    read: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    std::panic::set_hook(hook);
+    result.unwrap_or_else(|_| Err(damaged(path, kind, check, &"a number out of range")))
+}
+
 /// A temporary file that holds the content of an image's files, one behind the other. Blocks of zeros take no room in it.
 struct Spool {
     file: Arc<File>,

@@ -7,7 +7,7 @@ use erofs_rs::backend::SliceImage;
 use erofs_rs::types::Inode as DiskInode;
 use erofs_rs::{EroFS, Error};
 
-use super::{Spool, damaged};
+use super::{Spool, contained, damaged};
 use crate::Result;
 use crate::file::read_bounded;
 use crate::tree::{Inode, Kind, Timestamp, Tree};
@@ -24,6 +24,10 @@ const MAX_DEPTH: usize = 2048;
 ///
 /// `IMA-901` if it cannot be read, `IMA-918` if it is damaged.
 pub(super) fn read(path: &Path) -> Result<Tree> {
+    contained(path, "erofs", "fsck.erofs", || read_sound(path))
+}
+
+fn read_sound(path: &Path) -> Result<Tree> {
     let bytes = read_bounded(path, MAX_IMAGE)?;
     let bad = |error: Error| damaged(path, "erofs", "fsck.erofs", &error);
     let image = EroFS::new(SliceImage::new(&bytes)).map_err(bad)?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use ext4::{Checksums, Enhanced, Options, SuperBlock};
 use ima::fault::Fault;
 
-use super::{Spool, damaged};
+use super::{Spool, contained, damaged};
 use crate::Result;
 use crate::file::unreadable;
 use crate::tree::{Inode, InodeIndex, Kind, Timestamp, Tree};
@@ -31,15 +31,7 @@ pub fn read(path: &Path) -> Result<Tree> {
 ///
 /// As [`read`].
 pub fn read_numbered(path: &Path) -> Result<(Tree, HashMap<InodeIndex, u32>)> {
-    // The library is meant for sound file systems: numbers out of range end it.
-    std::panic::catch_unwind(|| read_sound(path)).unwrap_or_else(|_| {
-        Err(damaged(
-            path,
-            "ext4",
-            "e2fsck -fn",
-            &"a number out of range",
-        ))
-    })
+    contained(path, "ext4", "e2fsck -fn", || read_sound(path))
 }
 
 fn read_sound(path: &Path) -> Result<(Tree, HashMap<InodeIndex, u32>)> {
