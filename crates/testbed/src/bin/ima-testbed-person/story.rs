@@ -194,6 +194,7 @@ fn enforced(session: &mut Session) -> Result<(), Error> {
         "signed by-setup",
     )?;
     denied_until_signed(session)?;
+    another_key(session)?;
     records(session)?;
     session.must_long("update-initramfs -u")?;
     shown(session, "the initramfs is made again, under enforcement");
@@ -458,6 +459,28 @@ fn denied_until_signed(session: &mut Session) -> Result<(), Error> {
     sign(session, "/root/dummy.ko")?;
     session.must("insmod /root/dummy.ko && rmmod dummy && rm /root/dummy.ko")?;
     shown(session, "the same for a module");
+    Ok(())
+}
+
+/// What another key has signed is denied until its certificate is on the keyring.
+fn another_key(session: &mut Session) -> Result<(), Error> {
+    session.must_say("imactl keys", "_ima")?;
+    session.must("imactl keygen --out /root/other --type rsa2048 --unencrypted")?;
+    session.must("cp /usr/bin/printf /usr/local/bin/other")?;
+    session.must("imactl sign --key other/ima.key --cert other/ima.der /usr/local/bin/other")?;
+    let runs = "/usr/local/bin/other '%s %s\\n' another key";
+    session.must_fail(runs, 126, "Permission denied")?;
+    // Debian's kernel has no .ima.
+    session.must_fail("imactl import other/ima.der", 2, "IMA-501")?;
+    session.must_fail(runs, 126, "Permission denied")?;
+    session.must("imactl import --keyring _ima other/ima.der")?;
+    session.must_say("imactl keys", "Local IMA")?;
+    session.must_say(runs, "another key")?;
+    session.must("rm -r other /usr/local/bin/other")?;
+    shown(
+        session,
+        "imactl keys and import: what another key has signed is denied until its certificate is on _ima",
+    );
     Ok(())
 }
 
