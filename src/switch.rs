@@ -14,6 +14,7 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, mount_move, move_mount, unmoun
 use crate::failure::{self, Ending, VARIABLE};
 use crate::files::{self, describe};
 use crate::logging;
+use crate::syscalls;
 use crate::watch;
 
 const HELP: &str = "\
@@ -295,6 +296,7 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
         environment.push(text(&pair)?);
     }
     logging::limit_again();
+    syscalls::restore_sigpipe();
     let Err(errno) = nix::unistd::execve(&path, &words, &environment);
     let fault = failed(errno);
     Err(match errno {

@@ -72,6 +72,13 @@ pub fn fork() -> Result<Side, rustix::io::Errno> {
     }
 }
 
+/// Takes back what Rust's start does to SIGPIPE (library/std/src/rt.rs): a signal that is ignored stays so for the program that
+/// is executed, and the real init would start every other so. For just before that.
+pub fn restore_sigpipe() {
+    // SAFETY: no handler is given, and no other thread sets one: the programs of this crate start none.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// What the kernel says to executing a file, without executing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

@@ -19,6 +19,7 @@ use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
 use crate::logging;
 use crate::report::{self, Report, milliseconds};
+use crate::syscalls;
 use crate::watch;
 
 /// The init's work is done, and the machine goes on without it. Only [`hand_over`] makes one.
@@ -118,6 +119,7 @@ fn execute(
     finish(report);
     let mut log = KernelLog::from_now();
     watch::begin(format!("executing {path}"));
+    syscalls::restore_sigpipe();
     // By the open file, so that it is the one that was looked at, found below the real root.
     let Err(errno) = nix::unistd::execveat(
         switch_root,

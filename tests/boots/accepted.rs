@@ -585,6 +585,20 @@ fn switch_root_of_busybox() {
     assert_booted(&setup.boot());
 }
 
+/// No signal is ignored or blocked for the real init because one of the programs before it did so for itself.
+#[test]
+fn no_signal_is_left_ignored_for_the_init() {
+    let mut setup = Setup::new();
+    // Not a shell, which ignores some itself.
+    setup.configure("init=/bin/grep");
+    setup.root.add_signed("bin/grep", 0o755, &busybox(), &RSA);
+    setup.append("-- Sig /proc/self/status");
+    let outcome = setup.boot();
+    for line in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
+        assert!(outcome.says(line), "{line}: {}", story(&outcome));
+    }
+}
+
 /// As Debian has it: an absolute link, which leads somewhere else outside of the root.
 #[test]
 fn init_is_an_absolute_link() {
