@@ -49,6 +49,34 @@ fn a_disk_that_fills_up_keeps_no_half_signature() {
 }
 
 #[test]
+fn a_file_system_without_room_for_attributes_keeps_no_half_signature() {
+    need_root();
+    let directory = with_keys("rsa2048");
+    let at = directory.path();
+    // Inodes with no room for attributes: each signature takes a block, and there are fewer blocks than files.
+    let script = "truncate -s 512K image; mke2fs -q -t ext4 -I 128 -O ^has_journal -b 1024 -N 128 -m 0 image 2>/dev/null
+        mkdir tree; mount -o loop image tree; for n in $(seq 80); do echo $n >tree/$n; done
+        sync; fallocate -l $((($(stat -f -c %f tree) - 40) * 1024)) tree/fill
+        status=0; $IMACTL sign --key keys/ima.key --cert keys/ima.der tree || status=$?
+        $IMACTL verify --json --cert keys/ima.der tree >counts.json || true; umount tree; e2fsck -fn image >&2; exit $status";
+    let ended = run(
+        "unshare",
+        ["-m", "sh", "-euc", &format!("IMACTL={IMACTL}\n{script}")],
+        at,
+    )
+    .refused("IMA-908");
+    assert!(ended.err.contains("No space left"), "{ended:?}");
+    let json = std::fs::read(at.join("counts.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let counts = json["counts"].as_object().unwrap();
+    assert!(
+        counts["good"].as_u64() > Some(5) && counts["unsigned"].as_u64() > Some(5),
+        "{counts:?}"
+    );
+    assert_eq!(counts.len(), 2, "{counts:?}");
+}
+
+#[test]
 fn a_run_that_is_killed_leaves_whole_signatures_or_none() {
     let directory = with_keys("rsa4096");
     let at = directory.path();
