@@ -15,7 +15,7 @@ const USAGE: &str = "\
 Usage: ima-testbed-person --disk FILE [OPTION]... [STAGE]...
 
 Boots the system of the disk image once for each STAGE, in this order whatever the order they are given in, and does there what
-the stage is about. If none is given, these are all but packages and kernel. What the system writes stays in the image.
+the stage is about. If none is given, these are install, log and enforced. What the system writes stays in the image.
 
   --disk FILE    an image of one ext4 file system with /boot in it
   --keep DIR     a copy of the image after each stage, as DIR/STAGE.img; made as sparse files
