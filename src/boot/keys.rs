@@ -352,10 +352,8 @@ impl Loader<'_> {
 
     /// What is to be said of a certificate that was taken.
     fn remark(&mut self, path: &str, certificate: &Certificate) {
-        if certificate.skid().is_none() {
-            let detail = format!("{path}: {}", certificate.subject());
-            self.report
-                .warn(Fault::new(Code::CertificateUnnamed, detail));
+        if let Some(fault) = certificate.useless(path) {
+            self.report.warn(fault);
         }
         if certificate.is_sample() {
             let detail = format!("{path}: {}", certificate.subject());

@@ -20,6 +20,7 @@ use x509_cert::certificate::{Raw, TbsCertificateInner};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage as X509KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
+use crate::fault::{Code, Fault};
 use crate::signature::KeyId;
 
 /// The organizational unit in the subject of every sample certificate. Its private key is public knowledge.
@@ -103,6 +104,17 @@ impl Curve {
     }
 }
 
+/// The lengths of RSA keys that the kernel computes with, in bits (crypto/rsa.c, `rsa_check_key_length`). It takes a certificate
+/// of another length onto a keyring and then refuses every signature by its key.
+pub const RSA_BITS: [u32; 6] = [512, 1024, 1536, 2048, 3072, 4096];
+
+/// Whether the kernel computes with RSA keys of this length. The kernel counts whole limbs of 64 bits (`mpi_get_size`).
+#[must_use]
+pub fn is_rsa_length(bits: u32) -> bool {
+    bits.checked_next_multiple_of(64)
+        .is_some_and(|rounded| RSA_BITS.contains(&rounded))
+}
+
 impl fmt::Display for Curve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -150,11 +162,28 @@ pub enum LeafDefect {
     NoSkid,
     /// An algorithm or curve the kernel has no code for: ENOPKG.
     UnsupportedKey,
+    /// An RSA key of a length that is not among [`RSA_BITS`]: the kernel verifies no signature by it.
+    RsaLength(u32),
+}
+
+impl LeafDefect {
+    /// Whether the kernel refuses the certificate; otherwise it takes the certificate and verifies no signature with it.
+    #[must_use]
+    pub const fn is_refused(self) -> bool {
+        !matches!(self, Self::NoSkid | Self::RsaLength(_))
+    }
 }
 
 impl fmt::Display for LeafDefect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::RsaLength(bits) => {
+                let lengths = RSA_BITS.map(|bits| bits.to_string()).join(", ");
+                return write!(
+                    f,
+                    "its key is RSA-{bits}, and the kernel computes with RSA keys of {lengths} bits only"
+                );
+            }
             Self::NoDigitalSignature => "its key usage does not allow digitalSignature",
             Self::CaBit => "it is a CA certificate",
             Self::KeyCertSign => "its key usage allows keyCertSign",
@@ -486,13 +515,18 @@ impl Certificate {
         }
     }
 
-    /// What would keep this certificate off `.ima` and `.evm` even if a trusted CA signed it; empty if nothing does.
+    /// What makes this certificate useless on `.ima` and `.evm` even if a trusted CA signed it; empty if nothing does. Those
+    /// that [keep it off the keyring](LeafDefect::is_refused) come first.
     #[must_use]
     pub fn leaf_defects(&self) -> Vec<LeafDefect> {
         let usage = self.key_usage.unwrap_or(KeyUsage {
             digital_signature: false,
             key_cert_sign: false,
         });
+        let rsa_bits = match self.key {
+            PublicKey::Rsa { bits } => Some(bits),
+            _ => None,
+        };
         [
             (
                 matches!(self.key, PublicKey::Other { .. }),
@@ -507,10 +541,28 @@ impl Certificate {
             (usage.key_cert_sign, LeafDefect::KeyCertSign),
             (!usage.digital_signature, LeafDefect::NoDigitalSignature),
             (self.skid.is_none(), LeafDefect::NoSkid),
+            (
+                rsa_bits.is_some_and(|bits| !is_rsa_length(bits)),
+                LeafDefect::RsaLength(rsa_bits.unwrap_or_default()),
+            ),
         ]
         .into_iter()
         .filter_map(|(found, defect)| found.then_some(defect))
         .collect()
+    }
+}
+
+impl Certificate {
+    /// The warning about a certificate that the kernel takes onto a keyring and verifies no signature with; `path` is where
+    /// it came from.
+    #[must_use]
+    pub fn useless(&self, path: &str) -> Option<Fault> {
+        let defects = self.leaf_defects();
+        let defect = defects.iter().find(|defect| !defect.is_refused())?;
+        let detail = format!("{path}: {}", self.subject());
+        Some(Fault::new(Code::CertificateUseless, detail).cause(format!(
+            "{defect}; the kernel took it, and denies what its key signed"
+        )))
     }
 }
 
@@ -774,6 +826,28 @@ mod tests {
             ("Ed25519", data!("ed25519.der"), vec![D::UnsupportedKey]),
         ] {
             assert_eq!(parse(bytes).leaf_defects(), defects, "{name}");
+        }
+    }
+
+    #[test]
+    fn rsa_lengths_are_those_of_the_kernel() {
+        for (bits, expected) in [
+            (512, true),
+            (1024, true),
+            (1025, false),
+            (1536, true),
+            (2047, true),
+            (2048, true),
+            (2049, false),
+            (2560, false),
+            (3072, true),
+            (4096, true),
+            (5120, false),
+            (8192, false),
+            (0, false),
+            (u32::MAX, false),
+        ] {
+            assert_eq!(is_rsa_length(bits), expected, "{bits}");
         }
     }
 

@@ -293,10 +293,10 @@ catalogue! {
         what: "EVM certificates are in the initramfs but EVM could not be used"
         cause: "the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set"
         remedy: "boot a kernel with CONFIG_EVM=y, or leave the EVM certificates out"
-    CertificateUnnamed "IMA-557" Keys Warning
-        what: "a certificate has no subject key identifier"
-        cause: "signatures name their key by its end; the kernel took the certificate and will find it for no signature, so what its key signed is denied"
-        remedy: "make the certificate again with the extension subjectKeyIdentifier (imactl keygen writes it); signatures stay good if they name the identifier's last four bytes"
+    CertificateUseless "IMA-557" Keys Warning
+        what: "the kernel can verify no signature with a certificate that it took"
+        cause: "the certificate has no subject key identifier, by whose end signatures name their key, or its key has a length that the kernel does not compute with; what its key signed is denied"
+        remedy: "make a certificate with the extension subjectKeyIdentifier and a key of a length that the kernel computes with (imactl keygen makes both)"
 
     PolicyMissing "IMA-601" Policy Refusal
         what: "the initramfs has no IMA policy"

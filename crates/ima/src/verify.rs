@@ -13,7 +13,7 @@ use rsa::RsaPublicKey;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::traits::SignatureScheme as _;
 
-use crate::certificate::{Certificate, Curve, PublicKey};
+use crate::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use crate::hash::HashAlgorithm;
 use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
 
@@ -56,9 +56,39 @@ pub enum VerifyError {
     /// The public key cannot be used: a malformed point or modulus.
     #[error("the certificate's public key is malformed")]
     BadKey,
+    /// No kernel verifies signatures of this kind: an RSA key of another length, or a hash algorithm that it has no encoding of.
+    #[error("no kernel can verify it: {0}")]
+    NoKernel(String),
     /// A kind of key, or a hash algorithm, that is not checked here.
     #[error("cannot check {0}")]
     Unsupported(String),
+}
+
+/// Why no kernel verifies signatures by such a key over such a digest; nothing if a kernel may
+/// (crypto/rsa.c, `rsa_check_key_length`; crypto/rsa-pkcs1pad.c, `rsa_asn1_templates`;
+/// crypto/asymmetric_keys/public_key.c, `software_key_determine_akcipher`).
+pub fn unverifiable(key: &PublicKey, algo: HashAlgorithm) -> Option<String> {
+    use HashAlgorithm as H;
+    let encoded = match key {
+        PublicKey::Rsa { bits } if !is_rsa_length(*bits) => {
+            let defect = LeafDefect::RsaLength(*bits);
+            return Some(defect.to_string());
+        }
+        PublicKey::Rsa { .. } => algo.digest_info_prefix().is_some(),
+        PublicKey::Ec { .. } => matches!(
+            algo,
+            H::Sha1
+                | H::Sha224
+                | H::Sha256
+                | H::Sha384
+                | H::Sha512
+                | H::Sha3_256
+                | H::Sha3_384
+                | H::Sha3_512
+        ),
+        PublicKey::Other { .. } => return None,
+    };
+    (!encoded).then(|| format!("the kernel takes no {algo} digest with a key of kind {key}"))
 }
 
 /// Checks that `signature` is one of `digest`, computed with `algo`, by the key of `certificate`. RSA and DER-encoded ECDSA.
@@ -77,6 +107,9 @@ pub fn verify_digest(
             algo,
             found: digest.len(),
         });
+    }
+    if let Some(why) = unverifiable(certificate.key(), algo) {
+        return Err(VerifyError::NoKernel(why));
     }
     match certificate.key() {
         PublicKey::Rsa { .. } => {

@@ -20,7 +20,7 @@ use ima::filesystem::{self, Filesystem};
 use ima::layout::Purpose;
 use ima::policy::{Hook, Policy, Query};
 use ima::settings::{self, EvmFiles, Settings};
-use ima::verify::verify_certificate;
+use ima::verify::{VerifyError, verify_certificate};
 
 use crate::Result;
 use crate::file::{in_file, unreadable};
@@ -457,7 +457,9 @@ impl Findings {
                 let known = all
                     .as_ref()
                     .is_none_or(|all| signed_by_any(&certificate, all));
-                if known && certificate.leaf_defects().is_empty() {
+                if known && !is_refused(&certificate) {
+                    self.faults
+                        .extend(certificate.useless("a certificate of the root"));
                     certificates.push(certificate);
                 } else {
                     let detail = certificate.subject();
@@ -489,8 +491,7 @@ impl Findings {
                 let fault = trusted
                     .then(|| {
                         leaf_fault(&path, &certificate)
-                            // The kernel takes such a one, and finds it for no signature.
-                            .filter(|_| certificate.leaf_defects() != [LeafDefect::NoSkid])
+                            .filter(|_| is_refused(&certificate))
                             .or_else(|| issuer_fault(&path, &certificate, authorities))
                     })
                     .flatten();
@@ -515,10 +516,7 @@ impl Findings {
 
     fn remark(&mut self, path: &str, certificate: &Certificate) {
         let detail = format!("{path}: {}", certificate.subject());
-        if certificate.skid().is_none() {
-            self.faults
-                .push(Fault::new(Code::CertificateUnnamed, &detail));
-        }
+        self.faults.extend(certificate.useless(path));
         if certificate.is_sample() {
             self.faults.push(Fault::new(Code::SampleKey, &detail));
         }
@@ -636,6 +634,12 @@ fn signed_by_any(certificate: &Certificate, issuers: &[Certificate]) -> bool {
         .any(|issuer| verify_certificate(certificate, issuer).is_ok())
 }
 
+/// Whether the kernel refuses the certificate, whoever signed it.
+fn is_refused(certificate: &Certificate) -> bool {
+    let mut defects = certificate.leaf_defects().into_iter();
+    defects.any(LeafDefect::is_refused)
+}
+
 fn issuer_fault(
     path: &str,
     certificate: &Certificate,
@@ -653,6 +657,20 @@ fn issuer_fault(
         Code::CertificateRefused,
         format!("{path} ({})", certificate.subject()),
     );
+    let unverifiable =
+        authorities
+            .iter()
+            .find_map(|issuer| match verify_certificate(certificate, issuer) {
+                Err(VerifyError::NoKernel(why)) => Some((issuer, why)),
+                _ => None,
+            });
+    if let Some((issuer, why)) = unverifiable {
+        let cause = format!(
+            "the kernel cannot verify what `{}` signed: {why}",
+            issuer.subject()
+        );
+        return Some(fault.cause(cause));
+    }
     Some(if named {
         fault.cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
     } else {

@@ -10,7 +10,7 @@ use ima::signature::{ImaXattr, KeyId, SignatureV2, SignatureV3, V3_VERITY, v3_di
 use sha1::{Digest as _, Sha1};
 
 use crate::Result;
-use crate::key::{Signer, check_belongs};
+use crate::key::{Signer, check_belongs, check_verifiable};
 
 /// A key with all that is needed to make values of `security.ima`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl Identity {
     /// # Errors
     ///
     /// `IMA-905` if the key does not belong to the certificate; `IMA-906` if the certificate has no subject key identifier,
-    /// because the kernel would never find the key; `IMA-907` for an algorithm that cannot be computed.
+    /// because the kernel would never find the key, or the kernel does not compute with keys of that length; `IMA-907` for an algorithm that cannot be computed.
     pub fn new(
         signer: Arc<dyn Signer>,
         certificate: &Certificate,
@@ -50,7 +50,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907` for an algorithm that cannot be computed.
+    /// `IMA-906` for a key of a length that the kernel does not compute with; `IMA-907` for an algorithm that cannot be computed.
     pub fn without_certificate(signer: Arc<dyn Signer>, algo: HashAlgorithm) -> Result<Self> {
         let sha1 = Sha1::digest(signer.public_key());
         let key_id = KeyId::from_suffix(&sha1).unwrap_or(KeyId([0; 4]));
@@ -63,6 +63,7 @@ impl Identity {
     }
 
     fn checked(self) -> Result<Self> {
+        check_verifiable(self.signer.kind())?;
         if crate::key::SIGNED.contains(&self.algo) {
             Ok(self)
         } else {

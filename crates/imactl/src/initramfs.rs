@@ -575,15 +575,18 @@ impl InitramfsBuilder {
     }
 }
 
-/// What would keep the kernel from taking a certificate, whoever signed it.
+/// What would keep the kernel from taking a certificate or from using it, whoever signed it.
 #[must_use]
 pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
     let defects = certificate.leaf_defects();
     let defect = defects.first()?;
     let detail = format!("{path} ({})", certificate.subject());
-    Some(Fault::new(Code::CertificateRefused, detail).cause(format!(
-        "the kernel takes it on no trusted keyring: {defect}"
-    )))
+    let effect = if defect.is_refused() {
+        "the kernel takes it on no trusted keyring"
+    } else {
+        "the kernel takes it and verifies no signature with it"
+    };
+    Some(Fault::new(Code::CertificateRefused, detail).cause(format!("{effect}: {defect}")))
 }
 
 /// That part of a file, if the file has it.

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use der::asn1::ObjectIdentifier;
-use ima::certificate::{Certificate, Curve, PublicKey};
+use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 
@@ -220,6 +220,23 @@ fn open_token(_: &Path, _: PasswordSource<'_>, _: Option<&Certificate>) -> Resul
     Err(Fault::new(Code::TokenUnusable, "keys in tokens")
         .cause("this imactl was built without the feature pkcs11")
         .remedy("build it with the feature, or use --sign-command"))
+}
+
+/// Checks that the kernel computes with keys of this kind.
+///
+/// # Errors
+///
+/// `IMA-906`.
+pub fn check_verifiable(kind: KeyKind) -> Result<()> {
+    match kind {
+        KeyKind::Rsa(bits) if !is_rsa_length(bits) => Err(Fault::new(
+            Code::CertificateUnusable,
+            format!("an {kind} key"),
+        )
+        .cause(LeafDefect::RsaLength(bits).to_string())
+        .remedy("sign with another key: imactl keygen --type rsa3072, or p256")),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that `signer` holds the private key of `certificate`.

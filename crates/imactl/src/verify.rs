@@ -48,6 +48,8 @@ pub enum Verdict {
     MetadataChanged(KeyId),
     /// What is there is no signature: which attribute, and why.
     Malformed(String),
+    /// A signature that no kernel verifies: why.
+    Unverifiable(String),
     /// A signature that is not checked here.
     Unsupported(String),
     /// The file could not be read.
@@ -78,6 +80,7 @@ impl Verdict {
             Self::NoEvm => "no-evm",
             Self::MetadataChanged(_) => "metadata-changed",
             Self::Malformed(_) => "malformed",
+            Self::Unverifiable(_) => "unverifiable",
             Self::Unsupported(_) => "unsupported",
             Self::Unreadable(_) => "unreadable",
         }
@@ -120,6 +123,7 @@ impl std::fmt::Display for Verdict {
                 "owner, mode or attributes changed since key {key} signed them in security.evm"
             ),
             Self::Malformed(why) => f.write_str(why),
+            Self::Unverifiable(why) => write!(f, "no kernel can verify it: {why}"),
             Self::Unsupported(why) => write!(f, "not checked: {why}"),
             Self::Unreadable(fault) => write!(f, "{}", fault.detail()),
         }
@@ -348,6 +352,7 @@ fn by_key(
     {
         verdict = match holds(certificate)? {
             Ok(()) => return Ok(Verdict::Good(key)),
+            Err(VerifyError::NoKernel(why)) => Verdict::Unverifiable(why),
             Err(VerifyError::Unsupported(why)) => Verdict::Unsupported(why),
             Err(_) => Verdict::Changed(key),
         };

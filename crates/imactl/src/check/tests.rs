@@ -1,6 +1,6 @@
 use super::*;
 use crate::identity::Identity;
-use crate::key::{FileKey, KeyKind};
+use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::select::FileSystem;
 use crate::tree::Content;
 use crate::x509::Template;
@@ -247,6 +247,61 @@ fn a_certificate_beside_a_good_one_is_a_warning() {
 }
 
 #[test]
+fn a_root_signed_with_an_rsa_key_that_the_kernel_does_not_compute_with() {
+    let pem = std::process::Command::new("openssl")
+        .args(["genrsa", "2560"])
+        .output()
+        .expect("openssl")
+        .stdout;
+    let key = FileKey::from_bytes(&pem, &crate::key::no_password).unwrap();
+    let mut desk = Desk::new();
+    let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+    desk.authority = Template::ca("CA").sign(&ca_key, None, None).unwrap();
+    let certificate = Template::leaf("leaf")
+        .sign(&key, Some((&ca_key, &desk.authority)), None)
+        .unwrap();
+    desk.initramfs = desk
+        .initramfs
+        .clone()
+        .certificate("x509_ima.der", certificate.der());
+    let digest = HashAlgorithm::Sha256.digest(&program()).unwrap();
+    let value = ima::signature::ImaXattr::Signature(ima::signature::SignatureV2 {
+        algo: HashAlgorithm::Sha256,
+        key_id: certificate.key_id(),
+        signature: key.sign_digest(HashAlgorithm::Sha256, &digest).unwrap(),
+    })
+    .encode();
+    for name in [INIT, SWITCH_ROOT] {
+        let inode = desk.root.tree.get_mut(name).unwrap();
+        inode.xattrs.insert(b"security.ima".to_vec(), value.clone());
+    }
+    let found = desk.check(LINE);
+    let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
+    let expected = [
+        Code::CertificateUseless,
+        Code::SwitchRootDenied,
+        Code::InitDenied,
+    ];
+    assert_eq!(codes, expected, "{:?}", found.faults);
+    assert!(found.faults[1].detail().contains("RSA-2560"));
+    // As the CA in the kernel it vouches for nobody.
+    let mut desk = Desk::new();
+    desk.authority = Template::ca("CA").sign(&key, None, None).unwrap();
+    let leaf = FileKey::generate(KeyKind::P256).unwrap();
+    let certificate = Template::leaf("leaf")
+        .sign(&leaf, Some((&key, &desk.authority)), None)
+        .unwrap();
+    desk.initramfs = desk
+        .initramfs
+        .clone()
+        .certificate("x509_ima.der", certificate.der());
+    let found = desk.check(LINE);
+    let refusal = found.refusal().unwrap();
+    assert_eq!(refusal.code(), Code::CertificateRefused);
+    assert!(refusal.to_string().contains("RSA-2560"), "{refusal}");
+}
+
+#[test]
 fn a_certificate_without_identifier_is_taken_and_finds_no_signature() {
     let mut desk = Desk::new();
     let key = FileKey::generate(KeyKind::P256).unwrap();
@@ -265,7 +320,7 @@ fn a_certificate_without_identifier_is_taken_and_finds_no_signature() {
         Some(Code::SwitchRootDenied)
     );
     let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
-    assert!(codes.contains(&Code::CertificateUnnamed), "{codes:?}");
+    assert!(codes.contains(&Code::CertificateUseless), "{codes:?}");
 }
 
 #[test]

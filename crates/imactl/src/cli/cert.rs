@@ -124,7 +124,9 @@ impl Cert {
                 Purpose::Signing => true,
                 Purpose::Ca => matches!(
                     defect,
-                    LeafDefect::ExplicitCaFalse | LeafDefect::UnsupportedKey
+                    LeafDefect::ExplicitCaFalse
+                        | LeafDefect::UnsupportedKey
+                        | LeafDefect::RsaLength(_)
                 ),
             })
             .map(ToString::to_string)
@@ -141,10 +143,10 @@ impl Cert {
             }
         }
         if let PublicKey::Rsa { bits } = certificate.key()
-            && !(2048..=4096).contains(bits)
+            && *bits < 2048
         {
             findings.push(format!(
-                "an RSA key of {bits} bits: the kernel takes up to 4096, and fewer than 2048 are too weak"
+                "its key is RSA-{bits}, and RSA keys of fewer than 2048 bits are too weak"
             ));
         }
         findings

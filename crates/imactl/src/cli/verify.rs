@@ -182,7 +182,7 @@ fn status(verdict: &Verdict) -> Option<u8> {
         Verdict::Unreadable(_) => Some(2),
         Verdict::Unsigned | Verdict::DigestOnly { matches: true } | Verdict::NoEvm => Some(3),
         Verdict::UnknownKey(_) => Some(4),
-        Verdict::Malformed(_) | Verdict::Unsupported(_) => Some(5),
+        Verdict::Malformed(_) | Verdict::Unverifiable(_) | Verdict::Unsupported(_) => Some(5),
         Verdict::Changed(_)
         | Verdict::MetadataChanged(_)
         | Verdict::DigestOnly { matches: false } => Some(6),

@@ -9,7 +9,7 @@ use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::signature::KeyId;
 use imactl::file::{read_bounded, write};
-use imactl::key::{FileKey, SIGNED, Signer as _, TokenKey, WeakKey};
+use imactl::key::{FileKey, KeyKind, SIGNED, Signer as _, TokenKey, WeakKey, check_verifiable};
 use sha1::{Digest as _, Sha1};
 
 use super::options::Options;
@@ -42,6 +42,7 @@ impl SigningKey {
             // Not the URI, which may have a PIN in it.
             let pin = || password(options, Path::new("the token"));
             let token = TokenKey::open(&uri, &pin, None).map_err(|fault| said.fault(&fault))?;
+            check_verifiable(token.kind()).map_err(|fault| said.fault(&fault))?;
             let id = key_id(options, &[], token.public_key(), said)?;
             return Ok(Self {
                 strong: None,
@@ -77,6 +78,13 @@ impl SigningKey {
                 return Err(said.fault(&imactl::file::in_file(fault, &path)));
             }
         };
+        let kind = match (&strong, &weak) {
+            (Some(key), _) => Some(key.kind()),
+            (None, Some(key)) => key.rsa_bits().map(KeyKind::Rsa),
+            (None, None) => None,
+        };
+        kind.map_or(Ok(()), check_verifiable)
+            .map_err(|fault| said.fault(&imactl::file::in_file(fault, &path)))?;
         let id = key_id(options, &bytes, &public, said)?;
         Ok(Self {
             strong,

@@ -132,6 +132,15 @@ impl WeakKey {
             .map_err(|error| failed(error.to_string()))
     }
 
+    /// The length of an RSA key's modulus, in bits.
+    #[must_use]
+    pub fn rsa_bits(&self) -> Option<u32> {
+        match &self.key {
+            Key::Rsa(key) => Some(key.n().bits_vartime()),
+            _ => None,
+        }
+    }
+
     /// Modulus and exponent of an RSA key, big-endian.
     #[must_use]
     pub fn rsa_numbers(&self) -> Option<(Vec<u8>, Vec<u8>)> {
