@@ -22,8 +22,9 @@ use crate::select::{self, Chooser, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
+pub use ext4::read as read_ext4;
 pub use resign::sign_image;
-pub use source::{Source, filesystem, read, read_ext4};
+pub use source::{Source, filesystem, read};
 
 /// Bytes in a block of an image.
 pub const BLOCK: u64 = 4096;

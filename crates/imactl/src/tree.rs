@@ -38,15 +38,34 @@ pub enum Content {
         /// Its length when the tree was read.
         len: u64,
     },
-    /// A part of an open file: what a tar archive was unpacked into.
-    Spooled {
+    /// Parts of an open file: an image, or what an archive was unpacked into. Between them are zeros.
+    Mapped {
         /// The file.
         file: Arc<File>,
-        /// Start of the part in bytes.
-        offset: u64,
+        /// The parts, in order, not overlapping one another.
+        runs: Arc<[Run]>,
         /// Length in bytes.
         len: u64,
     },
+}
+
+/// A part of a regular file, and where it lies in another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Where the part begins, in bytes.
+    pub at: u64,
+    /// Where it lies in the other file, in bytes.
+    pub from: u64,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+impl Run {
+    /// Where the part ends, in bytes.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.at.saturating_add(self.len)
+    }
 }
 
 impl Content {
@@ -55,7 +74,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Host { len, .. } | Self::Spooled { len, .. } => *len,
+            Self::Host { len, .. } | Self::Mapped { len, .. } => *len,
         }
     }
 
@@ -74,18 +93,29 @@ impl Content {
     pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         match self {
             Self::Bytes(bytes) => each(Piece::Data(bytes)),
-            Self::Spooled { file, offset, len } => {
-                let mut buffer = vec![0; PIECE];
+            Self::Mapped { file, runs, len } => {
+                let mut buffer = vec![0; usize::try_from(*len).unwrap_or(PIECE).min(PIECE)];
+                let mut runs = &runs[..];
                 let mut at = 0;
                 while at < *len {
+                    while let Some((first, rest)) = runs.split_first()
+                        && first.end() <= at
+                    {
+                        runs = rest;
+                    }
+                    // Only whole blocks count as holes.
+                    let data = runs.first().map_or(*len, |run| run.at & !4095);
+                    let data = data.clamp(at, *len);
+                    if data > at {
+                        each(Piece::Hole(data.saturating_sub(at)))?;
+                        at = data;
+                        continue;
+                    }
                     let take = usize::try_from(len.saturating_sub(at))
                         .unwrap_or(PIECE)
                         .min(PIECE);
                     let piece = buffer.get_mut(..take).unwrap_or_default();
-                    file.read_exact_at(piece, offset.saturating_add(at))
-                        .map_err(|error| {
-                            Fault::new(Code::InputUnreadable, format!("temporary file: {error}"))
-                        })?;
+                    read_runs(file, runs, at, piece)?;
                     each(Piece::Data(piece))?;
                     at += take as u64;
                 }
@@ -110,15 +140,43 @@ impl Content {
                     .map_err(|error| unreadable(path, &error))?;
                 Ok(head)
             }
-            Self::Spooled { file, offset, len } => {
+            Self::Mapped { file, runs, len } => {
                 let mut head = vec![0; usize::try_from(*len).unwrap_or(limit).min(limit)];
-                file.read_exact_at(&mut head, *offset).map_err(|error| {
-                    Fault::new(Code::InputUnreadable, format!("temporary file: {error}"))
-                })?;
+                read_runs(file, runs, 0, &mut head)?;
                 Ok(head)
             }
         }
     }
+}
+
+/// Reads the bytes from `at` of what `runs` lay out, zeros where there is no run.
+fn read_runs(file: &File, runs: &[Run], at: u64, piece: &mut [u8]) -> Result<()> {
+    let end = at.saturating_add(piece.len() as u64);
+    let mut filled = 0;
+    for run in runs.iter().take_while(|run| run.at < end) {
+        let (from, to) = (run.at.max(at), run.end().min(end));
+        // Both lie in the piece, whose length is a usize.
+        let (start, stop) = (
+            from.saturating_sub(at) as usize,
+            to.saturating_sub(at) as usize,
+        );
+        if let Some(gap) = piece.get_mut(filled..start) {
+            gap.fill(0);
+        }
+        let Some(part) = piece.get_mut(start..stop) else {
+            continue;
+        };
+        file.read_exact_at(part, run.from.saturating_add(from.saturating_sub(run.at)))
+            .map_err(|error| {
+                let detail = format!("the image, or a temporary file: {error}");
+                Fault::new(Code::InputUnreadable, detail)
+            })?;
+        filled = stop;
+    }
+    if let Some(rest) = piece.get_mut(filled..) {
+        rest.fill(0);
+    }
+    Ok(())
 }
 
 /// Bytes read at once.

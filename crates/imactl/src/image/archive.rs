@@ -15,6 +15,8 @@ const RECORD: usize = 512;
 const MAX_ID: u32 = 0o7_777_777;
 /// The same for twelve bytes.
 const MAX_LONG: u64 = 0o77_777_777_777;
+/// The most that the files of an archive may hold together: it has holes as zeros, and a damaged image may claim any length.
+const MAX_CONTENT: u64 = 1 << 40;
 
 /// Hands the content of a regular file to the function it is given, piece by piece.
 pub type ReadPieces<'a> =
@@ -28,6 +30,22 @@ pub type ReadPieces<'a> =
 pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> Result<()> {
     let failed =
         |error: std::io::Error| Fault::new(Code::OutputUnwritable, format!("the archive: {error}"));
+    let inodes: HashSet<InodeIndex> = tree.names().map(|(_, index)| index).collect();
+    let sum = inodes.iter().try_fold(0_u64, |sum, index| {
+        let Kind::File(file) = &tree.inode(*index).kind else {
+            return Some(sum);
+        };
+        sum.checked_add(file.len())
+            .filter(|sum| *sum <= MAX_CONTENT)
+    });
+    if sum.is_none() {
+        return Err(Fault::new(
+            Code::ImageContent,
+            "files of more than 1 TiB, with their holes",
+        )
+        .cause("an archive has the holes of files as zeros")
+        .remedy("make an image of ext4 or erofs, which have room for holes"));
+    }
     let mut first_names: Vec<Option<&[u8]>> = Vec::new();
     let mut written = HashSet::new();
     for (name, index) in tree.names() {

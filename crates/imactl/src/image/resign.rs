@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
@@ -14,8 +15,7 @@ use std::process::Command;
 use ima::fault::{Code, Fault};
 use ima::filesystem::Kind as FileSystemKind;
 
-use super::source::{self, ext4};
-use super::{Format, ImageBuilder, Summary};
+use super::{Format, ImageBuilder, Summary, ext4, source};
 use crate::Result;
 use crate::file::{Output, unreadable, unwritable};
 use crate::tree::{Content, InodeIndex, Piece, Tree};
@@ -97,7 +97,8 @@ fn sign_ext4(
         .permissions()
         .mode();
     let mut output = Output::create(out)?;
-    copy(path, &mut output)?;
+    let name = output.path().to_owned();
+    copy(path, &name, output.file())?;
     let complaints = write_attributes(path, output.path(), &changes, &numbers)?;
     check("e2fsck", "e2fsprogs", &["-fn"], output.path())?;
     let (after, _) = ext4::read_numbered(output.path())?;
@@ -154,8 +155,8 @@ fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
     changes
 }
 
-/// Copies the image, its holes as holes.
-fn copy(path: &Path, output: &mut Output) -> Result<()> {
+/// Copies the image to an empty file of that name, its holes as holes.
+pub(super) fn copy(path: &Path, to: &Path, file: &mut File) -> Result<()> {
     let len = std::fs::metadata(path)
         .map_err(|error| unreadable(path, &error))?
         .len();
@@ -163,9 +164,7 @@ fn copy(path: &Path, output: &mut Output) -> Result<()> {
         path: path.to_owned(),
         len,
     };
-    let to = output.path().to_owned();
-    let file = output.file();
-    let failed = |error: std::io::Error| unwritable(&to, &error);
+    let failed = |error: std::io::Error| unwritable(to, &error);
     file.set_len(len).map_err(failed)?;
     let mut at = 0;
     content.read(&mut |piece| {
@@ -224,7 +223,7 @@ fn write_attributes(
 /// When an ext4 file system was last written to, seconds since 1970 (`s_wtime`).
 fn written_at(path: &Path) -> Result<u32> {
     let mut field = [0; 4];
-    std::fs::File::open(path)
+    File::open(path)
         .and_then(|file| file.read_exact_at(&mut field, 1024 + 0x30))
         .map_err(|error| unreadable(path, &error))?;
     Ok(u32::from_le_bytes(field))
@@ -260,14 +259,14 @@ fn check(program: &str, package: &str, arguments: &[&str], image: &Path) -> Resu
     )))
 }
 
-fn missing_tool(program: &str, package: &str, error: &std::io::Error) -> Fault {
+pub(super) fn missing_tool(program: &str, package: &str, error: &std::io::Error) -> Fault {
     Fault::new(Code::ToolMissing, format!("{program}: {error}"))
         .cause(format!("{program} writes or checks images of this kind"))
         .remedy(format!("install {package}"))
 }
 
 /// Debian has these programs where a user's PATH does not look.
-fn path_with_sbin() -> std::ffi::OsString {
+pub(super) fn path_with_sbin() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/sbin:/sbin");
     path
@@ -276,7 +275,7 @@ fn path_with_sbin() -> std::ffi::OsString {
 /// Compressor and block size (`struct squashfs_super_block`: `compression`, `block_size`), as mksquashfs takes them.
 fn squashfs_parameters(path: &Path) -> Result<Option<(&'static str, u32)>> {
     let mut head = [0; 22];
-    std::fs::File::open(path)
+    File::open(path)
         .and_then(|file| file.read_exact_at(&mut head, 0))
         .map_err(|error| unreadable(path, &error))?;
     let [.., a, b, c, d, _, _, _, _, low, high] = head;

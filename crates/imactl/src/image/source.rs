@@ -1,7 +1,6 @@
 //! Reads a root back into a tree, whatever it is in: a directory, a tar archive, or an image of ext4, squashfs or erofs.
 
 mod erofs;
-pub(super) mod ext4;
 mod squashfs;
 
 use std::fs::File;
@@ -15,10 +14,9 @@ use ima::filesystem::{self, Filesystem, Kind};
 
 use crate::Result;
 use crate::file::{in_file, unreadable};
+use crate::image::ext4;
 use crate::select::FileSystem;
-use crate::tree::{Content, Tree};
-
-pub use ext4::read as read_ext4;
+use crate::tree::{Content, Run, Tree};
 
 /// The most that the files of an image may hold together: a damaged image may claim any length, and holes cost it nothing.
 const MAX_CONTENT: u64 = 1 << 40;
@@ -121,7 +119,12 @@ fn probe(file: &File) -> std::io::Result<Vec<Filesystem>> {
 }
 
 /// The fault of an image that cannot be read as what its superblock says.
-fn damaged(path: &Path, kind: &str, check: &str, error: &dyn std::fmt::Display) -> Fault {
+pub(super) fn damaged(
+    path: &Path,
+    kind: &str,
+    check: &str,
+    error: &dyn std::fmt::Display,
+) -> Fault {
     Fault::new(
         Code::SourceMalformed,
         format!("{}: {error}", path.display()),
@@ -203,9 +206,14 @@ impl Spool {
             .set_len(end)
             .map_err(|error| Self::failed(&error))?;
         self.end = end;
-        Ok(Ok(Content::Spooled {
+        let run = Run {
+            at: 0,
+            from: offset,
+            len,
+        };
+        Ok(Ok(Content::Mapped {
             file: Arc::clone(&self.file),
-            offset,
+            runs: Arc::new([run]),
             len,
         }))
     }

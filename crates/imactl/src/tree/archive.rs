@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ima::fault::{Code, Fault};
 
-use super::{Content, Inode, Kind, PIECE, Timestamp, Tree};
+use super::{Content, Inode, Kind, PIECE, Run, Timestamp, Tree};
 use crate::Result;
 
 const RECORD: usize = 512;
@@ -136,34 +136,18 @@ pub fn read(mut archive: impl Read) -> Result<Tree> {
         let kind = match header[156] {
             b'0' | 0 | b'7' if header[156] == 0 && path.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' => {
-                let len = match extended.sparse_len()? {
-                    Some(len) => {
-                        let pieces = sparse_map(&mut input)?;
-                        spool_pieces(&mut input, &spool, offset, &pieces, len)?;
-                        len
-                    }
-                    None => {
-                        spool_pieces(&mut input, &spool, offset, &[(0, size)], size)?;
-                        size
-                    }
+                let (pieces, len) = match extended.sparse_len()? {
+                    Some(len) => (sparse_map(&mut input)?, len),
+                    None => (vec![(0, size)], size),
                 };
-                let content = Content::Spooled {
-                    file: Arc::clone(&spool),
-                    offset,
-                    len,
-                };
+                let content = spool_pieces(&mut input, &spool, offset, &pieces, len)?;
                 offset += len;
                 Kind::File(content)
             }
             b'S' => {
                 let len = number(&header[483..495])?;
                 let pieces = gnu_sparse_map(&header, input.archive)?;
-                spool_pieces(&mut input, &spool, offset, &pieces, len)?;
-                let content = Content::Spooled {
-                    file: Arc::clone(&spool),
-                    offset,
-                    len,
-                };
+                let content = spool_pieces(&mut input, &spool, offset, &pieces, len)?;
                 offset += len;
                 Kind::File(content)
             }
@@ -393,22 +377,31 @@ fn gnu_sparse_map(header: &[u8; RECORD], archive: &mut impl Read) -> Result<Vec<
 /// Copies pieces of a file of `len` bytes to the spool; between them it is zero.
 fn spool_pieces<R: Read>(
     entry: &mut Entry<'_, R>,
-    spool: &File,
+    spool: &Arc<File>,
     offset: u64,
     pieces: &[(u64, u64)],
     len: u64,
-) -> Result<()> {
+) -> Result<Content> {
     let end = offset
         .checked_add(len)
         .ok_or_else(|| malformed("files of more than 2^64 bytes"))?;
     // The length an archive announces costs nothing until there is data: the spool is sparse.
     spool.set_len(end).map_err(spool_error)?;
     let mut buffer = vec![0; PIECE];
+    let mut runs: Vec<Run> = Vec::new();
     for &(start, mut left) in pieces {
         if start.checked_add(left).is_none_or(|end| end > len) {
             return Err(malformed("a sparse file with a piece beyond its end"));
         }
+        if runs.last().is_some_and(|last| start < last.end()) {
+            return Err(malformed("a sparse file with pieces out of order"));
+        }
         let mut at = offset + start;
+        runs.push(Run {
+            at: start,
+            from: at,
+            len: left,
+        });
         while left > 0 {
             let take = left.min(PIECE as u64);
             let piece = buffer.get_mut(..take as usize).unwrap_or_default();
@@ -418,7 +411,11 @@ fn spool_pieces<R: Read>(
             left -= take;
         }
     }
-    Ok(())
+    Ok(Content::Mapped {
+        file: Arc::clone(spool),
+        runs: runs.into(),
+        len,
+    })
 }
 
 /// The sum of the header's bytes, those of the sum itself taken as blanks. Some programs took the bytes as signed.
