@@ -1,4 +1,5 @@
-//! Executable files, as far as the kernel must find what else to execute: ELF's program interpreter and the `#!` line.
+//! Executable files, as far as the kernel and the dynamic loader must find what else to map: ELF's program interpreter, the
+//! dynamic section, and the `#!` line.
 
 /// The length of an ELF header, the longer of the two classes, in bytes.
 pub const HEADER_LENGTH: usize = 64;
@@ -18,6 +19,16 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// `e_machine` (include/uapi/linux/elf-em.h).
+    pub const fn number(self) -> u16 {
+        self.number
+    }
+
+    /// Whether numbers are stored with the most significant byte first.
+    pub const fn big_endian(self) -> bool {
+        self.big_endian
+    }
+
     /// Whether a kernel that runs programs of this machine may run those of the other: its own, and the 32-bit ones of its
     /// family (CONFIG_COMPAT; whether the kernel has it, only the kernel knows).
     pub fn may_run(self, other: Self) -> bool {
@@ -99,6 +110,11 @@ impl Elf {
         self.machine
     }
 
+    /// Whether it is of the 64-bit class.
+    pub const fn is_wide(&self) -> bool {
+        self.wide
+    }
+
     /// Where the program headers are.
     pub const fn program_headers(&self) -> Extent {
         self.program_headers
@@ -132,6 +148,127 @@ impl Elf {
             }));
         }
         Ok(None)
+    }
+}
+
+/// A program header, as far as the dynamic section is found by it.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    kind: u64,
+    offset: u64,
+    address: u64,
+    length: u64,
+}
+
+impl Elf {
+    fn segments(self, program_headers: &[u8]) -> impl Iterator<Item = Segment> + '_ {
+        let size = if self.wide { 56 } else { 32 };
+        program_headers
+            .chunks_exact(size)
+            .filter_map(move |header| {
+                let number = |at, length| number(header, at, length, self.big_endian);
+                let kind = number(0, 4)?;
+                let (offset, address, length) = if self.wide {
+                    (number(8, 8)?, number(16, 8)?, number(32, 8)?)
+                } else {
+                    (number(4, 4)?, number(8, 4)?, number(16, 4)?)
+                };
+                Some(Segment {
+                    kind,
+                    offset,
+                    address,
+                    length,
+                })
+            })
+    }
+}
+
+/// What a program or library asks of the dynamic loader (System V ABI, "Dynamic Section").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// DT_NEEDED: the libraries it needs, in order.
+    pub needed: Vec<Vec<u8>>,
+    /// DT_SONAME: the name that others need it by.
+    pub soname: Option<Vec<u8>>,
+    /// DT_RPATH: directories separated by colons.
+    pub rpath: Option<Vec<u8>>,
+    /// DT_RUNPATH: directories separated by colons.
+    pub runpath: Option<Vec<u8>>,
+    /// DF_1_NODEFLIB: the loader's own directories are not searched.
+    pub no_default_directories: bool,
+}
+
+/// The longest name of a library or list of directories that is read, in bytes.
+const MAX_DYNAMIC_STRING: usize = 1 << 16;
+
+/// The most libraries that a file may need.
+const MAX_NEEDED: usize = 4096;
+
+impl Dynamic {
+    /// Reads the dynamic section of a whole file, by its program headers, as a loader does; nothing if the file has none, or one
+    /// that cannot be read.
+    pub fn parse(file: &[u8]) -> Option<Self> {
+        const LOAD: u64 = 1;
+        const DYNAMIC: u64 = 2;
+        const NEEDED: u64 = 1;
+        const STRINGS: u64 = 5;
+        const SONAME: u64 = 14;
+        const RPATH: u64 = 15;
+        const RUNPATH: u64 = 29;
+        const FLAGS_1: u64 = 0x6fff_fffb;
+        const NO_DEFAULT_LIBRARIES: u64 = 0x800;
+        let elf = Elf::parse(file.get(..HEADER_LENGTH).unwrap_or(file))?;
+        let slice = |offset: u64, length: u64| {
+            let start = usize::try_from(offset).ok()?;
+            let length = usize::try_from(length).ok()?;
+            file.get(start..start.checked_add(length)?)
+        };
+        let headers = elf.program_headers();
+        let headers = slice(headers.offset, u64::try_from(headers.length).ok()?)?;
+        let section = elf
+            .segments(headers)
+            .find(|segment| segment.kind == DYNAMIC)?;
+        let section = slice(section.offset, section.length)?;
+        let (width, pair) = if elf.wide { (8, 16) } else { (4, 8) };
+        let entries = || {
+            section
+                .chunks_exact(pair)
+                .map_while(|entry| {
+                    let tag = number(entry, 0, width, elf.big_endian)?;
+                    let value = number(entry, width, width, elf.big_endian)?;
+                    Some((tag, value))
+                })
+                .take_while(|(tag, _)| *tag != 0)
+        };
+        let strings = entries().find(|(tag, _)| *tag == STRINGS);
+        let strings = strings.and_then(|(_, address)| {
+            let segment = elf.segments(headers).find(|segment| {
+                segment.kind == LOAD
+                    && (segment.address..segment.address.saturating_add(segment.length))
+                        .contains(&address)
+            })?;
+            let within = address.checked_sub(segment.address)?;
+            slice(segment.offset, segment.length)?.get(usize::try_from(within).ok()?..)
+        });
+        let text = |at: u64| {
+            let rest = strings?.get(usize::try_from(at).ok()?..)?;
+            let rest = rest.get(..MAX_DYNAMIC_STRING.min(rest.len()))?;
+            let end = rest.iter().position(|byte| *byte == 0)?;
+            Some(rest.get(..end)?.to_vec())
+        };
+        let mut dynamic = Self::default();
+        for (tag, value) in entries() {
+            match tag {
+                NEEDED if dynamic.needed.len() >= MAX_NEEDED => return None,
+                NEEDED => dynamic.needed.push(text(value)?),
+                SONAME => dynamic.soname = Some(text(value)?),
+                RPATH => dynamic.rpath = Some(text(value)?),
+                RUNPATH => dynamic.runpath = Some(text(value)?),
+                FLAGS_1 => dynamic.no_default_directories = value & NO_DEFAULT_LIBRARIES != 0,
+                _ => {}
+            }
+        }
+        Some(dynamic)
     }
 }
 
@@ -192,6 +329,16 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let interpreter = interpreter_of(own.to_str().unwrap()).expect("tests are dynamic");
         assert!(interpreter.contains("ld-"), "{interpreter}");
+    }
+
+    #[test]
+    fn this_very_program_needs_its_c_library() {
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let dynamic = Dynamic::parse(&own).unwrap();
+        let needed = |name: &[u8]| dynamic.needed.iter().any(|needed| needed == name);
+        assert!(needed(b"libc.so.6"), "{dynamic:?}");
+        assert_eq!(dynamic.soname, None);
+        assert_eq!(Dynamic::parse(b"text"), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::select::{self, Chooser, FileSystem};
 use crate::tree::{Inode, Kind, Tree};
 use crate::verify::Verdict;
 use disk::Disk;
-use libraries::Loader;
+use libraries::Libraries;
 use program::Examiner;
 pub use simulate::{Refused, simulate};
 pub use systemd::Denied;
@@ -572,10 +572,10 @@ impl Findings {
         if let Some(path) = switch_root {
             self.add(examiner.switch_root(path));
         }
-        let mut loader = Loader::new(&examiner);
-        if self.add(examiner.init(init)).is_some() {
-            self.faults.extend(loader.check(init.as_bytes()));
-            self.services = systemd::check(&examiner, &mut loader);
+        let mut libraries = Libraries::new(&examiner);
+        if let Some(program) = self.add(examiner.init(init)) {
+            self.faults.extend(libraries.check(&program));
+            self.services = systemd::check(&examiner, &mut libraries);
         }
         self.denied = examiner.denied.into_iter().collect();
         self.denied.sort_by(|one, other| one.0.cmp(&other.0));

@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod kernel;
 pub mod key;
 pub mod keyring;
+pub mod loader;
 pub mod manifest;
 pub mod modules;
 pub mod pcr;

@@ -51,18 +51,19 @@ impl<'a> Examiner<'a> {
         self.allowed(&name, path.as_bytes(), &SWITCH_ROOT)
     }
 
-    /// The init, then what interprets it, and what interprets that.
-    pub(super) fn init(&self, path: &str) -> Result<()> {
+    /// Whether the init runs, as [`runs`](Self::runs) has it.
+    pub(super) fn init(&self, path: &str) -> Result<Vec<u8>> {
         self.runs(path.as_bytes(), &INIT, &INTERPRETER)
     }
 
-    /// Whether a program runs: itself, then what interprets it, and what interprets that.
+    /// Whether a program runs: itself, then what interprets it, and what interprets that. Gives the program that is executed in
+    /// the end: itself, or the interpreter of a script.
     pub(super) fn runs(
         &self,
         path: &[u8],
         first: &'static Codes,
         interpreter: &'static Codes,
-    ) -> Result<()> {
+    ) -> Result<Vec<u8>> {
         let mut path = path.to_vec();
         let mut codes = first;
         for _ in 0..MAX_INTERPRETERS {
@@ -70,13 +71,14 @@ impl<'a> Examiner<'a> {
             let format = self.program(&path, content, codes, |program| program.format())?;
             self.allowed(&name, &path, codes)?;
             match format {
-                Format::Static => return Ok(()),
+                Format::Static => return Ok(path),
                 Format::Interpreted(loader) => {
                     let (name, content) = self.find(&loader, interpreter)?;
                     self.program(&loader, content, interpreter, |program| {
                         program.check_loader()
                     })?;
-                    return self.allowed(&name, &loader, interpreter);
+                    self.allowed(&name, &loader, interpreter)?;
+                    return Ok(path);
                 }
                 Format::Script(program) => path = program,
             }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ima::fault::Code;
 use ima::program::Codes;
 
-use super::libraries::Loader;
+use super::libraries::Libraries;
 use super::program::Examiner;
 use crate::tree::{Kind, Tree};
 
@@ -53,7 +53,7 @@ pub struct Denied {
 }
 
 /// The programs of the default target's units that would be denied; nothing if the root has no systemd.
-pub(super) fn check(examiner: &Examiner<'_>, loader: &mut Loader<'_>) -> Vec<Denied> {
+pub(super) fn check(examiner: &Examiner<'_>, libraries: &mut Libraries<'_>) -> Vec<Denied> {
     let tree = examiner.tree;
     let mut programs: BTreeSet<(String, Vec<u8>)> = BTreeSet::new();
     for directory in GENERATORS {
@@ -85,10 +85,10 @@ pub(super) fn check(examiner: &Examiner<'_>, loader: &mut Loader<'_>) -> Vec<Den
             };
             // A program that is not there is no matter of appraisal.
             tree.resolve(&path)?;
-            let fault = examiner
-                .runs(&path, &SERVICE, &SERVICE)
-                .err()
-                .or_else(|| loader.check(&path).into_iter().next())?;
+            let fault = match examiner.runs(&path, &SERVICE, &SERVICE) {
+                Ok(program) => libraries.check(&program).into_iter().next()?,
+                Err(fault) => fault,
+            };
             Some(Denied {
                 unit,
                 program: String::from_utf8_lossy(&path).into_owned(),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::identity::Identity;
 use crate::key::{FileKey, KeyKind, Signer as _};
+use crate::loader::tests::Made;
 use crate::select::FileSystem;
 use crate::tree::Content;
 use crate::x509::Template;
@@ -437,6 +438,117 @@ fn the_host_s_own_programs_have_their_libraries() {
     assert_eq!(faults(&desk), []);
     desk.unsign(b"lib/libc.so.6");
     assert_eq!(faults(&desk), [Code::LibraryDenied]);
+}
+
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// A desk whose init needs `liba.so.1`, with glibc's own loader.
+fn needing_a_library() -> Desk {
+    let mut desk = Desk::new();
+    desk.put(
+        &LOADER.as_bytes()[1..],
+        0o755,
+        &std::fs::read(LOADER).unwrap(),
+    );
+    desk.put(
+        INIT,
+        0o755,
+        &Made::program(LOADER).needs("liba.so.1").build(),
+    );
+    desk
+}
+
+#[test]
+fn a_library_of_another_machine_is_passed_over() {
+    let first = b"lib/x86_64-linux-gnu/liba.so.1";
+    let second = b"usr/lib/liba.so.1";
+    for (unsigned, expected) in [(&first[..], None), (&second[..], Some(Code::LibraryDenied))] {
+        let mut desk = needing_a_library();
+        desk.put(first, 0o644, &Made::library().narrow().build());
+        desk.put(second, 0o644, &Made::library().build());
+        desk.unsign(unsigned);
+        assert_eq!(desk.refusal(), expected);
+    }
+    let mut desk = needing_a_library();
+    desk.put(first, 0o644, &Made::library().narrow().build());
+    assert_eq!(desk.refusal(), Some(Code::LibraryMissing));
+}
+
+#[test]
+fn ld_so_conf_counts_for_nothing_without_a_cache() {
+    let mut desk = needing_a_library();
+    desk.put(b"opt/lib/liba.so.1", 0o644, &Made::library().build());
+    desk.put(b"etc/ld.so.conf.d/opt.conf", 0o644, b"/opt/lib\n");
+    assert_eq!(desk.refusal(), Some(Code::LibraryMissing));
+    let mut desk = needing_a_library();
+    desk.put(
+        b"usr/lib/x86_64-linux-gnu/liba.so.1",
+        0o644,
+        &Made::library().build(),
+    );
+    assert_eq!(desk.refusal(), None, "the loader's own directories");
+}
+
+#[test]
+fn a_library_for_better_processors_is_preferred() {
+    let mut desk = needing_a_library();
+    let library = b"usr/lib/liba.so.1";
+    let better = b"usr/lib/glibc-hwcaps/x86-64-v3/liba.so.1";
+    desk.put(library, 0o644, &Made::library().build());
+    desk.put(better, 0o644, &Made::library().build());
+    assert_eq!(desk.refusal(), None);
+    desk.unsign(better);
+    let found = desk.check(LINE);
+    let refusal = found.refusal().unwrap();
+    assert_eq!(refusal.code(), Code::LibraryDenied);
+    assert!(refusal.detail().contains("x86-64-v3"), "{refusal}");
+    desk.put(better, 0o644, &Made::library().build());
+    desk.unsign(library);
+    assert_eq!(desk.refusal(), Some(Code::LibraryDenied), "older ones");
+}
+
+#[test]
+fn rpath_is_inherited_and_runpath_is_not() {
+    for (inherited, expected) in [(true, None), (false, Some(Code::LibraryMissing))] {
+        let mut desk = needing_a_library();
+        let init = Made::program(LOADER).needs("liba.so.1");
+        let init = if inherited {
+            init.rpath("/opt/lib")
+        } else {
+            init.runpath("/opt/lib")
+        };
+        desk.put(INIT, 0o755, &init.build());
+        let library = Made::library().needs("libb.so.1").build();
+        desk.put(b"opt/lib/liba.so.1", 0o644, &library);
+        desk.put(b"opt/lib/libb.so.1", 0o644, &Made::library().build());
+        assert_eq!(desk.refusal(), expected);
+    }
+}
+
+#[test]
+fn the_libraries_of_a_script_s_interpreter() {
+    let mut desk = needing_a_library();
+    let shell = Made::program(LOADER).needs("liba.so.1").build();
+    desk.put(b"bin/sh", 0o755, &shell);
+    desk.put(INIT, 0o755, b"#!/bin/sh\n");
+    assert_eq!(desk.refusal(), Some(Code::LibraryMissing));
+    desk.put(b"usr/lib/liba.so.1", 0o644, &Made::library().build());
+    assert_eq!(desk.refusal(), None);
+}
+
+#[test]
+fn musl_has_other_directories_and_is_its_own_c_library() {
+    let mut desk = Desk::new();
+    let loader = "/lib/ld-musl-x86_64.so.1";
+    desk.put(&loader.as_bytes()[1..], 0o755, &Made::library().build());
+    let init = Made::program(loader)
+        .needs("libc.musl-x86_64.so.1")
+        .needs("liba.so.1");
+    desk.put(INIT, 0o755, &init.build());
+    desk.put(b"usr/local/lib/liba.so.1", 0o644, &Made::library().build());
+    assert_eq!(desk.refusal(), None);
+    desk.put(b"etc/ld-musl-x86_64.path", 0o644, b"/lib\n/usr/lib\n");
+    assert_eq!(desk.refusal(), Some(Code::LibraryMissing));
 }
 
 #[test]
