@@ -67,6 +67,9 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     let mut report = Report::default();
     let environment = environment::set_up(start, &mut report)?;
     let settings = cmdline::settings(start, ending, &mut report)?;
+    if start.root().is_none() {
+        cmdline::cover(&settings, &mut report)?;
+    }
     environment.require(&settings.config)?;
     let wanted = policy::read(&settings, start, &mut report)?;
     watch::start(*ending, settings.patience());

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use ima::fault::{Fault, Stage};
+use ima::forward::Forwarded;
 use log::{info, warn};
 
 /// Where the report goes.
@@ -67,6 +68,8 @@ pub struct Report {
     pub tpm: bool,
     /// `required` or `permissive`.
     pub enforce: &'static str,
+    /// The command line that userspace sees, and what it does not see.
+    pub command_line: Forwarded,
     /// Every certificate that was offered.
     pub keys: Vec<KeyRecord>,
     /// The policy.
@@ -90,6 +93,7 @@ impl Default for Report {
             kernel: String::new(),
             tpm: false,
             enforce: "required",
+            command_line: Forwarded::default(),
             keys: Vec::new(),
             policy: PolicyRecord::default(),
             root: RootRecord::default(),
@@ -133,6 +137,11 @@ impl Report {
             json.key("kernel").string(&self.kernel);
             json.key("tpm").boolean(self.tpm);
             json.key("enforce").string(self.enforce);
+            json.key("command_line").object(|json| {
+                json.key("forwarded").string(&self.command_line.line);
+                json.key("withheld")
+                    .array(&self.command_line.withheld, |json, word| json.string(word));
+            });
             json.key("keys").array(&self.keys, |json, key| {
                 json.object(|json| {
                     json.key("keyring").string(&key.keyring);

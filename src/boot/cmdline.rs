@@ -1,18 +1,27 @@
-//! What to boot: the configuration in the initramfs, and what it lets the kernel command line say.
+//! What to boot: the configuration in the initramfs, and what it lets the kernel command line say. What userspace is to see of
+//! the command line.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use ima::config::{self, Config, Enforce};
 use ima::fault::{Code, Fault, Stage};
+use ima::layout;
 use ima::settings::Settings;
+use log::info;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use super::start::Start;
 use crate::failure::{self, Ending};
-use crate::files;
+use crate::files::{self, describe};
 use crate::report::Report;
 
-/// Where the kernel shows its command line.
-const LINE: &str = "/proc/cmdline";
+/// For file systems of files that are no programs.
+const CLOSED: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
 
 /// Reads the configuration, then the command line. The ending is known as soon as the configuration is.
 ///
@@ -31,10 +40,13 @@ pub fn settings(
         Enforce::Required => "required",
         Enforce::Permissive => "permissive",
     };
-    let line = std::fs::read(LINE).map_err(|error| {
-        Fault::new(Code::CmdlineInvalid, format!("{LINE}: {error}"))
-            .cause("the kernel does not show its command line, and so not what to boot")
-            .remedy("see the kernel's messages above; try again")
+    let line = layout::command_line(std::fs::read).map_err(|error| {
+        Fault::new(
+            Code::CmdlineInvalid,
+            format!("{}: {error}", layout::COMMAND_LINE),
+        )
+        .cause("the kernel does not show its command line, and so not what to boot")
+        .remedy("see the kernel's messages above; try again")
     })?;
     let arguments = start.arguments().to_vec();
     let mut warn = |fault| report.warn(fault);
@@ -48,6 +60,78 @@ pub fn settings(
     );
     report.done(Stage::Configuration, &text);
     Ok(settings)
+}
+
+/// Puts the filtered command line over `/proc/cmdline`, before any other program reads it. The true one stays readable, for
+/// root alone, at [`layout::TRUE_COMMAND_LINE`]: in a second proc, in which nothing is hidden. The kernel also demands such a
+/// one before it lets an unprivileged container mount a proc of its own (fs/namespace.c, `mnt_already_visible`).
+///
+/// # Errors
+///
+/// `CmdlineExposed`.
+pub fn cover(settings: &Settings, report: &mut Report) -> Result<(), Fault> {
+    let forwarded = &settings.forwarded;
+    hide(&forwarded.line).map_err(|(what, errno)| {
+        Fault::new(Code::CmdlineExposed, format!("{what}: {}", describe(errno)))
+    })?;
+    if !forwarded.withheld.is_empty() {
+        info!(
+            "{}: kept from userspace: {}",
+            Stage::Configuration,
+            forwarded.withheld.join(" ")
+        );
+    }
+    report.command_line = forwarded.clone();
+    Ok(())
+}
+
+/// The copy is on a tmpfs of its own, of which nothing but this file is mounted anywhere afterwards: nobody can write to it.
+fn hide(line: &str) -> Result<(), (&'static str, Errno)> {
+    let private = Path::new(layout::PRIVATE);
+    let proc = private.join("proc");
+    let copies = private.join("cmdline");
+    let at = |what: &'static str| move |errno| (what, errno);
+    let directory = |path: &Path, mode| match rustix::fs::mkdir(path, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err((layout::PRIVATE, errno)),
+    };
+    if let Some(above) = private.parent() {
+        directory(above, 0o755)?;
+    }
+    directory(private, 0o700)?;
+    directory(&proc, 0o555)?;
+    directory(&copies, 0o700)?;
+    mount("proc", &proc, "proc", CLOSED, c"").map_err(at("a second proc"))?;
+    let options = c"mode=0755,size=128k,nr_inodes=4";
+    mount("tmpfs", &copies, "tmpfs", CLOSED, options).map_err(at("a tmpfs for the copy"))?;
+    let copy = copies.join("cmdline");
+    std::fs::File::create(&copy)
+        .and_then(|mut file| {
+            file.write_all(line.as_bytes())?;
+            file.write_all(b"\n")
+        })
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .map_err(at("the copy"))?;
+    mount_bind(&copy, layout::COMMAND_LINE).map_err(at("the copy on /proc/cmdline"))?;
+    // Of a bind mount, flags are changed by a second call (mount(2)). Then the file system itself, which loses its place.
+    mount_remount(
+        layout::COMMAND_LINE,
+        MountFlags::BIND | MountFlags::RDONLY | CLOSED,
+        "",
+    )
+    .map_err(at("/proc/cmdline, read-only"))?;
+    mount_remount(&copies, MountFlags::RDONLY | CLOSED, "").map_err(at("the copy, read-only"))?;
+    unmount(&copies, UnmountFlags::DETACH).map_err(at("the copy's first place"))?;
+    let _ = rustix::fs::rmdir(&copies);
+    // What the programs behind will read.
+    match std::fs::read(layout::COMMAND_LINE) {
+        Ok(seen) if seen.strip_suffix(b"\n") == Some(line.as_bytes()) => Ok(()),
+        Ok(_) => Err(("/proc/cmdline shows another line", Errno::IO)),
+        Err(error) => Err((
+            "/proc/cmdline",
+            Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        )),
+    }
 }
 
 fn configuration() -> Result<Config, Fault> {

@@ -1,6 +1,6 @@
 //! Kernel command lines made by somebody who can edit them: each is refused, or changes nothing of what is enforced.
 
-use crate::accepted::{assert_all_attempts_passed, assert_warned};
+use crate::accepted::{assert_all_attempts_passed, assert_warned, init_report};
 use crate::built::Kernel;
 use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{P256, RSA};
@@ -42,6 +42,17 @@ faults! {
         free_canary(setup);
         setup.append("xàima_appraise=off");
     };
+    appraise_enforce_behind_a_double_dash_in_quotes: "IMA-204", Panic, Check::Same, |setup| {
+        free_canary(setup);
+        setup.append("ima_appraise=off \"--\" ima_appraise=enforce");
+    };
+    appraise_enforce_with_quotes_in_the_value: "IMA-204", Poweroff, Check::Same, |setup| {
+        free_canary(setup);
+        setup.append("ima_appraise=off ima_appraise=en\"force\"");
+    };
+    resume_from_the_root_s_disk: "IMA-207", Reboot, Check::Same, |setup| setup.append("resume=/dev/vda");
+    resume_in_quotes_with_an_offset: "IMA-207", Halt, Check::Same, |setup| setup.append("\"resume-offset=8\"");
+    no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent, |setup| setup.append("sysctl.fs.mount-max=6");
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");
@@ -151,6 +162,60 @@ enforced! {
     parameters_by_the_hundred: "ro rw rootwait=9 root=/dev/vda ".repeat(40) + "ro";
     open_quotes_at_the_end: "x=\"open -- init=/bin/sh";
     hardened: "lockdown=integrity init_on_alloc=1 slab_nomerge";
+}
+
+/// By these systemd runs a command and starts other services, dracut and initramfs-tools open a shell or source a file of the
+/// line's choice. Behind `--` stand arguments of init.
+const POWERFUL: &str = "systemd.run=/bin/sh \"systemd.unit=rescue.target\" rd.break break=top boot=../proc/cmdline single 3 -- emergency -b";
+
+#[test]
+fn words_that_run_programs_do_not_reach_userspace() {
+    let outcome = enforced(|setup| {
+        setup.append("testbed.x=\"1 systemd.debug_shell\" quiet testbed.y=2");
+        setup.append(POWERFUL);
+    });
+    assert_warned(&outcome, "IMA-254");
+    let report = assert_booted(&outcome);
+    assert_eq!(
+        report.command_line,
+        "console=ttyS0 root=/dev/vda quiet testbed.y=2"
+    );
+    assert_eq!(report.arguments, ["/sbin/init"]);
+    let line = &init_report(report)["command_line"];
+    assert_eq!(line["forwarded"], report.command_line);
+    let withheld = line["withheld"].as_array().expect("words");
+    assert!(withheld.contains(&"systemd.run=/bin/sh".into()), "{line}");
+}
+
+#[test]
+fn words_that_run_programs_reach_userspace_where_they_are_listed() {
+    let outcome = enforced(|setup| {
+        setup.configure("forward=systemd.* rd.break break boot single emergency");
+        setup.append(POWERFUL);
+    });
+    let report = assert_booted(&outcome);
+    assert_eq!(
+        report.command_line,
+        "console=ttyS0 root=/dev/vda systemd.run=/bin/sh systemd.unit=rescue.target rd.break break=top \
+         boot=../proc/cmdline single -- emergency"
+    );
+    assert_eq!(report.arguments, ["/sbin/init", "single", "emergency"]);
+}
+
+/// Nobody can write to the filtered line, and it went along to the real root as a mount on its own.
+#[test]
+fn filtered_line_is_read_only() {
+    let outcome = enforced(|_| ());
+    let report = assert_booted(&outcome);
+    let mount = report
+        .mounts
+        .iter()
+        .find(|mount| mount.point == "/proc/cmdline");
+    let mount = mount.expect("a mount on /proc/cmdline");
+    assert_eq!(mount.fstype, "tmpfs");
+    for options in [&mount.options, &mount.super_options] {
+        assert!(options.contains(&"ro".to_owned()), "{options:?}");
+    }
 }
 
 #[test]

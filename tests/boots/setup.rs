@@ -87,6 +87,8 @@ impl Setup {
             config: vec![
                 "on_failure=poweroff".to_owned(),
                 "failure_delay=0".to_owned(),
+                // What tells the guest program what to do.
+                "forward=testbed.*".to_owned(),
             ],
             initramfs: files
                 .map(|(path, content)| (path.to_owned(), content))

@@ -13,17 +13,35 @@ pub const MAX_CMDLINE: usize = 1 << 16;
 pub struct Parameter<'a> {
     /// The name, as written: `-` and `_` are the same to the kernel.
     pub name: Cow<'a, str>,
-    /// What stands behind `=`, without quotes; nothing if there is no `=`.
+    /// What stands behind `=`, without the quotes around it; nothing if there is no `=`.
     pub value: Option<Cow<'a, str>>,
 }
 
-impl Parameter<'_> {
-    /// Whether this is the parameter of that name (`parameq`, kernel/params.c).
-    pub fn is(&self, name: &str) -> bool {
-        let same = |a: u8, b: u8| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
-        self.name.len() == name.len()
-            && self.name.bytes().zip(name.bytes()).all(|(a, b)| same(a, b))
+impl<'a> Parameter<'a> {
+    /// The parameter that a word of [`words`] is.
+    pub fn of(word: &'a [u8]) -> Self {
+        let (name, value) = split(word);
+        Self {
+            name: String::from_utf8_lossy(name),
+            value: value.map(String::from_utf8_lossy),
+        }
     }
+
+    /// Whether this is the parameter of that name.
+    pub fn is(&self, name: &str) -> bool {
+        is_same_name(&self.name, name)
+    }
+
+    /// Whether it is `--`, behind which stand init's arguments (`parse_args`, kernel/params.c). Quotes around it change nothing.
+    pub fn is_separator(&self) -> bool {
+        self.value.is_none() && self.name == "--"
+    }
+}
+
+/// Whether the kernel takes two names for the same (`parameq`, kernel/params.c): `-` and `_` are.
+pub fn is_same_name(a: &str, b: &str) -> bool {
+    let same = |a: u8, b: u8| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(|(a, b)| same(a, b))
 }
 
 /// What parts parameters (`isspace`, lib/ctype.c): ASCII's blanks with the vertical tab, and Latin-1's no-break space, wherever
@@ -32,10 +50,9 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
-/// The parameters in order, up to `--`, behind which stand init's arguments (`next_arg`, lib/cmdline.c: blanks part
-/// parameters but for those within double quotes; a quote that is not closed reaches to the end). What is no UTF-8 in one is
-/// replaced.
-pub fn parameters<L: AsRef<[u8]> + ?Sized>(line: &L) -> impl Iterator<Item = Parameter<'_>> {
+/// Splits a command line into its words, quotes and all, as `next_arg` (lib/cmdline.c) does: blanks separate words unless they
+/// stand within double quotes, and a quote that is not closed reaches to the end.
+pub fn words<L: AsRef<[u8]> + ?Sized>(line: &L) -> impl Iterator<Item = &[u8]> {
     let line = line.as_ref();
     let mut rest = line.get(..MAX_CMDLINE).unwrap_or(line);
     std::iter::from_fn(move || {
@@ -53,28 +70,45 @@ pub fn parameters<L: AsRef<[u8]> + ?Sized>(line: &L) -> impl Iterator<Item = Par
         rest = after;
         Some(word)
     })
-    .take_while(|word| *word != b"--")
-    .map(|word| {
-        // The kernel finds the first `=` within quotes too.
-        let equals = word.iter().position(|byte| *byte == b'=');
-        let (name, value) = match equals.and_then(|at| word.split_at_checked(at)) {
-            Some((name, value)) => (name, value.get(1..)),
-            None => (word, None),
-        };
-        Parameter {
-            name: unquoted(name),
-            value: value.map(unquoted),
-        }
-    })
 }
 
-fn unquoted(text: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(text);
-    if text.contains('"') {
-        Cow::Owned(text.replace('"', ""))
+/// Splits a word into the name and the value that the kernel sees (`next_arg`): of the quotes, only those around the word or
+/// around the value go away, and an `=` at the beginning belongs to the name.
+fn split(word: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let (quoted, body) = match word.strip_prefix(b"\"") {
+        Some(body) => (true, body),
+        None => (false, word),
+    };
+    let equals = body
+        .iter()
+        .skip(1)
+        .position(|byte| *byte == b'=')
+        .map(|at| at.saturating_add(1));
+    let unclosed = |text: &'_ [u8]| text.strip_suffix(b"\"").map_or(text.len(), <[u8]>::len);
+    let Some((name, Some(value))) = equals
+        .and_then(|at| body.split_at_checked(at))
+        .map(|(name, value)| (name, value.get(1..)))
+    else {
+        let length = if quoted { unclosed(body) } else { body.len() };
+        return (body.get(..length).unwrap_or(body), None);
+    };
+    let (opened, value) = match value.strip_prefix(b"\"") {
+        Some(value) => (true, value),
+        None => (false, value),
+    };
+    let length = if quoted || opened {
+        unclosed(value)
     } else {
-        text
-    }
+        value.len()
+    };
+    (name, Some(value.get(..length).unwrap_or(value)))
+}
+
+/// The parameters in order, up to `--`, behind which stand init's arguments. What is not UTF-8 in one is replaced.
+pub fn parameters<L: AsRef<[u8]> + ?Sized>(line: &L) -> impl Iterator<Item = Parameter<'_>> {
+    words(line)
+        .map(Parameter::of)
+        .take_while(|parameter| !parameter.is_separator())
 }
 
 /// The name of a root: `root=` (Documentation/admin-guide/kernel-parameters.txt, `root=`; block/early-lookup.c).
@@ -213,7 +247,35 @@ mod tests {
             pairs("aàb=1"),
             [pair("a\u{fffd}", None), pair("b", Some("1"))]
         );
-        assert_eq!(pairs("="), [pair("", Some(""))]);
+    }
+
+    #[test]
+    fn quotes_are_taken_off_where_the_kernel_takes_them_off() {
+        for (line, expected) in [
+            ("\"a=b\"", pair("a", Some("b"))),
+            ("a=\"b\"", pair("a", Some("b"))),
+            ("\"a=\"b\"", pair("a", Some("b"))),
+            ("\"a\"", pair("a", None)),
+            ("a=b\"c\"", pair("a", Some("b\"c\""))),
+            ("a=\"b\"c", pair("a", Some("b\"c"))),
+            ("a\"b\"=c", pair("a\"b\"", Some("c"))),
+            ("a=\"", pair("a", Some(""))),
+            ("\"", pair("", None)),
+            ("=", pair("=", None)),
+            ("=a=b", pair("=a", Some("b"))),
+        ] {
+            assert_eq!(pairs(line), [expected], "{line}");
+        }
+    }
+
+    #[test]
+    fn a_double_dash_in_quotes_ends_the_parameters_too() {
+        for line in ["a -- b", "a \"--\" b", "a \"--"] {
+            assert_eq!(pairs(line), [pair("a", None)], "{line}");
+        }
+        for word in ["--\"\"", "\"--\"x", "--=", "---"] {
+            assert_eq!(pairs(&format!("{word} b")).len(), 2, "{word}");
+        }
     }
 
     #[test]

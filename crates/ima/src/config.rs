@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cmdline::RootName;
+use crate::forward::Pattern;
 
 /// Where the file is in the initramfs.
 pub const PATH: &str = "/etc/ima/ima-init.conf";
@@ -140,10 +141,12 @@ pub enum Parameter {
 impl Parameter {
     /// Whether it is about the root, which an initramfs that the init was started in has found and mounted already.
     pub const fn is_of_the_root(self) -> bool {
-        !matches!(
-            self,
-            Self::Init | Self::EvmCertificate | Self::EvmKey | Self::MasterKey
-        )
+        !matches!(self, Self::Init) && !self.is_of_evm()
+    }
+
+    /// Whether it names a file that EVM is set up with.
+    pub const fn is_of_evm(self) -> bool {
+        matches!(self, Self::EvmCertificate | Self::EvmKey | Self::MasterKey)
     }
 
     /// All of them.
@@ -200,6 +203,9 @@ pub struct Config {
     pub init: String,
     /// `cmdline`: what the command line may set.
     pub cmdline: Vec<Parameter>,
+    /// `forward`: the parameters that userspace sees, beside those of [`crate::forward::ALWAYS`], and the arguments that the
+    /// real init gets.
+    pub forward: Vec<Pattern>,
     /// `root`
     pub root: Option<RootName>,
     /// `rootfstype`
@@ -229,6 +235,7 @@ impl Default for Config {
                 .into_iter()
                 .filter(|parameter| *parameter != Parameter::Init)
                 .collect(),
+            forward: Vec::new(),
             root: None,
             rootfstype: None,
             rootflags: None,
@@ -328,6 +335,10 @@ impl Config {
                             .find(|known| known.name() == name)
                     })
                     .collect(),
+            ),
+            "forward" => put(
+                &mut self.forward,
+                value.split_ascii_whitespace().map(Pattern::parse).collect(),
             ),
             "root" => put(&mut self.root, RootName::parse(value).map(Some)),
             "rootfstype" => put(&mut self.rootfstype, fstype(value).map(Some)),
@@ -460,7 +471,7 @@ mod tests {
     fn every_key() {
         let config = Config::parse(
             b"enforce=permissive\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
-              switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nroot=LABEL=a b\nrootfstype=ext4\n\
+              switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\nroot=LABEL=a b\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
         )
         .unwrap();
@@ -476,6 +487,9 @@ mod tests {
                 switch_root: "/sbin/sr".into(),
                 init: "/bin/busybox".into(),
                 cmdline: vec![Parameter::Root, Parameter::Init],
+                forward: ["single", "systemd.*"]
+                    .map(|name| Pattern::parse(name).unwrap())
+                    .to_vec(),
                 root: Some(RootName::Label("a b".into())),
                 rootfstype: Some("ext4".into()),
                 rootflags: Some("noatime,data=ordered".into()),
@@ -488,7 +502,7 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 14] = [
+        let cases: [(&[u8], &str); 15] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -511,6 +525,10 @@ mod tests {
             (
                 b"cmdline=root quiet",
                 "line 1, `root quiet`: not a value that this key takes",
+            ),
+            (
+                b"forward=quiet *",
+                "line 1, `quiet *`: not a value that this key takes",
             ),
             (
                 b"rootwait=-1",

@@ -186,6 +186,14 @@ catalogue! {
         what: "the init was started with arguments that it does not understand"
         cause: "it stands in the place of run-init or switch_root, and what started it is not the initramfs-tools or dracut it was made for"
         remedy: "see the line above; ima-init --help shows how it is started"
+    ResumeRequested "IMA-207" Configuration Refusal
+        what: "the kernel command line names a hibernation image to resume"
+        cause: "resume= (or resume_offset=) has the kernel or the initramfs replace the running system by whatever is in the swap area: no policy, no signature and no key of this boot holds there"
+        remedy: "take it off the command line and add noresume; a system that must hibernate can only be booted with enforce=permissive"
+    CmdlineExposed "IMA-208" Configuration Refusal
+        what: "the filtered command line could not be put over /proc/cmdline"
+        cause: "the programs behind the init would obey parameters that the configuration does not list under forward="
+        remedy: "see the kernel's error in this message: CONFIG_TMPFS must be set, and sysctl.fs.mount-max on the command line may be too small"
     CmdlineIgnored "IMA-251" Configuration Warning
         what: "a parameter on the kernel command line is ignored"
         cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"
@@ -198,6 +206,11 @@ catalogue! {
         what: "a failure of this boot opens a shell"
         cause: "the configuration says debug=yes and on_failure=shell: whoever is at the console has the machine"
         remedy: "build the initramfs with debug=no for production"
+
+    CmdlineWithheld "IMA-254" Configuration Warning
+        what: "parameters on the kernel command line are kept from userspace"
+        cause: "they have the initramfs or the real init run programs, open a shell or start something else than usual, and the configuration does not list them under forward="
+        remedy: "take them off the command line; or list them in forward= in ima-init.conf if whoever can edit the command line may use them"
 
     ModuleUnreadable "IMA-301" Modules Refusal
         what: "a kernel module of the initramfs could not be read"

@@ -14,6 +14,24 @@ pub const DEFAULT_POLICY: &str = "/etc/ima/ima_policy.default";
 /// policy.
 pub const SIGNATURE: &str = ".sig";
 
+/// Where the kernel shows its command line; where the init has put a filtered copy, that is seen there.
+pub const COMMAND_LINE: &str = "/proc/cmdline";
+
+/// A directory of the init's that only root may enter, in the running system too.
+pub const PRIVATE: &str = "/run/ima-init/private";
+
+/// The kernel's own command line where the init has put a filtered copy over [`COMMAND_LINE`].
+pub const TRUE_COMMAND_LINE: &str = "/run/ima-init/private/proc/cmdline";
+
+/// Reads the kernel's own command line.
+///
+/// # Errors
+///
+/// What `read` says of [`COMMAND_LINE`].
+pub fn command_line<T, E>(read: impl Fn(&'static str) -> Result<T, E>) -> Result<T, E> {
+    read(TRUE_COMMAND_LINE).or_else(|_| read(COMMAND_LINE))
+}
+
 /// The directory of certificates, in the initramfs and in the real root.
 pub const KEYS: &str = "/etc/keys";
 

@@ -29,6 +29,7 @@ pub mod evm;
 pub mod evm_key;
 pub mod fault;
 pub mod filesystem;
+pub mod forward;
 pub mod hash;
 pub mod keyring;
 pub mod layout;

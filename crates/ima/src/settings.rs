@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
 use crate::fault::{Code, Fault};
+use crate::forward::{self, Forwarded};
 
 /// Which root is booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +57,10 @@ pub struct Settings {
     pub rootwait: RootWait,
     /// The real init.
     pub init: String,
-    /// The arguments that the kernel gave to this init, for the real one.
+    /// The arguments for the real init: of those that this init was given, the ones that the configuration forwards.
     pub arguments: Vec<OsString>,
+    /// The command line that userspace sees.
+    pub forwarded: Forwarded,
     /// Files of EVM's in the initramfs.
     pub evm: EvmFiles,
     /// `ima_appraise=` if it is one of those that turn appraisal off.
@@ -77,7 +80,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `RootSyntax`, `NoRootNamed`.
+    /// `CmdlineInvalid`, `ResumeRequested`, `RootSyntax`, `NoRootNamed`.
     pub fn merge(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -92,7 +95,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`.
+    /// `CmdlineInvalid`, `ResumeRequested`.
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -125,6 +128,16 @@ impl Settings {
         let mut read_only = true;
         let mut evm = EvmFiles::default();
         let mut weakened = None;
+        if config.enforce == Enforce::Required
+            && let Some(parameter) = resume(line)
+        {
+            return Err(Fault::new(Code::ResumeRequested, parameter));
+        }
+        let forwarded = forward::filter(line, &config);
+        let powerful: Vec<&str> = forwarded.powerful().collect();
+        if !powerful.is_empty() {
+            warn(Fault::new(Code::CmdlineWithheld, powerful.join(" ")));
+        }
         for parameter in cmdline::parameters(line) {
             let value = parameter.value.as_deref();
             if parameter.is("ima_appraise") {
@@ -210,12 +223,30 @@ impl Settings {
                 RootWait::Forever => RootWait::Forever,
             },
             init,
-            arguments,
+            arguments: forward::arguments(arguments, &config),
+            forwarded,
             evm,
             weakened,
             config,
         })
     }
+}
+
+/// The parameter that has a hibernation image resumed, unless another one turns that off (kernel/power/hibernate.c,
+/// `resume_setup`, `noresume_setup`, `hibernate_setup`).
+fn resume(line: &(impl AsRef<[u8]> + ?Sized)) -> Option<String> {
+    let mut found = None;
+    for parameter in cmdline::parameters(line) {
+        let value = parameter.value.as_deref().unwrap_or_default();
+        let off = parameter.is("hibernate") && ["noresume", "no"].contains(&value);
+        if parameter.is("noresume") || off {
+            return None;
+        }
+        if parameter.is("resume") || parameter.is("resume_offset") {
+            found.get_or_insert_with(|| format!("{}={value}", parameter.name));
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -300,6 +331,51 @@ mod tests {
     }
 
     #[test]
+    fn a_hibernation_image_is_not_resumed() {
+        for line in [
+            "root=/dev/vda resume=/dev/vdb",
+            "root=/dev/vda \"resume=UUID=1\"",
+            "root=/dev/vda resume-offset=1",
+            "root=/dev/vda resume=/dev/vdb -- noresume",
+            "root=/dev/vda resume=/dev/vdb hibernate=nocompress",
+        ] {
+            let fault = settings("", line).unwrap_err();
+            assert_eq!(fault.code(), Code::ResumeRequested, "{line}");
+            assert!(settings("enforce=permissive", line).is_ok(), "{line}");
+        }
+        for line in [
+            "root=/dev/vda resume=/dev/vdb noresume",
+            "root=/dev/vda hibernate=no resume=/dev/vdb",
+            "root=/dev/vda noresume",
+        ] {
+            assert!(settings("", line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn userspace_and_the_real_init_get_what_is_forwarded() {
+        let line = "root=/dev/vda systemd.run=/x quiet single";
+        let arguments = vec!["single".into(), "3".into()];
+        let made = |config: &str| {
+            let mut warnings = Vec::new();
+            let config = Config::parse(config.as_bytes()).unwrap();
+            let mut warn = |fault: Fault| warnings.push(fault.code());
+            let settings = Settings::merge(config, line, arguments.clone(), &mut warn).unwrap();
+            (settings.forwarded.line, settings.arguments, warnings)
+        };
+        assert_eq!(
+            made(""),
+            (
+                "root=/dev/vda quiet".to_owned(),
+                vec![],
+                vec![Code::CmdlineWithheld]
+            )
+        );
+        let listed = made("forward=systemd.* single");
+        assert_eq!(listed, (line.to_owned(), vec!["single".into()], vec![]));
+    }
+
+    #[test]
     fn bad_values_are_refused_by_code() {
         for (line, code) in [
             ("", Code::NoRootNamed),
@@ -333,6 +409,15 @@ mod tests {
             ),
             ("root=/dev/a xàima_appraise=off", Some("ima_appraise=off")),
             ("root=/dev/a -- ima_appraise=off", None),
+            // What the kernel does not take for `enforce`, it passes over.
+            (
+                "root=/dev/a ima_appraise=off ima_appraise=en\"force\"",
+                Some("ima_appraise=off"),
+            ),
+            (
+                "root=/dev/a ima_appraise=off \"--\" ima_appraise=enforce",
+                Some("ima_appraise=off"),
+            ),
         ] {
             let (settings, _) = settings("", line).unwrap();
             assert_eq!(settings.weakened.as_deref(), expected, "{line}");

@@ -4,6 +4,7 @@ use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::keyring;
+use ima::layout;
 use ima::verify;
 use nix::errno::Errno;
 
@@ -17,7 +18,7 @@ pub struct Kernel {
     keys: String,
     /// `/proc/crypto`
     crypto: String,
-    /// `/proc/cmdline`
+    /// The kernel's own command line.
     command_line: String,
 }
 
@@ -30,7 +31,7 @@ impl Kernel {
         Self {
             keys: read("/proc/keys"),
             crypto: read("/proc/crypto"),
-            command_line: read("/proc/cmdline"),
+            command_line: layout::command_line(std::fs::read_to_string).unwrap_or_default(),
         }
     }
 
