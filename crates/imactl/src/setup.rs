@@ -98,8 +98,10 @@ pub struct System {
 /// Something that set-up does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Runs a program.
+    /// Runs a program, which is not given the password of the key.
     Run(Vec<OsString>),
+    /// Runs imactl itself with a command that uses the private key; it is given the password on its standard input.
+    UseKey(Vec<OsString>),
     /// Copies a file.
     Copy(PathBuf, PathBuf),
     /// Copies a file, unless there is a copy from before.
@@ -115,7 +117,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Run(words) => {
+            Self::Run(words) | Self::UseKey(words) => {
                 let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
                 f.write_str(&words.join(" "))
             }
@@ -262,6 +264,14 @@ pub fn own_key(root: &Path) -> Option<(PathBuf, PathBuf)> {
     (key.exists() && certificate.exists()).then_some((key, certificate))
 }
 
+/// The private key of the CA that set-up has made in the system below `root`, if it is still there. The system does not need it:
+/// it issues further certificates.
+#[must_use]
+pub fn authority_key(root: &Path) -> Option<PathBuf> {
+    let key = root.join(PRIVATE).join("ca.key");
+    key.exists().then_some(key)
+}
+
 fn made_keys(root: &Path) -> (PathBuf, PathBuf) {
     let private = root.join(PRIVATE);
     (private.join("ima.key"), private.join("ima.der"))
@@ -306,7 +316,7 @@ impl System {
                 private.into(),
             ];
             words.extend(keys.unencrypted.then(|| "--unencrypted".into()));
-            steps.push(Step::Run(words));
+            steps.push(Step::UseKey(words));
         }
         steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
         let mut sign: Vec<OsString> = ["imactl", "sign", "--incremental", "--for-policy"]
@@ -315,7 +325,7 @@ impl System {
         sign.extend([self.policy().into(), "--key".into(), key.into()]);
         sign.extend(["--cert".into(), certificate.into()]);
         sign.extend(self.trees().into_iter().map(OsString::from));
-        steps.push(Step::Run(sign));
+        steps.push(Step::UseKey(sign));
         for kernel in &self.kernels {
             let initramfs = self.initramfs(kernel);
             let mut kept = initramfs.clone().into_os_string();

@@ -19,6 +19,9 @@ use super::output;
 /// The password of every key `keygen --sample` makes.
 pub const SAMPLE_PASSWORD: &str = "password";
 
+/// The environment variable that has the password of a key.
+pub const PASSWORD_VARIABLE: &str = "EVMCTL_KEY_PASSWORD";
+
 const MAX_TEXT: u64 = 4 << 20;
 
 /// The password of a private key.
@@ -71,7 +74,7 @@ impl PasswordOptions {
             return imactl::file::first_line(path).map(Some);
         }
         use std::os::unix::ffi::OsStringExt;
-        Ok(std::env::var_os("EVMCTL_KEY_PASSWORD").map(OsStringExt::into_vec))
+        Ok(std::env::var_os(PASSWORD_VARIABLE).map(OsStringExt::into_vec))
     }
 }
 

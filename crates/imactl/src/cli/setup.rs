@@ -1,8 +1,9 @@
 //! `imactl setup`
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::Args;
 use ima::config::Keyring;
@@ -10,7 +11,7 @@ use ima::fault::{Code, Fault};
 use imactl::file::{self, unreadable, unwritable};
 use imactl::setup::{self, Goal, Keys, Step, System};
 
-use super::options::PasswordOptions;
+use super::options::{PASSWORD_VARIABLE, PasswordOptions};
 use super::output;
 use super::{Outcome, Result};
 
@@ -27,7 +28,8 @@ Examples:
   imactl setup --enforce                       the next boot denies what is not signed
   imactl setup --undo                          the next boot is as it was before
   imactl setup --dry-run                       says what would be done
-  imactl setup --key ima.key --cert ima.der    with keys of yours")]
+  imactl setup --key ima.key --cert ima.der    with keys of yours
+  imactl setup --move-ca-key /media/stick      moves the private key of the CA off this system")]
 pub struct Setup {
     /// Have what is not signed denied from the next boot on
     #[arg(long, conflicts_with = "undo")]
@@ -44,6 +46,10 @@ pub struct Setup {
     /// Leave a private key that is made without a password
     #[arg(long)]
     unencrypted: bool,
+    /// Move the private key of the CA that is made (ca.key) to this directory, which should not be on this system: a mounted
+    /// stick. Without it the directory is asked for
+    #[arg(long, value_name = "DIR", conflicts_with = "undo")]
+    move_ca_key: Option<PathBuf>,
     /// Ask nothing
     #[arg(long)]
     yes: bool,
@@ -90,7 +96,38 @@ impl Setup {
             take(step, password.as_deref())?;
         }
         farewell(&system, goal)?;
+        if goal != Goal::Undo {
+            self.move_authority_key()?;
+        }
         Ok(Outcome::Good)
+    }
+
+    /// Moves the CA's private key to the directory that is given or asked for, or says that it is still there.
+    fn move_authority_key(&self) -> imactl::Result<()> {
+        let Some(key) = setup::authority_key(Path::new("/")) else {
+            return Ok(());
+        };
+        let directory = match &self.move_ca_key {
+            Some(directory) => Some(directory.clone()),
+            None if self.yes => None,
+            None => answer(&format!(
+                "\n{} issues certificates that this system and its kernel trust, and is not needed here.\n\
+                 Directory to move it to, such as a mounted stick [leave it]: ",
+                key.display()
+            ))
+            .map(PathBuf::from),
+        };
+        match directory {
+            Some(directory) => {
+                let to = move_secret(&key, &directory)?;
+                output::line(format_args!("\n{} is now {}", key.display(), to.display()))
+            }
+            None => output::line(format_args!(
+                "\n{0} is still on this system: whoever can read it and knows the password issues certificates that this system\n\
+                 trusts. Move it away: imactl setup --move-ca-key DIRECTORY",
+                key.display()
+            )),
+        }
     }
 
     /// The password of the key, once for all steps; none where no key is used or the key has none.
@@ -162,7 +199,7 @@ fn look_at_the_log() -> imactl::Result<()> {
                 .remedy("run imactl setup, boot, use the system, then run imactl setup --enforce"),
         );
     }
-    let log = Command::new("dmesg")
+    let log = child(OsStr::new("dmesg"))
         .output()
         .map_err(|error| step_failed("dmesg", &error.to_string()))?;
     let log = String::from_utf8_lossy(&log.stdout).into_owned();
@@ -197,11 +234,60 @@ fn agreed() -> imactl::Result<bool> {
                 .remedy("run it on a terminal, or with --yes"),
         );
     }
-    let _ = write!(std::io::stdout(), "\nGo on? [y/N] ");
+    let answer = answer("\nGo on? [y/N] ");
+    Ok(matches!(answer.as_deref(), Some("y" | "Y" | "yes")))
+}
+
+/// What is answered to a question; nothing for an empty answer.
+fn answer(question: &str) -> Option<String> {
+    let _ = write!(std::io::stdout(), "{question}");
     let _ = std::io::stdout().flush();
     let mut answer = String::new();
     let _ = std::io::stdin().lock().read_line(&mut answer);
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let answer = answer.trim();
+    (!answer.is_empty()).then(|| answer.to_owned())
+}
+
+/// Moves a file into a directory, which may be on another file system, readable by its owner alone.
+fn move_secret(from: &Path, directory: &Path) -> imactl::Result<PathBuf> {
+    let to = directory.join(from.file_name().unwrap_or_default());
+    if to.exists() {
+        return Err(Fault::new(Code::OutputUnwritable, to.display().to_string())
+            .cause("it is there already")
+            .remedy("name another directory"));
+    }
+    let bytes = std::fs::read(from).map_err(|error| unreadable(from, &error))?;
+    file::write(&to, &bytes, 0o600, true)?;
+    std::fs::remove_file(from).map_err(|error| unwritable(from, &error))?;
+    Ok(to)
+}
+
+/// A program to start, without the password of the key in its environment: what make an initramfs or a boot menu start hooks of
+/// any package.
+fn child(program: &OsStr) -> Command {
+    let mut command = Command::new(program);
+    command.env_remove(PASSWORD_VARIABLE);
+    command
+}
+
+/// Runs a program to its end; `password` goes to its standard input.
+fn run(step: &Step, mut command: Command, password: Option<&[u8]>) -> imactl::Result<()> {
+    let failed = |error: std::io::Error| step_failed(&step.to_string(), &error.to_string());
+    if password.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut started = command.spawn().map_err(failed)?;
+    if let (Some(password), Some(mut input)) = (password, started.stdin.take()) {
+        // A program that ends without reading it says itself why.
+        let _ = input
+            .write_all(password)
+            .and_then(|()| input.write_all(b"\n"));
+    }
+    let status = started.wait().map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(step_failed(&step.to_string(), &status.to_string()))
 }
 
 fn step_failed(step: &str, why: &str) -> Fault {
@@ -210,29 +296,23 @@ fn step_failed(step: &str, why: &str) -> Fault {
 
 fn take(step: &Step, password: Option<&[u8]>) -> imactl::Result<()> {
     match step {
-        Step::Run(words) => {
+        Step::Run(words) | Step::UseKey(words) => {
             let Some((program, arguments)) = words.split_first() else {
                 return Ok(());
             };
             // This very program, whatever the path finds.
             let program = if program == "imactl" {
-                std::env::current_exe().unwrap_or_else(|_| program.into())
+                std::env::current_exe().map_or_else(|_| program.clone(), OsString::from)
             } else {
-                program.into()
+                program.clone()
             };
-            let mut command = Command::new(&program);
+            let mut command = child(&program);
             command.args(arguments);
-            if let Some(password) = password {
-                use std::os::unix::ffi::OsStrExt as _;
-                command.env("EVMCTL_KEY_PASSWORD", std::ffi::OsStr::from_bytes(password));
+            let password = password.filter(|_| matches!(step, Step::UseKey(_)));
+            if password.is_some() {
+                command.args(["--password-file", "/dev/stdin"]);
             }
-            let status = command
-                .status()
-                .map_err(|error| step_failed(&program.display().to_string(), &error.to_string()))?;
-            if status.success() {
-                return Ok(());
-            }
-            Err(step_failed(&step.to_string(), &status.to_string()))
+            run(step, command, password)
         }
         Step::Keep(_, to) if to.exists() => Ok(()),
         Step::Copy(from, to) | Step::Keep(from, to) => {
@@ -303,5 +383,79 @@ fn farewell(system: &System, goal: Goal) -> imactl::Result<()> {
                 "\nTake ima_appraise=log off the kernel command line if you put it there."
             }
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// A program that writes its environment, arguments and standard input to files beside it.
+    fn recorder(directory: &Path, name: &str) -> OsString {
+        let program = directory.join(name);
+        let text = format!(
+            "#!/bin/sh\nenv >{0}/env\necho \"$@\" >{0}/arguments\ncat >{0}/input\n",
+            directory.display()
+        );
+        std::fs::write(&program, text).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        program.into_os_string()
+    }
+
+    #[test]
+    fn no_hook_of_update_initramfs_finds_the_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        let program = recorder(directory.path(), "update-initramfs");
+        // Its standard input is this test's: that of `UseKey` below is a pipe.
+        let words = vec![
+            "sh".into(),
+            "-c".into(),
+            "exec \"$0\" </dev/null".into(),
+            program,
+        ];
+        take(&Step::Run(words), Some(b"a secret")).unwrap();
+        for file in ["env", "arguments", "input"] {
+            assert!(!read(file).contains("a secret"), "{file}: {}", read(file));
+        }
+        let program = recorder(directory.path(), "imactl");
+        take(
+            &Step::UseKey(vec![program, "sign".into()]),
+            Some(b"a secret"),
+        )
+        .unwrap();
+        assert!(!read("env").contains("a secret"));
+        assert_eq!(read("arguments"), "sign --password-file /dev/stdin\n");
+        assert_eq!(read("input"), "a secret\n");
+    }
+
+    #[test]
+    fn a_password_in_the_environment_of_setup_is_not_passed_on() {
+        let command = child(OsStr::new("update-grub"));
+        let removed: Vec<_> = command.get_envs().collect();
+        assert_eq!(removed, [(OsStr::new("EVMCTL_KEY_PASSWORD"), None)]);
+    }
+
+    #[test]
+    fn the_key_of_the_ca_is_moved_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let stick = directory.path().join("stick");
+        std::fs::create_dir(&stick).unwrap();
+        let key = directory.path().join("ca.key");
+        std::fs::write(&key, "secret").unwrap();
+        let moved = move_secret(&key, &stick).unwrap();
+        assert!(!key.exists());
+        let mode = std::fs::metadata(&moved).unwrap().permissions().mode();
+        assert_eq!(
+            (std::fs::read(&moved).unwrap(), mode & 0o777),
+            (b"secret".to_vec(), 0o600)
+        );
+        std::fs::write(&key, "another").unwrap();
+        assert_eq!(
+            move_secret(&key, &stick).unwrap_err().code(),
+            Code::OutputUnwritable
+        );
+        assert!(key.exists());
     }
 }

@@ -110,6 +110,8 @@ fn shown(session: &Session, what: &str) {
 const KEY: &str = "/etc/ima-init/private/ima.key";
 const CERTIFICATE: &str = "/etc/keys/ima/x509_ima_local.der";
 const PASSWORD: &str = "a password of the test";
+/// A hook that some package brings.
+const HOOK: &str = "/etc/initramfs-tools/hooks/record";
 
 fn up(session: &mut Session) -> Result<(), Error> {
     let said = session.run("systemctl is-system-running --wait")?;
@@ -135,21 +137,46 @@ fn install(session: &mut Session) -> Result<(), Error> {
     up(session)?;
     session.must_long("apt-get install -y /root/packages/*.deb")?;
     shown(session, "the packages are installed by apt");
+    session.must(&format!(
+        "printf '#!/bin/sh\\nenv >/run/hook\\n' >{HOOK}; chmod 755 {HOOK}"
+    ))?;
     let said = session.asked(
         "imactl setup",
         &[
             ("Go on? [y/N] ", "y"),
             ("Password for the new private keys: ", PASSWORD),
             ("Once more: ", PASSWORD),
+            ("[leave it]: ", ""),
         ],
     )?;
-    expect(&good(said)?, "Nothing is denied;")?;
+    let said = good(said)?;
+    expect(&said, "Nothing is denied;")?;
+    expect(
+        &said,
+        "/etc/ima-init/private/ca.key is still on this system",
+    )?;
     shown(session, "imactl setup");
+    let environment = session.must(&format!("cat /run/hook; rm {HOOK}"))?;
+    expect(&environment, "DESTDIR=")?;
+    if environment.contains(PASSWORD) {
+        return Err(format!("a hook of update-initramfs has the password:\n{environment}").into());
+    }
+    shown(
+        session,
+        "hooks of update-initramfs are not given the key's password",
+    );
     let said = session.asked(
         "imactl setup",
-        &[("Go on? [y/N] ", "y"), ("ima.key: ", PASSWORD)],
+        &[
+            ("Go on? [y/N] ", "y"),
+            ("ima.key: ", PASSWORD),
+            ("[leave it]: ", "/mnt"),
+        ],
     )?;
     let said = good(said)?;
+    session
+        .must("test -e /mnt/ca.key && ! test -e /etc/ima-init/private/ca.key && rm /mnt/ca.key")?;
+    shown(session, "the key of the CA is moved off the system");
     expect(&said, "signed 0 files")?;
     if said.contains("imactl keygen --out") {
         return Err(format!("the second time makes new keys:\n{said}").into());
