@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
 use ima::fault::{Code, Fault};
+use ima::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
 use rustix::mount::{MoveMountFlags, UnmountFlags, mount_move, move_mount, unmount};
@@ -43,8 +44,8 @@ Example:
 /// The mounts that go along (util-linux, sys-utils/switch_root.c).
 const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
-/// RAMFS_MAGIC and TMPFS_MAGIC (include/uapi/linux/magic.h): what an initramfs is unpacked to.
-const INITRAMFS_MAGIC: [u64; 2] = [0x8584_58f6, 0x0102_1994];
+/// What an initramfs is unpacked to.
+const INITRAMFS_MAGIC: [u64; 2] = [RAMFS_MAGIC, TMPFS_MAGIC];
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]

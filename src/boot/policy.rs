@@ -8,9 +8,10 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use ima::config::Enforce;
+use ima::config::{Cover, Enforce};
 use ima::fault::{Code, Fault, Stage};
 use ima::layout;
+use ima::policy::cover::{DEMANDED, On};
 use ima::policy::{Hook, MAX_POLICY, Policy, Query};
 use ima::settings::Settings;
 use log::{info, warn};
@@ -37,6 +38,7 @@ pub struct Wanted {
     text: Vec<u8>,
     policy: Policy,
     required: bool,
+    cover: Cover,
 }
 
 impl Wanted {
@@ -95,7 +97,29 @@ pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<W
         text,
         policy,
         required,
+        cover: settings.config.cover,
     })
+}
+
+/// Refuses a policy that leaves a way for unsigned programs on the root as it is mounted; a warning with `enforce=permissive`.
+fn require_cover(wanted: &Wanted, root: &MountedRoot, report: &mut Report) -> Result<(), Fault> {
+    let on = On::This {
+        name: root.fstype(),
+        magic: root.magic(),
+    };
+    if let Some(gap) = wanted.policy.gap(&DEMANDED, on, wanted.cover) {
+        let detail = format!("{}: {gap}", wanted.path);
+        if wanted.required {
+            return Err(Fault::new(Code::PolicyUncovered, detail));
+        }
+        report.warn(Fault::new(Code::Uncovered, detail));
+    } else if let Some(gap) = wanted.policy.gap(&DEMANDED, on, Cover::Everyone) {
+        report.warn(Fault::new(
+            Code::RootOnly,
+            format!("{}: {gap}", wanted.path),
+        ));
+    }
+    Ok(())
 }
 
 fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
@@ -116,13 +140,15 @@ fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
 ///
 /// # Errors
 ///
-/// `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`, `PolicyNotInForce`.
+/// `PolicyUncovered`, `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`,
+/// `PolicyNotInForce`.
 pub fn enforce(
     wanted: Wanted,
     keys: KeysLoaded,
     root: &MountedRoot,
     report: &mut Report,
 ) -> Result<PolicyInForce, Fault> {
+    require_cover(&wanted, root, report)?;
     let canary = Canary::new()?;
     let programs = Query::by_root(Hook::BprmCheck, root.magic(), root.fstype());
     let expected = Expected {

@@ -420,6 +420,7 @@ fn every_policy_is_booted() {
         names,
         [
             "ima_policy.default",
+            "ima_policy.euid",
             "ima_policy.files",
             "ima_policy.initramfs",
             "ima_policy.measure"
@@ -487,13 +488,23 @@ fn policy_that_frees_tmpfs() {
     assert_warned(&outcome, "IMA-656");
 }
 
-/// A policy that appraises nothing is taken, and said to be one.
+/// A policy that appraises nothing is loaded where enforcement is not required, with a warning.
 #[test]
-fn policy_that_only_measures() {
+fn policy_that_only_measures_where_enforcement_is_not_required() {
     let mut setup = Setup::new();
+    setup.configure("enforce=permissive");
     setup.put(POLICY, "measure func=BPRM_CHECK\n");
     setup.root.unsign(INIT);
-    assert_warned(&setup.boot(), "IMA-651");
+    assert_warned(&setup.boot(), "IMA-657");
+}
+
+/// The policy of meta-integrity is loaded where the configuration asks for it, with a warning.
+#[test]
+fn policy_for_root_alone_where_the_configuration_accepts_it() {
+    let mut setup = Setup::new();
+    setup.configure("cover=root");
+    setup.put(POLICY, source("policy/ima_policy.euid"));
+    assert_warned(&setup.boot(), "IMA-658");
 }
 
 /// Where the policy does not appraise policies, the kernel would take any: those of the real root are left alone.
@@ -505,6 +516,7 @@ fn policy_of_the_root_while_policies_are_not_appraised() {
         .lines()
         .filter(|line| !line.contains("func=POLICY_CHECK"));
     setup.put(POLICY, rules.collect::<Vec<_>>().join("\n") + "\n");
+    setup.configure("enforce=permissive");
     setup
         .root
         .add("etc/ima/ima_policy", 0o644, b"dont_appraise fowner=4243\n");

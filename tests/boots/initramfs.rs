@@ -4,12 +4,13 @@ use ima::cpio::{self, Metadata};
 use imactl::key::KeyKind;
 use imactl::x509::{BasicConstraints, Template, Usage};
 
-use crate::built::{Kernel, PROGRAMS, busybox};
+use crate::built::{Kernel, PROGRAMS, busybox, source};
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
 use crate::matrix::{Check, faults};
 use crate::setup::{
-    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
+    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup, UUID,
 };
+use crate::tree::{Format, INIT, SWITCH_ROOT};
 
 /// Why `imactl check` is not asked: it reads what an initramfs packs, and this was unpacked over it.
 const OVER: &str = "entries that no initramfs of imactl's has";
@@ -19,17 +20,38 @@ const CONFIG: &str = "etc/ima/ima-init.conf";
 /// The rule that frees tmpfs and memfd, as other set-ups have it.
 pub const TMPFS_FREE: &str = "dont_appraise fsmagic=0x01021994\n";
 
-pub const RULES: [&str; 5] = [
-    "appraise func=MMAP_CHECK euid=0 appraise_type=imasig",
-    "appraise func=BPRM_CHECK euid=0 appraise_type=imasig",
-    "appraise func=MODULE_CHECK euid=0 appraise_type=imasig",
-    "appraise func=FIRMWARE_CHECK euid=0 appraise_type=imasig",
-    "appraise func=POLICY_CHECK euid=0 appraise_type=imasig",
+pub const RULES: [&str; 7] = [
+    "appraise func=MMAP_CHECK appraise_type=imasig",
+    "appraise func=BPRM_CHECK appraise_type=imasig",
+    "appraise func=MODULE_CHECK appraise_type=imasig",
+    "appraise func=FIRMWARE_CHECK appraise_type=imasig",
+    "appraise func=POLICY_CHECK appraise_type=imasig",
+    "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig",
+    "appraise func=KEXEC_INITRAMFS_CHECK appraise_type=imasig",
 ];
+
+/// The policy of [`RULES`] with this condition in the rule for that hook.
+fn condition(setup: &mut Setup, hook: &str, condition: &str) {
+    let rule = format!("func={hook} ");
+    let rules = RULES.map(|text| text.replace(&rule, &format!("{rule}{condition} ")));
+    setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
+}
+
+/// The policy of [`RULES`] with an exemption before it.
+fn exemption(setup: &mut Setup, rule: &str) {
+    setup.put(DEFAULT_POLICY, format!("{rule}\n{}\n", RULES.join("\n")));
+}
+
+/// The policy of [`RULES`] without the rule for that hook.
+fn without_rule(setup: &mut Setup, hook: &str) {
+    let hook = format!("func={hook} ");
+    let rules = RULES.iter().filter(|rule| !rule.contains(&hook)).copied();
+    setup.put(DEFAULT_POLICY, rules.collect::<Vec<_>>().join("\n") + "\n");
+}
 
 fn bad_rule(setup: &mut Setup, number: usize) {
     let mut rules = RULES.to_vec();
-    rules[number] = "appraise func=BPRM_CHECK euid=0 appraise_type=imasig # with a comment";
+    rules[number] = "appraise func=BPRM_CHECK appraise_type=imasig # with a comment";
     setup.put(DEFAULT_POLICY, rules.join("\n") + "\n");
 }
 
@@ -217,6 +239,47 @@ faults! {
     policy_beyond_the_kernel: "IMA-604", Halt, Check::Same, |setup| {
         // A rule of the language that this kernel has no security module for.
         setup.put(DEFAULT_POLICY, RULES.join("\n") + "\ndont_measure obj_type=nothing_t\n");
+    };
+    policy_that_only_measures: "IMA-612", Poweroff, Check::Same, |setup| {
+        setup.put(POLICY, "measure func=BPRM_CHECK\naudit func=BPRM_CHECK\n");
+        setup.root.unsign(INIT);
+    };
+    policy_that_holds_only_root_to_signatures: "IMA-612", Reboot, Check::Same, |setup| {
+        setup.put(POLICY, source("policy/ima_policy.euid"));
+    };
+    policy_for_programs_that_root_executes: "IMA-612", Halt, Check::Same, |setup| condition(setup, "BPRM_CHECK", "euid=0");
+    policy_for_programs_that_root_starts: "IMA-612", Panic, Check::Same, |setup| condition(setup, "BPRM_CHECK", "uid=0");
+    policy_for_libraries_of_a_group: "IMA-612", Poweroff, Check::Same, |setup| condition(setup, "MMAP_CHECK", "egid=0");
+    policy_for_programs_that_root_owns: "IMA-612", Reboot, Check::Same, |setup| {
+        // The file that is executed belongs to user 1.
+        condition(setup, "BPRM_CHECK", "fowner=0");
+        setup.root.unsign(SWITCH_ROOT);
+        setup.root.file(SWITCH_ROOT).owner = 1;
+    };
+    policy_for_libraries_of_a_file_group: "IMA-612", Halt, Check::Same, |setup| condition(setup, "MMAP_CHECK", "fgroup=0");
+    policy_for_one_file_system_and_a_root_on_another: "IMA-612", Panic, Check::Same, |setup| {
+        condition(setup, "BPRM_CHECK", "fsname=ext4");
+        setup.format = Format::Squashfs;
+        setup.root.unsign(SWITCH_ROOT);
+    };
+    policy_for_the_file_system_of_the_root: "IMA-612", Poweroff, Check::Same, |setup| condition(setup, "BPRM_CHECK", "fsmagic=0xef53");
+    policy_for_a_uuid_that_a_copy_has_too: "IMA-612", Reboot, Check::Same, |setup| {
+        condition(setup, "BPRM_CHECK", &format!("fsuuid={UUID}"));
+    };
+    policy_that_exempts_the_root_s_file_system: "IMA-612", Halt, Check::Same, |setup| {
+        exemption(setup, "dont_appraise fsname=ext4");
+        setup.root.unsign(INIT);
+    };
+    policy_that_exempts_files_of_an_owner: "IMA-612", Panic, Check::Same, |setup| exemption(setup, "dont_appraise fowner=1000");
+    policy_that_takes_digests: "IMA-612", Poweroff, Check::Same, |setup| {
+        exemption(setup, "appraise func=BPRM_CHECK fowner=1000");
+    };
+    policy_without_a_rule_for_libraries: "IMA-612", Reboot, Check::Same, |setup| without_rule(setup, "MMAP_CHECK");
+    policy_without_a_rule_for_modules: "IMA-612", Halt, Check::Same, |setup| without_rule(setup, "MODULE_CHECK");
+    policy_without_a_rule_for_policies: "IMA-612", Panic, Check::Same, |setup| without_rule(setup, "POLICY_CHECK");
+    policy_without_a_rule_for_kexec: "IMA-612", Poweroff, Check::Same, |setup| without_rule(setup, "KEXEC_KERNEL_CHECK");
+    policy_without_a_rule_for_the_initramfs_of_kexec: "IMA-612", Reboot, Check::Same, |setup| {
+        without_rule(setup, "KEXEC_INITRAMFS_CHECK");
     };
     policy_that_is_a_directory: "IMA-610", Poweroff, Check::NotAsked(OVER), |setup| over_directory(setup, DEFAULT_POLICY);
     policy_that_is_a_device: "IMA-610", Reboot, Check::NotAsked(OVER), |setup| over_device(setup, POLICY);

@@ -24,6 +24,9 @@ pub enum Enforce {
     Permissive,
 }
 
+/// `cover=`: whom the policy must hold to signatures for the boot to go on.
+pub use crate::policy::cover::Scope as Cover;
+
 /// `keyring=`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keyring {
@@ -187,6 +190,8 @@ impl Parameter {
 pub struct Config {
     /// `enforce`
     pub enforce: Enforce,
+    /// `cover`
+    pub cover: Cover,
     /// `keyring`
     pub keyring: Keyring,
     /// `require_tpm`
@@ -224,6 +229,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             enforce: Enforce::Required,
+            cover: Cover::Everyone,
             keyring: Keyring::Trusted,
             require_tpm: false,
             on_failure: OnFailure::Reboot,
@@ -310,6 +316,14 @@ impl Config {
                 match value {
                     "required" => Some(Enforce::Required),
                     "permissive" => Some(Enforce::Permissive),
+                    _ => None,
+                },
+            ),
+            "cover" => put(
+                &mut self.cover,
+                match value {
+                    "everyone" => Some(Cover::Everyone),
+                    "root" => Some(Cover::Root),
                     _ => None,
                 },
             ),
@@ -470,7 +484,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = Config::parse(
-            b"enforce=permissive\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
+            b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\nroot=LABEL=a b\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
         )
@@ -479,6 +493,7 @@ mod tests {
             config,
             Config {
                 enforce: Enforce::Permissive,
+                cover: Cover::Root,
                 keyring: Keyring::Untrusted,
                 require_tpm: true,
                 on_failure: OnFailure::Shell,

@@ -355,10 +355,10 @@ catalogue! {
         what: "the policy would deny the programs of the initramfs"
         cause: "systemd goes on in the initramfs once the policy is loaded, and no file of an initramfs can carry a signature"
         remedy: "begin the policy with: dont_appraise fsname=rootfs (policy/ima_policy.initramfs does); it frees the initramfs and nothing else"
-    NothingAppraised "IMA-651" Policy Warning
-        what: "the policy does not appraise programs"
-        cause: "no rule appraises BPRM_CHECK for root: unsigned programs will run"
-        remedy: "take policy/ima_policy.default, or add: appraise func=BPRM_CHECK euid=0 appraise_type=imasig"
+    PolicyUncovered "IMA-612" Policy Refusal
+        what: "the policy leaves a way for unsigned programs"
+        cause: "it does not demand a signature of every program, library, module, policy and kexec image, whoever uses it: a rule is missing, exempts files, or has a condition (euid=, fowner=, fsname= and the like) that whoever writes the disk or has capabilities can avoid"
+        remedy: "use policy/ima_policy.default, or add a rule without conditions for this hook: appraise func=HOOK appraise_type=imasig; imactl policy check names every gap; a policy that only measures needs enforce=permissive"
     RootPolicyRefused "IMA-652" Policy Warning
         what: "a policy of the real root was not taken"
         cause: "the kernel refused it: it is unsigned, changed after it was signed, or has an error; the policy of the initramfs stays in force"
@@ -380,6 +380,14 @@ catalogue! {
         what: "the policy frees tmpfs, and with it memory files"
         cause: "a dont_appraise rule without func= exempts the file system of /run, /tmp, /dev/shm and of memfd_create: root can execute anything from there"
         remedy: "for the initramfs alone use dont_appraise fsname=rootfs; for reading alone add func=FILE_CHECK to the rule"
+    Uncovered "IMA-657" Policy Warning
+        what: "the policy leaves a way for unsigned programs, and the boot goes on"
+        cause: "it does not demand a signature of every program, library, module, policy and kexec image, whoever uses it, and the configuration says enforce=permissive"
+        remedy: "use policy/ima_policy.default and build the initramfs with enforce=required; imactl policy check names the rules"
+    RootOnly "IMA-658" Policy Warning
+        what: "the policy holds only the user root to signatures"
+        cause: "cover=root in ima-init.conf accepts rules with euid=0: an unsigned program runs under any other user ID, and with capabilities under one (AmbientCapabilities=, security.capability) it can do whatever root can"
+        remedy: "use policy/ima_policy.default, which holds everyone to signatures, and take cover=root out of ima-init.conf"
 
     SwitchRootMissing "IMA-701" Preflight Refusal
         what: "the real root has no switch_root"
@@ -585,6 +593,16 @@ catalogue! {
         what: "no rule appraises anything"
         cause: "the policy measures or audits, and denies nothing"
         remedy: "none if that is meant; for ima-init, set enforce=permissive"
+
+    PolicyConditional "IMA-948" Host Warning
+        what: "this rule leaves a way round appraisal"
+        cause: "whoever writes the disk chooses file system, owner and label, and a process with capabilities can have any user ID; what the condition leaves out (or the exemption lets in) needs no signature, and no rule appraises the rest"
+        remedy: "take the condition out, or add a rule for the same func= without conditions behind it"
+
+    PolicyHookOpen "IMA-949" Host Warning
+        what: "something that leads to unsigned programs is not appraised"
+        cause: "no rule is for this hook; a module, a kernel for kexec or a library that nobody signed is taken"
+        remedy: "add appraise func=HOOK appraise_type=imasig"
 
     PolicyWithoutNewline "IMA-947" Host Warning
         what: "the file does not end with a newline"

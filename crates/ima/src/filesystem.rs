@@ -5,6 +5,12 @@ use std::fmt;
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
 pub const PROBE_LENGTH: usize = 0x1_1000;
 
+/// TMPFS_MAGIC (include/uapi/linux/magic.h): tmpfs, devtmpfs, memfd, shared memory.
+pub const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// RAMFS_MAGIC: the initramfs where there is a `root=`.
+pub const RAMFS_MAGIC: u64 = 0x8584_58f6;
+
 /// A 128-bit UUID, in the order of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Uuid(pub [u8; 16]);

@@ -8,6 +8,9 @@
 
 use std::fmt;
 
+use crate::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
+
+pub mod cover;
 pub mod format;
 pub mod lint;
 mod parse;
@@ -553,7 +556,7 @@ impl Policy {
     /// there once the policy is loaded would be denied. The initramfs's super block is of the type rootfs, a ramfs or tmpfs
     /// underneath (init/do_mounts.c, `rootfs_init_fs_context`).
     pub fn appraises_initramfs(&self) -> Option<Hook> {
-        const MAGICS: [u64; 2] = [0x8584_58f6, 0x0102_1994];
+        const MAGICS: [u64; 2] = [RAMFS_MAGIC, TMPFS_MAGIC];
         [Hook::BprmCheck, Hook::MmapCheck, Hook::FileCheck]
             .into_iter()
             .find(|hook| {

@@ -14,11 +14,12 @@ use std::path::Path;
 
 use ima::certificate::{Certificate, LeafDefect};
 use ima::cmdline::RootName;
-use ima::config::{self, Config, Enforce};
+use ima::config::{self, Config, Cover, Enforce};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem};
 use ima::layout::Purpose;
-use ima::policy::{Hook, Policy, Query};
+use ima::policy::Policy;
+use ima::policy::cover::{DEMANDED, On};
 use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::{VerifyError, verify_certificate};
 
@@ -260,7 +261,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
     }
     if let Some(root) = inputs.root.filter(|root| root.unmountable.is_none()) {
-        found.policy(&policy, root);
+        found.policy(&policy, &config, root);
         let chooser = Chooser::new(policy, root.filesystem.clone());
         let examiner = Examiner {
             tree: &root.tree,
@@ -527,15 +528,20 @@ impl Findings {
         }
     }
 
-    fn policy(&mut self, policy: &Policy, root: &Root) {
-        let query = Query::by_root(
-            Hook::BprmCheck,
-            root.filesystem.magic,
-            &root.filesystem.name,
-        );
-        if policy.appraisal(&query).is_none() {
+    fn policy(&mut self, policy: &Policy, config: &Config, root: &Root) {
+        let on = On::This {
+            name: &root.filesystem.name,
+            magic: root.filesystem.magic,
+        };
+        if let Some(gap) = policy.gap(&DEMANDED, on, config.cover) {
+            let code = match config.enforce {
+                Enforce::Required => Code::PolicyUncovered,
+                Enforce::Permissive => Code::Uncovered,
+            };
+            self.faults.push(Fault::new(code, gap.to_string()));
+        } else if let Some(gap) = policy.gap(&DEMANDED, on, Cover::Everyone) {
             self.faults
-                .push(Fault::new(Code::NothingAppraised, "the policy"));
+                .push(Fault::new(Code::RootOnly, gap.to_string()));
         }
     }
 
@@ -587,7 +593,7 @@ impl Findings {
 fn code_of(finding: &Finding) -> Option<Code> {
     Some(match finding.option.trim_start_matches("CONFIG_") {
         "SECURITYFS" | "IMA" | "INTEGRITY_TRUSTED_KEYRING" => return None,
-        "FS_VERITY" | "AUDIT" | "KEXEC_FILE" => return None,
+        "FS_VERITY" | "AUDIT" => return None,
         "IMA_APPRAISE" => Code::PolicyNotInForce,
         "IMA_APPRAISE_REQUIRE_POLICY_SIGS" => Code::PolicySignature,
         "CRYPTO_RSA" | "CRYPTO_ECDSA" => Code::CertificateRefused,

@@ -352,11 +352,7 @@ mod tests {
 
     #[test]
     fn what_is_chosen() {
-        let default = "appraise func=MMAP_CHECK euid=0 appraise_type=imasig\n\
-                       appraise func=BPRM_CHECK euid=0 appraise_type=imasig\n\
-                       appraise func=MODULE_CHECK euid=0 appraise_type=imasig\n\
-                       appraise func=FIRMWARE_CHECK euid=0 appraise_type=imasig\n\
-                       appraise func=POLICY_CHECK euid=0 appraise_type=imasig\n";
+        let default = include_str!("../../../policy/ima_policy.default");
         let by_owner = "appraise func=FILE_CHECK mask=MAY_READ fowner=0 appraise_type=imasig\n";
         let on_tmpfs = "dont_appraise fsname=ext4\nappraise func=BPRM_CHECK\n";
         let for_users = "appraise func=BPRM_CHECK uid>999\n";

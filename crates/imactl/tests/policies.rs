@@ -10,6 +10,10 @@ appraise func=BPRM_CHECK appraise_type=imasig
 # the same again, narrower
 appraise func=BPRM_CHECK uid=0 appraise_type=imasig
 measure func=MMAP_CHECK_REQPROT
+appraise func=MMAP_CHECK appraise_type=imasig
+appraise func=MODULE_CHECK appraise_type=imasig
+appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig
+appraise func=KEXEC_INITRAMFS_CHECK appraise_type=imasig
 appraise func=POLICY_CHECK appraise_type=imasig";
 
 #[test]
@@ -22,7 +26,7 @@ fn traps_have_codes_and_the_exit_status_tells() {
         "line 1: IMA-941",
         "line 4: IMA-940",
         "line 5: IMA-943",
-        "line 6: IMA-947",
+        "line 10: IMA-947",
     ] {
         assert!(found.out.contains(warning), "{warning}: {found:?}");
     }

@@ -6,6 +6,7 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
 use ima::fault::{Code, Fault};
+use ima::filesystem::TMPFS_MAGIC;
 use ima::policy::{Hook, Policy, Query};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -14,9 +15,6 @@ use rustix::io::Errno as RustixErrno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::files::describe;
-
-/// TMPFS_MAGIC (include/uapi/linux/magic.h)
-const TMPFS: u64 = 0x0102_1994;
 
 /// Printable, so that the kernel looks for no module that could run it (fs/exec.c, `search_binary_handler`).
 const CONTENT: &[u8] = b"ima-init: not a program\n";
@@ -99,7 +97,7 @@ impl Canary {
 
     /// Whether the policy appraises it.
     pub(super) fn is_appraised(&self, policy: &Policy) -> bool {
-        let query = Query::by_root(Hook::BprmCheck, TMPFS, "tmpfs");
+        let query = Query::by_root(Hook::BprmCheck, TMPFS_MAGIC, "tmpfs");
         policy.appraisal(&query).is_some()
     }
 

@@ -5,17 +5,13 @@
 
 use std::fmt;
 
+use super::cover::{Cause, DEMANDED, On, Scope};
 use super::{
     Access, Action, AppraiseType, Comparison, Hook, IdCondition, Line, Mask, Policy, ProcessId,
     Rule,
 };
 use crate::fault::Code;
-
-/// TMPFS_MAGIC (include/uapi/linux/magic.h): tmpfs, devtmpfs, memfd, shared memory.
-const TMPFS: u64 = 0x0102_1994;
-
-/// RAMFS_MAGIC: the initramfs where there is a `root=`.
-const RAMFS: u64 = 0x8584_58f6;
+use crate::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 
 /// A kernel's release, such as 6.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,11 +117,14 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
         }
         if rule.action == Action::DontAppraise
             && rule.hook.is_none()
-            && (matches!(rule.fsmagic, Some(TMPFS)) || rule.fsname.as_deref() == Some("tmpfs"))
+            && (matches!(rule.fsmagic, Some(TMPFS_MAGIC))
+                || rule.fsname.as_deref() == Some("tmpfs"))
         {
             found(Code::PolicyFreesMemfd, line.text.clone());
         }
-        if rule.action == Action::DontAppraise && rule.hook.is_none() && rule.fsmagic == Some(RAMFS)
+        if rule.action == Action::DontAppraise
+            && rule.hook.is_none()
+            && rule.fsmagic == Some(RAMFS_MAGIC)
         {
             found(Code::PolicyFreesRamfs, line.text.clone());
         }
@@ -149,12 +148,29 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
             found(Code::PolicyTakesDigests, line.text.clone());
         }
     }
-    if policy.appraises() && !appraises_policies(policy) {
-        findings.push(Finding {
-            line: None,
-            code: Code::PolicyOpenToPolicies,
-            detail: String::new(),
-        });
+    if policy.appraises() {
+        for gap in policy.gaps(&DEMANDED, On::Any, Scope::Everyone) {
+            let (code, detail) = match &gap.cause {
+                // That line has its own finding.
+                Cause::Digest(..) => continue,
+                Cause::NoRule if gap.hook == Hook::PolicyCheck => {
+                    (Code::PolicyOpenToPolicies, String::new())
+                }
+                Cause::NoRule => (Code::PolicyHookOpen, format!("func={}", gap.hook.name())),
+                Cause::Condition(_, text) | Cause::Exemption(_, text) => {
+                    (Code::PolicyConditional, text.clone())
+                }
+            };
+            let finding = Finding {
+                line: gap.line(),
+                code,
+                detail,
+            };
+            // An exemption without func= is one finding, not one a hook.
+            if !findings.contains(&finding) {
+                findings.push(finding);
+            }
+        }
     }
     if !policy.is_empty() && !policy.appraises() {
         findings.push(Finding {
@@ -170,14 +186,8 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
             detail: String::new(),
         });
     }
+    findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
     findings
-}
-
-/// Only a rule for this very hook keeps the kernel from taking policies by their content (`ima_appraise_flag`).
-fn appraises_policies(policy: &Policy) -> bool {
-    policy
-        .rules()
-        .any(|rule| rule.action == Action::Appraise && rule.hook == Some(Hook::PolicyCheck))
 }
 
 /// What in a rule came after Linux 4.19, and with which release: the commits that brought it are in the history of
@@ -329,7 +339,23 @@ mod tests {
             .collect()
     }
 
-    const GUARD: &str = "appraise func=POLICY_CHECK appraise_type=imasig\n";
+    const HOOKS: [&str; 6] = [
+        "BPRM_CHECK",
+        "MMAP_CHECK",
+        "MODULE_CHECK",
+        "POLICY_CHECK",
+        "KEXEC_KERNEL_CHECK",
+        "KEXEC_INITRAMFS_CHECK",
+    ];
+
+    /// The rules that a policy must have to be without a finding, but those for one hook.
+    fn rest(without: &str) -> String {
+        HOOKS
+            .into_iter()
+            .filter(|hook| *hook != without)
+            .map(|hook| format!("appraise func={hook} appraise_type=imasig\n"))
+            .collect()
+    }
 
     #[test]
     fn traps() {
@@ -345,20 +371,34 @@ mod tests {
                 1,
                 Code::PolicyFreesRamfs,
             ),
-            ("appraise func=BPRM_CHECK\n", 1, Code::PolicyTakesDigests),
             (
-                "appraise func=BPRM_CHECK appraise_type=imasig\nappraise func=BPRM_CHECK euid=0 appraise_type=imasig\n",
+                "appraise func=BPRM_CHECK uid=5\n",
+                1,
+                Code::PolicyTakesDigests,
+            ),
+            (
+                "appraise func=FIRMWARE_CHECK appraise_type=imasig\nappraise func=FIRMWARE_CHECK euid=0 appraise_type=imasig\n",
                 2,
                 Code::PolicyRuleShadowed,
             ),
             (
-                "dont_appraise fsname=ext4\n\nappraise func=MMAP_CHECK fsname=ext4 appraise_type=imasig\n",
+                "dont_appraise func=FIRMWARE_CHECK fsname=ext4\n\nappraise func=FIRMWARE_CHECK fsname=ext4 appraise_type=imasig\n",
                 3,
                 Code::PolicyRuleShadowed,
             ),
+            (
+                "dont_appraise fsname=squashfs\n",
+                1,
+                Code::PolicyConditional,
+            ),
+            (
+                "dont_appraise func=MODULE_CHECK fowner=5\n",
+                1,
+                Code::PolicyConditional,
+            ),
         ] {
             assert_eq!(
-                codes(&format!("{rules}{GUARD}"), None),
+                codes(&format!("{rules}{}", rest("")), None),
                 [(Some(line), code)],
                 "{rules}"
             );
@@ -368,23 +408,47 @@ mod tests {
             "dont_appraise func=FILE_CHECK fsmagic=0x01021994\n",
             "appraise func=FILE_CHECK fowner=0\n",
             "appraise func=BPRM_CHECK euid=0 appraise_type=imasig\nappraise func=BPRM_CHECK uid=0 appraise_type=imasig\n",
-            "measure func=BPRM_CHECK\nappraise func=BPRM_CHECK appraise_type=imasig\n",
+            "appraise func=BPRM_CHECK fsname=fuse digest_type=verity appraise_type=sigv3\n",
+            "measure func=BPRM_CHECK\n",
             "measure\nmeasure func=KEY_CHECK\n",
         ] {
-            assert_eq!(codes(&format!("{fine}{GUARD}"), None), [], "{fine}");
+            assert_eq!(codes(&format!("{fine}{}", rest("")), None), [], "{fine}");
         }
         assert_eq!(
             codes("measure\n", None),
             [(None, Code::PolicyAppraisesNothing)]
         );
         assert_eq!(
-            codes("appraise func=BPRM_CHECK appraise_type=imasig\n", None),
-            [(None, Code::PolicyOpenToPolicies)]
+            codes(rest("").trim_end(), None),
+            [(Some(6), Code::PolicyWithoutNewline)]
         );
-        assert_eq!(
-            codes(GUARD.trim_end(), None),
-            [(Some(1), Code::PolicyWithoutNewline)]
-        );
+    }
+
+    #[test]
+    fn what_is_left_open_is_found() {
+        for hook in HOOKS {
+            let code = match hook {
+                "POLICY_CHECK" => Code::PolicyOpenToPolicies,
+                _ => Code::PolicyHookOpen,
+            };
+            assert_eq!(codes(&rest(hook), None), [(None, code)], "{hook}");
+            for condition in [
+                "euid=0",
+                "uid=0",
+                "gid=0",
+                "egid=0",
+                "fowner=0",
+                "fgroup=0",
+                "fsname=ext4",
+                "fsmagic=0xef53",
+                "fsuuid=5e1f0e4a-7c1b-4a57-9d0c-8f6f4be2a001",
+                "obj_type=bin_t",
+            ] {
+                let rule = format!("appraise func={hook} {condition} appraise_type=imasig\n");
+                let found = codes(&format!("{rule}{}", rest(hook)), None);
+                assert_eq!(found, [(Some(1), Code::PolicyConditional)], "{rule}");
+            }
+        }
     }
 
     #[test]
@@ -404,7 +468,7 @@ mod tests {
             ("measure func=FILE_CHECK digest_type=verity", "5.19"),
             ("measure func=MMAP_CHECK_REQPROT", "6.3"),
         ] {
-            let text = format!("{rule}\n{GUARD}");
+            let text = format!("{rule}\n{}", rest(""));
             let release: Release = release.parse().unwrap();
             let before = Release {
                 minor: release.minor - 1,
