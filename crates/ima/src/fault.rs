@@ -628,9 +628,14 @@ catalogue! {
         remedy: "fetch or build it again, and look at it with dpkg-deb --info"
 
     PackageTool "IMA-962" Host Refusal
-        what: "dpkg-deb, which reads packages, failed"
-        cause: "it said why above, or it is not installed"
-        remedy: "apt install dpkg; if it is there, mend what it complains of"
+        what: "dpkg-deb or rpm, which reads packages, failed"
+        cause: "it printed the reason, or it is not installed"
+        remedy: "install dpkg or rpm; if it is installed, correct what it complains of"
+
+    NoPackages "IMA-970" Host Refusal
+        what: "there is no record of installed packages"
+        cause: "below this root there is neither var/lib/dpkg/status nor a database of rpm"
+        remedy: "give the root of a system whose packages dpkg or rpm installed, or name the files to sign"
 }
 
 impl Code {

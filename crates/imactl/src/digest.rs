@@ -94,6 +94,7 @@ mod tests {
             mode: 0o100_644,
             uid: 0,
             gid: 0,
+            recorded: None,
         };
         let whole = HashAlgorithm::Sha256.digest(b"content").unwrap();
         assert_eq!(

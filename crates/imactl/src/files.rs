@@ -1,8 +1,9 @@
 //! The regular files of trees on this machine, each once.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::Metadata;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::digest::Over;
+use crate::packages::{self, Recorded};
 use crate::select::{self, Chooser};
 use crate::tree::{Content, OpenFile};
 
@@ -31,6 +33,8 @@ pub struct Found {
     pub uid: u32,
     /// Group.
     pub gid: u32,
+    /// The content that it must have to be signed: what its package brought.
+    pub recorded: Option<Recorded>,
 }
 
 impl Found {
@@ -101,6 +105,8 @@ pub enum Skip {
     NotAppraised,
     /// It has this key's signature over this content already.
     Unchanged,
+    /// It is not what its package brought.
+    Changed,
 }
 
 impl std::fmt::Display for Skip {
@@ -110,6 +116,7 @@ impl std::fmt::Display for Skip {
             Self::HardLink => "another name of a file already counted",
             Self::NotAppraised => "not appraised by the policy",
             Self::Unchanged => "signed already and unchanged",
+            Self::Changed => "changed since its package brought it",
         })
     }
 }
@@ -130,66 +137,136 @@ pub struct Files {
 ///
 /// `IMA-901` if a path is not there or a directory cannot be read.
 pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|error| crate::file::unreadable(path, &error))
-    };
-    let root = absolute(root)?;
-    let mut found = Files::default();
-    let mut inodes = HashSet::new();
-    for given in paths {
-        let above = absolute(given)?;
-        let mut entries = Vec::new();
-        for entry in walkdir::WalkDir::new(given)
-            .sort_by_file_name()
-            .same_file_system(true)
-            .follow_root_links(true)
-        {
-            let entry =
-                entry.map_err(|error| Fault::new(Code::InputUnreadable, error.to_string()))?;
-            if !entry.file_type().is_dir() {
-                entries.push((entry.depth(), entry.into_path()));
+    Collector::new(root)?.paths(paths).map(Collector::files)
+}
+
+/// Collects as [`collect`] does, and then what the packages of the system below `root` brought, on whatever file system.
+///
+/// # Errors
+///
+/// `IMA-901`, `IMA-962`, `IMA-970`.
+pub fn collect_with_packages(paths: &[PathBuf], root: &Path) -> Result<Files> {
+    let names = packages::names(root)?;
+    let collector = Collector::new(root)?.paths(paths)?;
+    Ok(collector.packages(names, root).files())
+}
+
+/// Files, each inode once.
+struct Collector {
+    /// Absolute.
+    root: PathBuf,
+    found: Files,
+    inodes: HashSet<(u64, u64)>,
+}
+
+impl Collector {
+    fn new(root: &Path) -> Result<Self> {
+        Ok(Self {
+            root: absolute(root)?,
+            found: Files::default(),
+            inodes: HashSet::new(),
+        })
+    }
+
+    fn files(self) -> Files {
+        self.found
+    }
+
+    /// Takes a regular file, if no other name of it was taken.
+    fn take(
+        &mut self,
+        path: PathBuf,
+        below_root: PathBuf,
+        meta: &Metadata,
+        recorded: Option<Recorded>,
+    ) {
+        if !self.inodes.insert((meta.dev(), meta.ino())) {
+            self.found.skipped.push((path, Skip::HardLink));
+            return;
+        }
+        self.found.files.push(Found {
+            below_root,
+            path,
+            len: meta.len(),
+            mode: meta.mode(),
+            uid: meta.uid(),
+            gid: meta.gid(),
+            recorded,
+        });
+    }
+
+    fn paths(mut self, paths: &[PathBuf]) -> Result<Self> {
+        for given in paths {
+            let above = absolute(given)?;
+            let mut entries = Vec::new();
+            for entry in walkdir::WalkDir::new(given)
+                .sort_by_file_name()
+                .same_file_system(true)
+                .follow_root_links(true)
+            {
+                let entry =
+                    entry.map_err(|error| Fault::new(Code::InputUnreadable, error.to_string()))?;
+                if !entry.file_type().is_dir() {
+                    entries.push((entry.depth(), entry.into_path()));
+                }
+            }
+            // Asking for what the files are takes longer than finding them.
+            let metas: Vec<Result<Metadata>> = entries
+                .par_iter()
+                .map(|(depth, path)| {
+                    let meta = if *depth == 0 {
+                        std::fs::metadata(path)
+                    } else {
+                        std::fs::symlink_metadata(path)
+                    };
+                    meta.map_err(|error| crate::file::unreadable(path, &error))
+                })
+                .collect();
+            for ((_, path), meta) in entries.into_iter().zip(metas) {
+                let meta = meta?;
+                if !meta.is_file() {
+                    self.found.skipped.push((path, Skip::NotRegular));
+                    continue;
+                }
+                let below = path.strip_prefix(given).unwrap_or(&path);
+                let absolute = if below.as_os_str().is_empty() {
+                    above.clone()
+                } else {
+                    above.join(below)
+                };
+                let below_root = absolute
+                    .strip_prefix(&self.root)
+                    .unwrap_or(absolute.strip_prefix("/").unwrap_or(&absolute))
+                    .to_owned();
+                self.take(path, below_root, &meta, None);
             }
         }
-        // Asking for what the files are takes longer than finding them.
-        let metas: Vec<Result<Metadata>> = entries
+        Ok(self)
+    }
+
+    /// Names of packages that are no regular files, or not there, are left out without a word: packages bring directories and
+    /// links too.
+    fn packages(mut self, names: packages::Names, root: &Path) -> Self {
+        let entries: Vec<_> = names.into_iter().collect();
+        let there: Vec<Option<(PathBuf, Metadata)>> = entries
             .par_iter()
-            .map(|(depth, path)| {
-                let meta = if *depth == 0 {
-                    std::fs::metadata(path)
-                } else {
-                    std::fs::symlink_metadata(path)
-                };
-                meta.map_err(|error| crate::file::unreadable(path, &error))
+            .map(|(name, _)| {
+                let path = packages::path(root, name)?;
+                let meta = std::fs::symlink_metadata(&path).ok()?;
+                meta.is_file().then_some((path, meta))
             })
             .collect();
-        for ((_, path), meta) in entries.into_iter().zip(metas) {
-            let meta = meta?;
-            if !meta.is_file() {
-                found.skipped.push((path, Skip::NotRegular));
+        for ((name, recorded), there) in entries.into_iter().zip(there) {
+            let Some((path, meta)) = there else {
                 continue;
-            }
-            if !inodes.insert((meta.dev(), meta.ino())) {
-                found.skipped.push((path, Skip::HardLink));
-                continue;
-            }
-            let below = path.strip_prefix(given).unwrap_or(&path);
-            let absolute = if below.as_os_str().is_empty() {
-                above.clone()
-            } else {
-                above.join(below)
             };
-            let below_root = absolute
-                .strip_prefix(&root)
-                .unwrap_or(absolute.strip_prefix("/").unwrap_or(&absolute));
-            found.files.push(Found {
-                below_root: below_root.to_owned(),
-                path,
-                len: meta.len(),
-                mode: meta.mode(),
-                uid: meta.uid(),
-                gid: meta.gid(),
-            });
+            let below_root = OsString::from_vec(name).into();
+            self.take(path, below_root, &meta, recorded);
         }
+        self
     }
-    Ok(found)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| crate::file::unreadable(path, &error))
 }

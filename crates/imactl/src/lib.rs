@@ -18,6 +18,7 @@ pub mod keyring;
 pub mod loader;
 pub mod manifest;
 pub mod modules;
+pub mod packages;
 pub mod pcr;
 pub mod select;
 pub mod setup;

@@ -135,13 +135,15 @@ impl fmt::Display for Step {
     }
 }
 
-/// Who signs.
+/// Who signs, and what.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Keys {
+pub struct Signing {
     /// The private key and its certificate, if there are some; otherwise they are made.
     pub given: Option<(PathBuf, PathBuf)>,
     /// Whether a key that is made is left without a password.
     pub unencrypted: bool,
+    /// Files and directories that are signed beside what packages brought.
+    pub named: Vec<PathBuf>,
 }
 
 /// Looks at the system below `root`.
@@ -290,23 +292,26 @@ impl System {
 
     /// Where key and certificate are, or will be once they are made.
     #[must_use]
-    pub fn keys(&self, keys: &Keys) -> (PathBuf, PathBuf) {
-        keys.given.clone().unwrap_or_else(|| made_keys(&self.root))
+    pub fn keys(&self, signing: &Signing) -> (PathBuf, PathBuf) {
+        signing
+            .given
+            .clone()
+            .unwrap_or_else(|| made_keys(&self.root))
     }
 
     /// The steps to the goal, in an order in which the system boots as it did before whichever is the last that is taken.
     #[must_use]
-    pub fn steps(&self, goal: Goal, keys: &Keys) -> Vec<Step> {
+    pub fn steps(&self, goal: Goal, signing: &Signing) -> Vec<Step> {
         match goal {
-            Goal::Log | Goal::Enforce => self.forward(goal, keys),
+            Goal::Log | Goal::Enforce => self.forward(goal, signing),
             Goal::Undo => self.back(),
         }
     }
 
-    fn forward(&self, goal: Goal, keys: &Keys) -> Vec<Step> {
+    fn forward(&self, goal: Goal, signing: &Signing) -> Vec<Step> {
         let mut steps = Vec::new();
-        let (key, certificate) = self.keys(keys);
-        if keys.given.is_none() && !key.exists() {
+        let (key, certificate) = self.keys(signing);
+        if signing.given.is_none() && !key.exists() {
             let private = self.path(PRIVATE);
             steps.push(Step::Private(private.clone()));
             let mut words = vec![
@@ -315,16 +320,22 @@ impl System {
                 "--out".into(),
                 private.into(),
             ];
-            words.extend(keys.unencrypted.then(|| "--unencrypted".into()));
+            words.extend(signing.unencrypted.then(|| "--unencrypted".into()));
             steps.push(Step::UseKey(words));
         }
         steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
-        let mut sign: Vec<OsString> = ["imactl", "sign", "--incremental", "--for-policy"]
-            .map(OsString::from)
-            .into();
+        let mut sign: Vec<OsString> = [
+            "imactl",
+            "sign",
+            "--incremental",
+            "--packages",
+            "--for-policy",
+        ]
+        .map(OsString::from)
+        .into();
         sign.extend([self.policy().into(), "--key".into(), key.into()]);
         sign.extend(["--cert".into(), certificate.into()]);
-        sign.extend(self.trees().into_iter().map(OsString::from));
+        sign.extend(signing.named.iter().map(OsString::from));
         steps.push(Step::UseKey(sign));
         for kernel in &self.kernels {
             let initramfs = self.initramfs(kernel);
@@ -375,21 +386,6 @@ impl System {
 
     fn initramfs(&self, kernel: &Kernel) -> PathBuf {
         self.path(&format!("boot/initrd.img-{}", kernel.release))
-    }
-
-    /// The root, and what a Debian system may have on file systems of their own: a tree is signed as far as its goes.
-    fn trees(&self) -> Vec<PathBuf> {
-        use std::os::unix::fs::MetadataExt as _;
-        let device = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.dev());
-        let mut trees = vec![self.root.clone()];
-        for name in ["usr", "usr/local", "opt", "var", "var/lib", "srv", "home"] {
-            let path = self.path(name);
-            let is_link = path.is_symlink();
-            if !is_link && path.is_dir() && path.parent().and_then(device) != device(&path) {
-                trees.push(path);
-            }
-        }
-        trees
     }
 
     /// The configuration for the goal: that which is there, but for the two keys that set-up decides.
@@ -477,7 +473,7 @@ mod tests {
 
     fn shown(system: &System, goal: Goal) -> Vec<String> {
         let root = format!("{}/", system.root.display());
-        let steps = system.steps(goal, &Keys::default());
+        let steps = system.steps(goal, &Signing::default());
         steps
             .iter()
             .map(|step| step.to_string().replace(&root, "/"))
@@ -550,6 +546,34 @@ mod tests {
                 "update-initramfs -u -k all"
             ]
         );
+    }
+
+    /// A program in /home or /usr/local that nobody names is not signed: whoever put it there is not known.
+    #[test]
+    fn what_packages_brought_is_signed_and_what_is_named() {
+        let directory = system(STOCK, &[TOOLS, "home/user/program", "usr/local/bin/tool"]);
+        let found = survey(directory.path()).unwrap();
+        let signing = Signing {
+            named: vec!["/usr/local/bin".into()],
+            ..Signing::default()
+        };
+        for (signing, named) in [
+            (Signing::default(), None),
+            (signing, Some("/usr/local/bin")),
+        ] {
+            let steps = found.steps(Goal::Log, &signing);
+            let sign = steps.iter().find_map(|step| match step {
+                Step::UseKey(words) if words.get(1).is_some_and(|word| word == "sign") => {
+                    Some(words)
+                }
+                _ => None,
+            });
+            let sign = sign.expect("a step that signs");
+            assert!(sign.iter().any(|word| word == "--packages"));
+            let certificate = sign.iter().position(|word| word == "--cert").unwrap();
+            let paths: Vec<_> = sign[certificate + 2..].iter().collect();
+            assert_eq!(paths, named.as_slice(), "{sign:?}");
+        }
     }
 
     #[test]

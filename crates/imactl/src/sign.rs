@@ -205,6 +205,11 @@ fn sign_file(
     {
         return Ok(Signed::Skipped(Skip::NotAppraised));
     }
+    if let Some(recorded) = &file.recorded
+        && open.digest(Over::Content, recorded.algo)? != recorded.digest
+    {
+        return Ok(Signed::Skipped(Skip::Changed));
+    }
     let mark = &options.mark;
     let digest = open.digest(mark.over(), mark.algo())?;
     if options.incremental {

@@ -254,6 +254,53 @@ fn trees_with_everything_in_them() {
     );
 }
 
+/// What packages brought is signed, of all owners, and what is named; not what somebody put beside it, nor in its place.
+#[test]
+fn what_packages_brought_is_signed() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "mkdir -p root/usr/bin root/usr/local/bin root/home/user root/etc/cron.daily root/var/lib/dpkg/info; cd root; ln -s usr/bin bin
+         for program in usr/bin/tool usr/bin/game usr/bin/replaced etc/cron.daily/job etc/cron.daily/edited home/user/own usr/local/bin/named; do
+             printf '#!/bin/sh\\n' >$program; chmod 755 $program
+         done
+         chown 1000:1000 usr/bin/game home/user/own
+         echo text >usr/bin/data; ln -s tool usr/bin/link
+         cd var/lib/dpkg
+         printf '/.\\n/usr\\n/bin/tool\\n/usr/bin/game\\n/usr/bin/replaced\\n/usr/bin/data\\n/usr/bin/link\\n/usr/bin/gone\\n/etc/cron.daily/job\\n/etc/cron.daily/edited\\n' >info/a.list
+         (cd ../../..; md5sum bin/tool usr/bin/game usr/bin/replaced) >info/a.md5sums
+         printf '#!/bin/sh\\n' >info/a.postinst; chmod 755 info/a.postinst
+         sum=$(md5sum <../../../etc/cron.daily/job | cut -c1-32)
+         printf 'Package: a\\nConffiles:\\n /etc/cron.daily/job %s\\n /etc/cron.daily/edited %s\\n' $sum $sum >status
+         cd ../../..; echo mine >>usr/bin/replaced; echo mine >>etc/cron.daily/edited
+         echo 'appraise func=BPRM_CHECK appraise_type=imasig' >../policy",
+        at,
+    )
+    .good();
+    let sign = format!(
+        "{SIGN} --incremental --packages --for-policy policy --root root root/usr/local/bin"
+    );
+    let signed = imactl(&sign, at).good();
+    assert!(signed.out.contains("signed 5 files"), "{signed:?}");
+    for changed in ["usr/bin/replaced", "etc/cron.daily/edited"] {
+        let line = format!("{changed}: skipped: changed since its package brought it");
+        assert!(signed.err.contains(&line), "{line}: {signed:?}");
+    }
+    let has = shell("cd root; getfattr -R -h --absolute-names -n security.ima . 2>/dev/null | sed -n 's/^# file: //p' | sort", at).good();
+    let expected = [
+        "./etc/cron.daily/job",
+        "./usr/bin/game",
+        "./usr/bin/tool",
+        "./usr/local/bin/named",
+        "./var/lib/dpkg/info/a.postinst",
+    ];
+    assert_eq!(has.out.lines().collect::<Vec<_>>(), expected);
+    let again = imactl(&sign, at).good();
+    assert!(again.out.contains("signed 0 files"), "{again:?}");
+    imactl(&format!("{SIGN} --packages --root root/home"), at).refused("IMA-970");
+}
+
 #[test]
 fn places_that_take_no_signature() {
     need_root();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
+use imactl::files;
 use imactl::sign::{Mark, SignOptions};
 
 use super::options::ChooserOptions;
@@ -64,6 +65,7 @@ impl Hash {
             certificate: None,
             evm: None,
         };
-        sign::mark(&self.paths, &self.root, &options, self.json)
+        let found = files::collect(&self.paths, &self.root)?;
+        sign::mark(found, &self.paths, &options, self.json)
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use ima::config::Keyring;
 use ima::fault::{Code, Fault};
 use imactl::file::{self, unreadable, unwritable};
-use imactl::setup::{self, Goal, Keys, Step, System};
+use imactl::setup::{self, Goal, Signing, Step, System};
 
 use super::options::{PASSWORD_VARIABLE, PasswordOptions};
 use super::output;
@@ -21,10 +21,14 @@ use super::{Outcome, Result};
 /// the next boot only logs what enforcement would deny; with --enforce, after that boot, what is not signed is denied; with
 /// --undo the system boots as it did before. It says what it will do before it does it, and what the next boot will be. Each
 /// can be run again at any time.
+///
+/// Signed is what packages brought, of all owners, and what is named with --sign; a program that somebody put into /home or
+/// /usr/local is not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl setup                                 keys, signatures, initramfs; the next boot only logs
+  imactl setup --sign /usr/local/bin           signs the programs there too
   imactl setup --enforce                       the next boot denies what is not signed
   imactl setup --undo                          the next boot is as it was before
   imactl setup --dry-run                       says what would be done
@@ -50,6 +54,9 @@ pub struct Setup {
     /// stick. Without it the directory is asked for
     #[arg(long, value_name = "DIR", conflicts_with = "undo")]
     move_ca_key: Option<PathBuf>,
+    /// Sign this file, or what lies below this directory, beside what packages brought; can be given more than once
+    #[arg(long, value_name = "PATH", conflicts_with = "undo")]
+    sign: Vec<PathBuf>,
     /// Ask nothing
     #[arg(long)]
     yes: bool,
@@ -68,11 +75,12 @@ impl Setup {
             _ => Goal::Log,
         };
         let system = setup::survey(Path::new("/"))?;
-        let keys = Keys {
+        let signing = Signing {
             given: self.key.clone().zip(self.cert.clone()),
             unencrypted: self.unencrypted,
+            named: self.sign.clone(),
         };
-        let steps = system.steps(goal, &keys);
+        let steps = system.steps(goal, &signing);
         describe(&system, goal, &steps)?;
         if self.dry_run {
             return Ok(Outcome::Good);
@@ -89,7 +97,7 @@ impl Setup {
             output::warn(format_args!("nothing was done"));
             return Ok(Outcome::Good);
         }
-        let password = self.take_password(&system, goal, &keys)?;
+        let password = self.take_password(&system, goal, &signing)?;
         let count = steps.len();
         for (number, step) in steps.iter().enumerate() {
             output::line(format_args!("[{}/{count}] {step}", number + 1))?;
@@ -135,12 +143,12 @@ impl Setup {
         &self,
         system: &System,
         goal: Goal,
-        keys: &Keys,
+        signing: &Signing,
     ) -> imactl::Result<Option<Vec<u8>>> {
         if goal == Goal::Undo || self.unencrypted {
             return Ok(None);
         }
-        let (key, _) = system.keys(keys);
+        let (key, _) = system.keys(signing);
         if !key.exists() {
             return self.password.new_password().map(Some);
         }
@@ -218,7 +226,8 @@ fn look_at_the_log() -> imactl::Result<()> {
         ));
     }
     output::line(format_args!(
-        "\nSince this boot these were used, and enforcement would have denied them (what is on a file system of the disk is\nsigned now):"
+        "\nSince this boot these were used, and enforcement would have denied them. Name those that are to run with --sign PATH;\n\
+         of the others only what a package brought is signed:"
     ))?;
     for (name, cause) in denied {
         output::line(format_args!("  {name}: {cause}"))?;
@@ -363,7 +372,7 @@ fn farewell(system: &System, goal: Goal) -> imactl::Result<()> {
             policy.display()
         )),
         Goal::Enforce => output::line(format_args!(
-            "\nThe next boot enforces {}: what root executes or maps and is not signed is denied.{}\n\
+            "\nThe next boot enforces {}: what any user executes or maps and is not signed is denied.{}\n\
              A new program is signed with: imactl sign --key KEY --cert CERTIFICATE FILE\n\
              Way back: imactl setup --undo; from the boot loader: initrd ...before-ima-init (remove these files from /boot once\n\
              you no longer need them)",

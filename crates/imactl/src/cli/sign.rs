@@ -1,12 +1,12 @@
 //! `imactl sign`
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
-use imactl::files::{self, Skip};
+use imactl::files::{self, Files, Skip};
 use imactl::hex;
 use imactl::sign::{Mark, Place, SignOptions, Signed};
 use serde_json::json;
@@ -18,20 +18,26 @@ use super::{Outcome, Result};
 /// Sign files and trees
 ///
 /// Writes security.ima onto each regular file, on all cores. A tree that will be a root elsewhere is given with --root, so
-/// that the policy sees its paths. Symbolic links below a path are not followed, hard links are signed once.
+/// that the policy sees its paths. Symbolic links below a path are not followed, hard links are signed once. With --packages the
+/// files that packages brought are signed too, of all owners, as far as they are what the package brought.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl sign --key ima.key --cert ima.der /usr/local/bin/program
   imactl sign --key ima.key --cert ima.der --for-policy ima_policy --root rootfs rootfs
+  imactl sign --key ima.key --cert ima.der --for-policy ima_policy --packages /usr/local/bin
   imactl sign --key ima.key --cert ima.der --sidecar image.bin            writes image.bin.sig
   imactl sign --key ima.key --cert ima.der --verity /usr/lib/app          for digest_type=verity appraise_type=sigv3
   imactl sign --sign-command 'sign-service --token 3' --cert ima.der --for-policy ima_policy --root rootfs rootfs
   imactl sign --key ima.key --cert ima.der --digest sha256:e3b0c4...      prints the value of security.ima")]
 pub struct Sign {
     /// Files and directories
-    #[arg(required_unless_present = "digest", conflicts_with = "digest")]
+    #[arg(required_unless_present_any = ["digest", "packages"], conflicts_with = "digest")]
     paths: Vec<PathBuf>,
+    /// Sign the files that installed packages brought: those in the records of dpkg or rpm below --root, unless their content has
+    /// changed since
+    #[arg(long, conflicts_with_all = ["digest", "sidecar"])]
+    packages: bool,
     #[command(flatten)]
     key: KeyOptions,
     #[command(flatten)]
@@ -78,7 +84,12 @@ impl Sign {
             certificate: self.key.certificate()?,
             evm,
         };
-        mark(&self.paths, &self.root, &options, self.json)
+        let found = if self.packages {
+            files::collect_with_packages(&self.paths, &self.root)?
+        } else {
+            files::collect(&self.paths, &self.root)?
+        };
+        mark(found, &self.paths, &options, self.json)
     }
 
     fn sign_digest(mut self, digest: &str) -> Result {
@@ -119,9 +130,8 @@ pub fn place(sidecar: bool) -> Place {
     }
 }
 
-/// Signs the files, or writes their digests, and says what became of them.
-pub fn mark(paths: &[PathBuf], root: &Path, options: &SignOptions, json: bool) -> Result {
-    let mut found = files::collect(paths, root)?;
+/// Signs the files that were found in `paths`, or writes their digests, and reports what became of them.
+pub fn mark(mut found: Files, paths: &[PathBuf], options: &SignOptions, json: bool) -> Result {
     if options.place == Place::Sidecar {
         found.files.retain(|file| {
             file.path
@@ -138,10 +148,18 @@ pub fn mark(paths: &[PathBuf], root: &Path, options: &SignOptions, json: bool) -
     }
     let (mut signed, mut failed) = (0_u64, 0_u64);
     let mut last = None;
-    for result in results {
+    for (file, result) in found.files.iter().zip(results) {
         match result {
             Signed::Yes => signed += 1,
-            Signed::Skipped(skip) => *skipped.entry(skip).or_default() += 1,
+            Signed::Skipped(skip) => {
+                *skipped.entry(skip).or_default() += 1;
+                if skip == Skip::Changed {
+                    output::warn(format_args!(
+                        "imactl: {}: skipped: {skip}; name it to sign it as it is",
+                        shown(&file.path)
+                    ));
+                }
+            }
             Signed::Failed(fault) => {
                 failed += 1;
                 // Ten are enough to see what is wrong; the last one is told at length.

@@ -88,6 +88,7 @@ pub fn regular(path: &Path, said: &mut Said) -> Done<Found> {
         mode: meta.mode(),
         uid: meta.uid(),
         gid: meta.gid(),
+        recorded: None,
     })
 }
 

@@ -200,14 +200,15 @@ fn log(session: &mut Session) -> Result<(), Error> {
         session,
         "an unsigned program runs, and the kernel's log has it",
     );
+    session.must("cp /usr/bin/printf /home/tool")?;
     let said = good(session.asked(
-        "imactl setup --enforce",
+        "imactl setup --enforce --sign /usr/local/bin",
         &[("Go on? [y/N] ", "y"), ("ima.key: ", PASSWORD)],
     )?)?;
     expect(&said, "/usr/local/bin/tool: IMA-signature-required")?;
     shown(
         session,
-        "imactl setup --enforce, which names it and signs it",
+        "imactl setup --enforce names it; --sign signs it, and nothing in /home",
     );
     Ok(())
 }
@@ -220,6 +221,11 @@ fn enforced(session: &mut Session) -> Result<(), Error> {
         "/usr/local/bin/tool '%s %s\\n' signed by-setup",
         "signed by-setup",
     )?;
+    session.must_fail("/home/tool ''", 126, "Permission denied")?;
+    shown(
+        session,
+        "what setup was told to sign runs, and what it was not told of does not",
+    );
     denied_until_signed(session)?;
     another_key(session)?;
     records(session)
@@ -453,15 +459,26 @@ fn denied_until_signed(session: &mut Session) -> Result<(), Error> {
     session.must("cp /usr/bin/printf /usr/local/bin/new")?;
     session.must_fail(hello, 126, "Permission denied")?;
     session.must_say("dmesg | tail -n 20", "name=\"/usr/local/bin/new\"")?;
-    session.must("setpriv --reuid=nobody --regid=nogroup --clear-groups /usr/local/bin/new ''")?;
+    let as_nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups";
+    let with_capabilities = "setpriv --reuid=nobody --inh-caps=+all --ambient-caps=+all";
+    for by in [as_nobody, with_capabilities] {
+        session.must_fail(
+            &format!("{by} /usr/local/bin/new ''"),
+            126,
+            "Permission denied",
+        )?;
+    }
     sign(session, "/usr/local/bin/new")?;
     session.must_say(hello, "now runs")?;
+    for by in [as_nobody, with_capabilities] {
+        session.must_say(&format!("{by} {hello}"), "now runs")?;
+    }
     session.must("echo changed >>/usr/local/bin/new")?;
     session.must_fail(hello, 126, "Permission denied")?;
     session.must("rm /usr/local/bin/new")?;
     shown(
         session,
-        "a new program is denied to root, runs once it is signed, and is denied when it is changed",
+        "a new program is denied to root, to a user and to a user with capabilities, runs once it is signed, and is denied when it is changed",
     );
     // The C library is mapped by every program: its copy has all that is needed but a signature.
     session.must("cp /lib/x86_64-linux-gnu/libc.so.6 /usr/local/lib/libnew.so")?;
