@@ -6,6 +6,7 @@ use std::io::Read as _;
 use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::config::{Config, Keyring};
 use ima::fault::{Code, Fault};
+use ima::policy::cover::On;
 use ima::policy::{Action, AppraiseType, Hook, Policy};
 use serde::Serialize;
 
@@ -232,11 +233,8 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
             if rule.action == Action::Audit {
                 findings.builtin("AUDIT", because.clone());
             }
-            match rule.hook {
-                Some(Hook::KeyCheck) => {
-                    findings.builtin("IMA_MEASURE_ASYMMETRIC_KEYS", because.clone())
-                }
-                _ => {}
+            if rule.hook == Some(Hook::KeyCheck) {
+                findings.builtin("IMA_MEASURE_ASYMMETRIC_KEYS", because.clone());
             }
             for algorithm in &rule.appraise_algos {
                 let option = match algorithm.as_str() {
@@ -251,6 +249,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
             }
         }
     }
+    kexec(&mut findings, wanted);
     let options: &[&str] = match wanted.filesystem.or(wanted.config.rootfstype.as_deref()) {
         Some("ext4") => &["EXT4_FS", "EXT4_FS_SECURITY"],
         Some("squashfs") => &["SQUASHFS", "SQUASHFS_XATTR"],
@@ -264,6 +263,39 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
         findings.available(option, "the root's file system and the signatures on it");
     }
     findings.list
+}
+
+/// A kernel with kexec starts another kernel, unless the policy appraises that. A rule needs no kexec.
+fn kexec(findings: &mut Findings<'_>, wanted: &Wanted<'_>) {
+    let closed = |hooks: &[Hook]| {
+        wanted
+            .policies
+            .iter()
+            .any(|policy| policy.gap(hooks, On::Any, wanted.config.cover).is_none())
+    };
+    if !wanted.policies.iter().any(|policy| policy.appraises()) {
+        return;
+    }
+    for (option, hooks, without) in [
+        (
+            "KEXEC",
+            &[Hook::KexecKernelCheck][..],
+            "n, or a policy that appraises KEXEC_KERNEL_CHECK",
+        ),
+        (
+            "KEXEC_FILE",
+            &[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck],
+            "n, or a policy that appraises KEXEC_KERNEL_CHECK and KEXEC_INITRAMFS_CHECK",
+        ),
+    ] {
+        if findings.kernel.is_builtin(option) && !closed(hooks) {
+            findings.required(
+                option,
+                without,
+                "root could start a kernel and an initramfs that nobody signed",
+            );
+        }
+    }
 }
 
 struct Findings<'a> {
@@ -455,6 +487,34 @@ mod tests {
                 "",
                 "require_tpm=yes",
                 vec![("TCG_TPM", true)],
+            ),
+            (
+                "kexec of anything",
+                GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
+                "appraise func=BPRM_CHECK",
+                "",
+                vec![("KEXEC", true), ("KEXEC_FILE", true)],
+            ),
+            (
+                "kexec of an initramfs",
+                GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
+                "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig",
+                "",
+                vec![("KEXEC_FILE", true)],
+            ),
+            (
+                "kexec of what is signed",
+                GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
+                "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\nappraise func=KEXEC_INITRAMFS_CHECK appraise_type=imasig",
+                "",
+                vec![],
+            ),
+            (
+                "rules for kexec and FUSE where the kernel has neither",
+                GOOD.to_owned(),
+                "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\nappraise func=BPRM_CHECK fsname=fuse digest_type=verity appraise_type=sigv3",
+                "",
+                vec![],
             ),
             (
                 "a file system",
