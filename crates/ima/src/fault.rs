@@ -636,6 +636,16 @@ catalogue! {
         what: "there is no record of installed packages"
         cause: "below this root there is neither var/lib/dpkg/status nor a database of rpm"
         remedy: "give the root of a system whose packages dpkg or rpm installed, or name the files to sign"
+
+    PcrsUnreadable "IMA-985" Host Refusal
+        what: "no PCRs to compare with"
+        cause: "the TPM cannot be reached or does not answer as a TPM 2.0 does, the file names no PCR of that bank, or neither has a PCR that the list extends"
+        remedy: "give a TPM (--tpm device:/dev/tpmrm0) or a file with PCRs (--pcrs sha256,FILE) of the machine that the list is from"
+
+    MeasurementsMalformed "IMA-986" Host Refusal
+        what: "the measurement list is malformed"
+        cause: "it is no measurement list, or one of another bank or byte order"
+        remedy: "give --bank for a list of another bank than SHA-1, --big-endian for one from such a machine"
 }
 
 impl Code {

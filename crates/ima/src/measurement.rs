@@ -566,13 +566,268 @@ pub enum PcrMatch {
     No,
 }
 
-/// By what an entry extends a bank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Extension {
-    /// The template digest of that bank.
-    PerBank,
-    /// The SHA-1 template digest and zeros.
-    Padded,
+/// Takes entries off the front of a list, which may come in pieces.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    form: Form,
+    order: ByteOrder,
+    /// Entries, or lines, taken so far.
+    taken: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    Binary(Bank),
+    /// The bank is that of the first line.
+    Ascii(Option<Bank>),
+}
+
+impl Decoder {
+    /// Reads `binary_runtime_measurements` (bank SHA-1) or `binary_runtime_measurements_<bank>`.
+    #[must_use]
+    pub const fn binary(bank: Bank, order: ByteOrder) -> Self {
+        Self {
+            form: Form::Binary(bank),
+            order,
+            taken: 0,
+        }
+    }
+
+    /// Reads `ascii_runtime_measurements`, of whatever bank its first digest has the length of. `order` is that of the machine
+    /// that wrote it; it enters the digests of the replay.
+    #[must_use]
+    pub const fn ascii(order: ByteOrder) -> Self {
+        Self {
+            form: Form::Ascii(None),
+            order,
+            taken: 0,
+        }
+    }
+
+    /// The bank whose template digests the list carries, as far as it is known.
+    #[must_use]
+    pub fn bank(&self) -> Bank {
+        match self.form {
+            Form::Binary(bank) => bank,
+            Form::Ascii(bank) => bank.unwrap_or(Bank::Sha1),
+        }
+    }
+
+    /// The byte order of the machine that wrote the list.
+    #[must_use]
+    pub const fn order(&self) -> ByteOrder {
+        self.order
+    }
+
+    /// Takes the entry at the beginning of `bytes`, and moves `bytes` behind it. Nothing is taken if it is not whole and, unless
+    /// `end` says that nothing follows, more of the list is needed.
+    ///
+    /// # Errors
+    /// The entry, or in the ASCII form the line, and what is wrong with it.
+    pub fn take(
+        &mut self,
+        bytes: &mut &[u8],
+        end: bool,
+    ) -> Result<Option<Entry>, MeasurementError> {
+        while !bytes.is_empty() {
+            let number = self.taken.saturating_add(1);
+            let (entry, rest) = match &mut self.form {
+                Form::Binary(bank) => {
+                    let mut reader = Reader {
+                        rest: bytes,
+                        order: self.order,
+                    };
+                    match reader.entry(*bank) {
+                        Err(MeasurementErrorKind::Truncated(_)) if !end => return Ok(None),
+                        entry => (entry.map(Some), reader.rest),
+                    }
+                }
+                Form::Ascii(bank) => {
+                    let end_of_line = bytes.iter().position(|byte| *byte == b'\n');
+                    if end_of_line.is_none() && !end {
+                        return Ok(None);
+                    }
+                    let (line, rest) = match end_of_line.and_then(|at| bytes.split_at_checked(at)) {
+                        Some((line, rest)) => (line, rest.get(1..).unwrap_or_default()),
+                        None => (*bytes, &[][..]),
+                    };
+                    let entry = if line.is_empty() {
+                        Ok(None)
+                    } else {
+                        ascii_entry(line, bank, self.order).map(Some)
+                    };
+                    (entry, rest)
+                }
+            };
+            let entry = entry.map_err(|kind| MeasurementError {
+                entry: number,
+                kind,
+            })?;
+            self.taken = number;
+            *bytes = rest;
+            if entry.is_some() {
+                return Ok(entry);
+            }
+        }
+        Ok(None)
+    }
+
+    /// All entries of a list.
+    fn all(&mut self, mut bytes: &[u8]) -> Result<Vec<Entry>, MeasurementError> {
+        let mut entries = Vec::new();
+        while let Some(entry) = self.take(&mut bytes, true)? {
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+/// An entry with its template digests, each computed once.
+#[derive(Clone, Debug)]
+pub struct Digested<'a> {
+    entry: &'a Entry,
+    order: ByteOrder,
+    digests: [Option<Vec<u8>>; Bank::ALL.len()],
+}
+
+impl<'a> Digested<'a> {
+    /// An entry of a list of that byte order.
+    #[must_use]
+    pub const fn new(entry: &'a Entry, order: ByteOrder) -> Self {
+        Self {
+            entry,
+            order,
+            digests: [const { None }; Bank::ALL.len()],
+        }
+    }
+
+    /// The template digest in a bank.
+    fn digest(&mut self, bank: Bank) -> &[u8] {
+        let place = match bank {
+            Bank::Sha1 => 0,
+            Bank::Sha256 => 1,
+            Bank::Sha384 => 2,
+            Bank::Sha512 => 3,
+        };
+        match self.digests.get_mut(place) {
+            Some(digest) => {
+                digest.get_or_insert_with(|| self.entry.template_digest(bank, self.order))
+            }
+            None => &[],
+        }
+    }
+
+    /// Whether the digest in the list, which is of `bank`, is not that of the entry's data: the list was changed. Violations,
+    /// whose digest is zeros, are not compared; only the PCR shows whether they were logged as they happened.
+    pub fn is_wrong(&mut self, bank: Bank) -> bool {
+        !self.entry.is_violation() && self.entry.digest != self.digest(bank)
+    }
+}
+
+/// What a PCR holds after a list: each entry extends it by the template digest of its bank, a violation by ones
+/// (`ima_add_template_entry` in `ima_queue.c`). It begins with zeros, as PCRs 0 to 15 do after a reset of the machine.
+#[derive(Clone, Debug)]
+pub struct PcrReplay {
+    bank: Bank,
+    pcr: u32,
+    /// The bank of the digests, which are padded with zeros.
+    of: Bank,
+    value: Vec<u8>,
+}
+
+impl PcrReplay {
+    /// A PCR that is extended by the template digests of its bank.
+    #[must_use]
+    pub fn new(bank: Bank, pcr: u32) -> Self {
+        Self {
+            bank,
+            pcr,
+            of: bank,
+            value: vec![0; bank.digest_len()],
+        }
+    }
+
+    /// A PCR of a kernel before 5.8, which extended every bank by the SHA-1 template digest with zeros after it
+    /// (`ima_pcr_extend`).
+    #[must_use]
+    pub fn padded(bank: Bank, pcr: u32) -> Self {
+        Self {
+            of: Bank::Sha1,
+            ..Self::new(bank, pcr)
+        }
+    }
+
+    /// Extends the PCR, if the entry is one of this PCR.
+    pub fn extend(&mut self, entry: &mut Digested<'_>) {
+        if entry.entry.pcr != self.pcr {
+            return;
+        }
+        let mut by = if entry.entry.is_violation() {
+            vec![0xff; self.of.digest_len()]
+        } else {
+            entry.digest(self.of).to_vec()
+        };
+        by.resize(self.bank.digest_len(), 0);
+        self.value = self.bank.hash(&[&self.value, &by]);
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+/// Compares a PCR that was read from the TPM with a list, entry by entry.
+#[derive(Clone, Debug)]
+pub struct PcrMatcher {
+    replay: PcrReplay,
+    found: Vec<u8>,
+    entries: usize,
+    /// After how many entries it held what was found.
+    held: Option<usize>,
+}
+
+impl PcrMatcher {
+    /// Compares what was found with what `replay` comes to.
+    #[must_use]
+    pub fn new(replay: PcrReplay, found: Vec<u8>) -> Self {
+        let held = (replay.value == found).then_some(0);
+        Self {
+            replay,
+            found,
+            entries: 0,
+            held,
+        }
+    }
+
+    /// Takes the next entry of the list.
+    pub fn extend(&mut self, entry: &mut Digested<'_>) {
+        self.entries = self.entries.saturating_add(1);
+        if entry.entry.pcr != self.replay.pcr {
+            return;
+        }
+        self.replay.extend(entry);
+        if self.held.is_none() && self.replay.value == self.found {
+            self.held = Some(self.entries);
+        }
+    }
+
+    /// How they compare.
+    #[must_use]
+    pub fn found(&self) -> PcrMatch {
+        match self.held {
+            Some(_) if self.replay.value == self.found => PcrMatch::Whole,
+            Some(entries) => PcrMatch::Prefix { entries },
+            None => PcrMatch::No,
+        }
+    }
+
+    /// What the list comes to.
+    #[must_use]
+    pub fn replay(&self) -> &[u8] {
+        self.replay.value()
+    }
 }
 
 impl MeasurementList {
@@ -585,19 +840,10 @@ impl MeasurementList {
         bank: Bank,
         order: ByteOrder,
     ) -> Result<Self, MeasurementError> {
-        let mut reader = Reader { rest: bytes, order };
-        let mut entries = Vec::new();
-        while !reader.rest.is_empty() {
-            let entry = reader.entry(bank).map_err(|kind| MeasurementError {
-                entry: entries.len().saturating_add(1),
-                kind,
-            })?;
-            entries.push(entry);
-        }
         Ok(MeasurementList {
             bank,
             order,
-            entries,
+            entries: Decoder::binary(bank, order).all(bytes)?,
         })
     }
 
@@ -607,20 +853,10 @@ impl MeasurementList {
     /// # Errors
     /// The line and what is wrong with it.
     pub fn parse_ascii(text: &[u8], order: ByteOrder) -> Result<Self, MeasurementError> {
-        let mut bank = None;
-        let mut entries = Vec::new();
-        for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let entry = ascii_entry(line, &mut bank, order).map_err(|kind| MeasurementError {
-                entry: index.saturating_add(1),
-                kind,
-            })?;
-            entries.push(entry);
-        }
+        let mut decoder = Decoder::ascii(order);
+        let entries = decoder.all(text)?;
         Ok(MeasurementList {
-            bank: bank.unwrap_or(Bank::Sha1),
+            bank: decoder.bank(),
             order,
             entries,
         })
@@ -676,83 +912,39 @@ impl MeasurementList {
     /// zeros, are not compared; only the PCR shows whether they were logged as they happened.
     #[must_use]
     pub fn first_wrong_digest(&self) -> Option<usize> {
-        self.entries.iter().position(|entry| {
-            !entry.is_violation() && entry.digest != entry.template_digest(self.bank, self.order)
-        })
+        self.entries
+            .iter()
+            .position(|entry| Digested::new(entry, self.order).is_wrong(self.bank))
     }
 
-    /// What PCR `pcr` of `bank` holds after this list: each entry extends it by the template digest of that bank, a
-    /// violation by ones (`ima_add_template_entry` in `ima_queue.c`). It begins with zeros, as PCRs 0 to 15 do after a
-    /// reset of the machine.
+    /// What PCR `pcr` of `bank` holds after this list ([`PcrReplay`]).
     #[must_use]
     pub fn replay(&self, bank: Bank, pcr: u32) -> Vec<u8> {
-        self.replay_steps(bank, pcr)
-            .last()
-            .unwrap_or_else(|| vec![0; bank.digest_len()])
+        let mut replay = PcrReplay::new(bank, pcr);
+        for entry in &self.entries {
+            replay.extend(&mut Digested::new(entry, self.order));
+        }
+        replay.value
     }
 
     /// Compare a PCR read from the TPM with this list.
     #[must_use]
     pub fn match_pcr(&self, bank: Bank, pcr: u32, value: &[u8]) -> PcrMatch {
-        if self.replay(bank, pcr) == value {
-            return PcrMatch::Whole;
-        }
-        if value.len() == bank.digest_len() && value.iter().all(|byte| *byte == 0) {
-            return PcrMatch::Prefix { entries: 0 };
-        }
-        match self.replay_steps(bank, pcr).position(|step| step == value) {
-            Some(index) => PcrMatch::Prefix {
-                entries: index.saturating_add(1),
-            },
-            None => PcrMatch::No,
-        }
+        self.matched(PcrReplay::new(bank, pcr), value)
     }
 
-    /// As [`match_pcr`](Self::match_pcr), for kernels before 5.8, which extended every bank by the SHA-1 template digest with
-    /// zeros after it (`ima_pcr_extend`).
+    /// As [`match_pcr`](Self::match_pcr), for kernels before 5.8 ([`PcrReplay::padded`]).
     #[must_use]
     pub fn match_padded_pcr(&self, bank: Bank, pcr: u32, value: &[u8]) -> PcrMatch {
-        let mut last = None;
-        for (index, step) in self.steps(bank, pcr, Extension::Padded).enumerate() {
-            if step == value {
-                last = Some(index.saturating_add(1));
-            }
-        }
-        match last {
-            Some(entries) if entries == self.entries.len() => PcrMatch::Whole,
-            Some(entries) => PcrMatch::Prefix { entries },
-            None => PcrMatch::No,
-        }
+        self.matched(PcrReplay::padded(bank, pcr), value)
     }
 
-    fn replay_steps(&self, bank: Bank, pcr: u32) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.steps(bank, pcr, Extension::PerBank)
-    }
-
-    /// The PCR after each entry of the list, those of other PCRs included, which leave it as it is.
-    fn steps(
-        &self,
-        bank: Bank,
-        pcr: u32,
-        extension: Extension,
-    ) -> impl Iterator<Item = Vec<u8>> + '_ {
-        let mut value = vec![0; bank.digest_len()];
-        let of = match extension {
-            Extension::PerBank => bank,
-            Extension::Padded => Bank::Sha1,
-        };
-        self.entries.iter().map(move |entry| {
-            if entry.pcr == pcr {
-                let mut by = if entry.is_violation() {
-                    vec![0xff; of.digest_len()]
-                } else {
-                    entry.template_digest(of, self.order)
-                };
-                by.resize(bank.digest_len(), 0);
-                value = bank.hash(&[&value, &by]);
-            }
-            value.clone()
-        })
+    fn matched(&self, replay: PcrReplay, value: &[u8]) -> PcrMatch {
+        let mut matcher = PcrMatcher::new(replay, value.to_vec());
+        for entry in &self.entries {
+            matcher.extend(&mut Digested::new(entry, self.order));
+        }
+        matcher.found()
     }
 }
 

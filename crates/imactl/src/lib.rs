@@ -17,6 +17,7 @@ pub mod key;
 pub mod keyring;
 pub mod loader;
 pub mod manifest;
+pub mod measurement;
 pub mod modules;
 pub mod packages;
 pub mod pcr;

@@ -11,7 +11,7 @@ use ima::fault::{Code, Fault};
 use ima::measurement::Bank;
 
 use crate::Result;
-use crate::file::{read_bounded, unreadable};
+use crate::file::read_bounded;
 
 /// PCRs of a TPM that are read.
 pub const COUNT: u32 = 24;
@@ -51,14 +51,14 @@ pub fn parse(text: &str, bank: Bank) -> Pcrs {
 ///
 /// # Errors
 ///
-/// `IMA-901`, also for a file without a PCR of that bank.
+/// `IMA-901`; `IMA-985` for a file without a PCR of that bank.
 pub fn read_file(path: &Path, bank: Bank) -> Result<Pcrs> {
     let text = read_bounded(path, MAX_TEXT)?;
     let pcrs = parse(&String::from_utf8_lossy(&text), bank);
     if pcrs.is_empty() {
         return Err(
-            Fault::new(Code::InputUnreadable, path.display().to_string()).cause(format!(
-                "there is no line in it that is a PCR of {bank}, such as `0: {}`",
+            Fault::new(Code::PcrsUnreadable, path.display().to_string()).cause(format!(
+                "no line of the file is a PCR of {bank}, such as `0: {}`",
                 "00".repeat(bank.digest_len())
             )),
         );
@@ -116,7 +116,7 @@ impl std::fmt::Display for Tpm {
 ///
 /// # Errors
 ///
-/// `IMA-901` if there is no TPM or it does not answer.
+/// `IMA-985` if there is no TPM or it does not answer.
 pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
     let sysfs = Path::new("/sys/class/tpm/tpm0");
     let mut banks = BTreeMap::new();
@@ -149,32 +149,34 @@ pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be reached or does not answer as a TPM does.
+/// `IMA-985` if it cannot be reached, does not answer as a TPM does, or has no PCR.
 pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
-    let name = PathBuf::from(tpm.to_string());
-    let unreadable = |error: std::io::Error| unreadable(&name, &error);
+    let failed =
+        |error: std::io::Error| Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}: {error}"));
     let mut connection: Box<dyn Connection> = match tpm {
         Tpm::Device(path) => Box::new(
             OpenOptions::new()
                 .read(true)
                 .write(true)
                 .open(path)
-                .map_err(unreadable)?,
+                .map_err(failed)?,
         ),
         Tpm::Socket(address) => {
-            let stream = TcpStream::connect(address).map_err(unreadable)?;
-            stream
-                .set_read_timeout(Some(PATIENCE))
-                .map_err(unreadable)?;
+            let stream = TcpStream::connect(address).map_err(failed)?;
+            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
             Box::new(stream)
         }
     };
     let mut banks = BTreeMap::new();
     for bank in Bank::ALL {
-        let pcrs = read_bank(&mut *connection, bank).map_err(unreadable)?;
+        let pcrs = read_bank(&mut *connection, bank).map_err(failed)?;
         if !pcrs.is_empty() {
             banks.insert(bank, pcrs);
         }
+    }
+    if banks.is_empty() {
+        return Err(Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}"))
+            .cause("its answers name no PCR of a bank that is known here: it has none, or is no TPM 2.0"));
     }
     Ok(banks)
 }
@@ -240,7 +242,11 @@ fn pcr_values(answer: &[u8]) -> Option<Vec<Vec<u8>>> {
         rest = left;
         Some(taken)
     };
-    take(6)?;
+    // TPM_ST_NO_SESSIONS, and the length of the answer.
+    if take(2)? != [0x80, 0x01] {
+        return None;
+    }
+    take(4)?;
     match number(take(4)?) {
         0 => {}
         // TPM_RC_HASH, TPM_RC_VALUE of a parameter: an algorithm this TPM does not know.

@@ -86,9 +86,8 @@ fn lists_beside_pcrs() {
         assert!(found.out.contains(said), "{arguments}: {found:?}");
     }
     write("cut", &list[..list.len() - 1]);
-    imactl("measurement cut", at).refused("IMA-918");
-    imactl("measurement --bank sha256 list", at).refused("IMA-918");
-    imactl("measurement --pcrs sha256,list list", at).refused("IMA-901");
+    imactl("measurement cut", at).refused("IMA-986");
+    imactl("measurement --bank sha256 list", at).refused("IMA-986");
     let json = imactl("measurement --list --json --pcrs sha256,sha256 list", at)
         .good()
         .out;
@@ -96,4 +95,42 @@ fn lists_beside_pcrs() {
     assert_eq!(json["entries"][1]["name"], "/init");
     assert_eq!(json["pcrs"][0]["good"], true);
     assert_eq!(json["boot_aggregate"], true);
+}
+
+/// Where nothing was compared, nothing is good.
+#[test]
+fn pcrs_that_cannot_be_compared_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let MeasurementList { list, sha256, .. } = measurement_list();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).unwrap();
+    write("list", &list);
+    write("empty", b"");
+    let pcrs = pcrs_with_10(&sha256);
+    write("pcrs", pcrs.as_bytes());
+    let others: Vec<&str> = pcrs
+        .lines()
+        .filter(|line| !line.contains("PCR-10"))
+        .collect();
+    write("others", others.join("\n").as_bytes());
+    for arguments in [
+        "--tpm device:/dev/zero list",
+        "--tpm device:/dev/null list",
+        "--tpm swtpm:host=localhost,port=1 list",
+        "--pcrs sha256,list list",
+        "--pcrs sha256,empty list",
+        "--pcrs sha512,pcrs list",
+        "--pcrs sha256,others list",
+        "--pcrs sha256,pcrs empty",
+    ] {
+        let found = imactl(&format!("measurement {arguments}"), at);
+        assert_eq!(found.code, 2, "{arguments}: {found:?}");
+        assert!(found.err.contains("IMA-985"), "{arguments}: {found:?}");
+    }
+    // The same entries again, for a PCR of which nothing is known.
+    let mut moved = list.clone();
+    moved[0] = 11;
+    write("both", &[moved, list].concat());
+    let found = imactl("measurement --pcrs sha256,pcrs both", at);
+    assert_eq!(found.code, 1, "{found:?}");
 }

@@ -7,11 +7,14 @@ use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch, boot_aggregate};
+use ima::measurement::{
+    BOOT_AGGREGATE, Bank, ByteOrder, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay,
+    boot_aggregate,
+};
 use ima::signature::ImaXattr;
 use ima::verify::verify_digest;
-use imactl::file::read_bounded;
 use imactl::hex;
+use imactl::measurement::ListReader;
 use imactl::pcr::{self, Pcrs, Tpm};
 use serde_json::json;
 
@@ -20,14 +23,15 @@ use super::{Outcome, Result, options, output};
 /// The kernel's own list.
 const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 
-/// The longest list that is read, in bytes.
-const MAX_LIST: u64 = 1 << 30;
+/// The PCR that IMA extends unless the kernel or a rule says another (CONFIG_IMA_MEASURE_PCR_IDX).
+const IMA_PCR: u32 = 10;
 
 /// Replay a measurement list and compare it with the PCRs of a TPM
 ///
 /// The PCRs are read before the list, so that what is measured meanwhile is in the list only: a PCR that holds a beginning of the
-/// list is right. A list with a changed entry, a PCR that fits no beginning of it, a boot_aggregate that is not that of PCRs 0 to
-/// 9, or, with --cert, a signature in the list that is not good, makes exit status 1.
+/// list is right. A list with a changed entry, a PCR that fits no beginning of it, entries for a PCR that was not given, a
+/// boot_aggregate that is not that of PCRs 0 to 9, or, with --cert, a signature in the list that is not good, makes exit status 1;
+/// PCRs of which none can be compared make it 2.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -76,15 +80,75 @@ fn pcr_file(text: &str) -> std::result::Result<(Bank, PathBuf), String> {
     Ok((bank(name)?, path.into()))
 }
 
-/// How a PCR and the list fit.
+/// A PCR that was read, compared with the list entry by entry.
 struct Compared {
     bank: Bank,
     pcr: u32,
-    replay: Vec<u8>,
     found: Vec<u8>,
-    how: &'static str,
-    good: bool,
+    /// Whether the list extends it.
+    extended: bool,
+    exact: PcrMatcher,
+    padded: PcrMatcher,
+}
+
+impl Compared {
+    fn new(bank: Bank, pcr: u32, found: &[u8]) -> Self {
+        Self {
+            bank,
+            pcr,
+            found: found.to_vec(),
+            extended: false,
+            exact: PcrMatcher::new(PcrReplay::new(bank, pcr), found.to_vec()),
+            padded: PcrMatcher::new(PcrReplay::padded(bank, pcr), found.to_vec()),
+        }
+    }
+
+    fn extend(&mut self, pcr: u32, entry: &mut Digested<'_>) {
+        self.extended |= self.pcr == pcr;
+        self.exact.extend(entry);
+        self.padded.extend(entry);
+    }
+
+    /// How it fits, in words, and how many of the list's entries it holds; nothing of them if it does not fit.
+    fn verdict(&self, entries: usize) -> (&'static str, Option<usize>) {
+        match (self.exact.found(), self.padded.found()) {
+            (PcrMatch::Whole, _) => ("is the replay of the list", Some(entries)),
+            // A TPM that was never extended fits the beginning of every list, and proves nothing.
+            (PcrMatch::Prefix { entries: 0 }, _) => ("was never extended", None),
+            (PcrMatch::Prefix { entries }, _) => {
+                ("is the replay of the list's beginning", Some(entries))
+            }
+            (PcrMatch::No, PcrMatch::Whole) => {
+                ("is the replay of SHA-1 digests with zeros", Some(entries))
+            }
+            (PcrMatch::No, PcrMatch::Prefix { entries }) => {
+                ("is the replay of SHA-1 digests with zeros", Some(entries))
+            }
+            (PcrMatch::No, PcrMatch::No) => ("is not the replay of the list", None),
+        }
+    }
+}
+
+/// What was found in a list.
+struct Found {
     entries: usize,
+    violations: usize,
+    /// The first entry that was changed.
+    wrong: Option<usize>,
+    /// The PCRs that were read and that the list extends.
+    compared: Vec<Compared>,
+    /// PCRs that the list extends and that were not read, a few of them.
+    unread: BTreeSet<u32>,
+    /// What the PCR of IMA would be.
+    replays: Vec<(Bank, PcrReplay)>,
+    /// Whether the last boot_aggregate is that of the PCRs; nothing if there is none, or too few PCRs to tell.
+    aggregate: Option<bool>,
+    /// The signatures that are not good, and with --json the others too.
+    signatures: Vec<(String, &'static str)>,
+    good_signatures: usize,
+    bad_signatures: usize,
+    /// The entries, with --list and --json.
+    shown: Vec<serde_json::Value>,
 }
 
 impl Measurement {
@@ -96,73 +160,79 @@ impl Measurement {
             .collect();
         let certificates = certificates?.concat();
         let banks = self.banks()?;
-        let list = self.read()?;
-        let compared = compare(&list, &banks);
-        let aggregate = aggregate(&list, &banks);
-        let wrong = list.first_wrong_digest().map(|index| index + 1);
-        let signatures = signatures(&list, &certificates);
-        let bad = signatures
-            .iter()
-            .filter(|(_, verdict)| *verdict != "good")
-            .count();
-        let violations = list.entries().iter().filter(|entry| entry.is_violation());
-        let violations = violations.count();
+        let found = self.follow(&banks, &certificates)?;
+        if !banks.is_empty() && found.compared.is_empty() {
+            let list = self.list.as_deref().unwrap_or(Path::new(LIST));
+            return Err(
+                Fault::new(Code::PcrsUnreadable, list.display().to_string()).cause(
+                    if found.entries == 0 {
+                        "the list is empty: nothing was compared with the PCRs"
+                    } else {
+                        "the list extends none of the PCRs that were read: nothing was compared"
+                    },
+                ),
+            );
+        }
+        let entries = found.entries;
         if self.json {
-            self.print_json(&list, &compared, aggregate, wrong, &signatures, violations)?;
+            self.print_json(&found)?;
         } else {
-            if self.show {
-                for line in list.to_ascii().split(|byte| *byte == b'\n') {
-                    if !line.is_empty() {
-                        output::line(format_args!("{}", String::from_utf8_lossy(line)))?;
-                    }
-                }
-            }
-            output::line(format_args!(
-                "{} entries, {violations} violations",
-                list.entries().len()
-            ))?;
-            if let Some(entry) = wrong {
+            let violations = found.violations;
+            output::line(format_args!("{entries} entries, {violations} violations"))?;
+            if let Some(entry) = found.wrong {
                 output::line(format_args!(
                     "entry {entry} was changed: its digest is not that of its data"
                 ))?;
             }
-            for item in &compared {
-                output::line(format_args!("PCR {} {}: {}", item.pcr, item.bank, item.how))?;
-                if !item.good {
-                    output::line(format_args!("  TPM    {}", hex::encode(&item.found)))?;
-                    output::line(format_args!("  replay {}", hex::encode(&item.replay)))?;
-                } else if item.entries < list.entries().len() {
+            for item in &found.compared {
+                let (how, held) = item.verdict(entries);
+                output::line(format_args!("PCR {} {}: {how}", item.pcr, item.bank))?;
+                match held {
+                    None => {
+                        let replay = hex::encode(item.exact.replay());
+                        output::line(format_args!("  TPM    {}", hex::encode(&item.found)))?;
+                        output::line(format_args!("  replay {replay}"))?;
+                    }
+                    Some(held) if held < entries => output::line(format_args!(
+                        "  up to entry {held} of {entries}; what follows was measured after the PCR was read"
+                    ))?,
+                    Some(_) => {}
+                }
+            }
+            if banks.is_empty() {
+                for (bank, replay) in &found.replays {
+                    let value = hex::encode(replay.value());
+                    output::line(format_args!("PCR {IMA_PCR} {bank} would be {value}"))?;
+                }
+            } else {
+                for pcr in &found.unread {
                     output::line(format_args!(
-                        "  up to entry {} of {}; what follows was measured after the PCR was read",
-                        item.entries,
-                        list.entries().len()
+                        "PCR {pcr}: the list extends it, and it is not among the PCRs given"
                     ))?;
                 }
             }
-            if compared.is_empty() {
-                for bank in Bank::ALL {
-                    let replay = hex::encode(&list.replay(bank, 10));
-                    output::line(format_args!("PCR 10 {bank} would be {replay}"))?;
-                }
-            }
-            if let Some(good) = aggregate {
+            if let Some(good) = found.aggregate {
                 let how = if good { "is" } else { "is not" };
                 output::line(format_args!("boot_aggregate {how} that of PCRs 0 to 9"))?;
             }
-            for (name, verdict) in signatures.iter().filter(|(_, verdict)| *verdict != "good") {
+            for (name, verdict) in &found.signatures {
                 output::line(format_args!("{name}: {verdict}"))?;
             }
             if !certificates.is_empty() {
                 output::line(format_args!(
-                    "{} signatures good, {bad} not",
-                    signatures.len() - bad
+                    "{} signatures good, {} not",
+                    found.good_signatures, found.bad_signatures
                 ))?;
             }
         }
-        let good = wrong.is_none()
-            && bad == 0
-            && aggregate != Some(false)
-            && compared.iter().all(|item| item.good);
+        let good = found.wrong.is_none()
+            && found.bad_signatures == 0
+            && found.aggregate != Some(false)
+            && (banks.is_empty() || found.unread.is_empty())
+            && found
+                .compared
+                .iter()
+                .all(|item| item.verdict(entries).1.is_some());
         Ok(if good {
             Outcome::Good
         } else {
@@ -187,137 +257,139 @@ impl Measurement {
         }
     }
 
-    fn read(&self) -> imactl::Result<MeasurementList> {
-        let path = self.list.as_deref().unwrap_or(Path::new(LIST));
-        let bytes = read_bounded(path, MAX_LIST)?;
+    /// Reads the list, entry by entry; with --list each is printed as it comes.
+    fn follow(
+        &self,
+        banks: &BTreeMap<Bank, Pcrs>,
+        certificates: &[Certificate],
+    ) -> imactl::Result<Found> {
+        /// More PCRs than a TPM has are not named one by one.
+        const MAX_UNREAD: usize = 24;
         let order = if self.big_endian {
             ByteOrder::Big
         } else {
             ByteOrder::Little
         };
-        // A binary list begins with the number of a PCR, which has a zero byte in it; text has none.
-        let text = bytes.first().is_some_and(u8::is_ascii_digit) && !bytes.contains(&0);
-        let list = if text {
-            MeasurementList::parse_ascii(&bytes, order)
-        } else {
-            MeasurementList::parse_binary(&bytes, self.bank, order)
+        let path = self.list.as_deref().unwrap_or(Path::new(LIST));
+        let mut list = ListReader::open(path, self.bank, order)?;
+        let mut compared: Vec<Compared> = banks
+            .iter()
+            .flat_map(|(bank, pcrs)| {
+                pcrs.iter()
+                    .map(|(pcr, value)| Compared::new(*bank, *pcr, value))
+            })
+            .collect();
+        let mut replays = Vec::new();
+        if self.json || banks.is_empty() {
+            replays = Bank::ALL
+                .map(|bank| (bank, PcrReplay::new(bank, IMA_PCR)))
+                .to_vec();
+        }
+        let mut found = Found {
+            entries: 0,
+            violations: 0,
+            wrong: None,
+            compared: Vec::new(),
+            unread: BTreeSet::new(),
+            replays,
+            aggregate: None,
+            signatures: Vec::new(),
+            good_signatures: 0,
+            bad_signatures: 0,
+            shown: Vec::new(),
         };
-        list.map_err(|error| {
-            Fault::new(
-                Code::SourceMalformed,
-                format!("{}: {error}", path.display()),
-            )
-            .cause("it is no measurement list, or one of another bank or byte order")
-            .remedy("give --bank for a list of another bank than SHA-1, --big-endian for one from such a machine")
-        })
+        while let Some(entry) = list.read()? {
+            found.entries += 1;
+            found.violations += usize::from(entry.is_violation());
+            let mut digested = Digested::new(&entry, order);
+            if found.wrong.is_none() && digested.is_wrong(list.bank()) {
+                found.wrong = Some(found.entries);
+            }
+            let read = compared.iter().any(|item| item.pcr == entry.pcr());
+            if !read && found.unread.len() < MAX_UNREAD {
+                found.unread.insert(entry.pcr());
+            }
+            for item in &mut compared {
+                item.extend(entry.pcr(), &mut digested);
+            }
+            for (_, replay) in &mut found.replays {
+                replay.extend(&mut digested);
+            }
+            if entry.name() == Some(BOOT_AGGREGATE) {
+                found.aggregate = aggregate(&entry, banks);
+            }
+            if let Some((name, verdict)) = signature(&entry, certificates) {
+                let good = verdict == "good";
+                found.good_signatures += usize::from(good);
+                found.bad_signatures += usize::from(!good);
+                if self.json || !good {
+                    found.signatures.push((name, verdict));
+                }
+            }
+            match (self.show, self.json) {
+                (true, true) => found.shown.push(entry_json(&entry)),
+                (true, false) => {
+                    let line = entry.to_ascii(order);
+                    output::line(format_args!("{}", String::from_utf8_lossy(&line)))?;
+                }
+                (false, _) => {}
+            }
+        }
+        compared.retain(|item| item.extended);
+        found.compared = compared;
+        Ok(found)
     }
 
-    fn print_json(
-        &self,
-        list: &MeasurementList,
-        compared: &[Compared],
-        aggregate: Option<bool>,
-        wrong: Option<usize>,
-        signatures: &[(String, &'static str)],
-        violations: usize,
-    ) -> imactl::Result<()> {
-        let entries: Vec<_> = list
-            .entries()
-            .iter()
-            .map(|entry| {
-                let digest = entry.file_digest();
-                json!({
-                    "pcr": entry.pcr(),
-                    "template": entry.template().name(),
-                    "template_digest": hex::encode(entry.digest()),
-                    "algorithm": digest.map(|digest| digest.algorithm),
-                    "digest": digest.map(|digest| hex::encode(digest.digest)),
-                    "name": entry.name().map(|name| String::from_utf8_lossy(name).into_owned()),
-                    "signature": entry.signature().filter(|value| !value.is_empty()).map(hex::encode),
-                    "violation": entry.is_violation(),
-                })
-            })
-            .collect();
-        let pcrs: Vec<_> = compared
+    fn print_json(&self, found: &Found) -> imactl::Result<()> {
+        let pcrs: Vec<_> = found
+            .compared
             .iter()
             .map(|item| {
+                let (_, held) = item.verdict(found.entries);
                 json!({
-                    "pcr": item.pcr, "bank": item.bank.name(), "good": item.good, "entries": item.entries,
-                    "tpm": hex::encode(&item.found), "replay": hex::encode(&item.replay),
+                    "pcr": item.pcr, "bank": item.bank.name(), "good": held.is_some(), "entries": held.unwrap_or(0),
+                    "tpm": hex::encode(&item.found), "replay": hex::encode(item.exact.replay()),
                 })
             })
             .collect();
-        let replay: BTreeMap<&str, String> = Bank::ALL
-            .into_iter()
-            .map(|bank| (bank.name(), hex::encode(&list.replay(bank, 10))))
+        let replay: BTreeMap<&str, String> = found
+            .replays
+            .iter()
+            .map(|(bank, replay)| (bank.name(), hex::encode(replay.value())))
             .collect();
-        let signatures: Vec<_> = signatures
+        let signatures: Vec<_> = found
+            .signatures
             .iter()
             .map(|(name, verdict)| json!({"name": name, "verdict": verdict}))
             .collect();
         output::json(&json!({
-            "entries": if self.show { json!(entries) } else { json!(entries.len()) },
-            "violations": violations,
-            "changed_entry": wrong,
+            "entries": if self.show { json!(found.shown) } else { json!(found.entries) },
+            "violations": found.violations,
+            "changed_entry": found.wrong,
             "pcrs": pcrs,
             "replay_pcr10": replay,
-            "boot_aggregate": aggregate,
+            "boot_aggregate": found.aggregate,
             "signatures": signatures,
         }))
     }
 }
 
-fn compare(list: &MeasurementList, banks: &BTreeMap<Bank, Pcrs>) -> Vec<Compared> {
-    let extended: BTreeSet<u32> = list.entries().iter().map(|entry| entry.pcr()).collect();
-    let mut compared = Vec::new();
-    for (bank, pcrs) in banks {
-        for number in &extended {
-            let Some(value) = pcrs.get(number) else {
-                continue;
-            };
-            let (how, good, entries) = match list.match_pcr(*bank, *number, value) {
-                PcrMatch::Whole => ("is the replay of the list", true, list.entries().len()),
-                PcrMatch::Prefix { entries } => {
-                    ("is the replay of the list's beginning", true, entries)
-                }
-                PcrMatch::No => match list.match_padded_pcr(*bank, *number, value) {
-                    PcrMatch::No => ("is not the replay of the list", false, 0),
-                    PcrMatch::Whole => {
-                        let all = list.entries().len();
-                        ("is the replay of SHA-1 digests with zeros", true, all)
-                    }
-                    PcrMatch::Prefix { entries } => {
-                        ("is the replay of SHA-1 digests with zeros", true, entries)
-                    }
-                },
-            };
-            // A TPM that was never extended fits the beginning of every list, and proves nothing.
-            let empty = entries == 0 && !list.entries().is_empty();
-            compared.push(Compared {
-                bank: *bank,
-                pcr: *number,
-                replay: list.replay(*bank, *number),
-                found: value.clone(),
-                how: if good && empty {
-                    "was never extended"
-                } else {
-                    how
-                },
-                good: good && !empty,
-                entries,
-            });
-        }
-    }
-    compared
+fn entry_json(entry: &Entry) -> serde_json::Value {
+    let digest = entry.file_digest();
+    json!({
+        "pcr": entry.pcr(),
+        "template": entry.template().name(),
+        "template_digest": hex::encode(entry.digest()),
+        "algorithm": digest.map(|digest| digest.algorithm),
+        "digest": digest.map(|digest| hex::encode(digest.digest)),
+        "name": entry.name().map(|name| String::from_utf8_lossy(name).into_owned()),
+        "signature": entry.signature().map(hex::encode),
+        "violation": entry.is_violation(),
+    })
 }
 
-/// Whether the last boot_aggregate in the list is that of the PCRs; nothing if there is none, or too few PCRs to tell.
-fn aggregate(list: &MeasurementList, banks: &BTreeMap<Bank, Pcrs>) -> Option<bool> {
-    let entry = list
-        .entries()
-        .iter()
-        .rev()
-        .find(|entry| entry.name() == Some(b"boot_aggregate"))?;
+/// Whether a boot_aggregate is that of the PCRs; nothing if there are too few PCRs to tell.
+fn aggregate(entry: &Entry, banks: &BTreeMap<Bank, Pcrs>) -> Option<bool> {
     let digest = entry.file_digest()?;
     let name = match digest.algorithm {
         // The first template says no algorithm: SHA-1.
@@ -332,43 +404,36 @@ fn aggregate(list: &MeasurementList, banks: &BTreeMap<Bank, Pcrs>) -> Option<boo
     Some(boot_aggregate(bank, &values)? == digest.digest)
 }
 
-fn signatures(list: &MeasurementList, certificates: &[Certificate]) -> Vec<(String, &'static str)> {
-    if certificates.is_empty() {
-        return Vec::new();
-    }
-    list.entries()
-        .iter()
-        .filter_map(|entry| {
-            let value = entry.signature().filter(|value| !value.is_empty())?;
-            let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
-            let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
-                (Ok(ImaXattr::Signature(signature)), Some(digest))
-                    if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
-                {
-                    let mut by_key = certificates
-                        .iter()
-                        .filter(|certificate| certificate.key_id() == signature.key_id)
-                        .peekable();
-                    if by_key.peek().is_none() {
-                        "unknown-key"
-                    } else if by_key.any(|certificate| {
-                        verify_digest(
-                            certificate,
-                            signature.algo,
-                            digest.digest,
-                            &signature.signature,
-                        )
-                        .is_ok()
-                    }) {
-                        "good"
-                    } else {
-                        "changed"
-                    }
-                }
-                (Ok(_), _) => "unsupported",
-                (Err(_), _) => "malformed",
-            };
-            Some((name, verdict))
-        })
-        .collect()
+/// The name in an entry with a signature, and what that is worth; nothing where none is checked.
+fn signature(entry: &Entry, certificates: &[Certificate]) -> Option<(String, &'static str)> {
+    let value = entry.signature().filter(|_| !certificates.is_empty())?;
+    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+    let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
+        (Ok(ImaXattr::Signature(signature)), Some(digest))
+            if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
+        {
+            let mut by_key = certificates
+                .iter()
+                .filter(|certificate| certificate.key_id() == signature.key_id)
+                .peekable();
+            if by_key.peek().is_none() {
+                "unknown-key"
+            } else if by_key.any(|certificate| {
+                verify_digest(
+                    certificate,
+                    signature.algo,
+                    digest.digest,
+                    &signature.signature,
+                )
+                .is_ok()
+            }) {
+                "good"
+            } else {
+                "changed"
+            }
+        }
+        (Ok(_), _) => "unsupported",
+        (Err(_), _) => "malformed",
+    };
+    Some((name, verdict))
 }

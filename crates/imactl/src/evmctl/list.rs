@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch, boot_aggregate};
+use ima::measurement::{
+    Bank, ByteOrder, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay, boot_aggregate,
+};
 use ima::signature::ImaXattr;
 use imactl::file::read_bounded;
 use imactl::hex;
+use imactl::measurement::ListReader;
 use imactl::pcr::{self, Pcrs, Tpm};
 
 use super::keys::Certificates;
@@ -15,8 +19,8 @@ use super::options::Options;
 use super::output::{Done, Failed, Said};
 use super::verify::check_2;
 
-/// The longest list or log that is read, in bytes.
-const MAX_LIST: u64 = 1 << 30;
+/// The longest event log that is read, in bytes.
+const MAX_LOG: u64 = 1 << 30;
 
 /// The banks evmctl looks at.
 const BANKS: [Bank; 2] = [Bank::Sha1, Bank::Sha256];
@@ -55,93 +59,129 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
         Err(failed) if !options.pcr_files.is_empty() => return Err(failed),
         Err(_) => BTreeMap::new(),
     };
-    let bytes = read_bounded(path, MAX_LIST).map_err(|fault| {
-        said.err(format_args!(
-            "Failed to open measurement file: {}",
-            path.display()
-        ));
-        said.fault(&fault)
-    })?;
-    let list = MeasurementList::parse_binary(&bytes, Bank::Sha1, ByteOrder::default());
-    let list = list.map_err(|error| {
-        said.err(format_args!("{}: {error}", path.display()));
-        Failed(1)
-    })?;
-    if options.verbose > 0 {
-        for line in list.to_ascii().split(|byte| *byte == b'\n') {
-            if !line.is_empty() {
-                said.err(format_args!("{}", String::from_utf8_lossy(line)));
-            }
+    let failed = |fault: &Fault, said: &mut Said| {
+        if fault.code() == Code::InputUnreadable {
+            said.err(format_args!(
+                "Failed to open measurement file: {}",
+                path.display()
+            ));
+        }
+        said.fault(fault)
+    };
+    let order = ByteOrder::default();
+    let mut list =
+        ListReader::open(path, Bank::Sha1, order).map_err(|fault| failed(&fault, said))?;
+    let mut compared: Vec<Compared> = banks
+        .iter()
+        .filter(|(bank, _)| options.verify_bank.is_none_or(|wanted| wanted == **bank))
+        .flat_map(|(bank, pcrs)| (0..pcr::COUNT).map(|number| Compared::new(*bank, number, pcrs)))
+        .collect();
+    let (mut entries, mut first_violation) = (0, None);
+    let (mut changed, mut signatures) = (false, Ok(()));
+    while let Some(entry) = list.read().map_err(|fault| failed(&fault, said))? {
+        if entry.pcr() >= pcr::COUNT {
+            said.err(format_args!("Invalid PCR {}.", entry.pcr()));
+            return Err(Failed(1));
+        }
+        if options.verbose > 0 {
+            let line = entry.to_ascii(order);
+            said.err(format_args!("{}", String::from_utf8_lossy(&line)));
+        }
+        if options.verify_signatures {
+            let checked = signature(&entry, &certificates, options, said);
+            signatures = signatures.and(checked);
+        }
+        if entry.is_violation() {
+            first_violation.get_or_insert(entries);
+        }
+        entries += 1;
+        let mut digested = Digested::new(&entry, order);
+        changed |= digested.is_wrong(Bank::Sha1);
+        for item in &mut compared {
+            item.extended |= item.pcr == entry.pcr();
+            item.exact.extend(&mut digested);
+            item.padded.extend(&mut digested);
         }
     }
-    let signatures = signatures(&list, &certificates, options, said);
     let mut end = Ok(());
     if banks.is_empty() {
         said.err(format_args!("Failed to read any TPM PCRs"));
     } else {
-        end = compare(&list, &banks, options, said);
+        // Without --ignore-violations a violation is replayed as it is logged, by zeros, which no TPM was extended by.
+        let last = match first_violation {
+            Some(index) if !options.ignore_violations => index,
+            _ => entries,
+        };
+        compared.retain(|item| item.extended);
+        end = compare(&compared, entries, last, options, said);
     }
-    if list.first_wrong_digest().is_some() {
+    if changed {
         said.err(format_args!("Failed to verify template data digest."));
         end = Err(Failed(1));
     }
     end.and(signatures)
 }
 
-/// Compares the PCRs that the list extends with those of the TPM, as evmctl does: one bank that fits is enough.
+/// A PCR, as the list comes to it and as it was found: empty, if it was not.
+struct Compared {
+    bank: Bank,
+    pcr: u32,
+    found: Vec<u8>,
+    /// Whether the list extends it.
+    extended: bool,
+    exact: PcrMatcher,
+    padded: PcrMatcher,
+}
+
+impl Compared {
+    fn new(bank: Bank, pcr: u32, pcrs: &Pcrs) -> Self {
+        let found = pcrs.get(&pcr).cloned().unwrap_or_default();
+        Self {
+            bank,
+            pcr,
+            extended: false,
+            exact: PcrMatcher::new(PcrReplay::new(bank, pcr), found.clone()),
+            padded: PcrMatcher::new(PcrReplay::padded(bank, pcr), found.clone()),
+            found,
+        }
+    }
+}
+
+/// Compares the PCRs that the list extends with those of the TPM, as evmctl does: one bank that fits is enough. `last` is how many
+/// of the list's entries a PCR may hold.
 fn compare(
-    list: &MeasurementList,
-    banks: &BTreeMap<Bank, Pcrs>,
+    compared: &[Compared],
+    entries: usize,
+    last: usize,
     options: &Options,
     said: &mut Said,
 ) -> Done {
-    let extended: std::collections::BTreeSet<u32> =
-        list.entries().iter().map(|entry| entry.pcr()).collect();
-    // Without --ignore-violations a violation is replayed as it is logged, by zeros, which no TPM was extended by.
-    let first_violation = list.entries().iter().position(|entry| entry.is_violation());
-    let last = match first_violation {
-        Some(index) if !options.ignore_violations => index,
-        _ => list.entries().len(),
-    };
     let fits = |found: PcrMatch| match found {
-        PcrMatch::Whole => last == list.entries().len(),
+        PcrMatch::Whole => last == entries,
         PcrMatch::Prefix { entries } => entries > 0 && entries <= last,
         PcrMatch::No => false,
     };
-    let considered: Vec<(&Bank, &Pcrs)> = banks
-        .iter()
-        .filter(|(bank, _)| options.verify_bank.is_none_or(|wanted| wanted == **bank))
-        .collect();
-    let all = |compare: &dyn Fn(Bank, u32, &[u8]) -> PcrMatch| {
-        considered.iter().any(|(bank, pcrs)| {
-            extended.iter().all(|number| {
-                pcrs.get(number)
-                    .is_some_and(|value| fits(compare(**bank, *number, value)))
-            })
-        })
+    let all = |matcher: &dyn Fn(&Compared) -> PcrMatch| {
+        compared
+            .chunk_by(|one, other| one.bank == other.bank)
+            .any(|bank| bank.iter().all(|item| fits(matcher(item))))
     };
-    if all(&|bank, number, value| list.match_pcr(bank, number, value)) {
+    if all(&|item| item.exact.found()) {
         said.err(format_args!("Matched per TPM bank calculated digest(s)."));
         return Ok(());
     }
-    if all(&|bank, number, value| list.match_padded_pcr(bank, number, value)) {
+    if all(&|item| item.padded.found()) {
         said.err(format_args!("Matched SHA1 padded TPM digest(s)."));
         return Ok(());
     }
     if options.verbose > 0 {
-        for (bank, pcrs) in considered {
-            for number in &extended {
-                let replay = list.replay(*bank, *number);
-                said.err(format_args!(
-                    "{bank}: PCRAgg  {number}: {}",
-                    hex::encode(&replay)
-                ));
-                if let Some(value) = pcrs.get(number) {
-                    said.err(format_args!(
-                        "{bank}: TPM PCR-{number}: {}",
-                        hex::encode(value)
-                    ));
-                }
+        for item in compared {
+            let (bank, number) = (item.bank, item.pcr);
+            let replay = hex::encode(item.exact.replay());
+            said.err(format_args!("{bank}: PCRAgg  {number}: {replay}"));
+            if !item.found.is_empty() {
+                let found = hex::encode(&item.found);
+                said.err(format_args!("{bank}: TPM PCR-{number}: {found}"));
             }
         }
     }
@@ -151,49 +191,39 @@ fn compare(
     Err(Failed(1))
 }
 
-/// With `--verify-sig` the signatures in the list, over the digests in the list.
-fn signatures(
-    list: &MeasurementList,
+/// With `--verify-sig` a signature in the list, over the digest in the list.
+fn signature(
+    entry: &Entry,
     certificates: &Certificates,
     options: &Options,
     said: &mut Said,
 ) -> Done {
-    let mut end = Ok(());
-    if !options.verify_signatures {
-        return end;
-    }
-    for entry in list.entries() {
-        let Some(value) = entry.signature().filter(|value| !value.is_empty()) else {
-            continue;
-        };
-        let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
-        let checked = match (ImaXattr::parse(value), entry.file_digest()) {
-            (Ok(ImaXattr::Signature(signature)), Some(digest))
-                if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
-            {
-                check_2(&name, digest.digest, &signature, certificates, said)
-            }
-            _ => {
-                said.err(format_args!("{name}: Invalid signature"));
-                Err(Failed(1))
-            }
-        };
-        match checked {
-            Ok(()) if options.verbose > 0 => {
-                said.err(format_args!("{name}: verification is OK"));
-            }
-            Ok(()) => {}
-            Err(_) => end = Err(Failed(1)),
+    let Some(value) = entry.signature() else {
+        return Ok(());
+    };
+    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+    match (ImaXattr::parse(value), entry.file_digest()) {
+        (Ok(ImaXattr::Signature(signature)), Some(digest))
+            if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
+        {
+            check_2(&name, digest.digest, &signature, certificates, said).map_err(|_| Failed(1))?;
+        }
+        _ => {
+            said.err(format_args!("{name}: Invalid signature"));
+            return Err(Failed(1));
         }
     }
-    end
+    if options.verbose > 0 {
+        said.err(format_args!("{name}: verification is OK"));
+    }
+    Ok(())
 }
 
 /// `ima_boot_aggregate`
 pub fn boot_aggregate_command(options: &Options, said: &mut Said) -> Done {
     let banks = match options.operands.first().map(Path::new) {
         Some(path) => {
-            let log = read_bounded(path, MAX_LIST).map_err(|fault| said.fault(&fault))?;
+            let log = read_bounded(path, MAX_LOG).map_err(|fault| said.fault(&fault))?;
             let pcrs = ima::eventlog::replay_sha1(&log).map_err(|error| {
                 said.err(format_args!(
                     "Failed reading the TPM 1.2 event log {}: {error}",
