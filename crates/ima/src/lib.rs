@@ -39,6 +39,7 @@ pub mod policy;
 pub mod program;
 pub mod settings;
 pub mod signature;
+pub mod signatures;
 #[cfg(feature = "verify")]
 pub mod verify;
 pub mod verity;
