@@ -1,12 +1,20 @@
 //! The boot, from top to bottom.
 //!
-//! Each stage takes by value what the stage before it proved. [`handover::hand_over`], the only function that executes
-//! anything of the real root, takes a [`preflight::Ready`]; that is made from a [`policy::PolicyInForce`], which only
-//! the stage that loaded and proved the policy can make.
+//! The boot has two halves. In the first the keys and the policy are loaded, and the policy is proved in force, before
+//! anything of a disk is mounted. In the second the root is mounted, its own certificates and policies are offered to the
+//! kernel, and its init is executed. In an initramfs of its own the init does both. In front of another initramfs it does
+//! the first half and executes that initramfs's init under the policy; the other initramfs mounts the root and starts the
+//! init again, for the second half.
+//!
+//! Each stage takes by value what the stage before it proved. [`root::mount`] takes a [`policy::PolicyInForce`], which only
+//! the stage that proved the policy can make; [`handover::hand_over`], the only function that executes anything of the real
+//! root, takes a [`preflight::Ready`], which is made of it.
 
 use std::process::ExitCode;
 
 use ima::fault::Fault;
+use ima::policy::cover::On;
+use ima::settings::Settings;
 
 use crate::failure::{self, Ending};
 use crate::logging;
@@ -17,6 +25,7 @@ use start::{Request, Start};
 pub mod cmdline;
 pub mod environment;
 pub mod explain;
+pub mod front;
 pub mod handover;
 mod kernel_log;
 pub mod keys;
@@ -71,20 +80,60 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
         cmdline::cover(&settings, &mut report)?;
     }
     environment.require(&settings.config)?;
-    let wanted = policy::read(&settings, start, &mut report)?;
+    let wanted = policy::read(&settings, &mut report)?;
     watch::start(*ending, settings.patience());
-    during("loading the modules", || {
-        modules::load(&settings.config, &mut report)
-    })?;
-    let root = root::mount(&settings, &mut report)?;
-    let keys = during("reading the root's certificates", || {
-        keys::load(&settings, &wanted, &root, &mut report)
-    })?;
-    let policy = during("reading the root's policies", || {
-        policy::enforce(wanted, keys, &root, &mut report)
-    })?;
-    let ready = during("reading the root's programs", || {
-        preflight::check(policy, root, settings, start, &mut report)
-    })?;
+    let policy = match start {
+        Start::Init(_) | Start::Front => first_half(start, &settings, wanted, &mut report)?,
+        Start::Inside { .. } | Start::Load { .. } => {
+            report.continue_from_first_half();
+            policy::prove_again(wanted, &mut report)?
+        }
+    };
+    if *start == Start::Front {
+        let Err(fault) = front::execute(&policy, &mut report);
+        return Err(fault);
+    }
+    let ready = second_half(start, settings, policy, &mut report)?;
     handover::hand_over(ready, *ending, &mut report)
+}
+
+/// Loads modules, keys and policy. Nothing of a disk is looked at.
+fn first_half(
+    start: &Start,
+    settings: &Settings,
+    wanted: policy::Wanted,
+    report: &mut Report,
+) -> Result<policy::PolicyInForce, Fault> {
+    // Before the policy: no file of a ramfs can carry the signature that it may ask for.
+    during("loading the modules", || {
+        modules::load(&settings.config, report)
+    })?;
+    if *start == Start::Front {
+        // It would stay in the old root, which soon has no console.
+        watch::stop();
+        // Of a root that is not known yet.
+        policy::require_cover(&wanted, On::Any, report)?;
+        front::take_over(&wanted, report)?;
+    }
+    let keys = keys::load(settings, &wanted, report)?;
+    policy::enforce(wanted, keys, report)
+}
+
+/// Mounts the root, or takes the one that is mounted, and asks the kernel about it under the policy.
+fn second_half(
+    start: &Start,
+    settings: Settings,
+    mut policy: policy::PolicyInForce,
+    report: &mut Report,
+) -> Result<preflight::Ready, Fault> {
+    let root = root::mount(&policy, &settings, report)?;
+    during("reading the root's certificates", || {
+        keys::extend(policy.keys_mut(), &settings, &root, report);
+    });
+    let root = during("reading the root's policies", || {
+        policy::extend(policy, root, report)
+    })?;
+    during("reading the root's programs", || {
+        preflight::check(root, settings, start, report)
+    })
 }

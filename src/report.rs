@@ -1,14 +1,24 @@
 //! What happened, for the real system: `/run/ima-init/report.json`. Its keys are documented in docs/report.md.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ima::fault::{Fault, Stage};
 use ima::forward::Forwarded;
 use log::{info, warn};
 
+use crate::files;
+
 /// Where the report goes.
 pub const PATH: &str = "/run/ima-init/report.json";
+
+/// Where the report of the first half waits for the second one, in another initramfs, which mounts a /run of its own.
+const FIRST_HALF: &str = "/usr/lib/ima-init/first-half.json";
+
+/// The longest report of a first half that is read, in bytes.
+const MAX_FIRST_HALF: usize = 1 << 20;
 
 /// A certificate that was offered to a keyring.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +90,8 @@ pub struct Report {
     pub switch_root: String,
     /// The init that it executes.
     pub init: String,
+    /// The report of the first half, if that was another process: JSON.
+    first_half: Option<String>,
 }
 
 impl Default for Report {
@@ -99,11 +111,50 @@ impl Default for Report {
             root: RootRecord::default(),
             switch_root: String::new(),
             init: String::new(),
+            first_half: None,
         }
     }
 }
 
 impl Report {
+    /// Keeps this report, of the first half, for the second one.
+    ///
+    /// # Errors
+    ///
+    /// What mkdir(2), open(2) and write(2) say.
+    pub fn keep(&self) -> std::io::Result<()> {
+        self.write(FIRST_HALF)
+    }
+
+    /// Takes the report that the first half kept. Without one, or with a damaged one, there is none: it only tells.
+    pub fn continue_from_first_half(&mut self) {
+        self.first_half = std::fs::File::open(FIRST_HALF)
+            .and_then(|file| files::read(&file, MAX_FIRST_HALF))
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .filter(|text| text.starts_with('{') && text.ends_with('}'));
+    }
+
+    /// Writes the report for the real system.
+    ///
+    /// # Errors
+    ///
+    /// What mkdir(2), open(2) and write(2) say.
+    pub fn publish(&self) -> std::io::Result<()> {
+        self.write(PATH)
+    }
+
+    fn write(&self, path: &str) -> std::io::Result<()> {
+        let path = Path::new(path);
+        if let Some(directory) = path.parent() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(directory)?;
+        }
+        std::fs::write(path, self.json())
+    }
+
     /// What was warned of so far.
     pub fn warnings(&self) -> &[Fault] {
         &self.warnings
@@ -120,7 +171,10 @@ impl Report {
         let now = Instant::now();
         let time = now.duration_since(self.stage_started);
         self.stage_started = now;
-        self.times.push((stage, time));
+        match self.times.iter_mut().find(|(known, _)| *known == stage) {
+            Some((_, total)) => *total = total.saturating_add(time),
+            None => self.times.push((stage, time)),
+        }
         info!("{stage}: {text} ({})", milliseconds(time));
     }
 
@@ -187,6 +241,10 @@ impl Report {
                 }
                 json.key("total").number(self.elapsed().as_micros());
             });
+            match &self.first_half {
+                Some(text) => json.key("first_half").bare(text),
+                None => json.key("first_half").bare("null"),
+            }
         });
         json.text
     }

@@ -139,16 +139,25 @@ fn switch(
         magic,
         same_device: new_device == old_device,
     })?;
-    for name in MOVED {
-        take_along(&old, &new, name, old_device);
-    }
-    rustix::process::fchdir(&new).map_err(|errno| refused(&shown, errno))?;
-    mount_move(".", "/").map_err(|errno| refused(&shown, errno))?;
-    rustix::process::chroot(".").map_err(|errno| refused(&shown, errno))?;
-    rustix::process::chdir("/").map_err(|errno| refused("/", errno))?;
+    change_root(&old, &new, old_device).map_err(|errno| refused(&shown, errno))?;
     drop(new);
     empty(old, old_device);
     execute(init, arguments)
+}
+
+/// Makes the root of a mounted file system the root, with the API mounts of the old one.
+pub(crate) fn change_root(
+    old: &OwnedFd,
+    new: &OwnedFd,
+    old_device: u64,
+) -> Result<(), rustix::io::Errno> {
+    for name in MOVED {
+        take_along(old, new, name, old_device);
+    }
+    rustix::process::fchdir(new)?;
+    mount_move(".", "/")?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
 }
 
 /// What must hold before anything is moved or deleted.
@@ -165,18 +174,31 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
     if guard.pid != 1 {
         return Err(not_pid_1(guard.pid));
     }
-    if !INITRAMFS_MAGIC.contains(&guard.magic) {
-        let detail = format!(
-            "/ is a file system with the magic {:#x}, no ramfs or tmpfs",
-            guard.magic
-        );
-        return Err(Fault::new(Code::SwitchOldRoot, detail));
-    }
+    initramfs_magic(guard.magic)?;
     if guard.same_device {
         let detail = "it is on the same file system as /";
         return Err(Fault::new(Code::SwitchNewRoot, detail));
     }
     Ok(())
+}
+
+fn initramfs_magic(magic: u64) -> Result<(), Fault> {
+    if INITRAMFS_MAGIC.contains(&magic) {
+        return Ok(());
+    }
+    let detail = format!("/ is a file system with the magic {magic:#x}, no ramfs or tmpfs");
+    Err(Fault::new(Code::SwitchOldRoot, detail))
+}
+
+/// Refuses a root that is not what an initramfs is unpacked to.
+///
+/// # Errors
+///
+/// `SwitchOldRoot`.
+pub(crate) fn require_initramfs(root: &OwnedFd) -> Result<(), Fault> {
+    let magic = magic(root)
+        .map_err(|errno| Fault::new(Code::SwitchOldRoot, format!("/: {}", describe(errno))))?;
+    initramfs_magic(magic)
 }
 
 fn not_pid_1(pid: u32) -> Fault {
@@ -195,7 +217,8 @@ pub fn is_initramfs() -> bool {
         .is_ok_and(|magic| INITRAMFS_MAGIC.contains(&magic))
 }
 
-fn device(file: impl AsFd) -> Result<u64, rustix::io::Errno> {
+/// The device that a file is on.
+pub(crate) fn device(file: impl AsFd) -> Result<u64, rustix::io::Errno> {
     rustix::fs::fstat(file).map(|stat| stat.st_dev)
 }
 

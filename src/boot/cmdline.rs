@@ -50,9 +50,10 @@ pub fn settings(
     })?;
     let arguments = start.arguments().to_vec();
     let mut warn = |fault| report.warn(fault);
-    let settings = match start.root() {
-        None => Settings::merge(config, &line, arguments, &mut warn)?,
-        Some(root) => Settings::inside(config, &line, root, arguments, &mut warn)?,
+    let settings = match (start, start.root()) {
+        (Start::Front, _) => Settings::in_front(config, &line, &mut warn)?,
+        (_, None) => Settings::merge(config, &line, arguments, &mut warn)?,
+        (_, Some(root)) => Settings::inside(config, &line, root, arguments, &mut warn)?,
     };
     let text = format!(
         "root {}, init {}, enforcement {}",

@@ -39,7 +39,11 @@ pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     logging::open();
-    api("proc", "/proc", CLOSED, "")?;
+    // Every mount of proc is another one (fs/proc/root.c, `proc_get_tree`): it would lie over the one that is there, and
+    // over what is mounted in that.
+    if !files::is_mount_point(Path::new("/proc")) {
+        api("proc", "/proc", CLOSED, "")?;
+    }
     // Now the console's level can be read.
     logging::open();
     api("sysfs", "/sys", CLOSED, "")?;
@@ -78,7 +82,7 @@ fn run(root: Option<&Path>) -> Result<(), Fault> {
     })
 }
 
-/// Mounts a file system where nothing of its type is mounted yet.
+/// Mounts a file system; one of which there is one only, where it is not mounted yet.
 fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(), Fault> {
     let fault = |errno| {
         Fault::new(

@@ -5,8 +5,6 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
 
 use ima::fault::{Code, Fault, Stage};
 use log::{info, warn};
@@ -48,8 +46,25 @@ pub struct Left(());
 /// ```
 ///
 /// ```compile_fail,E0451
-/// fn unproved(policy: ima::policy::Policy, keys: ima_init::boot::keys::KeysLoaded) -> ima_init::boot::policy::PolicyInForce {
-///     ima_init::boot::policy::PolicyInForce { policy, keys }
+/// use ima_init::boot::{keys::KeysLoaded, policy};
+/// fn unproved(wanted: policy::Wanted, keys: KeysLoaded) -> policy::PolicyInForce {
+///     policy::PolicyInForce { wanted, keys }
+/// }
+/// ```
+///
+/// ```compile_fail,E0451
+/// use ima_init::boot::{policy, root::MountedRoot};
+/// fn unasked(policy: policy::PolicyInForce, root: MountedRoot) -> policy::RootUnderPolicy {
+///     policy::RootUnderPolicy { policy, root }
+/// }
+/// ```
+///
+/// Nothing of a disk is mounted without it either:
+///
+/// ```compile_fail,E0308
+/// use ima_init::{boot, report::Report};
+/// fn unproved(wanted: boot::policy::Wanted, settings: ima::settings::Settings) {
+///     let _ = boot::root::mount(&wanted, &settings, &mut Report::default());
 /// }
 /// ```
 ///
@@ -142,7 +157,7 @@ fn execute(
 
 /// The last words: the report, and the time.
 fn finish(report: &Report) {
-    if let Err(error) = write(report) {
+    if let Err(error) = report.publish() {
         warn!(
             "{}: the report of this boot, {}, could not be written: {error}",
             Stage::Handover,
@@ -170,15 +185,4 @@ fn arguments(ready: &Ready) -> Result<Vec<CString>, Errno> {
         .chain(forwarded)
         .map(|text| CString::new(text).map_err(|_| Errno::EINVAL))
         .collect()
-}
-
-fn write(report: &Report) -> std::io::Result<()> {
-    let path = Path::new(report::PATH);
-    if let Some(directory) = path.parent() {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(directory)?;
-    }
-    std::fs::write(path, report.json())
 }

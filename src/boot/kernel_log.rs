@@ -28,12 +28,21 @@ pub(super) struct KernelLog {
 impl KernelLog {
     /// Remembers where the log ends now.
     pub(super) fn from_now() -> Self {
+        Self::from(SeekFrom::End(0))
+    }
+
+    /// The whole log, as far as the kernel still has it.
+    pub(super) fn from_start() -> Self {
+        Self::from(SeekFrom::Start(0))
+    }
+
+    fn from(place: SeekFrom) -> Self {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         let kmsg = std::fs::OpenOptions::new()
             .read(true)
             .custom_flags(flags)
             .open("/dev/kmsg")
-            .and_then(|mut kmsg| kmsg.seek(SeekFrom::End(0)).map(|_| kmsg))
+            .and_then(|mut kmsg| kmsg.seek(place).map(|_| kmsg))
             .ok();
         Self {
             kmsg,

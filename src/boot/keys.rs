@@ -96,7 +96,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Loads the initramfs's certificates, then the real root's, which the kernel takes only if a CA it trusts signed them.
+/// Loads the initramfs's certificates.
 ///
 /// # Errors
 ///
@@ -104,16 +104,10 @@ impl<'a> Source<'a> {
 pub fn load(
     settings: &Settings,
     wanted: &Wanted,
-    root: &MountedRoot,
     report: &mut Report,
 ) -> Result<KeysLoaded, Fault> {
     let config = &settings.config;
-    let initramfs = files::directory(Path::new("/")).map_err(|errno| {
-        Fault::new(
-            Code::KeyringUnusable,
-            format!("/: {}", files::describe(errno)),
-        )
-    })?;
+    let initramfs = initramfs()?;
     let offers = find(Source::Initramfs(&initramfs), Purpose::Ima);
     let name = config.keyring.name();
     let mut loader = Loader {
@@ -126,21 +120,6 @@ pub fn load(
         loader.required(&offers, ring, name)?;
         if offers.is_empty() && before == 0 {
             return Err(Fault::new(Code::NoCertificate, layout::KEYS));
-        }
-        let secondary = ".secondary_trusted_keys";
-        let others = find(Source::Root(root), Purpose::Secondary);
-        if let Some(serial) = serial(secondary) {
-            loader.optional(&others, Keyring::Serial(serial), secondary);
-        } else {
-            loader.leave(&others, &format!("the kernel has no {secondary}"));
-        }
-        let more = find(Source::Root(root), Purpose::Ima);
-        match config.keyring {
-            config::Keyring::Trusted => loader.optional(&more, ring, name),
-            // It takes any certificate: the disk would say itself whom to trust.
-            config::Keyring::Untrusted => {
-                loader.leave(&more, "on _ima nothing would check who signed it");
-            }
         }
     }
     let mut offers = find(Source::Initramfs(&initramfs), Purpose::Evm);
@@ -157,6 +136,69 @@ pub fn load(
     );
     report.done(Stage::Keys, &text);
     Ok(KeysLoaded { certificates, evm })
+}
+
+/// Offers the real root's certificates, which the kernel takes only if a CA it trusts signed them.
+pub fn extend(keys: &mut KeysLoaded, settings: &Settings, root: &MountedRoot, report: &mut Report) {
+    let mut loader = Loader {
+        certificates: std::mem::take(&mut keys.certificates),
+        report,
+    };
+    let secondary = ".secondary_trusted_keys";
+    let others = find(Source::Root(root), Purpose::Secondary);
+    if let Some(serial) = serial(secondary) {
+        loader.optional(&others, Keyring::Serial(serial), secondary);
+    } else {
+        loader.leave(&others, &format!("the kernel has no {secondary}"));
+    }
+    let more = find(Source::Root(root), Purpose::Ima);
+    let name = settings.config.keyring.name();
+    match (settings.config.keyring, serial(name)) {
+        (config::Keyring::Trusted, Some(serial)) => {
+            loader.optional(&more, Keyring::Serial(serial), name);
+        }
+        (config::Keyring::Trusted, None) => {
+            loader.leave(&more, &format!("the kernel has no {name}"));
+        }
+        // It takes any certificate: the disk would say itself whom to trust.
+        (config::Keyring::Untrusted, _) => {
+            loader.leave(&more, "on _ima nothing would check who signed it");
+        }
+    }
+    keys.certificates = loader.certificates;
+}
+
+/// What was loaded in front of this initramfs, as far as the second half needs it to explain a denial.
+///
+/// # Errors
+///
+/// `KeyringUnusable`.
+pub fn loaded_before() -> Result<KeysLoaded, Fault> {
+    let initramfs = initramfs()?;
+    let mut certificates = Vec::new();
+    for offer in find(Source::Initramfs(&initramfs), Purpose::Ima) {
+        let parsed = files::open_in(&initramfs, &offer.path)
+            .ok()
+            .and_then(|file| files::read(&file, MAX_FILE).ok())
+            .and_then(|bytes| Certificate::parse_all(&bytes).ok());
+        certificates.extend(parsed.unwrap_or_default());
+    }
+    // Without EVM_SETUP_COMPLETE, in decimal (security/integrity/evm/evm_secfs.c, `evm_read_key`).
+    let mode = std::fs::read_to_string(EVM).unwrap_or_default();
+    let mode: u32 = mode.trim().parse().unwrap_or(0);
+    Ok(KeysLoaded {
+        certificates,
+        evm: mode & (EVM_HMAC | EVM_X509) != 0,
+    })
+}
+
+fn initramfs() -> Result<OwnedFd, Fault> {
+    files::directory(Path::new("/")).map_err(|errno| {
+        Fault::new(
+            Code::KeyringUnusable,
+            format!("/: {}", files::describe(errno)),
+        )
+    })
 }
 
 /// The files of `etc/keys` for that purpose, sorted; in the initramfs those of its directory too.

@@ -12,7 +12,7 @@ use ima::config::{Cover, Enforce};
 use ima::fault::{Code, Fault, Stage};
 use ima::layout;
 use ima::policy::cover::{DEMANDED, On};
-use ima::policy::{Hook, MAX_POLICY, Policy, Query};
+use ima::policy::{Action, Hook, MAX_POLICY, Policy, Query};
 use ima::settings::Settings;
 use log::{info, warn};
 use nix::errno::Errno;
@@ -20,9 +20,8 @@ use nix::errno::Errno;
 use super::environment::POLICY;
 use super::explain;
 use super::kernel_log::KernelLog;
-use super::keys::KeysLoaded;
+use super::keys::{self, KeysLoaded};
 use super::root::MountedRoot;
-use super::start::Start;
 use crate::files::{self, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
@@ -48,22 +47,42 @@ impl Wanted {
     }
 }
 
-/// The policy is loaded, and was proved to be in force as far as it appraises. Only [`enforce`] makes one.
+/// The policy is loaded, and was proved to be in force as far as it appraises. Only [`enforce`] and [`prove_again`] make one.
 #[derive(Debug)]
 pub struct PolicyInForce {
-    policy: Policy,
+    wanted: Wanted,
     keys: KeysLoaded,
 }
 
 impl PolicyInForce {
     /// The rules of the initramfs's policy.
     pub const fn policy(&self) -> &Policy {
-        &self.policy
+        &self.wanted.policy
     }
 
     /// The keys that appraisal looks for.
     pub const fn keys(&self) -> &KeysLoaded {
         &self.keys
+    }
+
+    /// The same, to add those of the root.
+    pub(super) const fn keys_mut(&mut self) -> &mut KeysLoaded {
+        &mut self.keys
+    }
+}
+
+/// A mounted root, and the policy in force, with the policies of the root's own that the kernel took. Only [`extend`] makes
+/// one.
+#[derive(Debug)]
+pub struct RootUnderPolicy {
+    policy: PolicyInForce,
+    root: MountedRoot,
+}
+
+impl RootUnderPolicy {
+    /// The policy and the root.
+    pub fn into_parts(self) -> (PolicyInForce, MountedRoot) {
+        (self.policy, self.root)
     }
 }
 
@@ -71,19 +90,13 @@ impl PolicyInForce {
 ///
 /// # Errors
 ///
-/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`, `InitramfsAppraised`.
-pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<Wanted, Fault> {
+/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`.
+pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
     let (path, text, policy) =
         layout::policy(file(layout::POLICY)?, file(layout::DEFAULT_POLICY)?)?;
     let required = settings.config.enforce == Enforce::Required;
     if let (Some(parameter), true, true) = (&settings.weakened, policy.appraises(), required) {
         return Err(Fault::new(Code::AppraiseWeakened, parameter));
-    }
-    if start.initramfs_goes_on()
-        && let Some(hook) = policy.appraises_initramfs()
-    {
-        let detail = format!("{path}: it appraises {}", hook.name());
-        return Err(Fault::new(Code::InitramfsAppraised, detail));
     }
     let rules = policy.lines().len();
     info!("policy: {path}, {rules} rules, checked");
@@ -101,12 +114,12 @@ pub fn read(settings: &Settings, start: &Start, report: &mut Report) -> Result<W
     })
 }
 
-/// Refuses a policy that leaves a way for unsigned programs on the root as it is mounted; a warning with `enforce=permissive`.
-fn require_cover(wanted: &Wanted, root: &MountedRoot, report: &mut Report) -> Result<(), Fault> {
-    let on = On::This {
-        name: root.fstype(),
-        magic: root.magic(),
-    };
+/// Refuses a policy that leaves a way for unsigned programs on these file systems; a warning with `enforce=permissive`.
+///
+/// # Errors
+///
+/// `PolicyUncovered`.
+pub fn require_cover(wanted: &Wanted, on: On<'_>, report: &mut Report) -> Result<(), Fault> {
     if let Some(gap) = wanted.policy.gap(&DEMANDED, on, wanted.cover) {
         let detail = format!("{}: {gap}", wanted.path);
         if wanted.required {
@@ -136,56 +149,103 @@ fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
     }
 }
 
-/// Writes the policy, proves it in force, then offers the real root's policies to the kernel.
+/// Writes the policy and proves it in force.
 ///
 /// # Errors
 ///
-/// `PolicyUncovered`, `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`,
+/// `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`,
 /// `PolicyNotInForce`.
 pub fn enforce(
     wanted: Wanted,
     keys: KeysLoaded,
-    root: &MountedRoot,
     report: &mut Report,
 ) -> Result<PolicyInForce, Fault> {
-    require_cover(&wanted, root, report)?;
-    let canary = Canary::new()?;
-    let programs = Query::by_root(Hook::BprmCheck, root.magic(), root.fstype());
-    let expected = Expected {
-        canary: canary.is_appraised(&wanted.policy),
-        programs: wanted.policy.appraisal(&programs).is_some(),
-    };
     let mut kernel = Running {
-        canary,
+        canary: Canary::new()?,
         log: KernelLog::from_now(),
-        keys: &keys,
-        root,
     };
+    let expected = kernel.expected(&wanted);
     let proofs = proof::prove(&mut kernel, &wanted, expected, report)?;
-    report.policy.proofs.clone_from(&proofs);
+    proved(&wanted, proofs, report);
+    Ok(PolicyInForce { wanted, keys })
+}
+
+/// Proves that the policy which was loaded in front of this initramfs is in force.
+///
+/// # Errors
+///
+/// `PolicyNotLoaded`, `KeyringUnusable`.
+pub fn prove_again(wanted: Wanted, report: &mut Report) -> Result<PolicyInForce, Fault> {
+    let keys = keys::loaded_before()?;
+    let mut kernel = Running {
+        canary: Canary::new()?,
+        log: KernelLog::from_start(),
+    };
+    let expected = kernel.expected(&wanted);
+    let proofs = proof::prove_again(&mut kernel, &wanted, expected, report)?;
+    proved(&wanted, proofs, report);
+    Ok(PolicyInForce { wanted, keys })
+}
+
+fn proved(wanted: &Wanted, proofs: Vec<&'static str>, report: &mut Report) {
     let text = format!(
         "{} in force, {} rules; proved by {}",
         wanted.path,
         wanted.policy.lines().len(),
         proofs.join(", ")
     );
+    report.policy.proofs = proofs;
     report.done(Stage::Policy, &text);
-    Ok(PolicyInForce {
-        policy: wanted.policy,
-        keys,
-    })
+}
+
+/// Demands that the policy covers the root as it is mounted, and offers the root's own policies to the kernel, which takes those
+/// that are signed.
+///
+/// # Errors
+///
+/// `PolicyUncovered`. `PolicyNotInForce`: afterwards an unsigned program is no longer denied. `ApiMount`.
+pub fn extend(
+    policy: PolicyInForce,
+    root: MountedRoot,
+    report: &mut Report,
+) -> Result<RootUnderPolicy, Fault> {
+    let PolicyInForce { wanted, keys } = &policy;
+    let on = On::This {
+        name: root.fstype(),
+        magic: root.magic(),
+    };
+    require_cover(wanted, on, report)?;
+    additional(wanted, keys, &root, report);
+    let canary = Canary::new()?;
+    let demanded = wanted.required && canary.is_appraised(&wanted.policy);
+    if demanded && canary.execute() != Tried::Denied {
+        // Rules are only ever appended; this must not happen, and must not pass if it does.
+        let detail = "after the real root's policies were loaded, an unsigned program runs";
+        return Err(Fault::new(Code::PolicyNotInForce, detail));
+    }
+    Ok(RootUnderPolicy { policy, root })
 }
 
 /// The kernel that is running.
-struct Running<'a> {
+struct Running {
     canary: Canary,
     /// From just before the policy was loaded.
     log: KernelLog,
-    keys: &'a KeysLoaded,
-    root: &'a MountedRoot,
 }
 
-impl Kernel for Running<'_> {
+impl Running {
+    fn expected(&self, wanted: &Wanted) -> Expected {
+        Expected {
+            canary: self.canary.is_appraised(&wanted.policy),
+            programs: wanted.policy.rules().any(|rule| {
+                rule.action == Action::Appraise
+                    && rule.hook.is_none_or(|hook| hook == Hook::BprmCheck)
+            }),
+        }
+    }
+}
+
+impl Kernel for Running {
     fn execute_unsigned(&self) -> Tried {
         self.canary.execute()
     }
@@ -205,10 +265,6 @@ impl Kernel for Running<'_> {
 
     fn shows(&self, wanted: &Wanted) -> Result<bool, Fault> {
         read_back(wanted)
-    }
-
-    fn add(&mut self, wanted: &Wanted, report: &mut Report) {
-        additional(wanted, self.keys, self.root, report);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Whether what is executed next will run, asked of the kernel before there is no way back.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::elf::{self, Elf};
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Fault, Stage};
 use ima::policy::{Hook, Query};
 use ima::program::{
     self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
@@ -15,7 +16,7 @@ use ima::settings::Settings;
 
 use super::explain;
 use super::kernel_log::KernelLog;
-use super::policy::PolicyInForce;
+use super::policy::{PolicyInForce, RootUnderPolicy};
 use super::root::MountedRoot;
 use super::start::Start;
 use crate::files::{self, OpenError};
@@ -23,7 +24,7 @@ use crate::report::Report;
 use crate::syscalls::{self, Verdict};
 
 /// What is executed next was asked about, under a policy that is in force. Only [`check`] makes one, of a
-/// [`PolicyInForce`].
+/// [`RootUnderPolicy`].
 #[derive(Debug)]
 pub struct Ready {
     pub(super) policy: PolicyInForce,
@@ -47,19 +48,15 @@ pub enum Next {
 ///
 /// `SwitchRoot*`, `Init*`, `Interpreter*`.
 pub fn check(
-    policy: PolicyInForce,
-    root: MountedRoot,
+    root: RootUnderPolicy,
     settings: Settings,
     start: &Start,
     report: &mut Report,
 ) -> Result<Ready, Fault> {
-    let examiner = Examiner {
-        policy: &policy,
-        root: &root,
-        machine: own_machine(),
-    };
+    let (policy, root) = root.into_parts();
+    let examiner = Examiner::new(&policy, root.directory(), root.magic(), root.fstype());
     let init = &settings.init;
-    let (next, text) = if start.initramfs_goes_on() {
+    let (next, text) = if matches!(start, Start::Load { .. }) {
         (Next::Systemd, format!("{init} may run"))
     } else {
         let shown = &settings.config.switch_root;
@@ -74,7 +71,7 @@ pub fn check(
             format!("{shown} and {init} may run"),
         )
     };
-    examiner.init(Path::new(init))?;
+    examiner.runs(Path::new(init), &INIT, &INTERPRETER)?;
     report.init.clone_from(init);
     report.done(Stage::Preflight, &text);
     Ok(Ready {
@@ -85,18 +82,45 @@ pub fn check(
     })
 }
 
-struct Examiner<'a> {
+/// Looks at the programs below a directory, and asks the kernel about them.
+pub(super) struct Examiner<'a> {
     policy: &'a PolicyInForce,
-    root: &'a MountedRoot,
+    directory: &'a OwnedFd,
+    /// Whether the policy appraises what is executed or mapped there.
+    appraised: bool,
     /// What this init is made for, and so what the kernel runs.
     machine: Option<elf::Machine>,
 }
 
-impl Examiner<'_> {
-    /// The init, then what interprets it, and what interprets that.
-    fn init(&self, path: &Path) -> Result<(), Fault> {
+impl<'a> Examiner<'a> {
+    /// Of a directory on a file system of that magic and type.
+    pub(super) fn new(
+        policy: &'a PolicyInForce,
+        directory: &'a OwnedFd,
+        magic: u64,
+        fstype: &str,
+    ) -> Self {
+        let appraised = [Hook::BprmCheck, Hook::MmapCheck].into_iter().any(|hook| {
+            let query = Query::by_root(hook, magic, fstype);
+            policy.policy().appraisal(&query).is_some()
+        });
+        Self {
+            policy,
+            directory,
+            appraised,
+            machine: own_machine(),
+        }
+    }
+
+    /// Whether a program runs: itself, then what interprets it, and what interprets that.
+    pub(super) fn runs(
+        &self,
+        path: &Path,
+        first: &Codes,
+        interpreter: &Codes,
+    ) -> Result<(), Fault> {
         let mut path = path.to_owned();
-        let mut codes = &INIT;
+        let mut codes = first;
         for _ in 0..MAX_INTERPRETERS {
             let file = self.open(&path, codes)?;
             let format = self.program(&file, &path, codes, |program| program.format())?;
@@ -105,26 +129,26 @@ impl Examiner<'_> {
                 Format::Static => return Ok(()),
                 Format::Interpreted(loader) => {
                     let loader = path_of(&loader);
-                    let file = self.open(&loader, &INTERPRETER)?;
-                    self.program(&file, &loader, &INTERPRETER, |program| {
+                    let file = self.open(&loader, interpreter)?;
+                    self.program(&file, &loader, interpreter, |program| {
                         program.check_loader()
                     })?;
-                    return self.ask(&file, &loader, &INTERPRETER);
+                    return self.ask(&file, &loader, interpreter);
                 }
                 Format::Script(program) => path = path_of(&program),
             }
-            codes = &INTERPRETER;
+            codes = interpreter;
         }
         let detail = format!("{} is one script too many", path.display());
-        Err(Fault::new(Code::InterpreterInvalid, detail)
+        Err(Fault::new(interpreter.invalid, detail)
             .cause(program::TOO_MANY_SCRIPTS)
             .remedy(program::NO_SCRIPT))
     }
 
-    /// Opens a file of the real root that is to be executed.
-    fn open(&self, path: &Path, codes: &Codes) -> Result<File, Fault> {
+    /// Opens a file that is to be executed.
+    pub(super) fn open(&self, path: &Path, codes: &Codes) -> Result<File, Fault> {
         let shown = path.display();
-        let file = files::open_in(self.root.directory(), path).map_err(|error| match error {
+        let file = files::open_in(self.directory, path).map_err(|error| match error {
             OpenError::Missing(_) => Fault::new(codes.missing, format!("{shown}: {error}")),
             OpenError::NotRegular(_) => Fault::new(codes.invalid, format!("{shown} is {error}")),
             // A policy with FILE_CHECK denies even opening it.
@@ -150,7 +174,7 @@ impl Examiner<'_> {
     }
 
     /// Looks into an open program.
-    fn program<T>(
+    pub(super) fn program<T>(
         &self,
         file: &File,
         path: &Path,
@@ -182,7 +206,7 @@ impl Examiner<'_> {
     fn ask(&self, file: &File, path: &Path, codes: &Codes) -> Result<(), Fault> {
         let mut log = KernelLog::from_now();
         let verdict = match syscalls::execve_check(file) {
-            Verdict::Unknown if self.is_appraised() => syscalls::map_executable(file),
+            Verdict::Unknown if self.appraised => syscalls::map_executable(file),
             Verdict::Unknown => Verdict::Allowed,
             verdict => verdict,
         };
@@ -196,13 +220,6 @@ impl Examiner<'_> {
             None => fault,
         })
     }
-
-    fn is_appraised(&self) -> bool {
-        [Hook::BprmCheck, Hook::MmapCheck].into_iter().any(|hook| {
-            let query = Query::by_root(hook, self.root.magic(), self.root.fstype());
-            self.policy.policy().appraisal(&query).is_some()
-        })
-    }
 }
 
 /// The machine of this very program; nothing if it cannot be found out, and then only the kernel judges.
@@ -213,6 +230,7 @@ fn own_machine() -> Option<elf::Machine> {
     Some(Elf::parse(header.get(..length)?)?.machine())
 }
 
-fn path_of(bytes: &[u8]) -> PathBuf {
+/// Bytes as a path.
+pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }

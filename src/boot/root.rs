@@ -16,6 +16,7 @@ use ima::settings::{Root, Settings};
 use log::warn;
 
 use super::ROOT;
+use super::policy::PolicyInForce;
 use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
 use crate::watch;
@@ -63,15 +64,24 @@ impl MountedRoot {
     }
 }
 
-/// Waits for the root's device and mounts it, or takes the root that another initramfs has mounted.
+/// Waits for the root's device and mounts it, or takes the root that another initramfs has mounted. It takes the proof that
+/// a policy is in force: nothing of a disk is mounted before.
 ///
 /// # Errors
 ///
 /// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`; `RootNotMounted`.
-pub fn mount(settings: &Settings, report: &mut Report) -> Result<MountedRoot, Fault> {
+pub fn mount(
+    _: &PolicyInForce,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<MountedRoot, Fault> {
     let name = match &settings.root {
         Root::Named(name) => name,
         Root::Mounted(path) => return adopt(path, report),
+        Root::Unmounted => {
+            let detail = "nothing has mounted it yet";
+            return Err(Fault::new(Code::RootNotMounted, detail));
+        }
     };
     let device = wait(name, settings.rootwait)?;
     let fstype = match &settings.rootfstype {

@@ -1,11 +1,12 @@
-//! How the init was started: as the `/init` of its own initramfs, or inside another one, in the place of the program
-//! that would have left it.
+//! How the init was started: as the `/init` of its own initramfs, as the `/init` in front of another one, or inside that
+//! one, in the place of the program that leaves it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
+use ima::layout;
 
 use crate::files;
 use crate::switch;
@@ -16,17 +17,19 @@ real system runs. It works in an initramfs alone; imactl is the tool for a
 build host or a running system.
 
 As PID 1, by the name it is started under:
-  /init                             boots: finds and mounts the root, loads keys
-                                    and policy, executes the root's switch_root
-  run-init ROOT INIT [ARGUMENT]...  the same for a root that is mounted already,
+  /init                             loads keys and policy, finds and mounts the
+                                    root, executes the root's switch_root. With
+                                    /usr/lib/ima-init/init in the initramfs:
+                                    loads keys and policy, and executes that
+                                    init, which mounts the root
+  run-init ROOT INIT [ARGUMENT]...  leaves that initramfs for the mounted root,
                                     in the place of klibc's (initramfs-tools)
   switch_root ROOT INIT [ARG]...    the same in util-linux's place (dracut)
 
-In an initramfs whose PID 1 is systemd:
-  ima-init load ROOT                loads keys and policy, checks that the init
-                                    of ROOT may run, and leaves the rest to
-                                    systemd; a refusal ends the machine as the
-                                    configuration says
+In such an initramfs whose PID 1 is systemd:
+  ima-init load ROOT                checks that the init of ROOT may run, and
+                                    leaves the rest to systemd; a refusal ends
+                                    the machine as the configuration says
 
 The configuration is /etc/ima/ima-init.conf in the initramfs. Which INIT is
 executed it says too, not the command line above.
@@ -37,6 +40,8 @@ executed it says too, not the command line above.
 pub enum Start {
     /// As `/init`, with the arguments that the kernel had for it.
     Init(Vec<OsString>),
+    /// As `/init` in front of another initramfs, whose own init is at [`layout::FRONTED_INIT`].
+    Front,
     /// As PID 1 at the end of another initramfs, in the place of its run-init or switch_root.
     Inside {
         /// Where the root is mounted.
@@ -55,7 +60,7 @@ impl Start {
     /// Where another initramfs mounted the root.
     pub fn root(&self) -> Option<&Path> {
         match self {
-            Self::Init(_) => None,
+            Self::Init(_) | Self::Front => None,
             Self::Inside { root, .. } | Self::Load { root } => Some(root),
         }
     }
@@ -64,13 +69,8 @@ impl Start {
     pub fn arguments(&self) -> &[OsString] {
         match self {
             Self::Init(arguments) | Self::Inside { arguments, .. } => arguments,
-            Self::Load { .. } => &[],
+            Self::Front | Self::Load { .. } => &[],
         }
-    }
-
-    /// Whether programs of the initramfs go on under the policy.
-    pub const fn initramfs_goes_on(&self) -> bool {
-        matches!(self, Self::Load { .. })
     }
 }
 
@@ -91,10 +91,13 @@ pub enum Request {
 
 /// The request that this process was started with.
 pub fn request() -> Request {
-    request_of(std::env::args_os().collect(), std::process::id())
+    // A link too, whose target may be anything.
+    let fronted = std::fs::symlink_metadata(layout::FRONTED_INIT).is_ok();
+    request_of(std::env::args_os().collect(), std::process::id(), fronted)
 }
 
-fn request_of(words: Vec<OsString>, pid: u32) -> Request {
+/// `fronted` says whether the initramfs has an init of its own beside this one.
+fn request_of(words: Vec<OsString>, pid: u32, fronted: bool) -> Request {
     let mut words = words.into_iter();
     let program = words.next().unwrap_or_default();
     let words: Vec<OsString> = words.collect();
@@ -102,6 +105,7 @@ fn request_of(words: Vec<OsString>, pid: u32) -> Request {
     let result = match (name, pid) {
         (Some(b"run-init"), _) => run_init(words, pid),
         (Some(b"switch_root"), 1) => inside("switch_root", words).map(Request::Boot),
+        (_, 1) if fronted => Ok(Request::Boot(Start::Front)),
         (_, 1) => Ok(Request::Boot(Start::Init(words))),
         _ => command(&words, pid),
     };
@@ -179,7 +183,7 @@ mod tests {
     use super::*;
 
     fn asked(line: &str, pid: u32) -> Request {
-        request_of(line.split(' ').map(OsString::from).collect(), pid)
+        request_of(line.split(' ').map(OsString::from).collect(), pid, false)
     }
 
     fn started(line: &str) -> Start {
@@ -199,8 +203,22 @@ mod tests {
             let start = started(&format!("{program} /root /bin/sh -s splash"));
             assert_eq!(start.root(), Some(Path::new("/root")));
             assert_eq!(start.arguments(), ["-s", "splash"]);
-            assert!(!start.initramfs_goes_on());
         }
+    }
+
+    #[test]
+    fn in_front_of_another_initramfs_only_init_itself_is() {
+        let asked = |line: &str| {
+            let words = line.split(' ').map(OsString::from).collect();
+            match request_of(words, 1, true) {
+                Request::Boot(start) => start,
+                other => panic!("{line}: {other:?}"),
+            }
+        };
+        assert_eq!(asked("/init break=top"), Start::Front);
+        assert_eq!(asked("/init break=top").arguments(), [""; 0]);
+        let leaving = asked("/usr/lib/ima-init/run-init /root /sbin/init");
+        assert_eq!(leaving.root(), Some(Path::new("/root")));
     }
 
     #[test]

@@ -380,12 +380,6 @@ fn policy_measure() {
     }
 }
 
-/// Without `dont_appraise fsname=rootfs` nothing of the initramfs runs any more; with it the initramfs alone is free.
-#[test]
-fn policy_initramfs() {
-    policy("ima_policy.initramfs", |_| {});
-}
-
 /// What is read is appraised too. Here everything that must be readable is signed.
 #[test]
 fn policy_files() {
@@ -422,7 +416,6 @@ fn every_policy_is_booted() {
             "ima_policy.default",
             "ima_policy.euid",
             "ima_policy.files",
-            "ima_policy.initramfs",
             "ima_policy.measure"
         ]
     );

@@ -193,7 +193,10 @@ faults! {
         setup.append("evmx509=/etc/keys/none.der");
     };
     run_init_without_a_root: "IMA-206", Reboot, Check::Silent, |setup| run_init(setup, "/run-init");
-    run_init_on_what_is_not_mounted: "IMA-407", Halt, Check::Silent, |setup| run_init(setup, "/run-init /mnt /sbin/init");
+    run_init_where_nothing_is_in_force: "IMA-620", Halt, Check::Silent, |setup| run_init(setup, "/run-init /mnt /sbin/init");
+    load_where_nothing_is_in_force: "IMA-620", Panic, Check::Silent, |setup| {
+        script(setup, "mount -o ro /dev/vda /mnt\n/ima-init load /mnt\nsleep 60");
+    };
     no_directory_for_an_api_file_system: "IMA-102", Reboot, Check::NotAsked(OVER), |setup| over_file(setup, "proc", "");
     configuration_with_an_unknown_key: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforcement=yes");
     configuration_with_a_bad_value: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforce=maybe");
@@ -295,10 +298,6 @@ faults! {
         setup.kernel = Kernel::RequirePolicySignatures;
         let policy = setup.initramfs[DEFAULT_POLICY].clone();
         setup.put(&format!("{DEFAULT_POLICY}.sig"), P256.sign(&policy));
-    };
-    policy_that_denies_the_initramfs_that_goes_on: "IMA-611", Panic, Check::Silent, |setup| {
-        // As systemd in dracut's initramfs has it loaded.
-        script(setup, "mount -o ro /dev/vda /mnt\n/ima-init load /mnt\nsleep 60");
     };
     policy_loaded_before: "IMA-608", Halt, Check::Silent, |setup| {
         setup.kernel = Kernel::WriteOnce;

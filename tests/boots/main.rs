@@ -9,6 +9,7 @@ mod built;
 mod explained;
 mod faults;
 mod formats;
+mod front;
 mod hostile;
 mod initramfs;
 mod keys;

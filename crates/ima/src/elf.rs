@@ -279,6 +279,18 @@ pub struct BadInterpreter;
 /// The interpreter of a script, from the first [`SCRIPT_LENGTH`] bytes of the file: nothing if it is no script, or one
 /// that names none (fs/binfmt_script.c, `load_script`).
 pub fn script_interpreter(head: &[u8]) -> Option<&[u8]> {
+    script(head).map(|(interpreter, _)| interpreter)
+}
+
+/// The argument that a script's first line gives its interpreter: everything behind the interpreter's path, in one word.
+pub fn script_argument(head: &[u8]) -> Option<&[u8]> {
+    let (_, rest) = script(head)?;
+    let rest = rest.split(|byte| *byte == 0).next()?.trim_ascii();
+    (!rest.is_empty()).then_some(rest)
+}
+
+/// The interpreter, and what stands behind it on the line.
+fn script(head: &[u8]) -> Option<(&[u8], &[u8])> {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let line = head
         .get(..SCRIPT_LENGTH.min(head.len()))?
@@ -293,7 +305,8 @@ pub fn script_interpreter(head: &[u8]) -> Option<&[u8]> {
         .iter()
         .position(|byte| blank(byte) || *byte == 0)
         .unwrap_or(line.len());
-    line.get(..end).filter(|path| !path.is_empty())
+    let (interpreter, rest) = line.split_at_checked(end)?;
+    (!interpreter.is_empty()).then_some((interpreter, rest))
 }
 
 fn number(bytes: &[u8], at: usize, length: usize, big_endian: bool) -> Option<u64> {

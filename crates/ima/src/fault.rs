@@ -162,6 +162,15 @@ catalogue! {
         cause: "the kernel gave the init no more memory: the machine has too little, or the unpacked initramfs takes up most of it"
         remedy: "give the machine more memory (a mem= on the kernel command line takes some away), or pack less into the initramfs"
 
+    InitramfsMove "IMA-108" Environment Refusal
+        what: "the initramfs could not be moved into a tmpfs"
+        cause: "the kernel was built without CONFIG_TMPFS, or there is not enough memory for its largest file twice"
+        remedy: "build the kernel with CONFIG_TMPFS; give the machine more memory, or pack less into the initramfs"
+    InitramfsSignatures "IMA-109" Environment Refusal
+        what: "the signatures of the initramfs's programs cannot be used"
+        cause: "/etc/ima/initramfs.signatures is missing or malformed"
+        remedy: "make the initramfs again with imactl installed (update-initramfs -u, dracut --force)"
+
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"
         cause: "/etc/ima/ima-init.conf is in the initramfs but is no readable regular file of at most 64 KiB"
@@ -351,14 +360,22 @@ catalogue! {
         what: "the IMA policy could not be read"
         cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
         remedy: "make the initramfs again with imactl initramfs --policy FILE"
-    InitramfsAppraised "IMA-611" Policy Refusal
-        what: "the policy would deny the programs of the initramfs"
-        cause: "systemd goes on in the initramfs once the policy is loaded, and no file of an initramfs can carry a signature"
-        remedy: "begin the policy with: dont_appraise fsname=rootfs (policy/ima_policy.initramfs does); it frees the initramfs and nothing else"
     PolicyUncovered "IMA-612" Policy Refusal
         what: "the policy leaves a way for unsigned programs"
         cause: "it does not demand a signature of every program, library, module, policy and kexec image, whoever uses it: a rule is missing, exempts files, or has a condition (euid=, fowner=, fsname= and the like) that whoever writes the disk or has capabilities can avoid"
         remedy: "use policy/ima_policy.default, or add a rule without conditions for this hook: appraise func=HOOK appraise_type=imasig; imactl policy check names every gap; a policy that only measures needs enforce=permissive"
+    PolicyNotLoaded "IMA-620" Policy Refusal
+        what: "no policy is in force in this initramfs"
+        cause: "ima-init was not the first program of this initramfs: it was made by an older hook, or rdinit= is on the kernel command line"
+        remedy: "make the initramfs again with the hook or module of this version (update-initramfs -u, dracut --force), and take rdinit= off the command line"
+    FrontedInit "IMA-621" Policy Refusal
+        what: "the initramfs's own init cannot be executed"
+        cause: "/usr/lib/ima-init/init, its interpreter, or the program by which the initramfs is left is missing or is no program"
+        remedy: "make the initramfs again (update-initramfs -u, dracut --force)"
+    FrontedInitDenied "IMA-622" Policy Refusal
+        what: "the kernel would not run the initramfs's own init"
+        cause: "the init, its interpreter, or the program by which the initramfs is left has no valid signature in /etc/ima/initramfs.signatures"
+        remedy: "sign the program on the system that the initramfs is made on, and make the initramfs again (update-initramfs -u, dracut --force)"
     RootPolicyRefused "IMA-652" Policy Warning
         what: "a policy of the real root was not taken"
         cause: "the kernel refused it: it is unsigned, changed after it was signed, or has an error; the policy of the initramfs stays in force"

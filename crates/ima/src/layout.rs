@@ -32,6 +32,15 @@ pub fn command_line<T, E>(read: impl Fn(&'static str) -> Result<T, E>) -> Result
     read(TRUE_COMMAND_LINE).or_else(|_| read(COMMAND_LINE))
 }
 
+/// The init of an initramfs in front of which this one was put. Where it is, `/init` is this one.
+pub const FRONTED_INIT: &str = "/usr/lib/ima-init/init";
+
+/// This init's program in such an initramfs, by which that one leaves for the real root.
+pub const PROGRAM: &str = "/usr/lib/ima-init/ima-init";
+
+/// The signatures of such an initramfs's programs ([`crate::signatures`]).
+pub const SIGNATURES: &str = "/etc/ima/initramfs.signatures";
+
 /// The directory of certificates, in the initramfs and in the real root.
 pub const KEYS: &str = "/etc/keys";
 

@@ -8,8 +8,6 @@
 
 use std::fmt;
 
-use crate::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
-
 pub mod cover;
 pub mod format;
 pub mod lint;
@@ -550,21 +548,6 @@ impl Policy {
     /// Whether there is no rule.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
-    }
-
-    /// A hook by which the policy appraises files of the initramfs, none of which can carry a signature: programs that go on
-    /// there once the policy is loaded would be denied. The initramfs's super block is of the type rootfs, a ramfs or tmpfs
-    /// underneath (init/do_mounts.c, `rootfs_init_fs_context`).
-    pub fn appraises_initramfs(&self) -> Option<Hook> {
-        const MAGICS: [u64; 2] = [RAMFS_MAGIC, TMPFS_MAGIC];
-        [Hook::BprmCheck, Hook::MmapCheck, Hook::FileCheck]
-            .into_iter()
-            .find(|hook| {
-                MAGICS.iter().any(|magic| {
-                    self.appraisal(&Query::by_root(*hook, *magic, "rootfs"))
-                        .is_some()
-                })
-            })
     }
 
     /// Whether any rule appraises.

@@ -17,6 +17,8 @@ pub enum Root {
     Named(RootName),
     /// Another initramfs, which the init was started in, has mounted it there.
     Mounted(PathBuf),
+    /// Another initramfs, in front of which the init was started, will mount it.
+    Unmounted,
 }
 
 impl fmt::Display for Root {
@@ -24,6 +26,7 @@ impl fmt::Display for Root {
         match self {
             Self::Named(name) => name.fmt(f),
             Self::Mounted(path) => path.display().fmt(f),
+            Self::Unmounted => f.write_str("mounted later"),
         }
     }
 }
@@ -103,13 +106,28 @@ impl Settings {
         arguments: Vec<OsString>,
         warn: &mut dyn FnMut(Fault),
     ) -> Result<Self, Fault> {
+        let root = Root::Mounted(root.to_owned());
         Self::of(config, line, Some(root), arguments, warn)
     }
 
+    /// The same for a root that another initramfs will mount, before it is executed.
+    ///
+    /// # Errors
+    ///
+    /// `CmdlineInvalid`.
+    pub fn in_front(
+        config: Config,
+        line: &(impl AsRef<[u8]> + ?Sized),
+        warn: &mut dyn FnMut(Fault),
+    ) -> Result<Self, Fault> {
+        Self::of(config, line, Some(Root::Unmounted), Vec::new(), warn)
+    }
+
+    /// `elsewhere` is the root that this init does not find and mount itself.
     fn of(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
-        mounted: Option<&Path>,
+        elsewhere: Option<Root>,
         arguments: Vec<OsString>,
         warn: &mut dyn FnMut(Fault),
     ) -> Result<Self, Fault> {
@@ -157,7 +175,7 @@ impl Settings {
             else {
                 continue;
             };
-            if mounted.is_some() && known.is_of_the_root() {
+            if elsewhere.is_some() && known.is_of_the_root() {
                 continue;
             }
             let shown = value.map_or_else(
@@ -210,8 +228,8 @@ impl Settings {
             }
         }
         Ok(Self {
-            root: match (mounted, root) {
-                (Some(path), _) => Root::Mounted(path.to_owned()),
+            root: match (elsewhere, root) {
+                (Some(root), _) => root,
                 (None, Some(name)) => Root::Named(name),
                 (None, None) => return Err(Fault::new(Code::NoRootNamed, "root= is missing")),
             },

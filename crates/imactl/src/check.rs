@@ -199,6 +199,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     let mut found = Findings::default();
     let boot = inputs.initramfs.map(|initramfs| {
         found.add(initramfs.check_init());
+        found.add(initramfs.check_place());
         let config = found.add(initramfs.configuration()).unwrap_or_default();
         if let Some(kernel) = inputs.kernel {
             found.faults.extend(kernel_basics(kernel));
@@ -209,27 +210,14 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
             found.weakened(&config, policy, line, place);
         }
-        if let (Some(policy), Place::WithSystemd) = (&policy, place)
-            && let Some(hook) = policy.appraises_initramfs()
-        {
-            let detail = format!("it appraises {}", hook.name());
-            found
-                .faults
-                .push(Fault::new(Code::InitramfsAppraised, detail));
-        }
         found.faults.extend(initramfs.missing_modules(&config));
+        if let (Some(policy), Place::Front | Place::FrontOfSystemd) = (&policy, place) {
+            found.policy(policy, &config, On::Any);
+        }
         (initramfs, config, init, evm, policy)
     });
-    let alone = inputs
-        .initramfs
-        .is_none_or(|initramfs| initramfs.place() == Place::Alone);
-    if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
-        found.root(root, line, boot.as_ref().map(|(_, config, ..)| config));
-    }
-    if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
-        found.faults.push(fault.clone());
-    }
     let Some((initramfs, config, init, evm_files, policy)) = boot else {
+        found.mount(inputs, None);
         return found;
     };
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
@@ -260,8 +248,13 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         let signed = found.add(signed).unwrap_or(false);
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
     }
+    found.mount(inputs, Some(&config));
     if let Some(root) = inputs.root.filter(|root| root.unmountable.is_none()) {
-        found.policy(&policy, &config, root);
+        let on = On::This {
+            name: &root.filesystem.name,
+            magic: root.filesystem.magic,
+        };
+        found.policy(&policy, &config, on);
         let chooser = Chooser::new(policy, root.filesystem.clone());
         let examiner = Examiner {
             tree: &root.tree,
@@ -273,7 +266,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             denied: HashMap::new(),
         };
         let switch_root =
-            (initramfs.place() != Place::WithSystemd).then_some(config.switch_root.as_str());
+            (initramfs.place() != Place::FrontOfSystemd).then_some(config.switch_root.as_str());
         found.programs(examiner, switch_root, &init);
     }
     found
@@ -288,9 +281,7 @@ fn merge(
 ) -> Result<Settings> {
     match place {
         Place::Alone => Settings::merge(config.clone(), line, Vec::new(), warn),
-        Place::Leaving | Place::WithSystemd => {
-            Settings::inside(config.clone(), line, Path::new("/"), Vec::new(), warn)
-        }
+        Place::Front | Place::FrontOfSystemd => Settings::in_front(config.clone(), line, warn),
     }
 }
 
@@ -356,6 +347,19 @@ impl Findings {
                 self.faults.push(Fault::new(Code::PolicySignature, detail));
                 return;
             }
+        }
+    }
+
+    /// Whether the init would find the root and the kernel would mount it.
+    fn mount(&mut self, inputs: &Inputs<'_>, config: Option<&Config>) {
+        let alone = inputs
+            .initramfs
+            .is_none_or(|initramfs| initramfs.place() == Place::Alone);
+        if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
+            self.root(root, line, config);
+        }
+        if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
+            self.faults.push(fault.clone());
         }
     }
 
@@ -528,11 +532,7 @@ impl Findings {
         }
     }
 
-    fn policy(&mut self, policy: &Policy, config: &Config, root: &Root) {
-        let on = On::This {
-            name: &root.filesystem.name,
-            magic: root.filesystem.magic,
-        };
+    fn policy(&mut self, policy: &Policy, config: &Config, on: On<'_>) {
         if let Some(gap) = policy.gap(&DEMANDED, on, config.cover) {
             let code = match config.enforce {
                 Enforce::Required => Code::PolicyUncovered,

@@ -240,6 +240,7 @@ impl InitramfsBuilder {
     /// The first such fault.
     pub fn check(&self) -> Result<()> {
         self.check_init()?;
+        self.check_place()?;
         let config = self.configuration()?;
         if let Some(fault) = self.missing_modules(&config).into_iter().next() {
             return Err(fault);
@@ -296,7 +297,7 @@ impl InitramfsBuilder {
     /// `IMA-911`.
     pub fn check_init(&self) -> Result<()> {
         let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
-        let (place, name) = self.program();
+        let name = "init";
         let init = self
             .entries
             .get(name.as_bytes())
@@ -319,7 +320,7 @@ impl InitramfsBuilder {
                     )));
                 }
             }
-        } else if place != Place::Alone || !init.data.starts_with(b"#!") {
+        } else if self.place() != Place::Alone || !init.data.starts_with(b"#!") {
             return Err(refused(&format!("/{name} is no ELF program")));
         }
         Ok(())
@@ -328,7 +329,7 @@ impl InitramfsBuilder {
     /// The machine that the init is made for; nothing if it is no ELF program.
     #[must_use]
     pub fn machine(&self) -> Option<ima::elf::Machine> {
-        Elf::parse(self.data(self.program().1)?).map(|elf| elf.machine())
+        Elf::parse(self.data("init")?).map(|elf| elf.machine())
     }
 
     /// Every certificate must be one that the kernel could take, which is more than the init asks for: it goes on if one

@@ -32,8 +32,6 @@ install() {
 
     dracut_module_included systemd && systemd=yes
     policy=/usr/share/ima-init/ima_policy.default
-    # Programs of the initramfs go on under the policy.
-    [[ $systemd ]] && policy=/usr/share/ima-init/ima_policy.initramfs
 
     mkdir -p "$initdir/etc/ima" "$initdir/etc/keys/ima" "$initdir/etc/keys/evm"
     ima_init_files "$policy" >"$initdir/ima-init.files" || {

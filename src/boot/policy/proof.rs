@@ -18,8 +18,6 @@ pub(super) trait Kernel {
     fn recorded(&mut self) -> (Option<bool>, String);
     /// Whether it shows the policy; a fault if it shows another.
     fn shows(&self, wanted: &Wanted) -> Result<bool, Fault>;
-    /// Offers it the policies of the real root.
-    fn add(&mut self, wanted: &Wanted, report: &mut Report);
 }
 
 /// What the policy, once in force, must do.
@@ -27,7 +25,7 @@ pub(super) trait Kernel {
 pub(super) struct Expected {
     /// The unsigned file is appraised.
     pub(super) canary: bool,
-    /// Programs of the real root are.
+    /// Programs are, on some file system at least.
     pub(super) programs: bool,
 }
 
@@ -64,11 +62,48 @@ pub(super) fn prove(
         report.warn(Fault::new(Code::TmpfsFree, wanted.path));
         appraisal(kernel, wanted.required, &mut proofs, report)?;
     }
-    kernel.add(wanted, report);
-    if expected.canary && wanted.required && kernel.execute_unsigned() != Tried::Denied {
-        // Rules are only ever appended; this must not happen, and must not pass if it does.
-        let detail = "after the real root's policies were loaded, an unsigned program runs";
-        return Err(Fault::new(Code::PolicyNotInForce, detail));
+    Ok(proofs)
+}
+
+/// Proves that a policy which another process loaded is in force; gives the names of the proofs.
+pub(super) fn prove_again(
+    kernel: &mut impl Kernel,
+    wanted: &Wanted,
+    expected: Expected,
+    report: &mut Report,
+) -> Result<Vec<&'static str>, Fault> {
+    let missing = |detail: String| Fault::new(Code::PolicyNotLoaded, detail);
+    let mut proofs = Vec::new();
+    if expected.canary {
+        match kernel.execute_unsigned() {
+            Tried::Denied => proofs.push("canary"),
+            result => {
+                let detail = format!("executing an unsigned file: {result}");
+                if wanted.required {
+                    return Err(missing(detail));
+                }
+                report.warn(Fault::new(Code::NotEnforced, detail));
+            }
+        }
+    }
+    if kernel
+        .shows(wanted)
+        .map_err(|fault| missing(fault.detail().to_owned()))?
+    {
+        proofs.push("read-back");
+    } else if let (Some(true), _) = kernel.recorded() {
+        // Of any policy, and so no more than a hint where the kernel shows the rules.
+        proofs.push("record");
+    }
+    if proofs.is_empty() {
+        let detail = format!(
+            "{}: neither the kernel's log nor its policy shows it",
+            wanted.path
+        );
+        return Err(missing(detail));
+    }
+    if expected.programs && !expected.canary {
+        appraisal(kernel, wanted.required, &mut proofs, report)?;
     }
     Ok(proofs)
 }
@@ -132,21 +167,19 @@ mod tests {
     struct Fake {
         before: Tried,
         loaded: Tried,
-        added: Tried,
         takes: bool,
         record: Option<bool>,
         shown: Option<bool>,
         appraises: bool,
         is_loaded: bool,
-        is_added: bool,
     }
 
     impl Kernel for Fake {
         fn execute_unsigned(&self) -> Tried {
-            match (self.is_loaded, self.is_added) {
-                (false, _) => self.before,
-                (true, false) => self.loaded,
-                (true, true) => self.added,
+            if self.is_loaded {
+                self.loaded
+            } else {
+                self.before
             }
         }
 
@@ -171,10 +204,6 @@ mod tests {
             self.shown
                 .ok_or_else(|| Fault::new(Code::PolicyReadBack, "other rules"))
         }
-
-        fn add(&mut self, _: &Wanted, _: &mut Report) {
-            self.is_added = true;
-        }
     }
 
     fn tried() -> impl Strategy<Value = Tried> {
@@ -189,13 +218,12 @@ mod tests {
         fn kernel()(
             before in tried(),
             loaded in tried(),
-            added in tried(),
             takes: bool,
             record: Option<bool>,
             shown: Option<bool>,
             appraises: bool,
         ) -> Fake {
-            Fake { before, loaded, added, takes, record, shown, appraises, is_loaded: false, is_added: false }
+            Fake { before, loaded, takes, record, shown, appraises, is_loaded: false }
         }
     }
 
@@ -222,7 +250,6 @@ mod tests {
                     && fake.record == Some(true)
                     && fake.shown == Some(true)
                     && fake.loaded == Tried::Denied
-                    && fake.added == Tried::Denied
                     && fake.appraises;
                 prop_assert!(!sound, "{fake:?}");
                 return Ok(());
@@ -245,27 +272,45 @@ mod tests {
                 (false, false) => true,
             };
             prop_assert!(enforced || (!required && warned), "{fake:?}");
-            prop_assert!(!required || !canary || fake.added == Tried::Denied, "{fake:?}");
         }
 
         #[test]
-        fn the_disk_s_policies_are_offered_only_to_a_kernel_that_was_proved(
-            fake in kernel(), canary: bool, programs: bool,
+        fn no_second_half_goes_on_under_a_policy_that_nothing_proves(
+            fake in kernel(), canary: bool, programs: bool, required: bool,
         ) {
             let wanted = Wanted {
                 path: "policy",
                 text: Vec::new(),
                 policy: Policy::default(),
                 cover: ima::config::Cover::Everyone,
-                required: true,
+                required,
             };
             let mut kernel = fake.clone();
-            let _ = prove(&mut kernel, &wanted, Expected { canary, programs }, &mut Report::default());
-            if kernel.is_added {
-                prop_assert!(fake.takes && fake.record != Some(false) && fake.shown.is_some());
-                prop_assert!(!canary || fake.loaded == Tried::Denied);
-                prop_assert!(canary || !programs || fake.appraises);
+            let mut report = Report::default();
+            let result = prove_again(&mut kernel, &wanted, Expected { canary, programs }, &mut report);
+            prop_assert!(!kernel.is_loaded);
+            let warned = report.warnings().iter().any(|warning| warning.code() == Code::NotEnforced);
+            let Ok(proofs) = result else {
+                let sound = fake.before == Tried::Denied && fake.shown == Some(true) && fake.appraises;
+                prop_assert!(!sound, "{fake:?}");
+                return Ok(());
+            };
+            prop_assert!(!proofs.is_empty() && fake.shown.is_some());
+            for proof in &proofs {
+                prop_assert!(match *proof {
+                    "record" => fake.record == Some(true),
+                    "read-back" => fake.shown == Some(true),
+                    "canary" => fake.before == Tried::Denied,
+                    "appraisal" => fake.appraises,
+                    _ => false,
+                }, "{proof} of {fake:?}");
             }
+            let enforced = match (canary, programs) {
+                (true, _) => fake.before == Tried::Denied,
+                (false, true) => fake.appraises,
+                (false, false) => true,
+            };
+            prop_assert!(enforced || (!required && warned), "{fake:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where in an initramfs the init stands: its own, or that of initramfs-tools or dracut.
+//! Whose initramfs the init is in: its own, or that of initramfs-tools or dracut, in front of which it stands.
 
 use std::path::Path;
 
@@ -6,52 +6,58 @@ use ima::config;
 use ima::fault::{Code, Fault};
 use ima::layout;
 
-use super::InitramfsBuilder;
+use super::{InitramfsBuilder, relative};
 use crate::Result;
 use crate::file::{read_bounded, unreadable};
 
-/// The init at the end of initramfs-tools' initramfs (initramfs/initramfs-tools/hooks/ima-init).
+/// The name by which initramfs-tools' initramfs is left (initramfs/initramfs-tools/hooks/ima-init).
 const RUN_INIT: &str = "usr/lib/ima-init/run-init";
-/// The init that systemd starts in dracut's (initramfs/dracut/99ima-init/module-setup.sh).
-const LOADER: &str = "usr/lib/ima-init/ima-init";
+/// The unit by which dracut's with systemd is left (initramfs/dracut/99ima-init/module-setup.sh).
 const UNIT: &str = "usr/lib/systemd/system/ima-init.service";
-/// The init at the end of dracut's without systemd.
-const SWITCH_ROOT: &str = "usr/bin/switch_root";
-/// What only dracut's initramfs has.
-const DRACUT: &str = "usr/lib/dracut-lib.sh";
 
 /// The largest file of an initramfs's directory that is read.
 const MAX_FILE: u64 = 16 << 20;
 
-/// Where in the initramfs the init stands.
+/// Whose initramfs the init is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// It is /init, and finds and mounts the root itself.
+    /// Its own: it finds and mounts the root itself.
     Alone,
-    /// It is what the initramfs executes last, when the root is mounted.
-    Leaving,
-    /// systemd starts it when the root is mounted, and goes on afterwards.
-    WithSystemd,
+    /// Another one, whose init it starts, and which executes it again when the root is mounted.
+    Front,
+    /// The same with systemd, which does not become the root's switch_root but goes on itself.
+    FrontOfSystemd,
 }
 
 impl InitramfsBuilder {
-    /// Where the init stands, by the files that the hook of initramfs-tools or the module of dracut has left.
+    /// Whose initramfs the init is in, by the files that the hook of initramfs-tools or the module of dracut has left.
     #[must_use]
     pub fn place(&self) -> Place {
-        self.program().0
+        let has = |path| self.entries.contains_key(relative(path));
+        if !has(layout::FRONTED_INIT.as_bytes()) {
+            Place::Alone
+        } else if has(UNIT.as_bytes()) {
+            Place::FrontOfSystemd
+        } else {
+            Place::Front
+        }
     }
 
-    /// The same, and the init's path.
-    pub(super) fn program(&self) -> (Place, &'static str) {
-        let has = |path| self.data(path).is_some();
-        if has(UNIT) {
-            (Place::WithSystemd, LOADER)
-        } else if has(RUN_INIT) {
-            (Place::Leaving, RUN_INIT)
-        } else if has(DRACUT) {
-            (Place::Leaving, SWITCH_ROOT)
-        } else {
-            (Place::Alone, "init")
+    /// Refuses an initramfs of an older hook or module, in which nothing is in force when the init is started.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-620`.
+    pub fn check_place(&self) -> Result<()> {
+        let older = [RUN_INIT, UNIT]
+            .into_iter()
+            .find(|path| self.entries.contains_key(path.as_bytes()));
+        match older.filter(|_| self.place() == Place::Alone) {
+            Some(path) => Err(Fault::new(
+                Code::PolicyNotLoaded,
+                format!("/{path} is there, and {} is not", layout::FRONTED_INIT),
+            )),
+            None => Ok(()),
         }
     }
 
@@ -66,11 +72,11 @@ impl InitramfsBuilder {
         let signatures = policies.map(|policy| format!("{policy}{}", layout::SIGNATURE));
         let mut paths = vec![
             "init",
+            layout::FRONTED_INIT,
+            layout::PROGRAM,
+            layout::SIGNATURES,
             RUN_INIT,
-            LOADER,
             UNIT,
-            SWITCH_ROOT,
-            DRACUT,
             config::PATH,
         ];
         paths.extend(policies);
@@ -92,7 +98,7 @@ impl InitramfsBuilder {
                     builder.taking(directory, &format!("{keys}/{}", name.to_string_lossy()))?;
             }
         }
-        if builder.data(builder.program().1).is_none() {
+        if builder.data("init").is_none() {
             let detail = format!("{}: the init is not in it", directory.display());
             return Err(Fault::new(Code::InitramfsRefused, detail));
         }
@@ -133,20 +139,31 @@ mod tests {
         assert_eq!(place().unwrap_err().code(), Code::InitramfsRefused);
         put("init");
         assert_eq!(place(), Ok(Place::Alone));
-        put(DRACUT);
-        assert_eq!(place().unwrap_err().code(), Code::InitramfsRefused);
-        put(SWITCH_ROOT);
-        assert_eq!(place(), Ok(Place::Leaving));
+        put("usr/lib/ima-init/init");
+        assert_eq!(place(), Ok(Place::Front));
         put(UNIT);
-        put(LOADER);
-        assert_eq!(place(), Ok(Place::WithSystemd));
+        assert_eq!(place(), Ok(Place::FrontOfSystemd));
+    }
+
+    #[test]
+    fn an_initramfs_of_an_older_hook_is_refused() {
+        for path in [RUN_INIT, UNIT] {
+            let older = InitramfsBuilder::new().file(path, 0o755, &b"x"[..]);
+            assert_eq!(
+                older.check_place().unwrap_err().code(),
+                Code::PolicyNotLoaded
+            );
+            let now = older.symlink(layout::FRONTED_INIT, &b"/sbin/init"[..]);
+            assert_eq!(now.check_place(), Ok(()));
+        }
     }
 
     #[test]
     fn what_the_init_reads_is_taken_from_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         for path in [
-            RUN_INIT,
+            "init",
+            "usr/lib/ima-init/init",
             "etc/ima/ima-init.conf",
             "etc/ima/ima_policy",
             "etc/keys/ima/a.der",
@@ -157,7 +174,7 @@ mod tests {
             std::fs::write(path, "x").unwrap();
         }
         let made = InitramfsBuilder::from_directory(directory.path()).unwrap();
-        assert_eq!(made.place(), Place::Leaving);
+        assert_eq!(made.place(), Place::Front);
         for (path, there) in [
             ("etc/ima/ima_policy", true),
             ("etc/keys/ima/a.der", true),

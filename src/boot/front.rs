@@ -1,0 +1,211 @@
+//! In front of another initramfs: its files are moved into a tmpfs with their signatures, and its own init is executed there
+//! under the policy.
+//!
+//! No file of the initramfs can carry a signature: an archive has none, and a ramfs keeps none. Hence the tmpfs, and a list
+//! of signatures in the initramfs ([`ima::signatures`]). Nothing of the initramfs needs an exemption in the policy, then, and
+//! whoever gets at the emptied rootfs or at the tmpfs later can execute nothing there that nobody signed.
+
+mod moving;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use ima::elf;
+use ima::fault::{Code, Fault, Stage};
+use ima::filesystem::TMPFS_MAGIC;
+use ima::layout;
+use ima::program::{Codes, Format};
+use ima::signatures::{MAX_LIST, Signatures};
+use log::{info, warn};
+use nix::errno::Errno as NixErrno;
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::ROOT;
+use super::policy::{PolicyInForce, Wanted};
+use super::preflight::{Examiner, path_of};
+use crate::files::{self, OpenError, describe};
+use crate::logging;
+use crate::report::{Report, milliseconds};
+use crate::switch;
+use crate::syscalls;
+use moving::{MoveError, Step};
+
+/// The codes of the faults in the initramfs's own init.
+const INIT: Codes = Codes {
+    missing: Code::FrontedInit,
+    invalid: Code::FrontedInit,
+    denied: Code::FrontedInitDenied,
+};
+
+/// Moves the initramfs into a tmpfs, puts the signatures of its list onto the files, and makes the tmpfs the root.
+///
+/// # Errors
+///
+/// `InitramfsMove`, `InitramfsSignatures`, `SwitchOldRoot`.
+pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
+    let failed =
+        |what: &str, errno| Fault::new(Code::InitramfsMove, format!("{what}: {}", describe(errno)));
+    let root = |errno| failed("/", errno);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = openat(CWD, "/", flags, Mode::empty()).map_err(root)?;
+    let device = switch::device(&old).map_err(root)?;
+    switch::require_initramfs(&old)?;
+    let signatures = signatures(&old, wanted)?;
+    let new = tmpfs().map_err(|errno| failed("a tmpfs", errno))?;
+    // A view of the file system without what is mounted in it.
+    let view = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let view = open_tree(CWD, "/", view).map_err(root)?;
+    let open = |directory: &OwnedFd| openat(directory, ".", flags, Mode::empty()).map_err(root);
+    let moved = moving::move_all(open(&view)?, open(&new)?, &signatures).map_err(move_fault)?;
+    match rustix::fs::mkdir(ROOT, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(failed(ROOT, errno)),
+    }
+    let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    move_mount(&new, "", CWD, ROOT, attach).map_err(|errno| failed(ROOT, errno))?;
+    switch::change_root(&old, &new, device).map_err(root)?;
+    let text = format!(
+        "the initramfs is in a tmpfs: {} files, {} KiB, {} of them signed",
+        moved.files,
+        moved.bytes >> 10,
+        moved.signed
+    );
+    if let Some(lacking) = signatures
+        .len()
+        .checked_sub(moved.signed)
+        .filter(|lacking| *lacking > 0)
+    {
+        warn!(
+            "{}: {lacking} files that are listed in {} are not in the initramfs",
+            Stage::Environment,
+            layout::SIGNATURES
+        );
+    }
+    report.done(Stage::Environment, &text);
+    Ok(())
+}
+
+/// The list, which only a policy that appraises nothing can do without.
+fn signatures(initramfs: &OwnedFd, wanted: &Wanted) -> Result<Signatures, Fault> {
+    let fault = |why: String| {
+        Fault::new(
+            Code::InitramfsSignatures,
+            format!("{}: {why}", layout::SIGNATURES),
+        )
+    };
+    match files::open_in(initramfs, Path::new(layout::SIGNATURES)) {
+        Ok(file) => {
+            let text = files::read(&file, MAX_LIST).map_err(|error| fault(error.to_string()))?;
+            Signatures::parse(&text).map_err(|error| fault(error.to_string()))
+        }
+        Err(OpenError::Missing(_)) if !wanted.policy().appraises() => Ok(Signatures::default()),
+        Err(error) => Err(fault(error.to_string())),
+    }
+}
+
+/// A tmpfs that may take all of the memory, as a ramfs may.
+fn tmpfs() -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in [("mode", "0755"), ("size", "100%"), ("nr_inodes", "0")] {
+        fsconfig_set_string(&context, key, value)?;
+    }
+    fsconfig_create(&context)?;
+    fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )
+}
+
+fn move_fault(error: MoveError) -> Fault {
+    match (error.step, error.errno) {
+        (Step::Attribute(_), Errno::OPNOTSUPP) => {
+            Fault::new(Code::InitramfsSignatures, error.to_string())
+                .cause("the kernel's tmpfs keeps no such attributes")
+                .remedy("build the kernel with CONFIG_TMPFS_XATTR")
+        }
+        (Step::Attribute(_), _) => Fault::new(Code::InitramfsSignatures, error.to_string())
+            .cause("the kernel does not take this attribute"),
+        (Step::Copy, _) => Fault::new(Code::InitramfsMove, error.to_string()),
+    }
+}
+
+/// Executes the initramfs's own init, under the policy, with an environment that the command line has no part in.
+///
+/// # Errors
+///
+/// `FrontedInit`, `FrontedInitDenied`.
+pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible, Fault> {
+    let path = Path::new(layout::FRONTED_INIT);
+    let failed = |errno: NixErrno| {
+        let code = match errno {
+            NixErrno::EACCES => Code::FrontedInitDenied,
+            _ => Code::FrontedInit,
+        };
+        let detail = format!("{}: {} ({errno:?})", path.display(), errno.desc());
+        Fault::new(code, detail)
+    };
+    let root = files::directory(Path::new("/"))
+        .map_err(|errno| failed(NixErrno::from_raw(errno.raw_os_error())))?;
+    let examiner = Examiner::new(policy, &root, TMPFS_MAGIC, "tmpfs");
+    let (program, words) = command(&examiner, path)?;
+    examiner.runs(&program, &INIT, &INIT)?;
+    // By which the initramfs is left: were it denied then, PID 1 would end, and the kernel panic.
+    examiner.runs(Path::new(layout::PROGRAM), &INIT, &INIT)?;
+    let text = format!("{} and {} may run", path.display(), layout::PROGRAM);
+    report.init = layout::FRONTED_INIT.to_owned();
+    report.done(Stage::Preflight, &text);
+    if let Err(error) = report.keep() {
+        warn!("{}: the report could not be kept: {error}", Stage::Handover);
+    }
+    info!("{}: executing {}", Stage::Handover, path.display());
+    info!(
+        "{}: after {}",
+        Stage::Handover,
+        milliseconds(report.elapsed())
+    );
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| failed(NixErrno::EINVAL));
+    let program = text(program.as_os_str().as_encoded_bytes())?;
+    let words: Vec<CString> = words
+        .iter()
+        .map(|word| text(word))
+        .collect::<Result<_, _>>()?;
+    let environment = [
+        c"HOME=/",
+        c"TERM=linux",
+        c"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    ];
+    logging::limit_again();
+    syscalls::restore_sigpipe();
+    let Err(errno) = nix::unistd::execve(&program, &words, &environment);
+    Err(failed(errno))
+}
+
+/// The program to execute, and its arguments. A script is handed to its interpreter by name and is not executed itself: it is
+/// read, and may so have been edited where the initramfs was made.
+fn command(examiner: &Examiner<'_>, path: &Path) -> Result<(PathBuf, Vec<Vec<u8>>), Fault> {
+    let file = examiner.open(path, &INIT)?;
+    let format = examiner.program(&file, path, &INIT, |program| program.format())?;
+    let Format::Script(interpreter) = format else {
+        return Ok((path.to_owned(), vec![b"/init".to_vec()]));
+    };
+    let mut words = vec![interpreter.clone()];
+    words.extend(argument(&file));
+    words.push(layout::FRONTED_INIT.as_bytes().to_vec());
+    Ok((path_of(&interpreter), words))
+}
+
+/// The argument in a script's first line.
+fn argument(script: &File) -> Option<Vec<u8>> {
+    let mut head = [0; elf::SCRIPT_LENGTH];
+    let length = files::read_at(script, &mut head, 0).ok()?;
+    elf::script_argument(head.get(..length)?).map(<[u8]>::to_vec)
+}

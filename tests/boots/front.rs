@@ -1,0 +1,200 @@
+//! ima-init in front of another initramfs: one like initramfs-tools', whose init is a shell script that mounts the root and
+//! executes run-init, and one that loads the root's side while its own PID 1 goes on, as systemd does in dracut's.
+
+use ima::cpio::{self, Metadata};
+use ima::signatures::{Attributes, Signatures};
+
+use crate::built::{PROGRAMS, busybox};
+use crate::keys::{P256, Pair, RSA};
+use crate::matrix::{Check, faults};
+use crate::setup::{Setup, assert_booted, story};
+use crate::tree::Tree;
+
+pub const FRONTED_INIT: &str = "usr/lib/ima-init/init";
+pub const SIGNATURES: &str = "etc/ima/initramfs.signatures";
+const PROGRAM: &str = "usr/lib/ima-init/ima-init";
+
+/// The programs of the initramfs that are executed, by their paths there.
+pub const EXECUTED: [&str; 2] = ["/usr/bin/busybox", "/usr/lib/ima-init/ima-init"];
+
+/// What initramfs-tools' and dracut's scripts do before they mount anything. What ima-init has mounted, they leave.
+const BEGIN: &str = "#!/bin/sh\nexport PATH=/usr/bin\n\
+    mount -t sysfs -o nodev,noexec,nosuid sysfs /sys\n\
+    [ -d /proc/self ] || mount -t proc -o nodev,noexec,nosuid proc /proc\n\
+    mount -t devtmpfs -o nosuid,mode=0755 udev /dev\n\
+    [ -d /run/ima-init ] || mount -t tmpfs -o nodev,noexec,nosuid,size=10%,mode=0755 tmpfs /run\n";
+
+/// How initramfs-tools leaves its initramfs.
+const RUN_INIT: &str = "mount -o ro /dev/vda /root\nmount -n -o move /dev /root/dev\nmount -n -o move /run /root/run\nmount -n -o move /sys /root/sys\n\
+    mount -n -o move /proc /root/proc\nexec /usr/lib/ima-init/run-init /root /sbin/init </root/dev/console >/root/dev/console 2>&1\n";
+
+/// How dracut without systemd leaves its own.
+const SWITCH_ROOT: &str = "mount -o ro /dev/vda /sysroot\nmount -n -o move /run /sysroot/run\nexec switch_root /sysroot /sbin/init\n";
+
+fn over(setup: &mut Setup, path: &str, mode: u32, data: &[u8]) {
+    let metadata = Metadata {
+        mode,
+        ..Metadata::default()
+    };
+    setup.over.push((path.to_owned(), metadata, data.to_vec()));
+}
+
+fn link(setup: &mut Setup, path: &str, target: &str) {
+    over(setup, path, cpio::S_IFLNK | 0o777, target.as_bytes());
+}
+
+/// An initramfs with an init of its own, behind ima-init, without its list of signatures.
+pub fn unlisted(setup: &mut Setup, script: &str) {
+    setup.programs.push((PROGRAM.into(), PROGRAMS.init.clone()));
+    setup.programs.push(("usr/bin/busybox".into(), busybox()));
+    setup
+        .programs
+        .push((FRONTED_INIT.into(), script.as_bytes().to_vec()));
+    link(setup, "bin", "usr/bin");
+    link(setup, "usr/lib/ima-init/run-init", "ima-init");
+    link(setup, "usr/bin/switch_root", "../lib/ima-init/ima-init");
+    for name in [
+        "sh", "mount", "umount", "cat", "mkdir", "sleep", "ls", "cp", "chmod", "echo",
+    ] {
+        link(setup, &format!("usr/bin/{name}"), "busybox");
+    }
+    for name in ["root", "sysroot", "tmp"] {
+        over(setup, name, cpio::S_IFDIR | 0o755, b"");
+    }
+}
+
+/// The list of the initramfs's programs, but for its script and those that are named unsigned, with signatures of `key`.
+pub fn list(setup: &Setup, key: &Pair, evm: Option<&Pair>) -> Signatures {
+    let mut list = Signatures::default();
+    for (path, content) in &setup.programs {
+        if path == FRONTED_INIT || path.ends_with("unsigned") {
+            continue;
+        }
+        let ima = key.sign(content);
+        let evm = evm.map(|evm| evm.sign_evm(0o755, &ima));
+        list.insert(path.clone().into_bytes(), Attributes { ima, evm });
+    }
+    list
+}
+
+/// The same with its list.
+pub fn fronted(setup: &mut Setup, script: &str) {
+    unlisted(setup, script);
+    let list = list(setup, &RSA, None);
+    setup.put(SIGNATURES, list.to_text());
+}
+
+/// A boot through such an initramfs to a root with the attempts.
+fn with_attempts(script: &str) -> Setup {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(None);
+    fronted(&mut setup, script);
+    setup
+}
+
+fn assert_enforced(outcome: &ima_testbed::Outcome) -> &ima_testbed::report::Report {
+    let report = assert_booted(outcome);
+    let failed: Vec<_> = report
+        .attempts
+        .iter()
+        .filter(|attempt| !attempt.passed)
+        .collect();
+    assert!(
+        !report.attempts.is_empty() && failed.is_empty(),
+        "{failed:#?}"
+    );
+    report
+}
+
+/// Programs of the initramfs run before the root is mounted if they are signed, and only then.
+#[test]
+fn initramfs_like_that_of_initramfs_tools() {
+    let tries = "/usr/bin/signed ok && echo signed: ran\n/usr/bin/unsigned ok && echo unsigned: ran || echo unsigned: denied\n";
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(None);
+    for name in ["signed", "unsigned"] {
+        setup
+            .programs
+            .push((format!("usr/bin/{name}"), PROGRAMS.guest.clone()));
+    }
+    fronted(&mut setup, &format!("{BEGIN}{tries}{RUN_INIT}"));
+    let outcome = setup.boot();
+    let report = assert_enforced(&outcome);
+    for line in ["signed: ran", "unsigned: denied"] {
+        assert!(outcome.says(line), "{line}: {}", story(&outcome));
+    }
+    let init = report.init.as_ref().expect("a report of the init's");
+    assert_eq!(
+        init["policy"]["proofs"],
+        serde_json::json!(["canary", "read-back"])
+    );
+    let first = &init["first_half"];
+    assert_eq!(
+        first["policy"]["proofs"],
+        serde_json::json!(["record", "read-back", "canary"])
+    );
+    assert_eq!(first["keys"][0]["keyring"], ".ima");
+}
+
+#[test]
+fn initramfs_like_that_of_dracut_without_systemd() {
+    let setup = with_attempts(&format!("{BEGIN}{SWITCH_ROOT}"));
+    assert_enforced(&setup.boot());
+}
+
+/// The same with its list changed.
+fn with_list(setup: &mut Setup, change: impl FnOnce(&mut Signatures)) {
+    unlisted(setup, &format!("{BEGIN}{RUN_INIT}"));
+    let mut list = list(setup, &RSA, None);
+    change(&mut list);
+    setup.put(SIGNATURES, list.to_text());
+}
+
+/// The list without one of its files.
+fn without(list: &Signatures, path: &str) -> Signatures {
+    let mut rest = Signatures::default();
+    for (name, attributes) in list.files().filter(|(name, _)| *name != path.as_bytes()) {
+        rest.insert(name.to_vec(), attributes.clone());
+    }
+    rest
+}
+
+faults! {
+    run_init_on_what_is_not_mounted: "IMA-407", Reboot, Check::Silent, |setup| {
+        fronted(setup, &format!("{BEGIN}exec /usr/lib/ima-init/run-init /root /sbin/init\n"));
+    };
+    list_of_signatures_missing: "IMA-109", Halt, Check::Silent, |setup| unlisted(setup, BEGIN);
+    list_of_signatures_damaged: "IMA-109", Panic, Check::Silent, |setup| {
+        fronted(setup, BEGIN);
+        let list = setup.initramfs[SIGNATURES].clone();
+        setup.put(SIGNATURES, &list[..list.len() - 7]);
+    };
+    list_of_signatures_of_other_content: "IMA-622", Poweroff, Check::Silent, |setup| {
+        with_list(setup, |list| {
+            let other = Attributes { ima: RSA.sign(b"another busybox"), evm: None };
+            list.insert(b"usr/bin/busybox".to_vec(), other);
+        });
+    };
+    list_of_signatures_of_a_stranger: "IMA-622", Reboot, Check::Silent, |setup| {
+        unlisted(setup, BEGIN);
+        let list = list(setup, &P256, None);
+        setup.put(SIGNATURES, list.to_text());
+    };
+    program_of_the_second_half_unsigned: "IMA-622", Halt, Check::Silent, |setup| {
+        with_list(setup, |list| *list = without(list, PROGRAM));
+    };
+    program_of_the_second_half_missing: "IMA-621", Panic, Check::Silent, |setup| {
+        fronted(setup, BEGIN);
+        setup.programs.retain(|(path, _)| path != PROGRAM);
+    };
+    init_of_the_initramfs_without_its_interpreter: "IMA-621", Poweroff, Check::Silent, |setup| {
+        fronted(setup, &BEGIN.replace("/bin/sh", "/bin/bash"));
+    };
+    init_of_the_initramfs_that_is_no_program: "IMA-621", Reboot, Check::Silent, |setup| fronted(setup, "text\n");
+    initramfs_with_directories_without_end: "IMA-108", Halt, Check::NotAsked("directories deeper than any tool makes"), |setup| {
+        fronted(setup, BEGIN);
+        for depth in 1..700 {
+            over(setup, &vec!["d"; depth].join("/"), cpio::S_IFDIR | 0o755, b"");
+        }
+    };
+}
