@@ -31,6 +31,15 @@ pub mod names {
     pub const SIGNED_MODULE: &str = "signed.ko";
     /// The same module without; any content does, as appraisal comes before the kernel looks at it.
     pub const UNSIGNED_MODULE: &str = "unsigned.ko";
+    /// A kernel for kexec that starts nothing, with a signature. The names end so that signing by policy takes them for what is
+    /// loaded by kexec.
+    pub const SIGNED_KERNEL: &str = "signed-kernel.img";
+    /// The same kernel without.
+    pub const UNSIGNED_KERNEL: &str = "unsigned-kernel.img";
+    /// An initramfs for it, with a signature.
+    pub const SIGNED_INITRAMFS: &str = "signed-initramfs.img";
+    /// The same initramfs without.
+    pub const UNSIGNED_INITRAMFS: &str = "unsigned-initramfs.img";
     /// A file to be read, with a signature.
     pub const SIGNED_FILE: &str = "signed.txt";
     /// The same file without.
@@ -100,6 +109,18 @@ pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
         0o644,
         b"read\n",
     ));
+    files.extend(pair(
+        names::SIGNED_KERNEL,
+        names::UNSIGNED_KERNEL,
+        0o644,
+        &kernel(),
+    ));
+    files.extend(pair(
+        names::SIGNED_INITRAMFS,
+        names::UNSIGNED_INITRAMFS,
+        0o644,
+        b"initramfs\n",
+    ));
     match module {
         Some(module) => files.extend(pair(
             names::SIGNED_MODULE,
@@ -113,6 +134,39 @@ pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
     let policy = b"dont_measure func=FILE_CHECK uid=4294967294\n";
     files.push(file(names::UNSIGNED_POLICY, 0o644, policy, None));
     files
+}
+
+/// A bzImage that kexec_file_load(2) takes (`bzImage64_probe` and `bzImage64_load` in arch/x86/kernel/kexec-bzimage64.c): a setup
+/// header (Documentation/arch/x86/boot.rst) with no kernel behind it.
+fn kernel() -> Vec<u8> {
+    const SECTOR: usize = 512;
+    let mut image = vec![0; 4 * SECTOR];
+    let fields: [(usize, &[u8]); 11] = [
+        // setup_sects: the sectors of the setup behind the first.
+        (0x1f1, &[1]),
+        (0x1fe, &[0x55, 0xaa]),
+        // A jump over the header, whose length it tells.
+        (0x200, &[0xeb, 0x66]),
+        (0x202, b"HdrS"),
+        // Version 2.15.
+        (0x206, &[0x0f, 0x02]),
+        // loadflags: LOADED_HIGH.
+        (0x211, &[1]),
+        // kernel_alignment: 2 MiB.
+        (0x230, &0x20_0000_u32.to_le_bytes()),
+        // relocatable_kernel; xloadflags: KERNEL_64, CAN_BE_LOADED_ABOVE_4G, 5LEVEL.
+        (0x234, &[1, 0, 0b10_0011, 0]),
+        // cmdline_size
+        (0x238, &0x7ff_u32.to_le_bytes()),
+        // pref_address: 16 MiB.
+        (0x258, &0x100_0000_u64.to_le_bytes()),
+        // init_size
+        (0x260, &0x1_0000_u32.to_le_bytes()),
+    ];
+    for (at, bytes) in fields {
+        image[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    image
 }
 
 #[cfg(test)]

@@ -13,13 +13,16 @@ use ima_testbed::report::{
     Attempt, AttemptResult, Expected, FromGuest, ToGuest, decode_hex, encode_hex,
 };
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use sha2::{Digest, Sha256};
 
 use crate::look::{self, errno_name};
 use crate::map::map_executable;
 use crate::port::Port;
+use crate::users::{Action, User, attempt};
 use crate::verity;
+use crate::{fuse, kexec};
 
 /// Exit status of `exec-memfd` when it could not execute; the error's name is on its standard output.
 const NOT_EXECUTED: i32 = 99;
@@ -95,7 +98,7 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             "policy-unsigned",
             "add a policy without signature",
             Denied,
-            add_policy(),
+            add_policy(&path(names::UNSIGNED_POLICY)),
         ),
         Attempt::judge(
             "script-unsigned",
@@ -110,6 +113,9 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             run(&path(names::SIGNED_SCRIPT)),
         ),
     ]);
+    made.extend(users());
+    made.extend(kexec());
+    made.extend(from_fuse());
     // Only under a policy that appraises what is read; whoever chose it says so.
     if look::parameter("testbed.files").as_deref() == Some("appraised") {
         let read = |name| outcome(fs::read(path(name)).map(drop));
@@ -142,6 +148,187 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
         ));
     }
     made
+}
+
+/// Attempts by other users than root. A rule with `euid=0` is for none of them.
+fn users() -> Vec<Attempt> {
+    use Expected::{Allowed, Denied};
+    let program = |user, name| attempt(user, Action::Run, &path(name));
+    let mut made = vec![
+        Attempt::judge(
+            "user-signed",
+            "run a signed program as an ordinary user",
+            Allowed,
+            program(User::Ordinary, names::SIGNED),
+        ),
+        Attempt::judge(
+            "user-unsigned",
+            "run a program without signature as an ordinary user",
+            Denied,
+            program(User::Ordinary, names::UNSIGNED),
+        ),
+        Attempt::judge(
+            "ambient-capabilities-signed",
+            "run a signed program as a user with all capabilities",
+            Allowed,
+            program(User::Capable, names::SIGNED),
+        ),
+        Attempt::judge(
+            "ambient-capabilities-unsigned",
+            "run a program without signature as a user with all capabilities",
+            Denied,
+            program(User::Capable, names::UNSIGNED),
+        ),
+    ];
+    for (name, tried, expected, signed) in [
+        (
+            "file-capabilities-signed",
+            "run a signed program with file capabilities as an ordinary user",
+            Allowed,
+            true,
+        ),
+        (
+            "file-capabilities-unsigned",
+            "run a program without signature with file capabilities as an ordinary user",
+            Denied,
+            false,
+        ),
+    ] {
+        let result = with_file_capabilities(name, signed)
+            .map_or_else(not_made, |copy| attempt(User::Ordinary, Action::Run, &copy));
+        made.push(Attempt::judge(name, tried, expected, result));
+    }
+    made.extend([
+        Attempt::judge(
+            "ambient-capabilities-module",
+            "load a module without signature as a user with all capabilities",
+            Denied,
+            attempt(
+                User::Capable,
+                Action::LoadModule,
+                &path(names::UNSIGNED_MODULE),
+            ),
+        ),
+        Attempt::judge(
+            "ambient-capabilities-policy",
+            "add a policy without signature as a user with all capabilities",
+            Denied,
+            attempt(
+                User::Capable,
+                Action::AddPolicy,
+                &path(names::UNSIGNED_POLICY),
+            ),
+        ),
+    ]);
+    made
+}
+
+/// A copy of this program, with or without its signature, whose file gives capabilities to whoever executes it.
+fn with_file_capabilities(name: &str, signed: bool) -> io::Result<PathBuf> {
+    /// struct vfs_cap_data (include/uapi/linux/capability.h): VFS_CAP_REVISION_2 with VFS_CAP_FLAGS_EFFECTIVE, then the permitted and
+    /// inheritable sets, 32 bits of each at a time. CAP_SYS_ADMIN (21) and CAP_SYS_MODULE (16).
+    const CAPABILITIES: [u32; 5] = [0x0200_0001, 1 << 21 | 1 << 16, 0, 0, 0];
+    let copy = scratch()?.join(name);
+    let program = std::env::current_exe()?;
+    write_program(&copy, &fs::read(&program)?)?;
+    let capabilities: Vec<u8> = CAPABILITIES
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect();
+    if signed && let Some(signature) = signature(&program)? {
+        rustix::fs::setxattr(&copy, c"security.ima", &signature, XattrFlags::empty())?;
+    }
+    rustix::fs::setxattr(
+        &copy,
+        c"security.capability",
+        &capabilities,
+        XattrFlags::empty(),
+    )?;
+    Ok(copy)
+}
+
+/// security.ima of a file; none where it has none, or in an initramfs, where nothing has.
+fn signature(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 4096];
+    match rustix::fs::getxattr(file, c"security.ima", &mut value[..]) {
+        Ok(length) => Ok(Some(value[..length].to_vec())),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A signed program and library that a FUSE server shows; nothing where the kernel has no FUSE.
+fn from_fuse() -> Vec<Attempt> {
+    let served = || -> io::Result<fuse::Fuse> {
+        let program = std::env::current_exe()?;
+        let signature = signature(&program)?.unwrap_or_default();
+        fuse::serve(&scratch()?.join("fuse"), fs::read(program)?, signature)
+    };
+    let results = match served() {
+        Ok(fuse) => [run(&fuse.file()), outcome(map_executable(&fuse.file()))],
+        Err(error) if matches!(errno_name(&error).as_str(), "ENOENT" | "ENODEV" | "ENXIO") => {
+            return Vec::new();
+        }
+        Err(error) => {
+            let why = error.to_string();
+            [not_made(error), AttemptResult::NotMadeBecause(why)]
+        }
+    };
+    let tried = [
+        ("fuse", "run a signed program of a FUSE file system"),
+        (
+            "fuse-library",
+            "map a signed file of a FUSE file system executable, as a shared library",
+        ),
+    ];
+    tried
+        .into_iter()
+        .zip(results)
+        .map(|((name, tried), result)| Attempt::judge(name, tried, Expected::Denied, result))
+        .collect()
+}
+
+/// Kernels for kexec; nothing where the kernel has no kexec.
+fn kexec() -> Vec<Attempt> {
+    use Expected::{Allowed, Denied};
+    let load = |kernel, initramfs| kexec::load_files(&path(kernel), &path(initramfs));
+    let made = [
+        (
+            "kexec-signed",
+            "load a signed kernel and initramfs for kexec",
+            Allowed,
+            load(names::SIGNED_KERNEL, names::SIGNED_INITRAMFS),
+        ),
+        (
+            "kexec-kernel-unsigned",
+            "load a kernel without signature for kexec",
+            Denied,
+            load(names::UNSIGNED_KERNEL, names::SIGNED_INITRAMFS),
+        ),
+        (
+            "kexec-initramfs-unsigned",
+            "load an initramfs without signature for kexec",
+            Denied,
+            load(names::SIGNED_KERNEL, names::UNSIGNED_INITRAMFS),
+        ),
+        (
+            "kexec-from-memory",
+            "load a kernel for kexec from memory (kexec_load)",
+            Denied,
+            kexec::load_from_memory(),
+        ),
+    ];
+    let is_there = |result: &io::Result<()>| {
+        !result
+            .as_ref()
+            .is_err_and(|error| errno_name(error) == "ENOSYS")
+    };
+    made.into_iter()
+        .filter(|(_, _, _, result)| is_there(result))
+        .map(|(name, tried, expected, result)| {
+            Attempt::judge(name, tried, expected, outcome(result))
+        })
+        .collect()
 }
 
 /// Programs whose fs-verity digest is signed, under a policy that asks for that.
@@ -181,7 +368,7 @@ fn failed(error: &io::Error) -> AttemptResult {
     AttemptResult::Failed(errno_name(error))
 }
 
-fn not_made(error: io::Error) -> AttemptResult {
+pub fn not_made(error: io::Error) -> AttemptResult {
     AttemptResult::NotMadeBecause(error.to_string())
 }
 
@@ -192,7 +379,7 @@ fn outcome(result: io::Result<()>) -> AttemptResult {
     }
 }
 
-fn run(program: &Path) -> AttemptResult {
+pub fn run(program: &Path) -> AttemptResult {
     match Command::new(program)
         .arg("ok")
         .stdin(Stdio::null())
@@ -279,19 +466,19 @@ pub fn exec_memfd(program: Option<&String>) -> ExitCode {
     ExitCode::from(NOT_EXECUTED as u8)
 }
 
-fn load_module(file: &Path) -> AttemptResult {
+pub fn load_module(file: &Path) -> AttemptResult {
     let load =
         || -> io::Result<()> { Ok(rustix::system::finit_module(File::open(file)?, c"", 0)?) };
     outcome(load())
 }
 
-fn add_policy() -> AttemptResult {
+pub fn add_policy(file: &Path) -> AttemptResult {
     let Some(ima) = look::ima_directory(&mut Vec::new()) else {
         return AttemptResult::NotMadeBecause("there is no IMA".to_owned());
     };
     let add = || -> io::Result<()> {
         let mut policy = File::options().write(true).open(ima.join("policy"))?;
-        policy.write_all(path(names::UNSIGNED_POLICY).to_string_lossy().as_bytes())
+        policy.write_all(file.to_string_lossy().as_bytes())
     };
     match add() {
         // A kernel that takes one policy and no more removes the file, or refuses to open it.

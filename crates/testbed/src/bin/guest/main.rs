@@ -10,16 +10,20 @@
 //!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
 //!     guest copy FROM TO                                   copy a tree with its signatures
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
+//!     guest as-user USER ACTION FILE                       one attempt as another user
 //!
 //! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
 mod attempts;
 mod copy;
 mod faults;
+mod fuse;
+mod kexec;
 mod look;
 mod map;
 mod port;
 mod system;
+mod users;
 mod verity;
 mod write;
 
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Some("trace") => faults::trace(),
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
+        Some("as-user") => users::as_user(&arguments[2..]),
         Some("report") => {
             let has = |option: &str| arguments.iter().any(|argument| argument == option);
             let sent = report(has("--system"), has("--attempts"));

@@ -1,0 +1,59 @@
+//! Loading a kernel for kexec: two system calls that no crate has.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+use std::ptr;
+
+use nix::errno::Errno;
+use nix::libc::{SYS_kexec_file_load, SYS_kexec_load, c_char, c_ulong, c_void, syscall};
+
+/// KEXEC_FILE_UNLOAD (include/uapi/linux/kexec.h).
+const UNLOAD: c_ulong = 1;
+
+/// Load a kernel and its initramfs by kexec_file_load(2), and take them out again.
+pub fn load_files(kernel: &Path, initramfs: &Path) -> io::Result<()> {
+    let (kernel, initramfs) = (File::open(kernel)?, File::open(initramfs)?);
+    let command_line = c"";
+    // SAFETY: the kernel reads the command line, one byte with its NUL, and writes nothing of ours.
+    Errno::result(unsafe {
+        syscall(
+            SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initramfs.as_raw_fd(),
+            1 as c_ulong,
+            command_line.as_ptr(),
+            0 as c_ulong,
+        )
+    })?;
+    // SAFETY: with this flag the kernel passes over the other arguments.
+    Errno::result(unsafe {
+        syscall(
+            SYS_kexec_file_load,
+            -1,
+            -1,
+            0 as c_ulong,
+            ptr::null::<c_char>(),
+            UNLOAD,
+        )
+    })?;
+    Ok(())
+}
+
+/// Call kexec_load(2), which takes a kernel from memory, without any segment: it is asked whether it may before the segments are
+/// looked at (kernel/kexec.c, `kexec_load_check`).
+pub fn load_from_memory() -> io::Result<()> {
+    // SAFETY: with no segments the kernel reads none.
+    Errno::result(unsafe {
+        syscall(
+            SYS_kexec_load,
+            0 as c_ulong,
+            0 as c_ulong,
+            ptr::null::<c_void>(),
+            0 as c_ulong,
+        )
+    })?;
+    Ok(())
+}
