@@ -262,6 +262,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             certificates: &certificates,
             evm: &evm,
             hmac: evm_key.is_some(),
+            kernel: None,
             machine: initramfs.machine(),
             denied: HashMap::new(),
         };

@@ -308,7 +308,7 @@ impl Manifest {
     /// `IMA-910` with the first that is not.
     pub fn check(&self, certificates: &[Certificate]) -> Result<()> {
         self.files.par_iter().try_for_each(|file| {
-            let verdict = judge(file.ima.as_deref(), certificates, &|over, algo| {
+            let verdict = judge(file.ima.as_deref(), certificates, None, &|over, algo| {
                 if (over, algo) == (self.over, self.algo) {
                     Ok(file.digest.clone())
                 } else {

@@ -6,6 +6,7 @@ use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::fault::Fault;
 use ima::hash::HashAlgorithm;
+use ima::policy::lint::Release;
 use ima::signature::{ImaXattr, KeyId, SignatureV2};
 use ima::verify::{VerifyError, verify_signature, verify_signature_v3, verify_verity_signature};
 use rayon::prelude::*;
@@ -21,6 +22,9 @@ use crate::xattr;
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
 const S_IFREG: u16 = 0o100_000;
 
+/// The first kernel that takes signatures of version 3 over the digests of files; those before take them for fs-verity alone.
+pub const SIGV3_FILES: Release = Release { major: 7, minor: 1 };
+
 /// What the signature of a file is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -29,6 +33,9 @@ pub enum Verdict {
     /// The fs-verity digest of what is there is signed by a key that is known. The kernel takes it where fs-verity is enabled
     /// on the file and the rule asks for it.
     GoodVerity(KeyId),
+    /// Signed by a key that is known, over what is there, with a signature of version 3: kernels before [`SIGV3_FILES`] refuse
+    /// those (ima_appraise.c, `xattr_verify`).
+    TooNew(KeyId),
     /// No rule of the policy has it appraised.
     NotAppraised,
     /// No `security.ima`.
@@ -72,6 +79,7 @@ impl Verdict {
         match self {
             Self::Good(_) => "good",
             Self::GoodVerity(_) => "good-verity",
+            Self::TooNew(_) => "too-new",
             Self::NotAppraised => "not-appraised",
             Self::Unsigned => "unsigned",
             Self::DigestOnly { .. } => "digest-only",
@@ -92,6 +100,7 @@ impl Verdict {
         match self {
             Self::Good(key)
             | Self::GoodVerity(key)
+            | Self::TooNew(key)
             | Self::UnknownKey(key)
             | Self::Changed(key)
             | Self::MetadataChanged(key) => Some(*key),
@@ -107,6 +116,10 @@ impl std::fmt::Display for Verdict {
             Self::GoodVerity(key) => {
                 write!(f, "good signature of the fs-verity digest by key {key}")
             }
+            Self::TooNew(key) => write!(
+                f,
+                "good signature by key {key}, but of version 3, which kernels before {SIGV3_FILES} refuse on files"
+            ),
             Self::NotAppraised => f.write_str("not appraised by the policy"),
             Self::Unsigned => f.write_str("no signature"),
             Self::DigestOnly { matches: true } => f.write_str("a digest, no signature"),
@@ -142,6 +155,8 @@ pub struct VerifyOptions {
     pub chooser: Option<Chooser>,
     /// Where signatures are.
     pub place: Place,
+    /// The oldest kernel that is to take them; nothing for one before [`SIGV3_FILES`].
+    pub kernel: Option<Release>,
 }
 
 /// Checks files on all cores; the answer is in the order of `files`. `progress` is called once a file with its length.
@@ -165,9 +180,12 @@ fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
         return Ok(Verdict::NotAppraised);
     }
     let value = options.place.read(&file.path)?;
-    let verdict = judge(value.as_deref(), &options.certificates, &|over, algo| {
-        file.digest(over, algo)
-    })?;
+    let verdict = judge(
+        value.as_deref(),
+        &options.certificates,
+        options.kernel,
+        &|over, algo| file.digest(over, algo),
+    )?;
     if verdict.is_good() && !options.evm.is_empty() {
         let attributes = Attributes {
             mode: file.mode as u16,
@@ -229,6 +247,7 @@ fn verify_inode(
     let verdict = judge(
         value.map(Vec::as_slice),
         &options.certificates,
+        options.kernel,
         &|over, algo| content.digest(over, algo),
     )?;
     if verdict.is_good() && !options.evm.is_empty() {
@@ -242,7 +261,8 @@ fn verify_inode(
     Ok(verdict)
 }
 
-/// What a value of `security.ima` is worth, with the digests of what it is on.
+/// What a value of `security.ima` is worth to a kernel of that release (nothing: one before [`SIGV3_FILES`]), with the digests of
+/// what it is on.
 ///
 /// # Errors
 ///
@@ -250,6 +270,7 @@ fn verify_inode(
 pub fn judge(
     value: Option<&[u8]>,
     certificates: &[Certificate],
+    kernel: Option<Release>,
     digest: &dyn Fn(Over, HashAlgorithm) -> Result<Vec<u8>>,
 ) -> Result<Verdict> {
     let Some(value) = value else {
@@ -285,10 +306,18 @@ pub fn judge(
             let digest = digest(Over::Content, algo)?;
             Ok(verify_signature(certificate, &digest, signature))
         })?,
-        ImaXattr::SignatureV3(signature) => by_key(certificates, &signature.0, |certificate| {
-            let digest = digest(Over::Content, algo)?;
-            Ok(verify_signature_v3(certificate, &digest, signature))
-        })?,
+        ImaXattr::SignatureV3(signature) => {
+            let verdict = by_key(certificates, &signature.0, |certificate| {
+                let digest = digest(Over::Content, algo)?;
+                Ok(verify_signature_v3(certificate, &digest, signature))
+            })?;
+            match verdict {
+                Verdict::Good(key) if kernel.is_none_or(|kernel| kernel < SIGV3_FILES) => {
+                    Verdict::TooNew(key)
+                }
+                other => other,
+            }
+        }
         ImaXattr::Verity(signature) => {
             let verdict = by_key(certificates, &signature.0, |certificate| {
                 let digest = digest(Over::Verity, algo)?;
@@ -358,4 +387,48 @@ fn by_key(
         };
     }
     Ok(verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ima::signature::{V3_FILE, v3_digest};
+
+    use super::*;
+    use crate::identity::Identity;
+    use crate::key::{FileKey, KeyKind};
+    use crate::x509::Template;
+
+    /// 6.12: `xattr_verify` says invalid-signature-version.
+    #[test]
+    fn version_3_on_a_file_is_good_where_the_kernel_takes_it() {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+        let algo = HashAlgorithm::Sha256;
+        let identity = Identity::new(Arc::new(key), &certificate, algo).unwrap();
+        let digest = algo.digest(b"content").unwrap();
+        let mut value = identity
+            .sign_digest(&v3_digest(V3_FILE, algo, &digest).unwrap())
+            .unwrap();
+        value[1] = 3;
+        let key = certificate.key_id();
+        for (kernel, digest, expected) in [
+            (None, &digest, Verdict::TooNew(key)),
+            (Some("6.12"), &digest, Verdict::TooNew(key)),
+            (Some("7.0.3"), &digest, Verdict::TooNew(key)),
+            (Some("7.1"), &digest, Verdict::Good(key)),
+            (Some("7.3"), &vec![0; 32], Verdict::Changed(key)),
+            (None, &vec![0; 32], Verdict::Changed(key)),
+        ] {
+            let kernel = kernel.map(|release| release.parse().unwrap());
+            let certificates = std::slice::from_ref(&certificate);
+            let found = judge(Some(&value), certificates, kernel, &|_, _| {
+                Ok(digest.clone())
+            });
+            let found = found.unwrap();
+            assert_eq!(found, expected, "{kernel:?}");
+            assert_eq!(found.is_good(), matches!(expected, Verdict::Good(_)));
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use ima::certificate::Certificate;
 use ima::evm::Attributes;
 use ima::fault::{Code, Fault};
+use ima::policy::lint::Release;
 use ima::program::{
     self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
 };
@@ -35,6 +36,8 @@ pub(super) struct Examiner<'a> {
     pub(super) evm: &'a [Certificate],
     /// Whether EVM has its HMAC key, which switches it on too.
     pub(super) hmac: bool,
+    /// The release of the kernel, if it is known.
+    pub(super) kernel: Option<Release>,
     /// What the init is made for.
     pub(super) machine: Option<ima::elf::Machine>,
     /// What is wrong with which file, once all were looked at.
@@ -181,15 +184,16 @@ impl<'a> Examiner<'a> {
                 return Ok(None);
             }
             let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
-            let verdict = match verify::judge(value, self.certificates, &|over, algo| {
-                content.digest(over, algo)
-            })? {
-                Verdict::GoodVerity(_) => Verdict::Unsupported(
-                    "a signature of the fs-verity digest, which an image cannot have enabled"
-                        .to_owned(),
-                ),
-                verdict => verdict,
-            };
+            let verdict =
+                match verify::judge(value, self.certificates, self.kernel, &|over, algo| {
+                    content.digest(over, algo)
+                })? {
+                    Verdict::GoodVerity(_) => Verdict::Unsupported(
+                        "a signature of the fs-verity digest, which an image cannot have enabled"
+                            .to_owned(),
+                    ),
+                    verdict => verdict,
+                };
             if verdict.is_good() && (self.hmac || !self.evm.is_empty()) {
                 return Ok(Some(self.metadata(inode).unwrap_or(verdict)));
             }

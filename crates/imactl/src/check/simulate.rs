@@ -1,6 +1,7 @@
 //! A policy alone on a root: what would be denied, by which hook and which rule.
 
 use ima::certificate::Certificate;
+use ima::policy::lint::Release;
 use ima::policy::{AppraiseType, Hook, Policy};
 
 use super::Root;
@@ -22,7 +23,8 @@ pub struct Refused {
 }
 
 /// Which files of `root` a kernel with these certificates on its keyring would deny under `policy`. Where `certificates` is empty
-/// every signature is by an unknown key. `evm` are the certificates for EVM, which is on if there is one.
+/// every signature is by an unknown key. `evm` are the certificates for EVM, which is on if there is one. `kernel` is the kernel's
+/// release; nothing for one before [`SIGV3_FILES`](crate::verify::SIGV3_FILES).
 ///
 /// # Errors
 ///
@@ -32,6 +34,7 @@ pub fn simulate(
     policy: &Policy,
     certificates: &[Certificate],
     evm: &[Certificate],
+    kernel: Option<Release>,
 ) -> Result<Vec<Refused>> {
     let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
     let mut examiner = Examiner {
@@ -40,6 +43,7 @@ pub fn simulate(
         certificates,
         evm,
         hmac: false,
+        kernel,
         machine: None,
         denied: std::collections::HashMap::new(),
     };

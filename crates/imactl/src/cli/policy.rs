@@ -201,6 +201,9 @@ pub struct Simulate {
     /// Type of the root's file system, if the root is a directory or an archive
     #[arg(long, value_name = "TYPE", default_value = "ext4")]
     filesystem: String,
+    /// Release of the oldest kernel that will appraise the files, such as 6.12
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<Release>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -223,7 +226,7 @@ impl Simulate {
         };
         let (certificates, evm) = (read(&self.certificates)?, read(&self.evm)?);
         let root = Root::new(imactl::image::read(&self.root)?, filesystem);
-        let denied = simulate(&root, &policy, &certificates, &evm)?;
+        let denied = simulate(&root, &policy, &certificates, &evm, self.kernel)?;
         if self.json {
             let denied: Vec<_> = denied
                 .iter()

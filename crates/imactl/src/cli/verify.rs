@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
+use ima::policy::lint::Release;
 use imactl::sign::Place;
 use imactl::verify::{Verdict, VerifyOptions};
 use imactl::{chain, files};
@@ -37,7 +38,7 @@ Exit status, by the gravest cause found:
   2  a file or certificate could not be read, or wrong usage
   3  files without a signature, or without one in security.evm
   4  files signed by keys of which no certificate was given
-  5  attributes that are no signature, or one that is not checked here
+  5  attributes that are no signature, or one that is not checked here or that the kernel refuses
   6  content, owner, mode or attributes changed after signing")]
 pub struct Verify {
     /// Files and directories
@@ -63,6 +64,9 @@ pub struct Verify {
     /// Read signatures from FILE.sig instead of security.ima
     #[arg(long)]
     sidecar: bool,
+    /// Release of the oldest kernel that will appraise the files, such as 6.12; from 7.1 on signatures of version 3 are good
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<Release>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -81,6 +85,7 @@ impl Verify {
             evm: usable(options::certificates_in(&self.evm)?, &authorities)?,
             chooser: self.chooser.chooser(name, uuid)?,
             place: sign::place(self.sidecar),
+            kernel: self.kernel,
         };
         let found = match &source {
             Some(source) => {
@@ -182,7 +187,10 @@ fn status(verdict: &Verdict) -> Option<u8> {
         Verdict::Unreadable(_) => Some(2),
         Verdict::Unsigned | Verdict::DigestOnly { matches: true } | Verdict::NoEvm => Some(3),
         Verdict::UnknownKey(_) => Some(4),
-        Verdict::Malformed(_) | Verdict::Unverifiable(_) | Verdict::Unsupported(_) => Some(5),
+        Verdict::Malformed(_)
+        | Verdict::Unverifiable(_)
+        | Verdict::Unsupported(_)
+        | Verdict::TooNew(_) => Some(5),
         Verdict::Changed(_)
         | Verdict::MetadataChanged(_)
         | Verdict::DigestOnly { matches: false } => Some(6),
