@@ -30,7 +30,7 @@ pub(super) fn denial(file: &File, keys: &KeysLoaded, log: &mut KernelLog) -> Opt
 fn attributes(file: &File, keys: &KeysLoaded) -> Option<String> {
     if keys.evm() && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
         return Some(
-            "it has no security.evm, and EVM is on (an EVM certificate is in the initramfs)"
+            "it has no security.evm, and EVM is on (the initramfs has a certificate or the HMAC key for it)"
                 .to_owned(),
         );
     }

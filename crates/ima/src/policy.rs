@@ -651,7 +651,9 @@ impl PolicyErrorKind {
             Self::TooLong => {
                 "the rule has 4095 bytes or more; the kernel would cut it and read its tail as another rule"
             }
-            Self::FileTooLarge => "the file is larger than 1 MiB",
+            Self::FileTooLarge => {
+                "the file is larger than 1 MiB, the most that ima-init and imactl read; the kernel has no such limit"
+            }
             Self::EmptyValue => "the value is missing",
             Self::BadValue => "not a value that this keyword takes",
             Self::Duplicate => "this may be given only once in a rule",

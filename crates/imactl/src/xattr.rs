@@ -124,6 +124,9 @@ fn unwritable(path: &Path, errno: Errno) -> Fault {
         format!("{}: {}", path.display(), std::io::Error::from(errno)),
     );
     match errno {
+        Errno::PERM if is_locked(path) => fault
+            .cause("the file is immutable or append-only (chattr +i, +a): nothing of it can be changed, by root neither")
+            .remedy("take the attribute away while it is signed: chattr -i -a FILE"),
         Errno::PERM | Errno::ACCESS => fault.cause("writing security.ima needs CAP_SYS_ADMIN"),
         Errno::OPNOTSUPP => {
             fault.cause("the file system has no extended attributes, or none of that name")
@@ -134,6 +137,14 @@ fn unwritable(path: &Path, errno: Errno) -> Fault {
         ),
         _ => fault,
     }
+}
+
+/// Whether a file is immutable or append-only, as `chattr` makes it.
+fn is_locked(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let locked = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|found| found.stx_attributes.intersects(locked))
 }
 
 /// Takes an attribute of a file away, symbolic links not followed; none to take away is fine.

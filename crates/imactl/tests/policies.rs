@@ -184,3 +184,41 @@ Everything else is let through unchecked and is not measured.
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["hooks"][1]["line"], 2);
 }
+
+/// An error in one line hides nothing of the others; 6.1 takes appraise_flag= with appended signatures only.
+#[test]
+fn errors_do_not_hide_what_a_kernel_does_not_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let policy = "appraise func=BPRM_CHECK appraise_type=imasig appraise_flag=check_blacklist\n\
+        nonsense\n\
+        appraise func=MODULE_CHECK appraise_type=imasig|modsig appraise_flag=check_blacklist\n";
+    std::fs::write(at.join("policy"), policy).unwrap();
+    let found = imactl("policy check --kernel 6.1 policy", at);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.out.contains("line 1: IMA-943"), "{found:?}");
+    assert!(!found.out.contains("line 3: IMA-943"), "{found:?}");
+    let found = imactl("policy check --kernel 6.12 policy", at);
+    assert!(!found.out.contains("IMA-943"), "{found:?}");
+    std::fs::write(at.join("large"), vec![b'\n'; (1 << 20) + 1]).unwrap();
+    let found = imactl("policy check large", at);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(
+        found.out.contains("the kernel has no such limit"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn signing_an_immutable_file_says_so() {
+    need_root();
+    let directory = with_keys("p256");
+    let at = directory.path();
+    for attribute in ["i", "a"] {
+        shell(&format!("echo x > file && chattr +{attribute} file"), at).good();
+        let found = imactl("sign --key keys/ima.key --cert keys/ima.der file", at);
+        shell("chattr -i -a file && rm file", at).good();
+        assert!(found.err.contains("chattr -i -a"), "{found:?}");
+        found.refused("IMA-908");
+    }
+}

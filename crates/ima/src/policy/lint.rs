@@ -87,6 +87,7 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
     let mut findings = Vec::new();
     let lines = policy.lines();
     for (index, line) in lines.iter().enumerate() {
+        findings.extend(too_new(line, kernel));
         let mut found = |code, detail: String| {
             findings.push(Finding {
                 line: Some(line.number),
@@ -94,16 +95,6 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
                 detail,
             });
         };
-        if let Some(kernel) = kernel {
-            for (release, what) in newer(line) {
-                if release > kernel {
-                    found(
-                        Code::PolicyRuleTooNew,
-                        format!("{what} is of Linux {release}"),
-                    );
-                }
-            }
-        }
         let rule = &line.rule;
         let earlier = lines.get(..index).unwrap_or_default();
         if let Some(by) = earlier.iter().find(|by| covers(&by.rule, rule)) {
@@ -190,6 +181,31 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
     findings
 }
 
+/// Finds what a kernel of that release does not take in the lines without errors, of a policy that has errors in others.
+#[must_use]
+pub fn lint_sound_lines(text: &[u8], kernel: Option<Release>) -> Vec<Finding> {
+    super::parse::lines(text)
+        .filter_map(Result::ok)
+        .flat_map(|line| too_new(&line, kernel))
+        .collect()
+}
+
+/// What in a rule a kernel of that release does not take; nothing where no kernel is given.
+fn too_new(line: &Line, kernel: Option<Release>) -> Vec<Finding> {
+    let Some(kernel) = kernel else {
+        return Vec::new();
+    };
+    newer(line)
+        .into_iter()
+        .filter(|(release, _)| *release > kernel)
+        .map(|(release, what)| Finding {
+            line: Some(line.number),
+            code: Code::PolicyRuleTooNew,
+            detail: format!("{what} is of Linux {release}"),
+        })
+        .collect()
+}
+
 /// What in a rule came after Linux 4.19, and with which release: the commits that brought it are in the history of
 /// Documentation/ABI/testing/ima_policy.
 fn newer(line: &Line) -> Vec<(Release, String)> {
@@ -229,6 +245,17 @@ fn newer(line: &Line) -> Vec<(Release, String)> {
         is(!rule.appraise_algos.is_empty(), 5, 15, "appraise_algos="),
         is(gid.is_some(), 5, 16, gid.unwrap_or_default()),
         is(rule.fgroup.is_some(), 5, 16, "fgroup"),
+        // Before, `ima_validate_rule` asked for a signature that may be appended.
+        is(
+            rule.appraise_type != Some(AppraiseType::ImasigOrModsig)
+                && line
+                    .text
+                    .split([' ', '\t'])
+                    .any(|token| token.starts_with("appraise_flag=")),
+            6,
+            6,
+            "appraise_flag= without appraise_type=imasig|modsig",
+        ),
         is(rule.verity, 5, 19, "digest_type=verity"),
         is(
             rule.appraise_type == Some(AppraiseType::Sigv3),
@@ -467,6 +494,10 @@ mod tests {
             ("appraise func=SETXATTR_CHECK appraise_algos=sha256", "5.15"),
             ("measure func=FILE_CHECK digest_type=verity", "5.19"),
             ("measure func=MMAP_CHECK_REQPROT", "6.3"),
+            (
+                "appraise func=MODULE_CHECK appraise_type=imasig appraise_flag=check_blacklist",
+                "6.6",
+            ),
         ] {
             let text = format!("{rule}\n{}", rest(""));
             let release: Release = release.parse().unwrap();

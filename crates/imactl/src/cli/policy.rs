@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
-use ima::policy::lint::{Release, lint};
+use ima::policy::lint::{Release, lint, lint_sound_lines};
 use ima::policy::{Policy, format};
 use imactl::check::{Root, simulate};
 use imactl::file::{read_bounded, write};
@@ -76,18 +76,21 @@ impl Check {
                     "file": path.to_string_lossy(), "line": error.line, "token": error.token, "error": error.to_string(),
                 }));
             }
-            let Ok(policy) = Policy::parse(&text) else {
-                continue;
-            };
-            if policy.is_empty() {
-                if !self.json {
-                    output::line(format_args!(
-                        "{shown}: no rules; the init refuses to boot with it"
-                    ))?;
+            let findings = match Policy::parse(&text) {
+                Ok(policy) => {
+                    if policy.is_empty() {
+                        if !self.json {
+                            output::line(format_args!(
+                                "{shown}: no rules; the init refuses to boot with it"
+                            ))?;
+                        }
+                        errors.push(json!({"file": path.to_string_lossy(), "error": "no rules"}));
+                    }
+                    lint(&text, &policy, self.kernel)
                 }
-                errors.push(json!({"file": path.to_string_lossy(), "error": "no rules"}));
-            }
-            for finding in lint(&text, &policy, self.kernel) {
+                Err(_) => lint_sound_lines(&text, self.kernel),
+            };
+            for finding in findings {
                 let entry = finding.code.entry();
                 if !self.json {
                     output::line(format_args!(
