@@ -396,10 +396,7 @@ mod tests {
             &digest,
             &[0; 256],
         );
-        assert!(
-            matches!(found, Err(VerifyError::Unsupported(_))),
-            "{found:?}"
-        );
+        assert!(matches!(found, Err(VerifyError::NoKernel(_))), "{found:?}");
         let found = verify_digest(
             &certificate("p256"),
             HashAlgorithm::Sha512,
