@@ -12,7 +12,7 @@ use ima::config::{Cover, Enforce};
 use ima::fault::{Code, Fault, Stage};
 use ima::layout;
 use ima::policy::cover::{DEMANDED, On};
-use ima::policy::{Action, Hook, MAX_POLICY, Policy, Query};
+use ima::policy::{Action, Hook, MAX_POLICY, Policy};
 use ima::settings::Settings;
 use log::{info, warn};
 use nix::errno::Errno;
@@ -396,8 +396,13 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
             "policy: {more} more policies of the real root are not offered to the kernel: at most {MAX_ADDITIONAL} are"
         );
     }
-    let guard = Query::by_root(Hook::PolicyCheck, root.magic(), root.fstype());
-    let guarded = wanted.policy.appraisal(&guard).is_some();
+    // The init loads them, as root. Who owns the file is up to whoever wrote the disk.
+    let on = On::This {
+        name: root.fstype(),
+        magic: root.magic(),
+    };
+    let gap = wanted.policy.gap(&[Hook::PolicyCheck], on, Cover::Root);
+    let guarded = gap.is_none();
     for name in policies.into_iter().take(MAX_ADDITIONAL) {
         let path = directory.join(name);
         let shown = root.shown(&path);
