@@ -4,10 +4,10 @@
 use ima::cpio::{self, Metadata};
 use ima::signatures::{Attributes, Signatures};
 
-use crate::built::{PROGRAMS, busybox};
+use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::keys::{P256, Pair, RSA};
 use crate::matrix::{Check, faults};
-use crate::setup::{Setup, assert_booted, story};
+use crate::setup::{EVM_CERTIFICATE, Setup, assert_booted, story};
 use crate::tree::Tree;
 
 pub const FRONTED_INIT: &str = "usr/lib/ima-init/init";
@@ -197,4 +197,120 @@ faults! {
             over(setup, &vec!["d"; depth].join("/"), cpio::S_IFDIR | 0o755, b"");
         }
     };
+}
+
+/// The reports of attempts by these names.
+fn attempted<'a>(
+    report: &'a ima_testbed::report::Report,
+    names: &'a [&str],
+) -> impl Iterator<Item = &'a ima_testbed::report::Attempt> {
+    names.iter().map(|name| {
+        let found = report.attempts.iter().find(|attempt| attempt.name == *name);
+        found.unwrap_or_else(|| panic!("{name} was not tried: {:#?}", report.attempts))
+    })
+}
+
+/// Root detaches `/` in a mount namespace of its own and writes a program to what lies below: the tmpfs that held the initramfs,
+/// and rootfs, here a tmpfs too. Both deny it, and run it with a signature.
+#[test]
+fn root_goes_back_to_the_initramfs_and_to_rootfs() {
+    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    // With root= the kernel makes rootfs a ramfs, unless rootfstype= names a tmpfs (init/do_mounts.c, `init_rootfs`).
+    setup.append("rootfstype=tmpfs");
+    let outcome = setup.boot();
+    let report = assert_enforced(&outcome);
+    let names = [
+        "below-root-unsigned",
+        "below-root-signed",
+        "below-initramfs-unsigned",
+        "below-initramfs-signed",
+    ];
+    for attempt in attempted(report, &names) {
+        assert!(attempt.passed, "{attempt:#?}");
+    }
+}
+
+/// The same where rootfs is a ramfs, which keeps no signature: nothing can be executed there at all.
+#[test]
+fn root_goes_back_to_a_rootfs_that_is_a_ramfs() {
+    let setup = with_attempts(&format!("{BEGIN}{SWITCH_ROOT}"));
+    let outcome = setup.boot();
+    let report = assert_enforced(&outcome);
+    for attempt in attempted(report, &["below-initramfs-unsigned"]) {
+        assert!(attempt.passed, "{attempt:#?}");
+    }
+    let signed = report
+        .attempts
+        .iter()
+        .any(|attempt| attempt.name == "below-initramfs-signed");
+    assert!(!signed, "{:#?}", report.attempts);
+}
+
+/// With an EVM certificate in the initramfs its programs need a portable signature of owner and mode too.
+#[test]
+fn initramfs_under_evm() {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(None);
+    setup.root.sign_all_evm(&P256);
+    setup.put(EVM_CERTIFICATE, P256.der());
+    setup
+        .programs
+        .push(("usr/bin/signed".into(), PROGRAMS.guest.clone()));
+    setup
+        .programs
+        .push(("usr/bin/without-evm".into(), PROGRAMS.guest.clone()));
+    let tries = "/usr/bin/signed ok && echo signed: ran\n/usr/bin/without-evm ok || echo without-evm: denied\n";
+    unlisted(&mut setup, &format!("{BEGIN}{tries}{RUN_INIT}"));
+    let mut list = list(&setup, &RSA, Some(&P256));
+    if let Some(mut attributes) = list.get(b"usr/bin/without-evm").cloned() {
+        attributes.evm = None;
+        list.insert(b"usr/bin/without-evm".to_vec(), attributes);
+    }
+    setup.put(SIGNATURES, list.to_text());
+    let outcome = setup.boot();
+    for line in ["signed: ran", "without-evm: denied"] {
+        assert!(outcome.says(line), "{line}: {}", story(&outcome));
+    }
+    assert_booted(&outcome);
+}
+
+/// The kernel takes one policy and shows none: the second half has the canary and the kernel's log.
+#[test]
+fn initramfs_on_a_kernel_that_takes_one_policy() {
+    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    setup.kernel = Kernel::WriteOnce;
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let init = report.init.as_ref().expect("a report of the init's");
+    assert_eq!(
+        init["policy"]["proofs"],
+        serde_json::json!(["canary", "record"])
+    );
+    for attempt in attempted(report, &["signed", "unsigned", "below-root-unsigned"]) {
+        assert!(attempt.passed, "{attempt:#?}");
+    }
+}
+
+/// `_ima` is in the user session keyring of PID 1, and is found for its programs after it has become another one.
+#[test]
+fn initramfs_with_an_untrusted_keyring() {
+    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    setup.kernel = Kernel::NoImaKeyring;
+    setup.configure("keyring=_ima");
+    assert_enforced(&setup.boot());
+}
+
+/// As dracut's with systemd: `ima-init load` says whether the root may be booted, and PID 1 changes root itself.
+#[test]
+fn initramfs_whose_pid_1_goes_on() {
+    let lines = "mount -o ro /dev/vda /sysroot\n/usr/lib/ima-init/ima-init load /sysroot || exit\n\
+        cat /run/ima-init/report.json\nmount -n -o move /dev /sysroot/dev\n\
+        for name in run sys proc; do mount -n -o move /$name /sysroot/$name; done\n\
+        cd /sysroot\nexec busybox switch_root -c /dev/console /sysroot /sbin/init\n";
+    let setup = with_attempts(&format!("{BEGIN}{lines}"));
+    let outcome = setup.boot();
+    let report = assert_enforced(&outcome);
+    let init = report.init.as_ref().expect("a report of the init's");
+    assert!(init["first_half"].is_object());
+    assert_eq!(init["switch_root"], "");
 }

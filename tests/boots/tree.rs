@@ -145,6 +145,15 @@ impl Tree {
         }
     }
 
+    /// The same for every file that has a signature.
+    pub fn sign_all_evm(&mut self, key: &Pair) {
+        for file in self.files.values_mut() {
+            if let Some(ima) = &file.signature {
+                file.evm = Some(key.sign_evm(file.mode, ima));
+            }
+        }
+    }
+
     pub fn unsign(&mut self, path: &str) {
         let signature = self.file(path).signature.take();
         assert!(signature.is_some(), "{path} had no signature");

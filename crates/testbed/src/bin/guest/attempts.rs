@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use sha2::{Digest, Sha256};
 
+use crate::below;
 use crate::look::{self, errno_name};
 use crate::map::map_executable;
 use crate::port::Port;
@@ -137,6 +138,7 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
     if path(names::VERITY_SIGNED).exists() {
         made.extend(verity());
     }
+    made.extend(below::attempts());
     made.extend(new_program(port));
     // A program of the root itself that was changed after it was signed.
     if let Some(file) = look::parameter("testbed.try") {
@@ -404,7 +406,7 @@ fn scratch() -> io::Result<PathBuf> {
     Ok(directory)
 }
 
-fn write_program(file: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write_program(file: &Path, content: &[u8]) -> io::Result<()> {
     let mut out = File::options()
         .write(true)
         .create_new(true)

@@ -9,12 +9,14 @@
 //!     guest ok                                             exit with 0
 //!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
 //!     guest copy FROM TO                                   copy a tree with its signatures
+//!     guest exec-below DEPTH signed|unsigned               execute a program below the root: see the module `below`
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
 //!     guest as-user USER ACTION FILE                       one attempt as another user
 //!
 //! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
 mod attempts;
+mod below;
 mod copy;
 mod faults;
 mod fuse;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Some("ok") => ExitCode::SUCCESS,
         Some("trace") => faults::trace(),
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
+        Some("exec-below") => below::execute(arguments.get(2), arguments.get(3)),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
         Some("as-user") => users::as_user(&arguments[2..]),
         Some("report") => {
