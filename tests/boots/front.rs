@@ -163,34 +163,34 @@ faults! {
     run_init_on_what_is_not_mounted: "IMA-407", Reboot, Check::Silent, |setup| {
         fronted(setup, &format!("{BEGIN}exec /usr/lib/ima-init/run-init /root /sbin/init\n"));
     };
-    list_of_signatures_missing: "IMA-109", Halt, Check::Silent, |setup| unlisted(setup, BEGIN);
-    list_of_signatures_damaged: "IMA-109", Panic, Check::Silent, |setup| {
+    list_of_signatures_missing: "IMA-109", Halt, Check::Same, |setup| unlisted(setup, BEGIN);
+    list_of_signatures_damaged: "IMA-109", Panic, Check::Same, |setup| {
         fronted(setup, BEGIN);
         let list = setup.initramfs[SIGNATURES].clone();
         setup.put(SIGNATURES, &list[..list.len() - 7]);
     };
-    list_of_signatures_of_other_content: "IMA-622", Poweroff, Check::Silent, |setup| {
+    list_of_signatures_of_other_content: "IMA-622", Poweroff, Check::Same, |setup| {
         with_list(setup, |list| {
             let other = Attributes { ima: RSA.sign(b"another busybox"), evm: None };
             list.insert(b"usr/bin/busybox".to_vec(), other);
         });
     };
-    list_of_signatures_of_a_stranger: "IMA-622", Reboot, Check::Silent, |setup| {
+    list_of_signatures_of_a_stranger: "IMA-622", Reboot, Check::Same, |setup| {
         unlisted(setup, BEGIN);
         let list = list(setup, &P256, None);
         setup.put(SIGNATURES, list.to_text());
     };
-    program_of_the_second_half_unsigned: "IMA-622", Halt, Check::Silent, |setup| {
+    program_of_the_second_half_unsigned: "IMA-622", Halt, Check::Same, |setup| {
         with_list(setup, |list| *list = without(list, PROGRAM));
     };
-    program_of_the_second_half_missing: "IMA-621", Panic, Check::Silent, |setup| {
+    program_of_the_second_half_missing: "IMA-621", Panic, Check::Same, |setup| {
         fronted(setup, BEGIN);
         setup.programs.retain(|(path, _)| path != PROGRAM);
     };
-    init_of_the_initramfs_without_its_interpreter: "IMA-621", Poweroff, Check::Silent, |setup| {
+    init_of_the_initramfs_without_its_interpreter: "IMA-621", Poweroff, Check::Same, |setup| {
         fronted(setup, &BEGIN.replace("/bin/sh", "/bin/bash"));
     };
-    init_of_the_initramfs_that_is_no_program: "IMA-621", Reboot, Check::Silent, |setup| fronted(setup, "text\n");
+    init_of_the_initramfs_that_is_no_program: "IMA-621", Reboot, Check::Same, |setup| fronted(setup, "text\n");
     initramfs_with_directories_without_end: "IMA-108", Halt, Check::NotAsked("directories deeper than any tool makes"), |setup| {
         fronted(setup, BEGIN);
         for depth in 1..700 {

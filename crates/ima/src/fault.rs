@@ -559,6 +559,10 @@ catalogue! {
         what: "the manifest cannot be used"
         cause: "it is not lines of JSON as imactl manifest writes them, or not signed yet"
         remedy: "make it again: imactl manifest make; and have it signed: imactl manifest sign"
+    FrontedUnsigned "IMA-922" Host Warning
+        what: "programs of the initramfs have no valid signature"
+        cause: "no file of this system with the same content carries a signature by a key whose certificate is in the initramfs; under the policy the kernel denies these files in the initramfs"
+        remedy: "sign the files on this system and make the initramfs again, or give a key: imactl initramfs signatures --key KEY --cert CERTIFICATE"
     LibraryMissing "IMA-930" Host Refusal
         what: "a library of the real root's init is missing"
         cause: "the dynamic loader will not find it, and init will end before it begins: the kernel panics"

@@ -2,6 +2,7 @@
 //! init's codes.
 
 mod disk;
+mod front;
 mod libraries;
 mod program;
 mod simulate;
@@ -247,6 +248,10 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     if let Some(kernel) = inputs.kernel {
         let signed = found.add(signed).unwrap_or(false);
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
+    }
+    if initramfs.place() != Place::Alone {
+        let result = found.front(initramfs, &policy, evm_key.is_some());
+        found.add(result);
     }
     found.mount(inputs, Some(&config));
     if let Some(root) = inputs.root.filter(|root| root.unmountable.is_none()) {

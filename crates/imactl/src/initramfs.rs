@@ -1,8 +1,9 @@
 //! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
 
 mod place;
+pub mod signatures;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write as _};
 
 use ima::certificate::Certificate;
@@ -18,10 +19,14 @@ use ima::signature::ImaXattr;
 use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
+use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
 pub use place::Place;
 
 /// The most that an initramfs may unpack to when it is read back, in bytes.
 const MAX_UNPACKED: u64 = 1 << 30;
+
+/// How many links are followed to the init.
+const MAX_LINKS: usize = 8;
 
 /// How an image is compressed. All are reproducible; the kernel must have the matching `CONFIG_RD_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,6 +56,8 @@ pub struct InitramfsBuilder {
     compression: Compression,
     mtime: u32,
     unchecked: bool,
+    /// The directory that it is to be packed from, if only a part of that was taken in.
+    directory: Option<Tree>,
 }
 
 impl Default for InitramfsBuilder {
@@ -69,6 +76,7 @@ impl InitramfsBuilder {
             compression: Compression::default(),
             mtime: 0,
             unchecked: false,
+            directory: None,
         };
         for directory in ["dev", "proc", "sys", "run", "rootfs", "etc/ima", "etc/keys"] {
             builder = builder.directory(directory, 0o755);
@@ -299,8 +307,7 @@ impl InitramfsBuilder {
         let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
         let name = "init";
         let init = self
-            .entries
-            .get(name.as_bytes())
+            .init_entry()
             .ok_or_else(|| refused(&format!("it has no /{name}")))?;
         if init.metadata.mode & cpio::S_IFMT != S_IFREG || init.metadata.mode & 0o111 == 0 {
             return Err(refused(&format!("/{name} is no executable file")));
@@ -329,7 +336,26 @@ impl InitramfsBuilder {
     /// The machine that the init is made for; nothing if it is no ELF program.
     #[must_use]
     pub fn machine(&self) -> Option<ima::elf::Machine> {
-        Elf::parse(self.data("init")?).map(|elf| elf.machine())
+        Elf::parse(&self.init_entry()?.data).map(|elf| elf.machine())
+    }
+
+    /// The init, which may be a link to its program.
+    fn init_entry(&self) -> Option<&Entry> {
+        let mut path = b"init".to_vec();
+        for _ in 0..MAX_LINKS {
+            let entry = self.entries.get(&path)?;
+            if entry.metadata.mode & cpio::S_IFMT != S_IFLNK {
+                return Some(entry);
+            }
+            path = match (
+                entry.data.first(),
+                path.iter().rposition(|&byte| byte == b'/'),
+            ) {
+                (Some(b'/'), _) | (_, None) => relative(&entry.data).to_vec(),
+                (_, Some(end)) => [path.get(..=end)?, &entry.data].concat(),
+            };
+        }
+        None
     }
 
     /// Every certificate must be one that the kernel could take, which is more than the init asks for: it goes on if one
@@ -491,6 +517,7 @@ impl InitramfsBuilder {
                 rest = &[];
                 current
             };
+            let mut links = HashMap::new();
             for entry in cpio::entries(archive) {
                 match entry {
                     Ok(entry) => {
@@ -498,9 +525,14 @@ impl InitramfsBuilder {
                             metadata: entry.metadata,
                             data: entry.data.to_vec(),
                         };
-                        builder
-                            .entries
-                            .insert(relative(entry.name).to_vec(), entry_of);
+                        let name = relative(entry.name).to_vec();
+                        if entry.metadata.mode & cpio::S_IFMT == S_IFREG {
+                            links
+                                .entry(entry.inode)
+                                .or_insert_with(Vec::new)
+                                .push(name.clone());
+                        }
+                        builder.entries.insert(name, entry_of);
                     }
                     // A compressed archive behind one that is not.
                     Err(cpio::ReadError::Magic(at)) if at > 0 && unpacked.is_empty() => {
@@ -515,7 +547,59 @@ impl InitramfsBuilder {
                     Err(error) => return Err(bad(error.to_string())),
                 }
             }
+            builder.share(links.into_values());
         }
+    }
+
+    /// Gives the content of a file to its other names: the archive has it with one of them.
+    fn share(&mut self, files: impl Iterator<Item = Vec<Vec<u8>>>) {
+        for names in files.filter(|names| names.len() > 1) {
+            let data = names
+                .iter()
+                .filter_map(|name| self.entries.get(name))
+                .map(|entry| &entry.data)
+                .find(|data| !data.is_empty())
+                .cloned();
+            for name in names {
+                if let (Some(entry), Some(data)) = (self.entries.get_mut(&name), &data)
+                    && entry.data.is_empty()
+                {
+                    entry.data.clone_from(data);
+                }
+            }
+        }
+    }
+
+    /// All files of the initramfs.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-913` for names that no file can have.
+    pub fn tree(&self) -> Result<Tree> {
+        if let Some(directory) = &self.directory {
+            return Ok(directory.clone());
+        }
+        let mut tree = Tree::new();
+        for (name, entry) in self.with_parents() {
+            let metadata = entry.metadata;
+            let device = (metadata.rdev_major, metadata.rdev_minor);
+            let kind = match metadata.mode & cpio::S_IFMT {
+                S_IFREG => Kind::File(Content::Bytes(entry.data.into())),
+                S_IFDIR => Kind::Directory,
+                S_IFLNK => Kind::Symlink(entry.data),
+                S_IFCHR => Kind::CharacterDevice(device.0, device.1),
+                _ => continue,
+            };
+            let mode = u16::try_from(metadata.mode & 0o7777).unwrap_or_default();
+            let inode = Inode {
+                uid: metadata.uid,
+                gid: metadata.gid,
+                mtime: Timestamp::default(),
+                ..Inode::new(kind, mode)
+            };
+            tree.insert(&name, inode)?;
+        }
+        Ok(tree)
     }
 
     /// Puts the modules added into the configuration, unless it lists modules itself.

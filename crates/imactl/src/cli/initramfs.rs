@@ -1,14 +1,18 @@
 //! `imactl initramfs`
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use ima::fault::{Code, Fault};
 use imactl::file::{in_file, read_bounded};
+use imactl::initramfs::signatures::{self, Signers};
 use imactl::initramfs::{Compression, InitramfsBuilder};
 use imactl::modules;
 
-use super::{Outcome, Result, options, output};
+use super::options::{self, EvmOptions, KeyOptions};
+use super::{Outcome, Result, output};
 
 const MAX_PROGRAM: u64 = 256 << 20;
 
@@ -17,15 +21,21 @@ const MAX_PROGRAM: u64 = 256 << 20;
 /// The result is the same for the same input, needs no privilege, and is checked as the init will check it: what the init would
 /// refuse is refused here, with the same code.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   imactl initramfs --init ima-init --cert ima.der --policy ima_policy.default --out initramfs.cpio.gz
   imactl initramfs --init ima-init --cert ima.der --policy ima_policy --config ima-init.conf \\
-      --modules-dir /lib/modules/6.12.0 --load virtio_blk,ext4 --compress zstd --out initramfs.cpio.zst")]
+      --modules-dir /lib/modules/6.12.0 --load virtio_blk,ext4 --compress zstd --out initramfs.cpio.zst"
+)]
 pub struct Initramfs {
+    #[command(subcommand)]
+    command: Option<InitramfsCommand>,
     /// The init program, static
-    #[arg(long, value_name = "FILE")]
-    init: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    init: Option<PathBuf>,
     /// Certificates for .ima, DER or PEM
     #[arg(long = "cert", value_name = "FILE")]
     certificates: Vec<PathBuf>,
@@ -63,8 +73,81 @@ pub struct Initramfs {
     #[arg(long)]
     unchecked: bool,
     /// Image to write
+    #[arg(long, value_name = "FILE", required = true)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum InitramfsCommand {
+    Signatures(Box<SignaturesCommand>),
+}
+
+/// List the signatures of the programs of another initramfs, for the init in front of it
+///
+/// An archive keeps no extended attributes, so the init sets them from this list when it has moved the initramfs into a tmpfs.
+/// The list has each file that the initramfs's policy appraises: programs, libraries, kernel modules, firmware. The signature is
+/// taken from a file of the system: the one at the same path, else any with the same content. It must be by a key whose
+/// certificate is in the initramfs. With an EVM certificate there, the file needs a portable signature in security.evm too.
+/// What has no such signature is signed, if a key is given; otherwise it is named, and the kernel will deny it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl initramfs signatures --tree /var/tmp/mkinitramfs_a1b2c3
+  imactl initramfs signatures --tree initramfs --system rootfs --key ima.key --cert ima.der")]
+struct SignaturesCommand {
+    /// Directory that the initramfs is packed from, with the init, its policy and certificates in place
+    #[arg(long, value_name = "DIR")]
+    tree: PathBuf,
+    /// System whose files are signed
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    system: PathBuf,
+    #[command(flatten)]
+    key: KeyOptions,
+    #[command(flatten)]
+    evm: EvmOptions,
+    /// List to write, in place of etc/ima/initramfs.signatures in the tree
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    out: Option<PathBuf>,
+}
+
+impl SignaturesCommand {
+    fn run(&self) -> Result {
+        let initramfs = InitramfsBuilder::from_directory(&self.tree)?;
+        let identity = self
+            .key
+            .is_given()
+            .then(|| self.key.identity())
+            .transpose()?;
+        let evm = self.evm.identity(&self.key)?;
+        let signers = Signers {
+            identity: identity.as_ref(),
+            evm: evm.as_ref(),
+        };
+        let collected = signatures::collect(&initramfs, &initramfs.tree()?, &self.system, signers)?;
+        let out = self.out.clone().unwrap_or_else(|| {
+            self.tree
+                .join(ima::layout::SIGNATURES.trim_start_matches('/'))
+        });
+        imactl::file::write(&out, collected.list.to_text().as_bytes(), 0o644, true)?;
+        for path in &collected.unsigned {
+            output::warn(format_args!(
+                "imactl: no signature: /{}",
+                output::shown(Path::new(OsStr::from_bytes(path)))
+            ));
+        }
+        let count = |number: usize| match number {
+            1 => "1 file".to_owned(),
+            number => format!("{number} files"),
+        };
+        output::line(format_args!(
+            "{}: {} signed, {} of them now; {} without a signature",
+            out.display(),
+            count(collected.list.len()),
+            collected.made,
+            count(collected.unsigned.len())
+        ))?;
+        Ok(Outcome::Good)
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -76,7 +159,13 @@ enum CompressionName {
 
 impl Initramfs {
     pub fn run(self) -> Result {
-        let mut builder = InitramfsBuilder::new().init(read_bounded(&self.init, MAX_PROGRAM)?);
+        if let Some(InitramfsCommand::Signatures(command)) = &self.command {
+            return command.run();
+        }
+        let missing = || Fault::new(Code::Usage, "--init and --out are needed");
+        let init = self.init.as_ref().ok_or_else(missing)?;
+        let out = self.out.as_ref().ok_or_else(missing)?;
+        let mut builder = InitramfsBuilder::new().init(read_bounded(init, MAX_PROGRAM)?);
         if let Some(seconds) = options::source_date_epoch()? {
             builder = builder.mtime(seconds);
         }
@@ -156,13 +245,9 @@ impl Initramfs {
         if self.unchecked {
             builder = builder.unchecked();
         }
-        let image = builder.build().map_err(|fault| in_file(fault, &self.out))?;
-        imactl::file::write(&self.out, &image, 0o644, true)?;
-        output::line(format_args!(
-            "{}: {} bytes",
-            self.out.display(),
-            image.len()
-        ))?;
+        let image = builder.build().map_err(|fault| in_file(fault, out))?;
+        imactl::file::write(out, &image, 0o644, true)?;
+        output::line(format_args!("{}: {} bytes", out.display(), image.len()))?;
         Ok(Outcome::Good)
     }
 }

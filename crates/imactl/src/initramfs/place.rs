@@ -1,5 +1,6 @@
 //! Whose initramfs the init is in: its own, or that of initramfs-tools or dracut, in front of which it stands.
 
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use ima::config;
@@ -9,6 +10,7 @@ use ima::layout;
 use super::{InitramfsBuilder, relative};
 use crate::Result;
 use crate::file::{read_bounded, unreadable};
+use crate::tree::Tree;
 
 /// The name by which initramfs-tools' initramfs is left (initramfs/initramfs-tools/hooks/ima-init).
 const RUN_INIT: &str = "usr/lib/ima-init/run-init";
@@ -16,7 +18,7 @@ const RUN_INIT: &str = "usr/lib/ima-init/run-init";
 const UNIT: &str = "usr/lib/systemd/system/ima-init.service";
 
 /// The largest file of an initramfs's directory that is read.
-const MAX_FILE: u64 = 16 << 20;
+const MAX_FILE: u64 = 32 << 20;
 
 /// Whose initramfs the init is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,8 @@ impl InitramfsBuilder {
         }
     }
 
-    /// Of a directory that is to become an initramfs, what the init reads there, and the init itself.
+    /// Of a directory that is to become an initramfs, what the init reads there, and the init itself; all of it only where the
+    /// init is in front of another one ([`InitramfsBuilder::tree`]).
     ///
     /// # Errors
     ///
@@ -98,9 +101,12 @@ impl InitramfsBuilder {
                     builder.taking(directory, &format!("{keys}/{}", name.to_string_lossy()))?;
             }
         }
-        if builder.data("init").is_none() {
+        if builder.init_entry().is_none() {
             let detail = format!("{}: the init is not in it", directory.display());
             return Err(Fault::new(Code::InitramfsRefused, detail));
+        }
+        if builder.place() != Place::Alone {
+            builder.directory = Some(Tree::from_directory(directory)?);
         }
         Ok(builder)
     }
@@ -109,6 +115,12 @@ impl InitramfsBuilder {
     /// system.
     fn taking(self, directory: &Path, path: &str) -> Result<Self> {
         let source = directory.join(path.trim_start_matches('/'));
+        // A link that leads nowhere on this system may lead somewhere in the initramfs.
+        if let Ok(target) = std::fs::read_link(&source)
+            && !source.is_file()
+        {
+            return Ok(self.symlink(path, target.into_os_string().into_vec()));
+        }
         if !source.is_file() {
             return Ok(self);
         }
@@ -143,6 +155,17 @@ mod tests {
         assert_eq!(place(), Ok(Place::Front));
         put(UNIT);
         assert_eq!(place(), Ok(Place::FrontOfSystemd));
+    }
+
+    #[test]
+    fn the_init_may_be_a_link_to_its_program() {
+        let program = || InitramfsBuilder::new().file(layout::PROGRAM, 0o755, &b"x"[..]);
+        for target in ["usr/lib/ima-init/ima-init", "/usr/lib/ima-init/ima-init"] {
+            let linked = program().symlink("init", target);
+            assert_eq!(linked.init_entry().unwrap().data, b"x", "{target}");
+        }
+        assert!(program().symlink("init", "init").init_entry().is_none());
+        assert!(program().symlink("init", "nowhere").init_entry().is_none());
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! An initramfs with an init of its own, behind ima-init: whether what is executed there until the root is mounted may run.
+
+use ima::elf;
+use ima::fault::{Code, Fault};
+use ima::layout::{self, Purpose};
+use ima::policy::Policy;
+use ima::program::Codes;
+
+use super::Findings;
+use super::libraries::Libraries;
+use super::program::{Examiner, shown};
+use crate::Result;
+use crate::initramfs::InitramfsBuilder;
+use crate::initramfs::signatures::{chooser, is_appraised, parsed, signed_tree};
+use crate::select;
+
+/// The codes of the faults in the initramfs's own init.
+const INIT: Codes = Codes {
+    missing: Code::FrontedInit,
+    invalid: Code::FrontedInit,
+    denied: Code::FrontedInitDenied,
+};
+
+/// How many files without a signature are named.
+const NAMED: usize = 8;
+
+impl Findings {
+    /// The initramfs's own init, this init as it is started there again, and what both link to. Other files that the policy
+    /// denies are a warning: not all of them are executed at each boot.
+    pub(super) fn front(
+        &mut self,
+        initramfs: &InitramfsBuilder,
+        policy: &Policy,
+        hmac: bool,
+    ) -> Result<()> {
+        let tree = signed_tree(initramfs, initramfs.tree()?, policy)?;
+        let chooser = chooser(policy.clone());
+        let certificates = parsed(initramfs, Purpose::Ima);
+        let evm = parsed(initramfs, Purpose::Evm);
+        let mut examiner = Examiner {
+            tree: &tree,
+            chooser: &chooser,
+            certificates: &certificates,
+            evm: &evm,
+            hmac,
+            kernel: None,
+            machine: initramfs.machine(),
+            denied: std::collections::HashMap::new(),
+        };
+        examiner.appraise();
+        let path = layout::FRONTED_INIT.as_bytes();
+        let (_, content) = examiner.find(path, &INIT)?;
+        // A script is handed to its interpreter.
+        let head = content.head(select::HEAD)?;
+        let program = elf::script_interpreter(&head).unwrap_or(path).to_vec();
+        let mut libraries = Libraries::new(&examiner);
+        for program in [program.as_slice(), layout::PROGRAM.as_bytes()] {
+            examiner.runs(program, &INIT, &INIT)?;
+            for fault in libraries.check(program) {
+                let code = match fault.code() {
+                    Code::LibraryDenied => Code::FrontedInitDenied,
+                    _ => Code::FrontedInit,
+                };
+                self.faults.push(Fault::new(code, fault.detail()));
+            }
+        }
+        let mut denied = Vec::new();
+        for name in examiner.denied.keys() {
+            let inode = tree.get(name);
+            if inode.is_some_and(|inode| is_appraised(&chooser, name, inode) == Ok(true)) {
+                denied.push(name);
+            }
+        }
+        denied.sort_unstable();
+        if !denied.is_empty() {
+            let names: Vec<String> = denied.iter().take(NAMED).map(|name| shown(name)).collect();
+            let more = match denied.len().saturating_sub(NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let detail = format!("{}{more}", names.join(", "));
+            self.faults.push(Fault::new(Code::FrontedUnsigned, detail));
+        }
+        Ok(())
+    }
+}
