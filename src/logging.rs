@@ -41,17 +41,34 @@ pub fn start() {
     }
 }
 
-/// How many seconds the kernel limits its own records in: ten in five seconds, of which a policy of ten rules leaves none to
-/// the records that say why a file was denied (kernel/audit.c, `kauditd_printk_skb`).
-const LIMIT: &str = "/proc/sys/kernel/printk_ratelimit";
+/// Settings of the kernel that keep records from its log, with the value that the init works with. The kernel drops records of
+/// userspace beyond ten in five seconds (`ratelimit`, the default of the first), and its own of the audit system likewise, of
+/// which a policy of ten rules leaves none to those that say why a file was denied (kernel/audit.c, `kauditd_printk_skb`).
+const LIMITS: [(&str, &str); 2] = [
+    ("/proc/sys/kernel/printk_devkmsg", "on\n"),
+    ("/proc/sys/kernel/printk_ratelimit", "0\n"),
+];
 
-/// What it was, while the init works without.
-static LIMITED: OnceLock<String> = OnceLock::new();
+/// What they were.
+static LIMITED: [OnceLock<String>; LIMITS.len()] = [const { OnceLock::new() }; LIMITS.len()];
 
-/// Gives the kernel's records their limit back.
-pub fn limit_again() {
-    if let Some(limit) = LIMITED.get() {
-        let _ = std::fs::write(LIMIT, limit);
+/// Takes the limits away, after [`restore_limits`] too.
+pub fn lift_limits() {
+    for ((path, free), before) in LIMITS.iter().zip(&LIMITED) {
+        if let Ok(value) = std::fs::read_to_string(path) {
+            let _ = before.set(value);
+            let _ = std::fs::write(path, free);
+        }
+    }
+}
+
+/// Gives the kernel's log its limits back, exactly as they were. For just before another program is executed: after a good
+/// execution nobody is left to do it. The first ten records after it come through, which the denial of that program is among.
+pub fn restore_limits() {
+    for ((path, _), before) in LIMITS.iter().zip(&LIMITED) {
+        if let Some(value) = before.get() {
+            let _ = std::fs::write(path, value);
+        }
     }
 }
 
@@ -59,13 +76,7 @@ pub fn limit_again() {
 /// console level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
 pub fn open() {
     let Some(logger) = LOGGER.get() else { return };
-    // The kernel drops records of userspace beyond ten in five seconds (printk_devkmsg=ratelimit, its default).
-    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
-    if let Ok(limit) = std::fs::read_to_string(LIMIT)
-        && LIMITED.set(limit).is_ok()
-    {
-        let _ = std::fs::write(LIMIT, "0\n");
-    }
+    lift_limits();
     let console_level = std::fs::read_to_string("/proc/sys/kernel/printk")
         .ok()
         .and_then(|levels| levels.split_ascii_whitespace().next()?.parse().ok())

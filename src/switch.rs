@@ -319,9 +319,10 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
         let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
         environment.push(text(&pair)?);
     }
-    logging::limit_again();
+    logging::restore_limits();
     syscalls::restore_sigpipe();
     let Err(errno) = nix::unistd::execve(&path, &words, &environment);
+    logging::lift_limits();
     let fault = failed(errno);
     Err(match errno {
         Errno::ENOENT => fault.cause("it, or the interpreter it names, is not in the real root"),

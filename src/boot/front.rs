@@ -183,9 +183,10 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
         c"TERM=linux",
         c"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ];
-    logging::limit_again();
+    logging::restore_limits();
     syscalls::restore_sigpipe();
     let Err(errno) = nix::unistd::execve(&program, &words, &environment);
+    logging::lift_limits();
     Err(failed(errno))
 }
 

@@ -87,6 +87,7 @@ pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Le
         }
         Next::Systemd => {
             finish(report);
+            logging::restore_limits();
             Ok(Left(()))
         }
     }
@@ -135,6 +136,7 @@ fn execute(
     let mut log = KernelLog::from_now();
     watch::begin(format!("executing {path}"));
     syscalls::restore_sigpipe();
+    logging::restore_limits();
     // By the open file, so that it is the one that was looked at, found below the real root.
     let Err(errno) = nix::unistd::execveat(
         switch_root,
@@ -143,6 +145,7 @@ fn execute(
         &environment,
         AtFlags::AT_EMPTY_PATH,
     );
+    logging::lift_limits();
     let fault = failed(errno);
     if errno != Errno::EACCES {
         return Err(fault);
@@ -169,7 +172,6 @@ fn finish(report: &Report) {
         Stage::Handover,
         milliseconds(report.elapsed())
     );
-    logging::limit_again();
 }
 
 /// `switch_root ROOT INIT ARGUMENT...`
