@@ -128,8 +128,8 @@ fn second_half(
 ) -> Result<preflight::Ready, Fault> {
     let root = root::mount(&policy, &settings, report)?;
     during("reading the root's certificates", || {
-        keys::extend(policy.keys_mut(), &settings, &root, report);
-    });
+        keys::extend(policy.keys_mut(), &settings, &root, report)
+    })?;
     let root = during("reading the root's policies", || {
         policy::extend(policy, root, report)
     })?;

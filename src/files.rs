@@ -1,10 +1,10 @@
 //! Reading files that somebody else may have made: bounded, and from the real root never through a link that leads out
-//! of it.
+//! of it. A file of the initramfs is one that lies on the initramfs's own file system.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -51,6 +51,51 @@ pub fn describe(errno: Errno) -> String {
     format!("{} ({errno:?})", errno.desc())
 }
 
+/// The initramfs, which the boot chain covers. Its files are opened without crossing a mount: what is mounted below it, the real
+/// root first of all, anybody may have written.
+#[derive(Debug)]
+pub struct Initramfs(OwnedFd);
+
+impl Initramfs {
+    /// The initramfs that this process runs in.
+    ///
+    /// # Errors
+    ///
+    /// What open(2) says.
+    pub fn open() -> Result<Self, Errno> {
+        directory(Path::new("/")).map(Self)
+    }
+
+    /// Opens a regular file of it for reading. Links are followed as far as they stay in it. That a file is missing is said only
+    /// where it is; a path that leads out of it is an error of another kind.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn file(&self, path: &Path) -> Result<File, OpenError> {
+        let missing = |errno| matches!(errno, Errno::NOENT | Errno::NOTDIR);
+        open(self.0.as_fd(), path, WITHIN, missing)
+    }
+
+    /// The names in a directory of it, sorted; none if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// What openat2(2) and getdents64(2) say, EXDEV for a directory that is not its own.
+    pub fn names(&self, path: &Path) -> Result<Vec<OsString>, Errno> {
+        match names(self.0.as_fd(), path, WITHIN) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
+            result => result,
+        }
+    }
+}
+
+/// How paths in the real root are resolved.
+const BELOW: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// The same for the initramfs, without leaving its file system.
+const WITHIN: ResolveFlags = BELOW.union(ResolveFlags::NO_XDEV);
+
 /// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it; nothing
 /// but a regular file is opened, so that no device or fifo sees it.
 ///
@@ -58,20 +103,30 @@ pub fn describe(errno: Errno) -> String {
 ///
 /// [`OpenError`].
 pub fn open_in(root: impl AsFd, path: &Path) -> Result<File, OpenError> {
+    let missing = |errno| {
+        matches!(
+            errno,
+            Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG
+        )
+    };
+    open(root.as_fd(), path, BELOW, missing)
+}
+
+fn open(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    resolve: ResolveFlags,
+    missing: impl Fn(Errno) -> bool,
+) -> Result<File, OpenError> {
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let place = fs::openat2(
-        root,
-        relative,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )
-    .map_err(|errno| match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG => {
-            OpenError::Missing(errno)
-        }
-        errno => OpenError::Failed(errno),
-    })?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let place =
+        fs::openat2(root, relative, flags, Mode::empty(), resolve).map_err(
+            |errno| match missing(errno) {
+                true => OpenError::Missing(errno),
+                false => OpenError::Failed(errno),
+            },
+        )?;
     let kind = fs::fstat(&place)
         .map(|stat| FileType::from_raw_mode(stat.st_mode))
         .map_err(OpenError::Failed)?;
@@ -114,25 +169,23 @@ pub fn is_mount_point(path: &Path) -> bool {
 
 /// The names in a directory below `root`, sorted; none if it is not there or no directory.
 pub fn names_in(root: impl AsFd, path: &Path) -> Vec<OsString> {
+    names(root.as_fd(), path, BELOW).unwrap_or_default()
+}
+
+fn names(root: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> Result<Vec<OsString>, Errno> {
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let opened = fs::openat2(
-        root,
-        relative,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    );
-    let Ok(directory) = opened.and_then(Dir::new) else {
-        return Vec::new();
-    };
-    let mut names: Vec<OsString> = directory
-        .filter_map(Result::ok)
-        .map(|entry| OsStr::from_bytes(entry.file_name().to_bytes()).to_owned())
-        .filter(|name| name != "." && name != "..")
-        .take(MAX_NAMES)
-        .collect();
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = fs::openat2(root, relative, flags, Mode::empty(), resolve)?;
+    let mut names = Vec::new();
+    for entry in Dir::new(directory)?.take(MAX_NAMES) {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            names.push(name.to_owned());
+        }
+    }
     names.sort_unstable();
-    names
+    Ok(names)
 }
 
 /// Reads a whole file of at most `limit` bytes.
@@ -208,6 +261,27 @@ mod tests {
             Err(OpenError::Missing(_))
         ));
         std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn nothing_of_the_initramfs_is_beyond_a_mount() {
+        let (path, root) = root();
+        std::fs::write(path.join("etc/own"), "own").unwrap();
+        symlink("/etc/own", path.join("link")).unwrap();
+        let initramfs = Initramfs(root);
+        for name in ["/etc/own", "/link"] {
+            assert!(initramfs.file(Path::new(name)).is_ok(), "{name}");
+        }
+        assert_eq!(initramfs.names(Path::new("/etc")).unwrap(), ["own"]);
+        assert_eq!(initramfs.names(Path::new("/none")).unwrap(), [""; 0]);
+        std::fs::remove_dir_all(path).unwrap();
+        // Here /proc is another file system.
+        let system = Initramfs::open().unwrap();
+        assert_eq!(
+            system.file(Path::new("/proc/version")).unwrap_err(),
+            OpenError::Failed(Errno::XDEV)
+        );
+        assert_eq!(system.names(Path::new("/proc")), Err(Errno::XDEV));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 
 use super::start::Start;
 use crate::failure::{self, Ending};
-use crate::files::{self, describe};
+use crate::files::{self, Initramfs, describe};
 use crate::report::Report;
 
 /// For file systems of files that are no programs.
@@ -138,8 +138,8 @@ fn hide(line: &str) -> Result<(), (&'static str, Errno)> {
 fn configuration() -> Result<Config, Fault> {
     let unreadable =
         |why: String| Fault::new(Code::ConfigUnreadable, format!("{}: {why}", config::PATH));
-    let initramfs = files::directory(Path::new("/")).map_err(|e| unreadable(files::describe(e)))?;
-    let text = match files::open_in(&initramfs, Path::new(config::PATH)) {
+    let initramfs = Initramfs::open().map_err(|e| unreadable(describe(e)))?;
+    let text = match initramfs.file(Path::new(config::PATH)) {
         Ok(file) => {
             files::read(&file, config::MAX_CONFIG).map_err(|e| unreadable(e.to_string()))?
         }

@@ -31,7 +31,7 @@ use rustix::mount::{
 use super::ROOT;
 use super::policy::{PolicyInForce, Wanted};
 use super::preflight::{Examiner, path_of};
-use crate::files::{self, OpenError, describe};
+use crate::files::{self, Initramfs, OpenError, describe};
 use crate::logging;
 use crate::report::{Report, milliseconds};
 use crate::switch;
@@ -58,7 +58,7 @@ pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
     let old = openat(CWD, "/", flags, Mode::empty()).map_err(root)?;
     let device = switch::device(&old).map_err(root)?;
     switch::require_initramfs(&old)?;
-    let signatures = signatures(&old, wanted)?;
+    let signatures = signatures(wanted)?;
     let new = tmpfs().map_err(|errno| failed("a tmpfs", errno))?;
     // A view of the file system without what is mounted in it.
     let view = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
@@ -94,14 +94,15 @@ pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
 }
 
 /// The list, which only a policy that appraises nothing can do without.
-fn signatures(initramfs: &OwnedFd, wanted: &Wanted) -> Result<Signatures, Fault> {
+fn signatures(wanted: &Wanted) -> Result<Signatures, Fault> {
     let fault = |why: String| {
         Fault::new(
             Code::InitramfsSignatures,
             format!("{}: {why}", layout::SIGNATURES),
         )
     };
-    match files::open_in(initramfs, Path::new(layout::SIGNATURES)) {
+    let initramfs = Initramfs::open().map_err(|errno| fault(describe(errno)))?;
+    match initramfs.file(Path::new(layout::SIGNATURES)) {
         Ok(file) => {
             let text = files::read(&file, MAX_LIST).map_err(|error| fault(error.to_string()))?;
             Signatures::parse(&text).map_err(|error| fault(error.to_string()))

@@ -2,18 +2,20 @@
 
 mod hmac;
 
-use std::os::fd::OwnedFd;
+use std::ffi::OsString;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ima::certificate::Certificate;
-use ima::config;
+use ima::config::{self, Enforce};
 use ima::fault::{Code, Fault, Stage};
-use ima::keyring;
+use ima::keyring::Serial;
 use ima::layout::{self, Purpose};
+use ima::revocation::Revocations;
 use ima::settings::Settings;
-use ima_keyring::{Kernel, Keyring};
+use ima_keyring::{Kernel, Keyring, root_keyring};
 use linux_keyutils::{Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, Permission};
 use log::{info, warn};
 use nix::errno::Errno;
@@ -21,7 +23,7 @@ use nix::errno::Errno;
 use super::environment::EVM;
 use super::policy::Wanted;
 use super::root::MountedRoot;
-use crate::files;
+use crate::files::{self, Initramfs, OpenError};
 use crate::report::{KeyRecord, Report};
 
 /// The largest certificate file that is read, in bytes.
@@ -75,7 +77,7 @@ impl Offer<'_> {
 #[derive(Debug, Clone, Copy)]
 enum Source<'a> {
     /// The initramfs, which the boot chain covers.
-    Initramfs(&'a OwnedFd),
+    Initramfs(&'a Initramfs),
     /// The real root, which anybody may have written.
     Root(&'a MountedRoot),
 }
@@ -88,10 +90,21 @@ impl<'a> Source<'a> {
         }
     }
 
-    const fn directory(self) -> &'a OwnedFd {
+    fn open(self, path: &Path) -> Result<File, OpenError> {
         match self {
-            Self::Initramfs(directory) => directory,
-            Self::Root(root) => root.directory(),
+            Self::Initramfs(initramfs) => initramfs.file(path),
+            Self::Root(root) => files::open_in(root.directory(), path),
+        }
+    }
+
+    fn names(self, path: &Path) -> Result<Vec<OsString>, Fault> {
+        match self {
+            Self::Initramfs(initramfs) => initramfs.names(path).map_err(|errno| {
+                let detail = format!("{}: {}", path.display(), files::describe(errno));
+                Fault::new(Code::CertificateInvalid, detail)
+                    .cause("the directory of certificates in the initramfs cannot be read, or something is mounted over it")
+            }),
+            Self::Root(root) => Ok(files::names_in(root.directory(), path)),
         }
     }
 }
@@ -100,7 +113,8 @@ impl<'a> Source<'a> {
 ///
 /// # Errors
 ///
-/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`, `EvmKeyRefused`.
+/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`, `CertificateRevoked`,
+/// `EvmKeyRefused`, `EvmOff`, `EvmFix`.
 pub fn load(
     settings: &Settings,
     wanted: &Wanted,
@@ -108,26 +122,34 @@ pub fn load(
 ) -> Result<KeysLoaded, Fault> {
     let config = &settings.config;
     let initramfs = initramfs()?;
-    let offers = find(Source::Initramfs(&initramfs), Purpose::Ima);
+    let offers = find(Source::Initramfs(&initramfs), Purpose::Ima)?;
     let name = config.keyring.name();
     let mut loader = Loader {
         certificates: Vec::new(),
+        revoked: &config.revoked,
         report,
     };
     if !offers.is_empty() || wanted.policy().appraises() {
         let ring = loader.ima_keyring(config)?;
-        let before = held(name);
+        let before = held(ring);
         loader.required(&offers, ring, name)?;
         if offers.is_empty() && before == 0 {
             return Err(Fault::new(Code::NoCertificate, layout::KEYS));
         }
     }
-    let mut offers = find(Source::Initramfs(&initramfs), Purpose::Evm);
+    let mut offers = find(Source::Initramfs(&initramfs), Purpose::Evm)?;
     offers.extend(settings.evm.certificate.as_ref().map(|path| Offer {
         from: Source::Initramfs(&initramfs),
         path: path.into(),
     }));
-    let evm = loader.evm(&offers, hmac::load(&settings.evm, &initramfs)?)?;
+    let key = hmac::load(&settings.evm, &initramfs)?;
+    let required = config.enforce == Enforce::Required;
+    if let (Some(parameter), true) = (&settings.evm_fix, required)
+        && (key.is_some() || !offers.is_empty())
+    {
+        return Err(Fault::new(Code::EvmFix, parameter));
+    }
+    let evm = loader.evm(&offers, key, required)?;
     let certificates = loader.certificates;
     let text = format!(
         "{} on {name}{}",
@@ -138,34 +160,30 @@ pub fn load(
     Ok(KeysLoaded { certificates, evm })
 }
 
-/// Offers the real root's certificates, which the kernel takes only if a CA it trusts signed them.
-pub fn extend(keys: &mut KeysLoaded, settings: &Settings, root: &MountedRoot, report: &mut Report) {
+/// Offers the real root's certificates, which the kernel takes only if a CA it trusts signed them, where the configuration wants
+/// them.
+///
+/// # Errors
+///
+/// None for what is in the root, which anybody may have written.
+pub fn extend(
+    keys: &mut KeysLoaded,
+    settings: &Settings,
+    root: &MountedRoot,
+    report: &mut Report,
+) -> Result<(), Fault> {
+    let config = &settings.config;
+    if !config.root_certificates {
+        return Ok(());
+    }
     let mut loader = Loader {
         certificates: std::mem::take(&mut keys.certificates),
+        revoked: &config.revoked,
         report,
     };
-    let secondary = ".secondary_trusted_keys";
-    let others = find(Source::Root(root), Purpose::Secondary);
-    if let Some(serial) = serial(secondary) {
-        loader.optional(&others, Keyring::Serial(serial), secondary);
-    } else {
-        loader.leave(&others, &format!("the kernel has no {secondary}"));
-    }
-    let more = find(Source::Root(root), Purpose::Ima);
-    let name = settings.config.keyring.name();
-    match (settings.config.keyring, serial(name)) {
-        (config::Keyring::Trusted, Some(serial)) => {
-            loader.optional(&more, Keyring::Serial(serial), name);
-        }
-        (config::Keyring::Trusted, None) => {
-            loader.leave(&more, &format!("the kernel has no {name}"));
-        }
-        // It takes any certificate: the disk would say itself whom to trust.
-        (config::Keyring::Untrusted, _) => {
-            loader.leave(&more, "on _ima nothing would check who signed it");
-        }
-    }
+    loader.of_the_root(config, root)?;
     keys.certificates = loader.certificates;
+    Ok(())
 }
 
 /// What was loaded in front of this initramfs, as far as the second half needs it to explain a denial.
@@ -176,8 +194,9 @@ pub fn extend(keys: &mut KeysLoaded, settings: &Settings, root: &MountedRoot, re
 pub fn loaded_before() -> Result<KeysLoaded, Fault> {
     let initramfs = initramfs()?;
     let mut certificates = Vec::new();
-    for offer in find(Source::Initramfs(&initramfs), Purpose::Ima) {
-        let parsed = files::open_in(&initramfs, &offer.path)
+    for offer in find(Source::Initramfs(&initramfs), Purpose::Ima)? {
+        let parsed = initramfs
+            .file(&offer.path)
             .ok()
             .and_then(|file| files::read(&file, MAX_FILE).ok())
             .and_then(|bytes| Certificate::parse_all(&bytes).ok());
@@ -192,8 +211,8 @@ pub fn loaded_before() -> Result<KeysLoaded, Fault> {
     })
 }
 
-fn initramfs() -> Result<OwnedFd, Fault> {
-    files::directory(Path::new("/")).map_err(|errno| {
+fn initramfs() -> Result<Initramfs, Fault> {
+    Initramfs::open().map_err(|errno| {
         Fault::new(
             Code::KeyringUnusable,
             format!("/: {}", files::describe(errno)),
@@ -202,15 +221,14 @@ fn initramfs() -> Result<OwnedFd, Fault> {
 }
 
 /// The files of `etc/keys` for that purpose, sorted; in the initramfs those of its directory too.
-fn find(from: Source<'_>, purpose: Purpose) -> Vec<Offer<'_>> {
-    let root = from.directory();
+fn find(from: Source<'_>, purpose: Purpose) -> Result<Vec<Offer<'_>>, Fault> {
     let keys = Path::new(layout::KEYS);
-    let mut names = files::names_in(root, keys);
+    let mut names = from.names(keys)?;
     names.retain(|name| purpose.has(name.as_bytes()));
     let mut paths: Vec<PathBuf> = names.iter().map(|name| keys.join(name)).collect();
     if let (Some(directory), Source::Initramfs(_)) = (purpose.directory(), from) {
         let directory = keys.join(directory);
-        let names = files::names_in(root, &directory);
+        let names = from.names(&directory)?;
         paths.extend(names.iter().map(|name| directory.join(name)));
     }
     if let Some(more) = paths.len().checked_sub(MAX_FILES).filter(|more| *more > 0) {
@@ -220,33 +238,28 @@ fn find(from: Source<'_>, purpose: Purpose) -> Vec<Offer<'_>> {
             purpose.prefix()
         );
     }
-    paths
+    Ok(paths
         .into_iter()
         .take(MAX_FILES)
         .map(|path| Offer { from, path })
-        .collect()
+        .collect())
 }
 
-fn proc_keys() -> String {
-    String::from_utf8_lossy(&std::fs::read("/proc/keys").unwrap_or_default()).into_owned()
-}
-
-fn serial(name: &str) -> Option<keyring::Serial> {
-    keyring::keyring(&proc_keys(), name)
+/// This machine's clock, in seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
 }
 
 /// How many keys are on a keyring of the kernel's: CONFIG_IMA_LOAD_X509 may have put one there.
-fn held(name: &str) -> u32 {
-    let list = proc_keys();
-    keyring::keys(&list)
-        .filter(|key| key.kind == "keyring")
-        .find_map(|key| key.description.strip_prefix(name)?.strip_prefix(':'))
-        .and_then(|count| count.trim().parse().ok())
-        .unwrap_or(0)
+fn held(ring: Keyring) -> usize {
+    ima_keyring::content(ring).map_or(0, |content| content.len())
 }
 
 struct Loader<'a> {
     certificates: Vec<Certificate>,
+    revoked: &'a Revocations,
     report: &'a mut Report,
 }
 
@@ -255,7 +268,7 @@ impl Loader<'_> {
     fn ima_keyring(&mut self, config: &config::Config) -> Result<Keyring, Fault> {
         let name = config.keyring.name();
         match config.keyring {
-            config::Keyring::Trusted => serial(name)
+            config::Keyring::Trusted => root_keyring(name)
                 .map(Keyring::Serial)
                 .ok_or_else(|| Fault::new(Code::NoImaKeyring, name)),
             config::Keyring::Untrusted => {
@@ -273,24 +286,51 @@ impl Loader<'_> {
         for offer in offers {
             match self.offer(offer, ring, name) {
                 Ok(count) => taken = taken.saturating_add(count),
-                Err(fault) => refused.push(fault),
+                Err(fault) if fault.code() == Code::CertificateRevoked => return Err(fault),
+                Err(fault) => refused.push((offer.from, fault)),
             }
         }
         let mut refused = refused.into_iter();
         if taken == 0 {
-            return refused.next().map_or(Ok(()), Err);
+            return refused.next().map_or(Ok(()), |(_, fault)| Err(fault));
         }
-        for fault in refused {
-            self.skip(Code::CertificateSkipped, &fault);
+        for (from, fault) in refused {
+            self.skip(from, &fault);
         }
         Ok(())
     }
 
-    /// Offers certificates whose refusal is only told.
+    /// Offers the real root's certificates: what the secondary keyring takes vouches for others.
+    fn of_the_root(&mut self, config: &config::Config, root: &MountedRoot) -> Result<(), Fault> {
+        let secondary = ".secondary_trusted_keys";
+        let others = find(Source::Root(root), Purpose::Secondary)?;
+        if let Some(serial) = root_keyring(secondary) {
+            self.optional(&others, Keyring::Serial(serial), secondary);
+        } else {
+            self.leave(&others, &format!("the kernel has no {secondary}"));
+        }
+        let more = find(Source::Root(root), Purpose::Ima)?;
+        let name = config.keyring.name();
+        match (config.keyring, root_keyring(name)) {
+            (config::Keyring::Trusted, Some(serial)) => {
+                self.optional(&more, Keyring::Serial(serial), name);
+            }
+            (config::Keyring::Trusted, None) => {
+                self.leave(&more, &format!("the kernel has no {name}"));
+            }
+            // It takes any certificate: the disk would say itself whom to trust.
+            (config::Keyring::Untrusted, _) => {
+                self.leave(&more, "on _ima nothing would check who signed it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers certificates whose refusal is only a warning.
     fn optional(&mut self, offers: &[Offer<'_>], ring: Keyring, name: &str) {
         for offer in offers {
             if let Err(fault) = self.offer(offer, ring, name) {
-                self.skip(Code::RootCertificate, &fault);
+                self.skip(offer.from, &fault);
             }
         }
     }
@@ -306,7 +346,12 @@ impl Loader<'_> {
     }
 
     /// The refusal as a warning, with the cause that was found.
-    fn skip(&mut self, code: Code, fault: &Fault) {
+    fn skip(&mut self, from: Source<'_>, fault: &Fault) {
+        let code = match (from, fault.code()) {
+            (Source::Initramfs(_), _) => Code::CertificateSkipped,
+            (Source::Root(_), Code::CertificateRevoked) => Code::RootCertificateRevoked,
+            (Source::Root(_), _) => Code::RootCertificate,
+        };
         let [_, cause, _] = fault.lines();
         let cause = cause.trim_start().trim_start_matches("cause: ").to_owned();
         self.report
@@ -317,12 +362,16 @@ impl Loader<'_> {
     fn offer(&mut self, offer: &Offer<'_>, ring: Keyring, name: &str) -> Result<usize, Fault> {
         let path = offer.shown();
         let invalid = |why: String| Fault::new(Code::CertificateInvalid, format!("{path}: {why}"));
-        let file = files::open_in(offer.from.directory(), &offer.path)
+        let file = offer
+            .from
+            .open(&offer.path)
             .map_err(|e| invalid(e.to_string()))?;
         let bytes = files::read(&file, MAX_FILE).map_err(|e| invalid(e.to_string()))?;
         let parsed = match Certificate::parse_all(&bytes) {
             Ok(certificates) => certificates,
-            // What this parser does not understand, the kernel's may.
+            // What this parser does not understand, the kernel's may. Of the real root it is not offered, nor where
+            // something is revoked: it could be that.
+            Err(error) if self.is_checked(offer) => return Err(invalid(error.to_string())),
             Err(error) => {
                 let result = ima_keyring::add_certificate(&bytes, ring);
                 let fault = result.is_err().then(|| invalid(error.to_string()));
@@ -333,12 +382,20 @@ impl Loader<'_> {
         let mut taken: usize = 0;
         let mut first = None;
         for certificate in parsed {
-            let result = ima_keyring::add_certificate(certificate.der(), ring);
-            let fault = result.err().map(|errno| {
-                ima_keyring::refusal(&path, &certificate, name, errno, &Kernel::look())
+            let fault = self.objection(offer, &path, &certificate).or_else(|| {
+                let result = ima_keyring::add_certificate(certificate.der(), ring);
+                result.err().map(|errno| {
+                    ima_keyring::refusal(&path, &certificate, name, errno, &Kernel::look())
+                })
             });
             self.record(offer, &path, name, Some(&certificate), fault.as_ref());
             if let Some(fault) = fault {
+                // A revoked one in the initramfs refuses the boot, whatever else is in the file.
+                if fault.code() == Code::CertificateRevoked
+                    && matches!(offer.from, Source::Initramfs(_))
+                {
+                    return Err(fault);
+                }
                 first.get_or_insert(fault);
                 continue;
             }
@@ -352,11 +409,32 @@ impl Loader<'_> {
         match first {
             Some(fault) if taken == 0 => Err(fault),
             Some(fault) => {
-                self.skip(Code::CertificateSkipped, &fault);
+                self.skip(offer.from, &fault);
                 Ok(taken)
             }
             None => Ok(taken),
         }
+    }
+
+    /// Whether only a certificate that was looked at here is offered to the kernel.
+    fn is_checked(&self, offer: &Offer<'_>) -> bool {
+        matches!(offer.from, Source::Root(_)) || !self.revoked.is_empty()
+    }
+
+    /// Why a certificate is not offered to the kernel, which looks neither at dates nor at who was revoked. A date counts for
+    /// one of the real root: whoever writes the disk may have kept it since.
+    fn objection(&self, offer: &Offer<'_>, path: &str, certificate: &Certificate) -> Option<Fault> {
+        let revoked = self.revoked.refusal(path, certificate);
+        let expired = matches!(offer.from, Source::Root(_)) && now() > certificate.not_after();
+        revoked.or_else(|| {
+            if !expired {
+                return None;
+            }
+            let detail = format!("{path}: {}", certificate.subject());
+            let fault = Fault::new(Code::CertificateExpired, detail)
+                .cause("by this machine's clock it has expired; of the real root such a one is not offered to the kernel");
+            Some(fault)
+        })
     }
 
     fn record(
@@ -401,9 +479,7 @@ impl Loader<'_> {
             let detail = format!("{path}: {}", certificate.subject());
             self.report.warn(Fault::new(Code::SampleKey, detail));
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
+        let now = now();
         if now > certificate.not_after() || now < certificate.not_before() {
             let detail = format!("{path}: {}", certificate.subject());
             self.report
@@ -411,16 +487,30 @@ impl Loader<'_> {
         }
     }
 
+    /// Refuses the boot where EVM is wanted and the kernel has none; with enforce=permissive warns of it.
+    fn evm_off(&mut self, detail: &str, required: bool) -> Result<(), Fault> {
+        if required {
+            return Err(Fault::new(Code::EvmOff, detail));
+        }
+        self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+        Ok(())
+    }
+
     /// EVM's certificates; with one on the keyring, or with its HMAC key, EVM is switched on, and `true` returned.
-    fn evm(&mut self, offers: &[Offer<'_>], key: Option<hmac::Loaded>) -> Result<bool, Fault> {
+    fn evm(
+        &mut self,
+        offers: &[Offer<'_>],
+        key: Option<hmac::Loaded>,
+        required: bool,
+    ) -> Result<bool, Fault> {
         let mut mode = if key.is_some() { EVM_HMAC } else { 0 };
         if !offers.is_empty() {
-            if let Some(serial) = serial(".evm") {
-                self.required(offers, Keyring::Serial(serial), ".evm")?;
-                mode |= EVM_X509;
-            } else {
-                let detail = "the kernel has no .evm keyring";
-                self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+            match root_keyring(".evm") {
+                Some(serial) => {
+                    self.required(offers, Keyring::Serial(serial), ".evm")?;
+                    mode |= EVM_X509;
+                }
+                None => self.evm_off("the kernel has no .evm keyring", required)?,
             }
         }
         if mode == 0 {
@@ -432,7 +522,7 @@ impl Loader<'_> {
                 return Err(Fault::new(Code::EvmKeyRefused, detail)
                     .cause("the kernel has no EVM (CONFIG_EVM), or did not find the key"));
             }
-            self.report.warn(Fault::new(Code::NoEvmKeyring, detail));
+            self.evm_off(&detail, required)?;
             return Ok(false);
         }
         if let Some(key) = key {
@@ -458,12 +548,7 @@ fn untrusted_keyring() -> Result<Keyring, String> {
     Key::from_id(id)
         .set_perms(permissions)
         .map_err(|error| format!("its permissions: {error:?}"))?;
-    serial_in(serial).ok_or_else(|| "it is not in /proc/keys".to_owned())
-}
-
-fn serial_in(wanted: i32) -> Option<Keyring> {
-    let list = proc_keys();
-    keyring::keys(&list)
-        .find(|key| key.serial.get() == wanted)
-        .map(|key| Keyring::Serial(key.serial))
+    Serial::new(serial)
+        .map(Keyring::Serial)
+        .ok_or_else(|| "it has no serial number".to_owned())
 }

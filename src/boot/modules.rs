@@ -1,12 +1,12 @@
 //! Kernel modules of the initramfs, in the order in which the configuration lists them.
 
-use std::fs::File;
+use std::path::Path;
 
 use ima::config::Config;
 use ima::fault::{Code, Fault, Stage};
 use rustix::io::Errno;
 
-use crate::files::describe;
+use crate::files::{Initramfs, describe};
 use crate::report::Report;
 
 /// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel unpacks it, with the one algorithm it was
@@ -19,9 +19,16 @@ const COMPRESSED: i32 = 4;
 ///
 /// `ModuleUnreadable`, `ModuleRefused`.
 pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
+    if config.modules.is_empty() {
+        return Ok(());
+    }
+    let unreadable =
+        |what: &str, why: String| Fault::new(Code::ModuleUnreadable, format!("{what}: {why}"));
+    let initramfs = Initramfs::open().map_err(|errno| unreadable("/", describe(errno)))?;
     for path in &config.modules {
-        let file = File::open(path)
-            .map_err(|error| Fault::new(Code::ModuleUnreadable, format!("{path}: {error}")))?;
+        let file = initramfs
+            .file(Path::new(path))
+            .map_err(|error| unreadable(path, error.to_string()))?;
         let compressed = [".gz", ".xz", ".zst"].iter().any(|end| path.ends_with(end));
         let flags = if compressed { COMPRESSED } else { 0 };
         match rustix::system::finit_module(&file, c"", flags) {
@@ -29,9 +36,7 @@ pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
             Err(errno) => return Err(refused(path, errno, compressed)),
         }
     }
-    if !config.modules.is_empty() {
-        report.done(Stage::Modules, &format!("{} loaded", config.modules.len()));
-    }
+    report.done(Stage::Modules, &format!("{} loaded", config.modules.len()));
     Ok(())
 }
 

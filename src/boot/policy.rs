@@ -22,7 +22,7 @@ use super::explain;
 use super::kernel_log::KernelLog;
 use super::keys::{self, KeysLoaded};
 use super::root::MountedRoot;
-use crate::files::{self, OpenError};
+use crate::files::{self, Initramfs, OpenError};
 use crate::report::{PolicyRecord, Report};
 use canary::{Canary, Tried};
 use proof::{Expected, Kernel};
@@ -137,9 +137,8 @@ pub fn require_cover(wanted: &Wanted, on: On<'_>, report: &mut Report) -> Result
 
 fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
     let unreadable = |why: String| Fault::new(Code::PolicyUnreadable, format!("{path}: {why}"));
-    let initramfs =
-        files::directory(Path::new("/")).map_err(|errno| unreadable(files::describe(errno)))?;
-    match files::open_in(&initramfs, Path::new(path)) {
+    let initramfs = Initramfs::open().map_err(|errno| unreadable(files::describe(errno)))?;
+    match initramfs.file(Path::new(path)) {
         Ok(file) => match files::read(&file, MAX_POLICY) {
             Ok(text) => Ok(Some(text)),
             Err(error) => Err(unreadable(error.to_string())),

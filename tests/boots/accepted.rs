@@ -8,7 +8,7 @@ use imactl::key::KeyKind;
 use imactl::x509::Template;
 use serde_json::Value;
 
-use crate::built::{Kernel, busybox, source, util_linux_switch_root};
+use crate::built::{Kernel, PROGRAMS, busybox, source, util_linux_switch_root};
 use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
 use crate::setup::{
@@ -218,14 +218,74 @@ fn sample_certificate() {
     assert_warned(&signed_with(&key).boot(), "IMA-551");
 }
 
-/// A certificate of the real root that the CA has signed is as good as one of the initramfs.
+/// A certificate of the real root that the CA has signed is as good as one of the initramfs where it is wanted; that others are
+/// revoked changes nothing.
 #[test]
 fn certificate_of_the_root() {
     let mut setup = Setup::new();
-    setup.root.add("etc/keys/x509_ima.der", 0o644, &P256.der());
-    let init = setup.root.file(INIT).content.clone();
-    setup.root.add_signed(INIT, 0o755, &init, &P256);
+    setup.configure("root_certificates=yes");
+    setup.configure("revoked_keys=00112233");
+    setup.configure(&format!("revoked_serials=01 00112233/{}", P256.serial()));
+    setup.trust_root_s_own(&P256);
     assert_booted(&setup.boot());
+}
+
+/// A revoked certificate of the real root, which the kernel would take, is not offered to it.
+#[test]
+fn revoked_certificate_of_the_root_is_warned_of() {
+    let mut setup = Setup::new();
+    setup.configure("root_certificates=yes");
+    setup.configure(&format!("revoked_serials={}", P256.serial()));
+    setup.root.add("etc/keys/x509_ima.der", 0o644, &P256.der());
+    let outcome = setup.boot();
+    assert_warned(&outcome, "IMA-558");
+    assert_eq!(assert_booted(&outcome).keyrings[".ima"].keys.len(), 1);
+}
+
+/// Any user can have /proc/keys show lines that forge keyrings: the init finds the kernel's own all the same.
+#[test]
+fn forged_lines_in_the_list_of_keys() {
+    let mut setup = Setup::new();
+    setup.put(EVM_CERTIFICATE, P256.der());
+    setup.root.sign_evm(&P256);
+    setup
+        .programs
+        .push(("guest".into(), PROGRAMS.guest.clone()));
+    crate::initramfs::script(&mut setup, "/guest forge-keys\nexec /ima-init");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(report.keyrings[".ima"].keys.len(), 1);
+    assert_eq!(report.keyrings[".evm"].keys.len(), 1);
+}
+
+/// What the init sets of the kernel's log, it gives back: the real init finds what it would find without.
+#[test]
+fn limits_of_the_log_are_given_back() {
+    for (line, devkmsg, ratelimit) in [
+        ("quiet", "ratelimit", "5"),
+        (
+            "printk.devkmsg=off sysctl.kernel.printk_ratelimit=7",
+            "off",
+            "7",
+        ),
+    ] {
+        let mut setup = Setup::new();
+        setup.append(line);
+        let outcome = setup.boot();
+        let limits = &assert_booted(&outcome).log_limits;
+        assert_eq!(limits["printk_devkmsg"], devkmsg, "{line}");
+        assert_eq!(limits["printk_ratelimit"], ratelimit, "{line}");
+    }
+}
+
+/// Where enforcement is not required, an EVM that the command line switched off is a warning.
+#[test]
+fn evm_switched_off_where_it_is_permitted() {
+    let mut setup = with_evm();
+    setup.root.sign_evm(&P256);
+    setup.configure("enforce=permissive");
+    setup.append("initcall_blacklist=init_evm");
+    assert_warned(&setup.boot(), "IMA-556");
 }
 
 /// A further CA, signed by the kernel's, comes from the real root onto .secondary_trusted_keys and may sign for `.ima`.
@@ -238,6 +298,7 @@ fn secondary_certificate_of_the_root() {
         Some(&secondary),
     );
     let mut setup = Setup::new();
+    setup.configure("root_certificates=yes");
     setup
         .root
         .add("etc/keys/x509_secondary_1.der", 0o644, &secondary.der());
@@ -289,6 +350,10 @@ fn evm_hmac_key() {
     };
     let (_, without) = evm(&|_| ());
     assert_eq!(without, None);
+    // A key of the root's, which the command line names, is not loaded: whoever writes the disk could seal any file.
+    let (outcome, attacker_s) = evm(&crate::initramfs::hmac_of_the_root);
+    assert_eq!(attacker_s, None);
+    assert_warned(&outcome, "IMA-251");
     let hmacs = [
         evm(&crate::initramfs::hmac),
         // As dracut's modules have them elsewhere; the certificate too.
@@ -302,6 +367,7 @@ fn evm_hmac_key() {
                 let file = setup.initramfs.remove(from).expect(from);
                 setup.put(to, file);
             }
+            setup.configure("cmdline=root rw evmkey masterkey evmx509");
             setup.append("evmkey=/etc/keys/other.blob masterkey=/etc/keys/master.blob evmx509=/etc/keys/of-evm.der");
         }),
     ];
@@ -329,6 +395,7 @@ fn with_evm() -> Setup {
 #[test]
 fn strange_certificate_of_the_root() {
     let mut setup = Setup::new();
+    setup.configure("root_certificates=yes");
     let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), None);
     setup
         .root

@@ -1,11 +1,13 @@
 //! Roots made by somebody who wants in: something else in the place of a file, links that lead out, names that are no text.
 
+use std::sync::LazyLock;
+
 use imactl::image::read_ext4;
 use imactl::tree::Kind;
 
 use crate::accepted::{assert_all_attempts_passed, assert_warned};
 use crate::built::Kernel;
-use crate::keys::{OTHER_CA, P256, Pair, RSA};
+use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
 use crate::matrix::{Check, faults, sign_init_with_another_key};
 use crate::setup::{Setup, assert_booted};
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
@@ -22,6 +24,16 @@ const ZEROS: Kind = Kind::CharacterDevice(1, 5);
 
 /// The root's own disk.
 const DISK: Kind = Kind::BlockDevice(254, 0);
+
+/// A key whose certificate the CA signed long ago. The kernel does not look at the dates.
+static RETIRED: LazyLock<Pair> = LazyLock::new(|| {
+    let template = Template {
+        not_before: 1_000_000_000,
+        not_after: 1_100_000_000,
+        ..Template::leaf("retired")
+    };
+    Pair::new(KeyKind::P256, &template, Some(&CA))
+});
 
 fn link(setup: &mut Setup, path: &str, target: &str) {
     setup.root.remove(path);
@@ -168,12 +180,29 @@ faults! {
         }
     };
     certificate_of_the_root_of_another_ca: "IMA-713", Halt, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
-        let init = setup.root.file(INIT).content.clone();
-        setup.root.add("etc/keys/x509_ima.der", 0o644, &stranger.der());
-        setup.root.add_signed(INIT, 0o755, &init, &stranger);
+        setup.trust_root_s_own(&stranger);
     };
+    retired_certificate_of_the_root: "IMA-713", Reboot, Check::Same, |setup| setup.trust_root_s_own(&RETIRED);
+    retired_certificate_of_the_root_where_some_are_taken: "IMA-713", Halt, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
+        setup.trust_root_s_own(&RETIRED);
+    };
+    revoked_key_of_the_root: "IMA-713", Panic, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
+        let key = P256.skid();
+        setup.configure(&format!("revoked_keys={}", &key[key.len() - 8..]));
+        setup.trust_root_s_own(&P256);
+    };
+    revoked_serial_of_the_root: "IMA-713", Poweroff, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
+        setup.configure(&format!("revoked_serials={}", P256.serial()));
+        setup.trust_root_s_own(&P256);
+    };
+    certificate_of_the_root_that_nobody_asked_for: "IMA-713", Reboot, Check::Same, |setup| setup.trust_root_s_own(&P256);
     certificate_of_the_root_and_the_ca_that_signed_it: "IMA-713", Panic, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
         let init = setup.root.file(INIT).content.clone();
         setup.root.add("etc/keys/x509_secondary_1.der", 0o644, &OTHER_CA.der());
@@ -181,19 +210,23 @@ faults! {
         setup.root.add_signed(INIT, 0o755, &init, &stranger);
     };
     certificate_of_the_root_is_a_device: "IMA-713", Poweroff, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);
         setup.root.other("etc/keys/x509_ima.der", ZEROS);
     };
     certificate_of_the_root_of_2_gib: "IMA-713", Reboot, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);
         setup.root.hole("etc/keys/x509_ima.der", ENDLESS);
     };
     keys_link_out_of_the_root: "IMA-713", Halt, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);
         setup.put("elsewhere/x509_ima.der", P256.der());
         setup.root.other("etc/keys", symlink("/proc/1/root/elsewhere"));
     };
     certificates_of_the_root_by_the_hundred: "IMA-713", Panic, Check::Same, |setup| {
+        setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);
         for number in 0..300 {
             setup.root.add(&format!("etc/keys/x509_ima_{number}.der"), 0o644, b"no certificate");
@@ -205,6 +238,7 @@ faults! {
 #[test]
 fn a_hostile_etc_changes_nothing() {
     let mut setup = Setup::new();
+    setup.configure("root_certificates=yes");
     setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
     let root = &mut setup.root;
     for (number, kind) in [

@@ -65,6 +65,13 @@ pub fn hmac(setup: &mut Setup) {
     setup.put(MASTER_KEY, [b'0'; 32]);
 }
 
+/// The same key on the root's disk, named by the command line.
+pub fn hmac_of_the_root(setup: &mut Setup) {
+    setup.root.add("evm.blob", 0o644, HMAC_KEY.as_bytes());
+    setup.root.add("kmk", 0o644, &[b'0'; 32]);
+    setup.append("evmkey=/rootfs/evm.blob masterkey=/rootfs/kmk");
+}
+
 /// The same, and files that carry portable signatures, as EVM then wants of them.
 fn sealed(setup: &mut Setup) {
     hmac(setup);
@@ -187,9 +194,46 @@ faults! {
         setup.put(EVM_KEY, HMAC_KEY.replace("user:kmk-user", "trusted:kmk"));
         setup.put("etc/keys/kmk-trusted.blob", "00".repeat(200));
     };
-    evm_key_named_that_is_not_there: "IMA-506", Reboot, Check::Same, |setup| setup.append("evmkey=/etc/keys/none.blob");
+    evm_key_named_that_is_not_there: "IMA-506", Reboot, Check::Same, |setup| {
+        setup.configure("cmdline=root evmkey");
+        setup.append("evmkey=/etc/keys/none.blob");
+    };
+    evm_key_of_the_root: "IMA-506", Halt, Check::Same, |setup| {
+        setup.configure("cmdline=root evmkey masterkey");
+        hmac_of_the_root(setup);
+    };
+    keys_of_the_initramfs_under_a_mount: "IMA-503", Panic, Check::Silent, |setup| {
+        // What is mounted there is not the initramfs's, whose certificate for EVM would be missed.
+        setup.put(EVM_CERTIFICATE, P256.der());
+        setup.root.sign_evm(&P256);
+        script(setup, "mount -t tmpfs tmpfs /etc/keys\nexec /ima-init");
+    };
+    configuration_under_a_mount: "IMA-201", Reboot, Check::Silent, |setup| {
+        script(setup, "mount -t tmpfs tmpfs /etc/ima\necho enforce=permissive >/etc/ima/ima-init.conf\nexec /ima-init");
+    };
+    module_under_a_mount: "IMA-301", Halt, Check::Silent, |setup| {
+        setup.modules = vec![("dummy.ko".into(), Kernel::Full.module("dummy"))];
+        script(setup, "mount -t tmpfs tmpfs /lib/modules\nexec /ima-init");
+    };
+    certificate_revoked_by_its_key: "IMA-509", Reboot, Check::Unmade, |setup| {
+        setup.configure(&format!("revoked_keys=00112233 {}", RSA.skid()));
+    };
+    certificate_revoked_by_its_serial: "IMA-509", Halt, Check::Unmade, |setup| {
+        setup.put("etc/keys/x509_ima_2.der", P256.der());
+        setup.configure(&format!("revoked_serials=01 {}", P256.serial()));
+    };
+    evm_certificate_revoked: "IMA-509", Poweroff, Check::Unmade, |setup| {
+        setup.put(EVM_CERTIFICATE, P256.der());
+        setup.configure(&format!("revoked_serials={}/{}", CA.skid(), P256.serial()));
+    };
+    keyring_in_a_forged_line_of_the_list_of_keys: "IMA-501", Halt, Check::Same, |setup| {
+        setup.kernel = Kernel::NoImaKeyring;
+        setup.programs.push(("guest".into(), PROGRAMS.guest.clone()));
+        script(setup, "/guest forge-keys\nexec /ima-init");
+    };
     evm_key_and_files_without_its_hmac: "IMA-704", Poweroff, Check::Same, hmac;
     evm_certificate_named_that_is_not_there: "IMA-503", Halt, Check::Same, |setup| {
+        setup.configure("cmdline=root evmx509");
         setup.append("evmx509=/etc/keys/none.der");
     };
     run_init_without_a_root: "IMA-206", Reboot, Check::Silent, |setup| run_init(setup, "/run-init");

@@ -7,6 +7,7 @@ use ima::evm::{Attributes, portable_digest};
 use ima::hash::HashAlgorithm;
 use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use ima::verity::VerityHasher;
+use ima_testbed::report::encode_hex;
 use imactl::identity::Identity;
 use imactl::key::{FileKey, KeyKind, Signer};
 use imactl::x509::Template;
@@ -41,6 +42,16 @@ impl Pair {
     pub fn identity(&self) -> Identity {
         Identity::new(self.key.clone(), &self.certificate, HashAlgorithm::Sha256)
             .expect("an identity")
+    }
+
+    /// The certificate's serial number in hexadecimal.
+    pub fn serial(&self) -> String {
+        encode_hex(self.certificate.serial())
+    }
+
+    /// Its subject key identifier in hexadecimal.
+    pub fn skid(&self) -> String {
+        encode_hex(self.certificate.skid().expect("an identifier"))
     }
 
     pub fn der(&self) -> Vec<u8> {

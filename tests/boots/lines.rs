@@ -2,7 +2,7 @@
 
 use crate::accepted::{assert_all_attempts_passed, assert_warned, init_report};
 use crate::built::Kernel;
-use crate::initramfs::{RULES, TMPFS_FREE};
+use crate::initramfs::{RULES, TMPFS_FREE, hmac};
 use crate::keys::{P256, RSA};
 use crate::matrix::{Check, faults};
 use crate::setup::{DEFAULT_POLICY, EVM_CERTIFICATE, Setup, assert_booted};
@@ -52,11 +52,30 @@ faults! {
     };
     resume_from_the_root_s_disk: "IMA-207", Reboot, Check::Same, |setup| setup.append("resume=/dev/vda");
     resume_in_quotes_with_an_offset: "IMA-207", Halt, Check::Same, |setup| setup.append("\"resume-offset=8\"");
+    core_dumps_piped_to_a_program: "IMA-209", Panic, Check::Same, |setup| {
+        setup.append("\"sysctl.kernel.core_pattern=|/bin/sh -c reboot\"");
+    };
+    modules_loaded_by_a_program_of_the_root: "IMA-209", Reboot, Check::Same, |setup| {
+        setup.append("sysctl.kernel..modprobe=/rootfs/evil");
+    };
     no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent, |setup| setup.append("sysctl.fs.mount-max=6");
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");
-    evm_fix_and_files_without_its_signature: "IMA-704", Halt, Check::Same, |setup| {
+    evm_switched_off: "IMA-507", Poweroff, Check::Silent, |setup| {
+        setup.put(EVM_CERTIFICATE, P256.der());
+        setup.root.sign_evm(&P256);
+        setup.append("initcall_blacklist=init_evm");
+    };
+    evm_switched_off_and_its_hmac_key: "IMA-506", Reboot, Check::Sooner("IMA-704"), |setup| {
+        hmac(setup);
+        setup.append("initcall_blacklist=init_evm");
+    };
+    evm_fix_with_the_hmac_key: "IMA-508", Reboot, Check::Same, |setup| {
+        hmac(setup);
+        setup.append("\"evm=fix\"");
+    };
+    evm_fix_and_files_without_its_signature: "IMA-508", Halt, Check::Same, |setup| {
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.append("evm=fix");
     };
@@ -107,6 +126,12 @@ faults! {
     };
     initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Silent, |setup| {
         setup.append("initcall_blacklist=securityfs_init");
+    };
+    initcall_of_the_list_of_keys_left_out: "IMA-501", Halt, Check::Silent, |setup| {
+        setup.append("initcall_blacklist=key_proc_init");
+    };
+    initcall_of_asymmetric_keys_left_out: "IMA-504", Poweroff, Check::Silent, |setup| {
+        setup.append("initcall_blacklist=asymmetric_key_init");
     };
     refusal_on_a_silent_console: "IMA-713", Poweroff, Check::Same, |setup| {
         setup.root.unsign(INIT);
@@ -161,6 +186,8 @@ enforced! {
     two_kilobytes_of_noise: "noise=\\x' ".repeat(170);
     parameters_by_the_hundred: "ro rw rootwait=9 root=/dev/vda ".repeat(40) + "ro";
     open_quotes_at_the_end: "x=\"open -- init=/bin/sh";
+    initcall_of_ima_s_blacklist_left_out: "initcall_blacklist=ima_mok_init";
+    initcall_of_the_audit_left_out: "initcall_blacklist=audit_init";
     hardened: "lockdown=integrity init_on_alloc=1 slab_nomerge";
 }
 

@@ -231,6 +231,7 @@ faults! {
         silent(setup, 80_000, "mounting /dev/vda has not ended after 2 s");
     };
     disk_that_answers_no_more_when_certificates_are_read: "IMA-408", Poweroff, FAILS, |setup| {
+        setup.configure("root_certificates=yes");
         for number in 0..20 {
             setup.root.add(&format!("etc/keys/x509_ima{number}.der"), 0o644, &[number; 100_000]);
         }

@@ -14,10 +14,10 @@ use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
 
 use crate::built::{Kernel, PROGRAMS, scratch, source};
-use crate::keys::{CA, RSA};
+use crate::keys::{CA, Pair, RSA};
 use crate::matrix::Action;
 use crate::partitions::{self, Table};
-use crate::tree::{Format, Tree};
+use crate::tree::{Format, INIT, Tree};
 
 pub const UUID: &str = "5e1f0e4a-7c1b-4a57-9d0c-8f6f4be2a001";
 const UUID_BYTES: [u8; 16] = 0x5e1f_0e4a_7c1b_4a57_9d0c_8f6f_4be2_a001_u128.to_be_bytes();
@@ -128,6 +128,13 @@ impl Setup {
         self.initramfs
             .remove(path)
             .unwrap_or_else(|| panic!("{path} is not in the initramfs"));
+    }
+
+    /// The root gets etc/keys/x509_ima.der, and its init is signed with that key alone.
+    pub fn trust_root_s_own(&mut self, key: &Pair) {
+        self.root.add("etc/keys/x509_ima.der", 0o644, &key.der());
+        let init = self.root.file(INIT).content.clone();
+        self.root.add_signed(INIT, 0o755, &init, key);
     }
 
     /// A line of the configuration; one with the same key gives way.

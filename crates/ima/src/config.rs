@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cmdline::RootName;
 use crate::forward::Pattern;
+use crate::revocation::Revocations;
 
 /// Where the file is in the initramfs.
 pub const PATH: &str = "/etc/ima/ima-init.conf";
@@ -211,6 +212,10 @@ pub struct Config {
     /// `forward`: the parameters that userspace sees, beside those of [`crate::forward::ALWAYS`], and the arguments that the
     /// real init gets.
     pub forward: Vec<Pattern>,
+    /// `root_certificates`: whether certificates of the real root are offered to the kernel.
+    pub root_certificates: bool,
+    /// `revoked_keys` and `revoked_serials`: whose certificates are not offered, wherever they are from.
+    pub revoked: Revocations,
     /// `root`
     pub root: Option<RootName>,
     /// `rootfstype`
@@ -239,9 +244,11 @@ impl Default for Config {
             init: "/sbin/init".to_owned(),
             cmdline: Parameter::ALL
                 .into_iter()
-                .filter(|parameter| *parameter != Parameter::Init)
+                .filter(|parameter| parameter.is_of_the_root())
                 .collect(),
             forward: Vec::new(),
+            root_certificates: false,
+            revoked: Revocations::default(),
             root: None,
             rootfstype: None,
             rootflags: None,
@@ -354,6 +361,9 @@ impl Config {
                 &mut self.forward,
                 value.split_ascii_whitespace().map(Pattern::parse).collect(),
             ),
+            "root_certificates" => put(&mut self.root_certificates, yes_or_no(value)),
+            "revoked_keys" => Some(self.revoked.set_keys(value)),
+            "revoked_serials" => Some(self.revoked.set_serials(value)),
             "root" => put(&mut self.root, RootName::parse(value).map(Some)),
             "rootfstype" => put(&mut self.rootfstype, fstype(value).map(Some)),
             "rootflags" => put(&mut self.rootflags, Some(Some(value.to_owned()))),
@@ -478,14 +488,21 @@ mod tests {
         assert_eq!(config.enforce, Enforce::Required);
         assert_eq!(config.keyring, Keyring::Trusted);
         assert_eq!(config.on_failure, OnFailure::Reboot);
-        assert!(!config.debug && !config.cmdline.contains(&Parameter::Init));
+        assert!(!config.debug && !config.root_certificates);
+        assert!(
+            config
+                .cmdline
+                .iter()
+                .all(|parameter| parameter.is_of_the_root())
+        );
     }
 
     #[test]
     fn every_key() {
         let config = Config::parse(
             b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
-              switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\nroot=LABEL=a b\nrootfstype=ext4\n\
+              switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
+              root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
         )
         .unwrap();
@@ -505,6 +522,13 @@ mod tests {
                 forward: ["single", "systemd.*"]
                     .map(|name| Pattern::parse(name).unwrap())
                     .to_vec(),
+                root_certificates: true,
+                revoked: {
+                    let mut revoked = Revocations::default();
+                    assert!(revoked.set_keys("0123abcd"));
+                    assert!(revoked.set_serials("01 0123abcd/02"));
+                    revoked
+                },
                 root: Some(RootName::Label("a b".into())),
                 rootfstype: Some("ext4".into()),
                 rootflags: Some("noatime,data=ordered".into()),
@@ -517,7 +541,7 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 15] = [
+        let cases: [(&[u8], &str); 16] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -544,6 +568,10 @@ mod tests {
             (
                 b"forward=quiet *",
                 "line 1, `quiet *`: not a value that this key takes",
+            ),
+            (
+                b"revoked_keys=0123ab",
+                "line 1, `0123ab`: not a value that this key takes",
             ),
             (
                 b"rootwait=-1",

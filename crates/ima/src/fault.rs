@@ -203,6 +203,10 @@ catalogue! {
         what: "the filtered command line could not be put over /proc/cmdline"
         cause: "the programs behind the init would obey parameters that the configuration does not list under forward="
         remedy: "see the kernel's error in this message: CONFIG_TMPFS must be set, and sysctl.fs.mount-max on the command line may be too small"
+    CmdlineProgram "IMA-209" Configuration Refusal
+        what: "the kernel command line names a program that the kernel executes by itself"
+        cause: "a sysctl parameter sets core_pattern, modprobe, hotplug or poweroff_cmd: the kernel executes it as root, at a moment that the author of the line may choose, with arguments of theirs"
+        remedy: "take it off the command line; or list its name in forward= in ima-init.conf if whoever can edit the command line may do that"
     CmdlineIgnored "IMA-251" Configuration Warning
         what: "a parameter on the kernel command line is ignored"
         cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"
@@ -291,6 +295,18 @@ catalogue! {
         what: "EVM's HMAC key was not loaded"
         cause: "the initramfs has one, and without it the owner, mode and attributes of files would go unchecked"
         remedy: "make the key again as docs/configuration.md says, and put it and its master key into the initramfs; or leave both out"
+    EvmOff "IMA-507" Keys Refusal
+        what: "EVM is not in force"
+        cause: "a certificate for .evm is in the initramfs, and the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set, or initcall_blacklist= on the command line switches it off; owner, mode and attributes of files would go unchecked"
+        remedy: "boot a kernel with CONFIG_EVM=y and take initcall_blacklist= off the command line; or leave the EVM certificates out"
+    EvmFix "IMA-508" Keys Refusal
+        what: "the kernel command line switches EVM to its fix mode"
+        cause: "with evm=fix the kernel lets the attributes of any file be changed and seals them anew, and the initramfs has a key or certificate of EVM's"
+        remedy: "take evm=fix off the command line; to label a system, boot it with an initramfs without EVM's keys"
+    CertificateRevoked "IMA-509" Keys Refusal
+        what: "the initramfs has a revoked certificate"
+        cause: "revoked_keys or revoked_serials in ima-init.conf lists it"
+        remedy: "take the certificate out of the initramfs, or correct the list"
     SampleKey "IMA-551" Keys Warning
         what: "this system trusts the SAMPLE KEY, whose private half everybody has"
         cause: "the certificate was made by imactl keygen --sample, for demonstration; anyone can sign programs for this machine"
@@ -301,7 +317,7 @@ catalogue! {
         remedy: "renew the certificate with the same key (signatures stay good), or set the clock"
     RootCertificate "IMA-553" Keys Warning
         what: "a certificate of the real root was not taken"
-        cause: "the kernel refused it, it cannot be parsed, or keyring=_ima forbids to take any from the disk; programs signed with its key will be denied"
+        cause: "the kernel refused it, it cannot be parsed, it has expired, or keyring=_ima forbids to take any from the disk; programs signed with its key will be denied"
         remedy: "have it signed by a CA the kernel trusts, or remove it from etc/keys in the real root"
     CertificateSkipped "IMA-554" Keys Warning
         what: "a certificate of the initramfs was not taken"
@@ -313,12 +329,17 @@ catalogue! {
         remedy: "use a kernel with CONFIG_INTEGRITY_TRUSTED_KEYRING=y and keyring=.ima"
     NoEvmKeyring "IMA-556" Keys Warning
         what: "EVM certificates are in the initramfs but EVM could not be used"
-        cause: "the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set"
+        cause: "the kernel has no .evm keyring or no securityfs evm file (CONFIG_EVM is not set, or initcall_blacklist= switches it off), and the configuration says enforce=permissive"
         remedy: "boot a kernel with CONFIG_EVM=y, or leave the EVM certificates out"
     CertificateUseless "IMA-557" Keys Warning
         what: "the kernel can verify no signature with a certificate that it took"
         cause: "the certificate has no subject key identifier, by whose end signatures name their key, or its key has a length that the kernel does not compute with; what its key signed is denied"
         remedy: "make a certificate with the extension subjectKeyIdentifier and a key of a length that the kernel computes with (imactl keygen makes both)"
+
+    RootCertificateRevoked "IMA-558" Keys Warning
+        what: "a revoked certificate of the real root was not taken"
+        cause: "revoked_keys or revoked_serials in ima-init.conf lists it; what its key signed is denied"
+        remedy: "remove it from etc/keys in the real root, and sign again what its key signed"
 
     PolicyMissing "IMA-601" Policy Refusal
         what: "the initramfs has no IMA policy"

@@ -86,15 +86,45 @@ pub fn keys(proc_keys: &str) -> impl Iterator<Item = Key<'_>> {
     })
 }
 
-/// The keyring of that name, as the kernel's own list has it: `NAME: 3` or `NAME: empty`.
-///
-/// Only keyrings of the kernel's may begin with a dot (security/keys/keyctl.c, `add_key` answers EPERM), so for those
-/// the name cannot be forged.
-pub fn keyring(proc_keys: &str, name: &str) -> Option<Serial> {
-    keyrings(proc_keys, name).next()
+/// What KEYCTL_DESCRIBE says of a key: `TYPE;UID;GID;PERMISSIONS;DESCRIPTION` (security/keys/keyctl.c, `keyctl_describe_key`).
+/// The description is everything behind the fourth `;`, whatever is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Description<'a> {
+    /// The type, such as `keyring`.
+    pub kind: &'a str,
+    /// The user that it belongs to.
+    pub uid: u32,
+    /// The name.
+    pub name: &'a str,
 }
 
-/// Every keyring of that name; of those without a dot there may be several.
+impl<'a> Description<'a> {
+    /// Parses it; nothing if it is none.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut fields = text.splitn(5, ';');
+        let kind = fields.next()?;
+        let uid = fields.next()?.parse().ok()?;
+        let name = fields.nth(2)?;
+        Some(Self { kind, uid, name })
+    }
+
+    /// Whether it is a keyring of that name. Only the kernel makes keyrings whose name begins with a dot (`add_key` answers
+    /// EPERM).
+    pub fn is_keyring(&self, name: &str) -> bool {
+        self.kind == "keyring" && self.name == name
+    }
+
+    /// Whether a line of `/proc/keys` may be of this key: the list cuts the type to nine characters, and adds to the name.
+    pub fn agrees_with(&self, line: &Key<'_>) -> bool {
+        let kind = self.kind.get(..9).unwrap_or(self.kind);
+        kind == line.kind && line.description.starts_with(self.name)
+    }
+}
+
+/// The serial numbers of keyrings of that name in the kernel's list: `NAME: 3` or `NAME: empty`.
+///
+/// The list is no proof. A key's description may hold a newline and behind it what looks like a line of the list, and any user
+/// can make such a key. Each serial number is to be confirmed with [`Description`].
 pub fn keyrings<'a>(proc_keys: &'a str, name: &'a str) -> impl Iterator<Item = Serial> + 'a {
     keys(proc_keys)
         .filter(move |key| {
@@ -119,14 +149,14 @@ mod tests {
 
     #[test]
     fn keyrings_are_found_by_their_whole_name() {
-        assert_eq!(keyring(LIST, ".ima").map(Serial::get), Some(0x1249_ad0a));
+        assert_eq!(first(LIST, ".ima").map(Serial::get), Some(0x1249_ad0a));
         assert_eq!(
-            keyring(LIST, ".builtin_trusted_keys").map(Serial::get),
+            first(LIST, ".builtin_trusted_keys").map(Serial::get),
             Some(0x0ac7_3a55)
         );
-        assert_eq!(keyring(LIST, ".im"), None);
-        assert_eq!(keyring(LIST, ".evm"), None);
-        assert_eq!(keyring("", ".ima"), None);
+        assert_eq!(first(LIST, ".im"), None);
+        assert_eq!(first(LIST, ".evm"), None);
+        assert_eq!(first("", ".ima"), None);
     }
 
     #[test]
@@ -145,17 +175,50 @@ mod tests {
         assert_eq!(key.map(|key| key.key_id), Some("11111111"));
     }
 
+    fn first(list: &str, name: &str) -> Option<Serial> {
+        keyrings(list, name).next()
+    }
+
+    /// What any user can have the kernel list: a key whose description goes on in a second line.
+    const FORGED: &str = "0000000a I--Q---     1 perm 3f010000  1000  1000 user      a\n\
+                          0123abcd I------     1 perm 1f0f0000     0     0 keyring   .ima: empty: 1\n\
+                          0b0b0b0b I------     1 perm 1f0f0000     0     0 keyring   .ima: 1\n";
+
+    #[test]
+    fn a_forged_line_is_only_a_candidate() {
+        let serials: Vec<i32> = keyrings(FORGED, ".ima").map(Serial::get).collect();
+        assert_eq!(serials, [0x0123_abcd, 0x0b0b_0b0b]);
+        for (text, name) in [
+            ("user;1000;1000;3f010000;.ima", ".ima"),
+            ("keyring;0;0;3f010000;.ima: empty", ".ima"),
+            ("keyring;0;0;3f010000;x;.ima", ".ima"),
+            ("keyring;0;0;.ima", ".ima"),
+            ("", ""),
+        ] {
+            let is_one = Description::parse(text).is_some_and(|key| key.is_keyring(name));
+            assert!(!is_one, "{text}");
+        }
+        let text = "keyring;0;0;1f0f0000;.ima";
+        assert!(Description::parse(text).is_some_and(|key| key.is_keyring(".ima")));
+        let ring = Description::parse(text).unwrap();
+        let lines: Vec<bool> = keys(FORGED).map(|line| ring.agrees_with(&line)).collect();
+        assert_eq!(lines, [false, true, true]);
+        let text = "user;0;0;3f010000;a;b\nc";
+        assert_eq!(Description::parse(text).unwrap().name, "a;b\nc");
+    }
+
     #[test]
     fn a_key_that_describes_itself_as_a_keyring_is_none() {
         let forged = "0000000a I------ 1 perm 1f0f0000 0 0 user .ima: empty\n";
-        assert_eq!(keyring(forged, ".ima"), None);
+        assert_eq!(first(forged, ".ima"), None);
     }
 
     proptest! {
         #[test]
         fn hostile_text_does_no_harm(text in "[ 0-9a-fI.:\\n\\t\\PC]{0,300}") {
             let _ = keys(&text).filter_map(|key| key.asymmetric()).count();
-            let _ = keyring(&text, ".ima");
+            let _ = first(&text, ".ima");
+            let _ = Description::parse(&text);
         }
     }
 }

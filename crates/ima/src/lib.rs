@@ -37,6 +37,7 @@ pub mod measurement;
 pub mod partition;
 pub mod policy;
 pub mod program;
+pub mod revocation;
 pub mod settings;
 pub mod signature;
 pub mod signatures;

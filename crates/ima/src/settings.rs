@@ -68,6 +68,8 @@ pub struct Settings {
     pub evm: EvmFiles,
     /// `ima_appraise=` if it is one of those that turn appraisal off.
     pub weakened: Option<String>,
+    /// `evm=fix`, with which EVM lets the attributes of any file be changed and seals them anew.
+    pub evm_fix: Option<String>,
 }
 
 impl Settings {
@@ -83,7 +85,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `ResumeRequested`, `RootSyntax`, `NoRootNamed`.
+    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`, `RootSyntax`, `NoRootNamed`.
     pub fn merge(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -98,7 +100,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `ResumeRequested`.
+    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`.
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -146,10 +148,16 @@ impl Settings {
         let mut read_only = true;
         let mut evm = EvmFiles::default();
         let mut weakened = None;
+        let mut evm_fix = None;
         if config.enforce == Enforce::Required
             && let Some(parameter) = resume(line)
         {
             return Err(Fault::new(Code::ResumeRequested, parameter));
+        }
+        if config.enforce == Enforce::Required
+            && let Some(parameter) = program(line, &config)
+        {
+            return Err(Fault::new(Code::CmdlineProgram, parameter));
         }
         let forwarded = forward::filter(line, &config);
         let powerful: Vec<&str> = forwarded.powerful().collect();
@@ -167,6 +175,13 @@ impl Settings {
                 } else if is_one_of(&["enforce"]) {
                     weakened = None;
                 }
+                continue;
+            }
+            // evm_main.c, `evm_set_fixmode`: nothing behind it takes it back.
+            if let Some(value) = value.filter(|value| value.starts_with("fix"))
+                && parameter.is("evm")
+            {
+                evm_fix = Some(format!("evm={value}"));
                 continue;
             }
             let Some(known) = Parameter::ALL
@@ -245,6 +260,7 @@ impl Settings {
             forwarded,
             evm,
             weakened,
+            evm_fix,
             config,
         })
     }
@@ -265,6 +281,36 @@ fn resume(line: &(impl AsRef<[u8]> + ?Sized)) -> Option<String> {
         }
     }
     found
+}
+
+/// The settings of the kernel that name a program which it executes by itself, as root, below `/proc/sys`. `core_pattern` and
+/// `poweroff_cmd` give it arguments too.
+const PROGRAMS: [[&str; 2]; 4] = [
+    ["kernel", "core_pattern"],
+    ["kernel", "hotplug"],
+    ["kernel", "modprobe"],
+    ["kernel", "poweroff_cmd"],
+];
+
+/// The parameter that sets one of them (fs/proc/proc_sysctl.c, `process_sysctl_arg`: the path of a setting may be written with
+/// dots or with slashes, and with several of them), unless the configuration lists it under `forward=`.
+fn program(line: &(impl AsRef<[u8]> + ?Sized), config: &Config) -> Option<String> {
+    let sets_one = |name: &str| {
+        name.strip_prefix("sysctl").is_some_and(|path| {
+            let mut path = path.split(['.', '/']).filter(|part| !part.is_empty());
+            let path = [path.next(), path.next()].map(Option::unwrap_or_default);
+            PROGRAMS.contains(&path)
+        })
+    };
+    cmdline::parameters(line)
+        .find(|parameter| {
+            let name = &parameter.name;
+            sets_one(name) && !config.forward.iter().any(|listed| listed.matches(name))
+        })
+        .map(|parameter| {
+            let value = parameter.value.unwrap_or_default();
+            format!("{}={value}", parameter.name)
+        })
 }
 
 #[cfg(test)]
@@ -326,24 +372,25 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_evm_may_be_elsewhere() {
+    fn the_files_of_evm_may_be_elsewhere_where_the_configuration_says_so() {
         let line = "root=/dev/vda evmkey=/k masterkey=/m evmx509=/c";
         let expected = EvmFiles {
             certificate: Some("/c".into()),
             key: Some("/k".into()),
             master: Some("/m".into()),
         };
-        assert_eq!(settings("", line).unwrap().0.evm, expected);
+        let config = "cmdline=root evmx509 evmkey masterkey";
+        assert_eq!(settings(config, line).unwrap().0.evm, expected);
         let mut warn = |_| ();
         let inside = Settings::inside(
-            Config::default(),
+            Config::parse(config.as_bytes()).unwrap(),
             line,
             Path::new("/root"),
             Vec::new(),
             &mut warn,
         );
         assert_eq!(inside.unwrap().evm, expected);
-        let (none, warnings) = settings("cmdline=root", line).unwrap();
+        let (none, warnings) = settings("", line).unwrap();
         assert_eq!(none.evm, EvmFiles::default());
         assert_eq!(warnings.len(), 3);
     }
@@ -367,6 +414,41 @@ mod tests {
             "root=/dev/vda noresume",
         ] {
             assert!(settings("", line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_line_names_no_program_that_the_kernel_executes() {
+        for parameter in [
+            "sysctl.kernel.core_pattern=|/bin/sh",
+            "sysctl.kernel.modprobe=/rootfs/x",
+            "sysctl/kernel/poweroff_cmd=x",
+            "\"sysctl.kernel..//core_pattern=|/bin/sh -c x\"",
+        ] {
+            let line = format!("root=/dev/vda {parameter}");
+            let fault = settings("", &line).unwrap_err();
+            assert_eq!(fault.code(), Code::CmdlineProgram, "{line}");
+        }
+        let line = "root=/dev/vda sysctl.kernel.core_pattern=core";
+        assert!(settings("forward=sysctl.kernel.*", line).is_ok());
+        for line in [
+            "root=/dev/vda sysctl.kernel.printk=3 sysctl.vm.swappiness=1",
+            "root=/dev/vda xsysctl.kernel.modprobe=x -- sysctl.kernel.modprobe=x",
+        ] {
+            assert!(settings("", line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn evm_s_fix_mode_is_seen() {
+        for (line, expected) in [
+            ("evm=fix", Some("evm=fix")),
+            ("\"evm=fixed\" evm=no", Some("evm=fixed")),
+            ("evm=fi evm", None),
+            ("-- evm=fix", None),
+        ] {
+            let (settings, _) = settings("", &format!("root=/dev/vda {line}")).unwrap();
+            assert_eq!(settings.evm_fix.as_deref(), expected, "{line}");
         }
     }
 
@@ -406,7 +488,8 @@ mod tests {
             ("root=/dev/vda evmkey", Code::CmdlineInvalid),
             ("root=/dev/vda evmx509=relative", Code::CmdlineInvalid),
         ] {
-            assert_eq!(settings("", line).unwrap_err().code(), code, "{line}");
+            let config = "cmdline=root rootfstype rootflags rootwait rootdelay evmx509 evmkey";
+            assert_eq!(settings(config, line).unwrap_err().code(), code, "{line}");
         }
     }
 

@@ -21,6 +21,7 @@ use ima::filesystem::{self, Filesystem};
 use ima::layout::Purpose;
 use ima::policy::Policy;
 use ima::policy::cover::{DEMANDED, On};
+use ima::revocation::Revocations;
 use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::{VerifyError, verify_certificate};
 
@@ -206,7 +207,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             found.faults.extend(kernel_basics(kernel));
         }
         let place = initramfs.place();
-        let (init, evm) = found.settings(&config, inputs.command_line, place);
+        let merged = found.settings(&config, inputs.command_line, place);
         let policy = found.add(initramfs.chosen_policy());
         if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
             found.weakened(&config, policy, line, place);
@@ -215,23 +216,43 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         if let (Some(policy), Place::Front | Place::FrontOfSystemd) = (&policy, place) {
             found.policy(policy, &config, On::Any);
         }
-        (initramfs, config, init, evm, policy)
+        (initramfs, config, merged, policy)
     });
-    let Some((initramfs, config, init, evm_files, policy)) = boot else {
+    let Some((initramfs, config, merged, policy)) = boot else {
         found.mount(inputs, None);
         return found;
     };
+    let init = merged.init;
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
     let certificates = found.keys(initramfs, inputs, &config, appraises);
     let mut offers = initramfs.certificates(Purpose::Evm);
     offers.extend(
-        evm_files
+        merged
+            .evm
             .certificate
             .iter()
             .map(|path| (path.clone(), initramfs.certificates_of(path))),
     );
-    let evm = found.offered(offers, inputs.authorities, true);
-    let evm_key = found.add(initramfs.evm_key(&evm_files)).flatten();
+    let wants_certificates = !offers.is_empty();
+    let evm = found.offered(offers, inputs.authorities, true, &config.revoked);
+    let evm_key = found.add(initramfs.evm_key(&merged.evm)).flatten();
+    let required = config.enforce == Enforce::Required;
+    if let (Some(parameter), true) = (merged.evm_fix, required)
+        && (wants_certificates || evm_key.is_some())
+    {
+        found.faults.push(Fault::new(Code::EvmFix, parameter));
+    }
+    if inputs
+        .kernel
+        .is_some_and(|kernel| wants_certificates && !kernel.is_builtin("EVM"))
+    {
+        let code = match required {
+            true => Code::EvmOff,
+            false => Code::NoEvmKeyring,
+        };
+        let detail = "this kernel was built without CONFIG_EVM";
+        found.faults.push(Fault::new(code, detail));
+    }
     if let (Some(_), Some(kernel)) = (&evm_key, inputs.kernel) {
         for option in ["EVM", "ENCRYPTED_KEYS"] {
             if !kernel.is_builtin(option) {
@@ -278,6 +299,15 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     found
 }
 
+/// What configuration and command line say together, as far as it matters here.
+#[derive(Default)]
+struct Merged {
+    /// The init that will be executed.
+    init: String,
+    evm: EvmFiles,
+    evm_fix: Option<String>,
+}
+
 /// What the init would make of configuration and command line where it stands.
 fn merge(
     config: &Config,
@@ -302,12 +332,7 @@ fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
 
 impl Findings {
     /// The init that will be executed.
-    fn settings(
-        &mut self,
-        config: &Config,
-        command_line: Option<&str>,
-        place: Place,
-    ) -> (String, EvmFiles) {
+    fn settings(&mut self, config: &Config, command_line: Option<&str>, place: Place) -> Merged {
         let mut warnings = Vec::new();
         let merged = merge(
             config,
@@ -319,13 +344,20 @@ impl Findings {
         );
         self.faults.append(&mut warnings);
         match merged {
-            Ok(settings) => (settings.init, settings.evm),
+            Ok(settings) => Merged {
+                init: settings.init,
+                evm: settings.evm,
+                evm_fix: settings.evm_fix,
+            },
             Err(fault) => {
                 // Without a command line nothing is known of the root's name.
                 if command_line.is_some() || fault.code() != Code::NoRootNamed {
                     self.faults.push(fault);
                 }
-                (config.init.clone(), EvmFiles::default())
+                Merged {
+                    init: config.init.clone(),
+                    ..Merged::default()
+                }
             }
         }
     }
@@ -444,11 +476,12 @@ impl Findings {
             self.faults
                 .push(Fault::new(Code::NoCertificate, ima::layout::KEYS));
         }
-        let taken = self.offered(ima, authorities, trusted);
+        let taken = self.offered(ima, authorities, trusted, &config.revoked);
         let mut certificates = taken;
         // Onto _ima the init offers none of the disk's: nothing would check who signed them.
-        if let Some(root) = inputs.root.filter(|_| trusted) {
-            let more = root_certificates(&root.tree);
+        if let Some(root) = inputs.root.filter(|_| trusted && config.root_certificates) {
+            let mut more = root_certificates(&root.tree);
+            more.retain(|(_, certificate)| self.is_offered(certificate, &config.revoked));
             // What the secondary keyring would take vouches for others.
             let mut all = authorities.map(<[Certificate]>::to_vec);
             if let Some(all) = &mut all {
@@ -481,12 +514,26 @@ impl Findings {
         certificates
     }
 
+    /// Whether the init offers a certificate of the root to the kernel.
+    fn is_offered(&mut self, certificate: &Certificate, revoked: &Revocations) -> bool {
+        let fault = match revoked.of(certificate) {
+            Some(why) => Fault::new(Code::RootCertificateRevoked, certificate.subject()).cause(why),
+            None if crate::x509::now() > certificate.not_after() => {
+                Fault::new(Code::RootCertificate, certificate.subject()).cause("it has expired")
+            }
+            None => return true,
+        };
+        self.faults.push(fault);
+        false
+    }
+
     /// Those of the initramfs for one keyring: fatal if none is taken, else each that is not is a warning.
     fn offered(
         &mut self,
         files: Vec<(String, Result<Vec<Certificate>>)>,
         authorities: Option<&[Certificate]>,
         trusted: bool,
+        revoked: &Revocations,
     ) -> Vec<Certificate> {
         let mut taken = Vec::new();
         let mut refused = Vec::new();
@@ -499,6 +546,10 @@ impl Findings {
                 }
             };
             for certificate in certificates {
+                if let Some(fault) = revoked.refusal(&path, &certificate) {
+                    self.faults.push(fault);
+                    continue;
+                }
                 let fault = trusted
                     .then(|| {
                         leaf_fault(&path, &certificate)

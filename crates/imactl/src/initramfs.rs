@@ -368,9 +368,11 @@ impl InitramfsBuilder {
                 format!("nothing like {}/x509_ima.der", layout::KEYS),
             ));
         }
+        let revoked = self.configuration()?.revoked;
         for (path, parsed) in ima.into_iter().chain(self.certificates(Purpose::Evm)) {
             for certificate in parsed? {
-                if let Some(fault) = leaf_fault(&path, &certificate) {
+                let fault = leaf_fault(&path, &certificate);
+                if let Some(fault) = fault.or_else(|| revoked.refusal(&path, &certificate)) {
                     return Err(fault);
                 }
             }

@@ -2,7 +2,7 @@
 
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
-use ima::keyring::{self, Serial};
+use ima::keyring::{self, Description, Serial};
 use ima_keyring::{Errno, Kernel, Keyring};
 
 use crate::Result;
@@ -70,14 +70,23 @@ pub fn rings(names: &[&str]) -> Result<Vec<Ring>> {
 }
 
 fn entry(list: &str, serial: i32) -> Entry {
-    let key = keyring::keys(list).find(|key| key.serial.get() == serial);
+    let described = Serial::new(serial).and_then(|serial| ima_keyring::describe(serial).ok());
+    let described = described.as_deref().and_then(Description::parse);
+    let mut lines = keyring::keys(list).filter(|key| key.serial.get() == serial);
+    // Algorithm and id are in the list alone; where two lines are of this key, one of them is another key's description.
+    let key = match (lines.next(), lines.next()) {
+        (Some(key), None) => Some(key),
+        _ => None,
+    };
     let asymmetric = key.and_then(|key| key.asymmetric());
     Entry {
         serial,
-        kind: key.map_or_else(String::new, |key| key.kind.to_owned()),
-        name: match (asymmetric, key) {
+        kind: described.map_or_else(String::new, |key| {
+            key.kind.get(..9).unwrap_or(key.kind).to_owned()
+        }),
+        name: match (asymmetric, described) {
             (Some(asymmetric), _) => asymmetric.name.to_owned(),
-            (None, Some(key)) => key.description.to_owned(),
+            (None, Some(key)) => key.name.to_owned(),
             (None, None) => String::new(),
         },
         algorithm: asymmetric.map(|key| key.algorithm.to_owned()),
@@ -121,11 +130,15 @@ pub fn find(name: &str) -> Result<Keyring> {
 /// The keyring of that name. Of the kernel's there is one; of others every session may have its own, and root sees them all, so
 /// one that this process's own keyrings lead to comes first.
 fn named(list: &str, name: &str) -> Option<Serial> {
-    let first = keyring::keyring(list, name)?;
+    let user = rustix::process::geteuid().as_raw();
+    let same: Vec<Serial> = ima_keyring::named(list, name)
+        .filter(|(_, owner)| *owner == 0 || *owner == user)
+        .map(|(serial, _)| serial)
+        .collect();
+    let first = *same.first()?;
     if name.starts_with('.') {
         return Some(first);
     }
-    let same: Vec<Serial> = keyring::keyrings(list, name).collect();
     let mut next: Vec<i32> = [Keyring::Session, Keyring::User, Keyring::UserSession]
         .into_iter()
         .flat_map(|ring| ima_keyring::content(ring).unwrap_or_default())
@@ -178,8 +191,6 @@ pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &st
 }
 
 fn proc_keys() -> Result<String> {
-    let path = std::path::Path::new("/proc/keys");
-    std::fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .map_err(|error| crate::file::unreadable(path, &error))
+    ima_keyring::list()
+        .map_err(|error| crate::file::unreadable(std::path::Path::new("/proc/keys"), &error))
 }

@@ -21,6 +21,7 @@
 mod refusal;
 mod syscalls;
 
+use ima::keyring::{self, Description, Serial};
 use linux_keyutils::{Key, KeySerialId};
 
 pub use nix::errno::Errno;
@@ -50,6 +51,67 @@ pub fn content(keyring: Keyring) -> Result<Vec<i32>, Errno> {
         .collect())
 }
 
+/// The longest description, type and owner before it: a page, and some (security/keys/keyctl.c, KEY_MAX_DESC_SIZE).
+const MAX_DESCRIPTION: usize = 8192;
+
+/// What the kernel says of one key, as [`Description`] parses it.
+///
+/// # Errors
+///
+/// ENOKEY for one that is not there, EACCES for one that this process may not view.
+pub fn describe(serial: Serial) -> Result<String, Errno> {
+    let mut buffer = vec![0; MAX_DESCRIPTION];
+    let length = syscalls::describe(serial, &mut buffer)?;
+    let text = buffer.get(..length).ok_or(Errno::EMSGSIZE)?;
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
+/// The kernel's list of keys, `/proc/keys`, without what is no line of it: any user can make a key whose description holds a
+/// newline and behind it what looks like the line of another key. Each line that is returned agrees with what the kernel says of
+/// the key that it names. Of the rest of the line, which only the list has, that is no proof.
+///
+/// # Errors
+///
+/// What open(2) and read(2) say.
+pub fn list() -> std::io::Result<String> {
+    let list = std::fs::read("/proc/keys")?;
+    let list = String::from_utf8_lossy(&list);
+    Ok(confirmed(&list, |serial| describe(serial).ok()))
+}
+
+fn confirmed(list: &str, describe: impl Fn(Serial) -> Option<String>) -> String {
+    let is_true = |line: &&str| {
+        keyring::keys(line).next().is_some_and(|key| {
+            let text = describe(key.serial);
+            let description = text.as_deref().and_then(Description::parse);
+            description.is_some_and(|description| description.agrees_with(&key))
+        })
+    };
+    list.lines()
+        .filter(is_true)
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+/// The keyrings of exactly that name in a list of keys, with the users that they belong to; each confirmed by the kernel.
+pub fn named<'a>(list: &'a str, name: &'a str) -> impl Iterator<Item = (Serial, u32)> + 'a {
+    keyring::keyrings(list, name).filter_map(move |serial| {
+        let text = describe(serial).ok()?;
+        let description = Description::parse(&text)?;
+        let uid = description.uid;
+        description.is_keyring(name).then_some((serial, uid))
+    })
+}
+
+/// Root's keyring of that name. One whose name begins with a dot only the kernel can have made.
+pub fn root_keyring(name: &str) -> Option<Serial> {
+    let list = list().unwrap_or_default();
+    named(&list, name)
+        .find(|(_, uid)| *uid == 0)
+        .map(|(serial, _)| serial)
+}
+
 fn errno(error: linux_keyutils::KeyError) -> Errno {
     use linux_keyutils::KeyError;
     match error {
@@ -59,5 +121,53 @@ fn errno(error: linux_keyutils::KeyError) -> Errno {
         KeyError::KeyRevoked => Errno::EKEYREVOKED,
         KeyError::PermissionDenied => Errno::EPERM,
         _ => Errno::EIO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_within_a_description_is_no_line() {
+        let list = "0000000a I--Q---     1 perm 3f010000  1000  1000 user      a\n\
+                    0123abcd I------     1 perm 1f0f0000     0     0 keyring   .ima: empty\n\
+                    0000000b I------     1 perm 1f0f0000     0     0 keyring   .ima: empty\n\
+                    0b0b0b0b I------     1 perm 1f0f0000     0     0 keyring   .ima: 1\n";
+        let kernel = |serial: Serial| match serial.get() {
+            0x0a => Some(format!("user;1000;1000;3f010000;{}", &list[65..])),
+            0x0b => Some("keyring;1000;1000;3f010000;other".to_owned()),
+            0x0b0b_0b0b => Some("keyring;0;0;1f0f0000;.ima".to_owned()),
+            _ => None,
+        };
+        let true_lines = confirmed(list, kernel);
+        assert_eq!(true_lines.lines().count(), 1, "{true_lines}");
+        assert!(true_lines.starts_with("0b0b0b0b"));
+    }
+
+    /// A key of the running system that goes on in a second line of /proc/keys.
+    #[test]
+    fn a_forged_keyring_is_not_found() {
+        let ring = match add_keyring(c"ima-init-test", Keyring::Session) {
+            Ok(serial) => Serial::new(serial).unwrap(),
+            // A container without keys.
+            Err(_) => return,
+        };
+        let forged = format!(
+            "a\n{:08x} I------     1 perm 1f0f0000     0     0 keyring   .ima: empty",
+            ring.get()
+        );
+        let description = std::ffi::CString::new(forged).unwrap();
+        let key = add_key(c"user", &description, b"x", Keyring::Session).unwrap();
+        let text = std::fs::read_to_string("/proc/keys").unwrap();
+        let candidates: Vec<Serial> = keyring::keyrings(&text, ".ima").collect();
+        assert!(candidates.contains(&ring), "{text}");
+        let list = list().unwrap();
+        assert!(named(&list, ".ima").all(|(serial, _)| serial != ring));
+        assert!(named(&list, "ima-init-test").any(|(serial, _)| serial == ring));
+        assert_ne!(root_keyring(".ima"), Some(ring));
+        for serial in [key, ring.get()] {
+            let _ = Key::from_id(KeySerialId::new(serial)).invalidate();
+        }
     }
 }

@@ -14,7 +14,7 @@ const MAX_SHOWN: usize = 4;
 /// What the kernel shows of itself, as far as it tells why a certificate was refused.
 #[derive(Debug, Default)]
 pub struct Kernel {
-    /// `/proc/keys`
+    /// `/proc/keys`, as far as the kernel confirms it.
     keys: String,
     /// `/proc/crypto`
     crypto: String,
@@ -29,7 +29,7 @@ impl Kernel {
             String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
         };
         Self {
-            keys: read("/proc/keys"),
+            keys: crate::list().unwrap_or_default(),
             crypto: read("/proc/crypto"),
             command_line: layout::command_line(std::fs::read_to_string).unwrap_or_default(),
         }

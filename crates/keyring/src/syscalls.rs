@@ -103,3 +103,24 @@ fn serial_of(result: libc::c_long) -> Result<i32, Errno> {
     let serial = Errno::result(result)?;
     i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)
 }
+
+/// keyctl(2), KEYCTL_DESCRIBE: type, owner, permissions and description of a key, whose length is returned; of a longer one the
+/// beginning is in the buffer.
+///
+/// # Errors
+///
+/// ENOKEY for one that is not there, EACCES for one that this process may not view.
+pub(crate) fn describe(serial: Serial, buffer: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes at most the buffer's length (security/keys/keyctl.c, keyctl_describe_key).
+    let length = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_DESCRIBE,
+            serial.get(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+        )
+    };
+    let length = Errno::result(length)?;
+    usize::try_from(length).map_err(|_| Errno::EOVERFLOW)
+}

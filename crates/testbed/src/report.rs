@@ -61,6 +61,8 @@ pub struct Report {
     pub environment: BTreeMap<String, String>,
     /// /proc/cmdline.
     pub command_line: String,
+    /// Settings of the kernel's log below /proc/sys/kernel: `printk_devkmsg`, `printk_ratelimit`.
+    pub log_limits: BTreeMap<String, String>,
     /// Release of the kernel, as `uname -r`.
     pub kernel: String,
     /// Whether there is a TPM.

@@ -1,7 +1,6 @@
 //! EVM's HMAC key, sealed with a master key; both from the initramfs.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use ima::evm_key::{Blob, DESCRIPTION, MAX_BLOB, MasterKind};
@@ -12,7 +11,7 @@ use ima_keyring::{Keyring, add_key};
 use linux_keyutils::{Key, KeyRing, KeyRingIdentifier, KeySerialId};
 use rustix::io::Errno;
 
-use crate::files::{self, OpenError};
+use crate::files::{self, Initramfs, OpenError};
 
 /// The key is on a keyring where the kernel finds it when EVM is switched on. EVM keeps a copy of its own: on the way out both
 /// this key and its master key are made unusable, so that nobody seals another with them.
@@ -44,7 +43,7 @@ impl Drop for Loaded {
 /// # Errors
 ///
 /// `EvmKeyRefused`.
-pub fn load(named: &EvmFiles, initramfs: &OwnedFd) -> Result<Option<Loaded>, Fault> {
+pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, Fault> {
     let path = named.key.as_deref().unwrap_or(layout::EVM_KEY);
     let bytes = match read(initramfs, path) {
         Ok(bytes) => bytes,
@@ -91,7 +90,7 @@ pub fn load(named: &EvmFiles, initramfs: &OwnedFd) -> Result<Option<Loaded>, Fau
 }
 
 /// Loads the master key, unless the initramfs has no file of it: dracut's module `masterkey` may have loaded it.
-fn master(named: &EvmFiles, blob: &Blob, initramfs: &OwnedFd) -> Result<Option<i32>, Fault> {
+fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option<i32>, Fault> {
     let path = named
         .master
         .as_deref()
@@ -135,8 +134,8 @@ fn add(kind: &str, description: &str, payload: &[u8]) -> Result<i32, ima_keyring
     )
 }
 
-fn read(initramfs: &OwnedFd, path: &str) -> Result<Vec<u8>, OpenError> {
-    let file = files::open_in(initramfs, Path::new(path))?;
+fn read(initramfs: &Initramfs, path: &str) -> Result<Vec<u8>, OpenError> {
+    let file = initramfs.file(Path::new(path))?;
     files::read(&file, MAX_BLOB)
         .map_err(|error| OpenError::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
 }

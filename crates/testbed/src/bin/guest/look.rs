@@ -7,7 +7,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ima_testbed::report::{Keyring, Mount, Report, encode_hex};
-use linux_keyutils::{Key, KeySerialId};
 use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
 
@@ -73,6 +72,12 @@ pub fn around(report: &mut Report) {
     report.command_line = text(Path::new("/proc/cmdline"), &mut problems)
         .trim_end()
         .to_owned();
+    for name in ["printk_devkmsg", "printk_ratelimit"] {
+        let value = text(&Path::new("/proc/sys/kernel").join(name), &mut problems);
+        report
+            .log_limits
+            .insert(name.to_owned(), value.trim_end().to_owned());
+    }
     report.kernel = text(Path::new("/proc/sys/kernel/osrelease"), &mut problems)
         .trim_end()
         .to_owned();
@@ -175,52 +180,31 @@ fn mount_line(line: &str) -> Option<Mount> {
 /// The keyrings whose names begin with a dot or `_`, and what is on them. /proc/keys lists all keys, but not which keyring
 /// holds them: that the keyring itself says, as serials.
 fn keyrings(problems: &mut Vec<String>) -> BTreeMap<String, Keyring> {
-    let keys = text(Path::new("/proc/keys"), problems);
-    // serial flags usage timeout permissions uid gid type description
-    let rows: Vec<(i32, &str, String)> = keys
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let serial = u32::from_str_radix(words.first()?, 16).ok()?;
-            Some((
-                serial.cast_signed(),
-                *words.get(7)?,
-                words.get(8..)?.join(" "),
-            ))
-        })
-        .collect();
+    let list = ima_keyring::list().unwrap_or_else(|error| {
+        problems.push(format!("/proc/keys: {error}"));
+        String::new()
+    });
     let mut found = BTreeMap::new();
-    for (serial, kind, description) in &rows {
-        let name = description.split(':').next().unwrap_or_default();
-        if *kind != "keyring" || !name.starts_with(['.', '_']) || name.starts_with("_uid") {
+    for key in ima::keyring::keys(&list) {
+        let name = key.description.split(':').next().unwrap_or_default();
+        let confirmed = || ima_keyring::named(&list, name).any(|(serial, _)| serial == key.serial);
+        if !name.starts_with(['.', '_']) || name.starts_with("_uid") || !confirmed() {
             continue;
         }
-        let mut content = vec![0; 64 << 10];
-        let links = match Key::from_id(KeySerialId::new(*serial)).read(&mut content) {
-            // The length is what there is, which may be more than was room for.
-            Ok(length) => content.get(..length).unwrap_or(&content),
-            Err(error) => {
-                problems.push(format!("keyring {name}: {error}"));
-                &[]
-            }
-        };
-        let on_it = links
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| i32::from_ne_bytes(*bytes));
-        let described = on_it.map(|link| {
-            rows.iter()
-                .find(|(serial, ..)| *serial == link)
-                .map_or_else(
-                    || format!("{link:08x}"),
-                    |(.., description)| description.clone(),
-                )
+        let content = ima_keyring::content(ima_keyring::Keyring::Serial(key.serial));
+        let content = content.unwrap_or_else(|error| {
+            problems.push(format!("keyring {name}: {error}"));
+            Vec::new()
+        });
+        let described = content.into_iter().map(|link| {
+            ima::keyring::keys(&list)
+                .find(|key| key.serial.get() == link)
+                .map_or_else(|| format!("{link:08x}"), |key| key.description.to_owned())
         });
         found.insert(
             name.to_owned(),
             Keyring {
-                serial: format!("{serial:08x}"),
+                serial: format!("{:08x}", key.serial.get()),
                 keys: described.collect(),
             },
         );

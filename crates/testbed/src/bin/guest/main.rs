@@ -12,6 +12,7 @@
 //!     guest exec-below DEPTH signed|unsigned               execute a program below the root: see the module `below`
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
 //!     guest as-user USER ACTION FILE                       one attempt as another user
+//!     guest forge-keys                                     make keys that forge lines of /proc/keys
 //!
 //! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
@@ -19,6 +20,7 @@ mod attempts;
 mod below;
 mod copy;
 mod faults;
+mod forge;
 mod fuse;
 mod kexec;
 mod look;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Some("trace") => faults::trace(),
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
         Some("exec-below") => below::execute(arguments.get(2), arguments.get(3)),
+        Some("forge-keys") => forge::keys(),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
         Some("as-user") => users::as_user(&arguments[2..]),
         Some("report") => {
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
         }
         _ => {
             eprintln!(
-                "usage: guest ok | report [--system] [--attempts] [--power-off] | copy FROM TO | exec-memfd PROGRAM"
+                "usage: guest ok | report [--system] [--attempts] [--power-off] | copy FROM TO | exec-memfd PROGRAM | forge-keys"
             );
             ExitCode::from(2)
         }
