@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use imactl::kernel::add_ca::Symbols;
+use imactl::kernel::release::KernelRelease;
 
 use crate::keys::CA;
 
@@ -157,6 +158,18 @@ impl Kernel {
         let text =
             std::fs::read(self.directory().join("config")).expect("the kernel's configuration");
         imactl::kernel::check::KernelConfig::parse(&text).expect("the kernel's configuration")
+    }
+
+    /// Which release it is.
+    pub fn release(self) -> Option<KernelRelease> {
+        static FOUND: LazyLock<Mutex<HashMap<Kernel, Option<KernelRelease>>>> =
+            LazyLock::new(Mutex::default);
+        let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+        let find = || {
+            let image = std::fs::read(self.without_ca()).expect("the kernel");
+            KernelRelease::in_image(&image).expect("the kernel's release")
+        };
+        found.entry(self).or_insert_with(find).clone()
     }
 
     /// A module of it, by name.

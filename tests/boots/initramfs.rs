@@ -360,22 +360,22 @@ faults! {
     };
 
     module_missing: "IMA-301", Reboot, Check::Unmade, |setup| setup.configure("modules=/lib/modules/none.ko");
-    module_of_no_kernel: "IMA-302", Halt, Check::Silent, |setup| setup.modules = vec![("x.ko".into(), b"no module".to_vec())];
-    module_of_another_kernel: "IMA-302", Halt, Check::Silent, |setup| {
+    module_of_no_kernel: "IMA-302", Halt, Check::Same, |setup| setup.modules = vec![("x.ko".into(), b"no module".to_vec())];
+    module_of_another_kernel: "IMA-302", Halt, Check::Same, |setup| {
         let mut module = Kernel::Full.module("dummy");
         let at = module.windows(9).position(|window| window == b"vermagic=").expect("a vermagic");
         module[at + 9] = b'5';
         setup.modules = vec![("dummy.ko".into(), module)];
     };
-    module_cut_short: "IMA-302", Panic, Check::Silent, |setup| {
+    module_cut_short: "IMA-302", Panic, Check::Same, |setup| {
         let mut module = Kernel::Full.module("dummy");
         module.truncate(module.len() / 2);
         setup.modules = vec![("dummy.ko".into(), module)];
     };
-    module_without_those_it_needs: "IMA-302", Poweroff, Check::Silent, |setup| {
+    module_without_those_it_needs: "IMA-302", Poweroff, Check::Same, |setup| {
         setup.modules = vec![("btrfs.ko".into(), Kernel::Full.module("btrfs"))];
     };
-    module_that_does_not_unpack: "IMA-302", Reboot, Check::Silent, |setup| {
+    module_that_does_not_unpack: "IMA-302", Reboot, Check::Same, |setup| {
         setup.modules = vec![("dummy.ko.zst".into(), b"\x28\xb5\x2f\xfd no frame".to_vec())];
     };
 }

@@ -14,6 +14,8 @@ use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
 const SUPERBLOCK: usize = 1024;
 const BLOCKS: usize = SUPERBLOCK + 0x4;
+/// The number of squashfs's compressor in the superblock.
+const COMPRESSOR: usize = 20;
 const MAGIC: usize = SUPERBLOCK + 0x38;
 const FEATURES: usize = SUPERBLOCK + 0x60;
 const CHECKSUM: usize = SUPERBLOCK + 0x3fc;
@@ -166,6 +168,20 @@ faults! {
         setup.format = Format::Squashfs;
         setup.cut = Some(8192);
     };
+    squashfs_of_a_compressor_that_the_kernel_lacks: "IMA-404", Halt, Check::Same, |setup| {
+        setup.format = Format::Squashfs;
+        setup.damage.push((COMPRESSOR, vec![5, 0]));
+        setup.says = "Filesystem uses \"lz4\" compression. This is not supported";
+    };
+    squashfs_of_a_compressor_that_no_kernel_has: "IMA-404", Reboot, Check::Same, |setup| {
+        setup.format = Format::Squashfs;
+        setup.damage.push((COMPRESSOR, vec![2, 0]));
+        setup.says = "Filesystem uses \"lzma\" compression. This is not supported";
+    };
+    ext4_with_blocks_larger_than_a_page: "IMA-404", Poweroff, Check::Same, |setup| {
+        made(setup, 64, "mkfs.ext4", &["-q", "-F", "-b", "65536"]);
+    };
+    ext4_with_casefold: "IMA-404", Panic, Check::Same, |setup| made(setup, 16, "mkfs.ext4", &["-q", "-O", "casefold"]);
     xfs_without_its_module: "IMA-404", Poweroff, FOREIGN, |setup| made(setup, 320, "mkfs.xfs", &["-q"]);
     f2fs_without_its_module: "IMA-404", Reboot, FOREIGN, |setup| made(setup, 64, "mkfs.f2fs", &["-q"]);
     vfat_without_its_module: "IMA-404", Halt, FOREIGN, |setup| made(setup, 64, "mkfs.vfat", &["-F", "32"]);

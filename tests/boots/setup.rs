@@ -207,6 +207,7 @@ impl Setup {
             initramfs: Some(&initramfs),
             root: Some(&root),
             kernel: Some(&self.kernel.configuration()),
+            release: self.kernel.release().as_ref(),
             authorities: Some(&authorities),
             command_line: Some(&line),
         });

@@ -222,13 +222,15 @@ impl<'a> Iterator for Entries<'a> {
 impl<'a> Entries<'a> {
     fn read(&mut self) -> Result<Entry<'a>, ReadError> {
         let start = self.at;
-        let header = self.take(HEADER_LEN)?;
-        let (magic, numbers) = header
-            .split_at_checked(MAGIC.len())
-            .ok_or(ReadError::Truncated(start))?;
-        if magic != MAGIC && magic != MAGIC_CHECKSUM {
+        let rest = self.archive.get(start..).unwrap_or_default();
+        let magic = rest.get(..MAGIC.len()).unwrap_or(rest);
+        if !MAGIC.starts_with(magic) && !MAGIC_CHECKSUM.starts_with(magic) {
             return Err(ReadError::Magic(start));
         }
+        let header = self.take(HEADER_LEN)?;
+        let numbers = header
+            .get(MAGIC.len()..)
+            .ok_or(ReadError::Truncated(start))?;
         let mut fields = [0u32; 13];
         for (field, digits) in fields.iter_mut().zip(numbers.chunks(8)) {
             *field = hex(digits).ok_or(ReadError::Header(start))?;

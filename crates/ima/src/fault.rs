@@ -650,6 +650,10 @@ catalogue! {
         what: "the file does not end with a newline"
         cause: "the kernel refuses such a file when it is loaded by its path (ima_read_policy)"
         remedy: "add one; imactl policy fmt does"
+    InitramfsPacking "IMA-980" Host Refusal
+        what: "the kernel would not unpack the initramfs"
+        cause: "it was built without the decompressor that the initramfs needs: there is no init, and the kernel panics"
+        remedy: "build the kernel with the option named, or compress the initramfs in another way (imactl initramfs --compress gzip)"
     SetupUnfit "IMA-950" Host Refusal
         what: "this system cannot be set up as it is"
         cause: "something that is needed is missing or in the way; it is named in this message or above it"

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::policy::lint::Release;
+
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
 pub const PROBE_LENGTH: usize = 0x1_1000;
 
@@ -126,6 +128,87 @@ pub fn probe(head: &[u8]) -> Vec<Filesystem> {
         .collect()
 }
 
+/// What a kernel must have to mount a file system, beside its driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// An option of its configuration, without `CONFIG_`, built in or as a part of the driver's module; and what needs it.
+    Option(&'static str, &'static str),
+    /// Pages of memory of at least so many bytes, unless it is of this release or a later one.
+    PageSize(u64, Option<Release>),
+}
+
+/// What a kernel must have to mount a device that begins with `head`, as far as the superblock tells.
+pub fn needs(head: &[u8]) -> Vec<Need> {
+    let mut needs = Vec::new();
+    if ext4(head).is_some() {
+        /// EXT4_FEATURE_INCOMPAT_CASEFOLD
+        const CASEFOLD: u32 = 0x2_0000;
+        /// The first release whose ext4 takes blocks that are larger than a page.
+        const LARGE_BLOCKS: Release = Release {
+            major: 6,
+            minor: 19,
+        };
+        if le32(head, 1024 + 0x60).unwrap_or_default() & CASEFOLD != 0 {
+            needs.push(Need::Option("UNICODE", "its feature casefold"));
+        }
+        if let Some(log @ 0..=6) = le32(head, 1024 + 0x18) {
+            needs.push(Need::PageSize(1024 << log, Some(LARGE_BLOCKS)));
+        }
+    } else if squashfs(head).is_some() {
+        let number = field(head, 20).map_or(0, u16::from_le_bytes);
+        needs.extend(squashfs_compressor(number).map(|(option, name)| Need::Option(option, name)));
+    } else if erofs(head).is_some() {
+        needs.extend(erofs_compressors(head));
+        let bits = head.get(1024 + 12).copied().unwrap_or_default();
+        needs.push(Need::PageSize(1 << bits.min(16), None));
+    }
+    needs
+}
+
+/// The option and the name of squashfs's compressor (fs/squashfs/squashfs_fs.h; fs/squashfs/decompressor.c), whether it is used or
+/// not; nothing for one that no kernel has.
+fn squashfs_compressor(number: u16) -> Option<(&'static str, &'static str)> {
+    Some(match number {
+        1 => ("SQUASHFS_ZLIB", "its compressor, gzip"),
+        3 => ("SQUASHFS_LZO", "its compressor, lzo"),
+        4 => ("SQUASHFS_XZ", "its compressor, xz"),
+        5 => ("SQUASHFS_LZ4", "its compressor, lz4"),
+        6 => ("SQUASHFS_ZSTD", "its compressor, zstd"),
+        _ => return None,
+    })
+}
+
+/// The compressors of erofs beside LZ4, whose bit is 1: the bit of each in the superblock, its option and its name
+/// (fs/erofs/decompressor.c, `z_erofs_decomp`).
+const EROFS_COMPRESSORS: [(u16, &str, &str); 3] = [
+    (2, "EROFS_FS_ZIP_LZMA", "its compressor, lzma"),
+    (4, "EROFS_FS_ZIP_DEFLATE", "its compressor, deflate"),
+    (8, "EROFS_FS_ZIP_ZSTD", "its compressor, zstd"),
+];
+
+/// What the compressors need that the superblock names.
+fn erofs_compressors(head: &[u8]) -> Vec<Need> {
+    let bits = erofs_compressor_bits(head);
+    if bits == 0 {
+        return Vec::new();
+    }
+    let mut needs = vec![Need::Option("EROFS_FS_ZIP", "its compression")];
+    for (bit, option, name) in EROFS_COMPRESSORS {
+        if bits & bit != 0 {
+            needs.push(Need::Option(option, name));
+        }
+    }
+    needs
+}
+
+/// The bits of the compressors (`z_erofs_parse_cfgs`): without the feature COMPR_CFGS the same field is a distance of LZ4.
+fn erofs_compressor_bits(head: &[u8]) -> u16 {
+    const COMPRESSORS_LISTED: u32 = 2;
+    let bits = field(head, 1024 + 84).map_or(0, u16::from_le_bytes);
+    let listed = le32(head, 1024 + 80).unwrap_or_default() & COMPRESSORS_LISTED != 0;
+    if listed { bits } else { u16::from(bits != 0) }
+}
+
 /// Why no kernel would mount a device of `length` bytes that begins with `head`, as far as the superblock alone tells; nothing
 /// if it might.
 pub fn unmountable(head: &[u8], length: u64) -> Option<&'static str> {
@@ -136,7 +219,11 @@ pub fn unmountable(head: &[u8], length: u64) -> Option<&'static str> {
         // fs/squashfs/super.c, `squashfs_fill_super`
         let used = field(head, 40).map_or(0, u64::from_le_bytes);
         let block_log = field(head, 22).map_or(0, u16::from_le_bytes);
+        let compressor = field(head, 20).map_or(0, u16::from_le_bytes);
         return match (used, block_log) {
+            _ if squashfs_compressor(compressor).is_none() => {
+                Some("its compressor is none that the kernel's squashfs has")
+            }
             (_, log) if !(12..=20).contains(&log) => {
                 Some("its block size is none that squashfs has")
             }
@@ -147,6 +234,10 @@ pub fn unmountable(head: &[u8], length: u64) -> Option<&'static str> {
     erofs(head)?;
     // fs/erofs/super.c, `erofs_read_superblock`
     let bits = head.get(1024 + 12).copied().unwrap_or_default();
+    let known = EROFS_COMPRESSORS.iter().fold(1, |all, row| all | row.0);
+    if erofs_compressor_bits(head) & !known != 0 {
+        return Some("it has compressors that no kernel knows");
+    }
     (!(9..=16).contains(&bits)).then_some("its block size is none that erofs has")
 }
 
@@ -460,7 +551,13 @@ mod tests {
         let squashfs = |log: u8| {
             block(
                 96,
-                &[(0, b"hsqs"), (28, &[4, 0]), (22, &[log]), (40, &[96])],
+                &[
+                    (0, b"hsqs"),
+                    (20, &[1, 0]),
+                    (28, &[4, 0]),
+                    (22, &[log]),
+                    (40, &[96]),
+                ],
             )
         };
         assert_eq!(unmountable(&squashfs(17), 96), None);

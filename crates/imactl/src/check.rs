@@ -4,6 +4,8 @@
 mod disk;
 mod front;
 mod libraries;
+mod modules;
+mod mount;
 mod program;
 mod simulate;
 mod systemd;
@@ -17,10 +19,11 @@ use ima::certificate::{Certificate, LeafDefect};
 use ima::cmdline::RootName;
 use ima::config::{self, Config, Cover, Enforce};
 use ima::fault::{Code, Fault, Severity};
-use ima::filesystem::{self, Filesystem};
+use ima::filesystem::{self, Filesystem, Need};
 use ima::layout::Purpose;
 use ima::policy::Policy;
 use ima::policy::cover::{DEMANDED, On};
+use ima::policy::lint::Release;
 use ima::revocation::Revocations;
 use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::{VerifyError, verify_certificate};
@@ -30,6 +33,8 @@ use crate::file::{in_file, unreadable};
 use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
+use crate::kernel::release::KernelRelease;
+use crate::packed::Packing;
 use crate::select::{self, Chooser, FileSystem};
 use crate::tree::{Inode, Kind, Tree};
 use crate::verify::Verdict;
@@ -48,10 +53,20 @@ pub struct Inputs<'a> {
     pub root: Option<&'a Root>,
     /// The kernel's configuration.
     pub kernel: Option<&'a KernelConfig>,
+    /// Which release the kernel is.
+    pub release: Option<&'a KernelRelease>,
     /// The CA certificates in the kernel.
     pub authorities: Option<&'a [Certificate]>,
     /// The kernel command line.
     pub command_line: Option<&'a str>,
+}
+
+impl Inputs<'_> {
+    /// The first two numbers of the kernel's release.
+    fn number(&self) -> Option<Release> {
+        let release = self.release.and_then(KernelRelease::number);
+        release.or_else(|| self.kernel.and_then(KernelConfig::release))
+    }
 }
 
 /// A real root.
@@ -63,6 +78,8 @@ pub struct Root {
     pub filesystem: FileSystem,
     /// What its superblocks say, if it is an image.
     pub superblocks: Option<Vec<Filesystem>>,
+    /// What the kernel must have to mount it, if it is an image.
+    pub needs: Vec<Need>,
     /// Why the kernel would not mount it, if it is an image of that kind; then nothing is known of its files.
     pub unmountable: Option<Fault>,
 }
@@ -95,6 +112,7 @@ impl Root {
                 tree: Tree::new(),
                 filesystem: otherwise,
                 superblocks: None,
+                needs: Vec::new(),
                 unmountable: Some(in_file(fault, path)),
             }),
         }
@@ -120,12 +138,17 @@ impl Root {
         } else if superblocks.is_empty() && !is_archive(&head) {
             Fault::new(Code::RootUnknown, shown.to_string())
         } else {
-            return Ok(Self::new(crate::image::read(path)?, otherwise));
+            let root = Self::new(crate::image::read(path)?, otherwise);
+            return Ok(Self {
+                needs: filesystem::needs(&head),
+                ..root
+            });
         };
         Ok(Self {
             tree: Tree::new(),
             filesystem: otherwise,
             superblocks: Some(superblocks),
+            needs: Vec::new(),
             unmountable: Some(unmountable),
         })
     }
@@ -137,6 +160,7 @@ impl Root {
             filesystem: source.filesystem().unwrap_or(otherwise),
             tree: source.tree,
             superblocks: source.superblocks,
+            needs: Vec::new(),
             unmountable: None,
         }
     }
@@ -158,13 +182,7 @@ pub fn root_name(initramfs: &InitramfsBuilder, command_line: Option<&str>) -> Op
 
 /// Whether a file that begins so is a tar archive, packed or not.
 fn is_archive(head: &[u8]) -> bool {
-    let packed: [&[u8]; 4] = [
-        &[0x1f, 0x8b],
-        &[0x28, 0xb5, 0x2f, 0xfd],
-        b"\xfd7zXZ",
-        b"BZh",
-    ];
-    packed.iter().any(|magic| head.starts_with(magic))
+    Packing::of(head).is_some()
         || head
             .get(257..)
             .is_some_and(|rest| rest.starts_with(b"ustar"))
@@ -200,6 +218,9 @@ impl Findings {
 pub fn check(inputs: &Inputs<'_>) -> Findings {
     let mut found = Findings::default();
     let boot = inputs.initramfs.map(|initramfs| {
+        if let Some(kernel) = inputs.kernel {
+            found.faults.extend(packing(initramfs, kernel));
+        }
         found.add(initramfs.check_init());
         found.add(initramfs.check_place());
         let config = found.add(initramfs.configuration()).unwrap_or_default();
@@ -213,6 +234,11 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             found.weakened(&config, policy, line, place);
         }
         found.faults.extend(initramfs.missing_modules(&config));
+        if place == Place::Alone {
+            let modules = initramfs.modules(&config);
+            let refused = modules::refused(modules, inputs.kernel, inputs.release);
+            found.faults.extend(refused);
+        }
         if let (Some(policy), Place::Front | Place::FrontOfSystemd) = (&policy, place) {
             found.policy(policy, &config, On::Any);
         }
@@ -321,6 +347,20 @@ fn merge(
     }
 }
 
+/// What the kernel would not unpack the initramfs for.
+fn packing(initramfs: &InitramfsBuilder, kernel: &KernelConfig) -> Vec<Fault> {
+    let lacking = initramfs
+        .packings()
+        .filter(|packing| !kernel.is_builtin(packing.initramfs_option()));
+    lacking
+        .map(|packing| {
+            let (name, option) = (packing.name(), packing.initramfs_option());
+            let detail = format!("it is compressed with {name}, and CONFIG_{option} is not set");
+            Fault::new(Code::InitramfsPacking, detail)
+        })
+        .collect()
+}
+
 /// What the environment stage would miss.
 fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
     [("SECURITYFS", Code::NoSecurityfs), ("IMA", Code::NoIma)]
@@ -395,6 +435,16 @@ impl Findings {
             .is_none_or(|initramfs| initramfs.place() == Place::Alone);
         if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
             self.root(root, line, config);
+        }
+        if let (Some(kernel), Some(initramfs), Some(config)) =
+            (inputs.kernel, inputs.initramfs, config)
+        {
+            let modules = initramfs.module_names(config);
+            let modules = modules.as_ref();
+            self.device(kernel, modules, inputs.command_line, config);
+            if let Some(root) = inputs.root {
+                self.mountable(kernel, modules, root, inputs.number());
+            }
         }
         if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
             self.faults.push(fault.clone());
@@ -651,6 +701,7 @@ fn code_of(finding: &Finding) -> Option<Code> {
     Some(match finding.option.trim_start_matches("CONFIG_") {
         "SECURITYFS" | "IMA" | "INTEGRITY_TRUSTED_KEYRING" => return None,
         "FS_VERITY" | "AUDIT" => return None,
+        option if mount::is_driver(option) => return None,
         "IMA_APPRAISE" => Code::PolicyNotInForce,
         "IMA_APPRAISE_REQUIRE_POLICY_SIGS" => Code::PolicySignature,
         "CRYPTO_RSA" | "CRYPTO_ECDSA" => Code::CertificateRefused,

@@ -2,9 +2,10 @@
 
 mod place;
 pub mod signatures;
+mod uboot;
 
-use std::collections::{BTreeMap, HashMap};
-use std::io::{Read, Write as _};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write as _;
 
 use ima::certificate::Certificate;
 use ima::config::{self, Config};
@@ -19,6 +20,8 @@ use ima::signature::ImaXattr;
 use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
+use crate::kernel;
+use crate::packed::Packing;
 use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
 pub use place::Place;
 
@@ -40,6 +43,9 @@ pub enum Compression {
     None,
 }
 
+/// The names of each file of an archive, by its inode number.
+type Links = HashMap<u32, Vec<Vec<u8>>>;
+
 /// A file of the initramfs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
@@ -54,6 +60,8 @@ pub struct InitramfsBuilder {
     entries: BTreeMap<Vec<u8>, Entry>,
     modules: Vec<String>,
     compression: Compression,
+    /// How it was compressed, if it was read back.
+    packings: BTreeSet<Packing>,
     mtime: u32,
     unchecked: bool,
     /// The directory that it is to be packed from, if only a part of that was taken in.
@@ -74,6 +82,7 @@ impl InitramfsBuilder {
             entries: BTreeMap::new(),
             modules: Vec::new(),
             compression: Compression::default(),
+            packings: BTreeSet::new(),
             mtime: 0,
             unchecked: false,
             directory: None,
@@ -436,6 +445,37 @@ impl InitramfsBuilder {
             .collect()
     }
 
+    /// The modules that the configuration lists, in order, as they lie in the initramfs; those that are not there are left out.
+    pub(crate) fn modules<'a>(
+        &'a self,
+        config: &'a Config,
+    ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let paths = config.modules.iter();
+        paths.filter_map(|path| Some((path.as_str(), self.data(path)?)))
+    }
+
+    /// The names of the modules that are loaded before the root is mounted: those that the configuration lists, or where another
+    /// program loads them, all that are in the initramfs. Nothing if that is not known.
+    #[must_use]
+    pub fn module_names(&self, config: &Config) -> Option<BTreeSet<String>> {
+        let name_of = |path: &str| {
+            let file_name = path.rsplit('/').next().unwrap_or(path);
+            crate::modules::name_of(file_name)
+        };
+        if self.place() == Place::Alone {
+            return Some(config.modules.iter().map(|path| name_of(path)).collect());
+        }
+        let names: BTreeSet<String> = self
+            .entries
+            .keys()
+            .map(|path| String::from_utf8_lossy(path))
+            .filter(|path| path.contains("lib/modules/") && path.contains(".ko"))
+            .map(|path| name_of(&path))
+            .collect();
+        // A directory that is to become an initramfs is not read whole.
+        (!names.is_empty()).then_some(names)
+    }
+
     /// The files for that purpose in the order in which the init offers them, each with its certificates or `IMA-503`.
     #[must_use]
     pub fn certificates(&self, purpose: Purpose) -> Vec<(String, Result<Vec<Certificate>>)> {
@@ -481,67 +521,68 @@ impl InitramfsBuilder {
         parse_certificates(path, data)
     }
 
-    /// Reads an image back: gzip, zstd or not compressed, and several archives one after the other (microcode first), as
-    /// the kernel takes them (init/initramfs.c, `unpack_to_rootfs`). Nothing stands behind a zstd archive.
+    /// Reads an image back as the kernel unpacks it (init/initramfs.c, `unpack_to_rootfs`): cpio archives one after the other, each
+    /// plain or compressed (microcode first, plain, and the rest behind it). Each compressed stream holds whole archives. A header
+    /// of U-Boot's, which does not give it to the kernel, is passed over.
     ///
     /// # Errors
     ///
-    /// `IMA-918` if it is none.
+    /// `IMA-918` if it is none, or one that the kernel would not unpack.
     pub fn from_image(image: &[u8]) -> Result<Self> {
         let bad = |why: String| Fault::new(Code::SourceMalformed, format!("initramfs: {why}"));
+        let image = uboot::content(image).map_err(bad)?;
         let mut builder = Self::new();
         builder.entries.clear();
-        let mut rest = image;
+        let mut at: usize = 0;
         loop {
-            let start = rest.iter().position(|&byte| byte != 0);
-            rest = match start {
-                Some(start) => rest.get(start..).unwrap_or_default(),
+            let rest = image.get(at..).unwrap_or_default();
+            at += match rest.iter().position(|&byte| byte != 0) {
+                Some(zeros) => zeros,
                 None if builder.entries.is_empty() => return Err(bad("empty".to_owned())),
                 None => return Ok(builder),
             };
-            let current = rest;
-            let mut unpacked = Vec::new();
-            let archive = if rest.starts_with(&[0x1f, 0x8b]) {
-                let mut decoder = flate2::bufread::GzDecoder::new(rest);
-                Read::by_ref(&mut decoder)
-                    .take(MAX_UNPACKED)
-                    .read_to_end(&mut unpacked)
-                    .map_err(|error| bad(error.to_string()))?;
-                rest = decoder.into_inner();
-                unpacked.as_slice()
-            } else if rest.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-                zstd::Decoder::new(rest)
-                    .and_then(|decoder| decoder.take(MAX_UNPACKED).read_to_end(&mut unpacked))
-                    .map_err(|error| bad(error.to_string()))?;
-                rest = &[];
-                unpacked.as_slice()
-            } else {
-                rest = &[];
-                current
-            };
-            let mut links = HashMap::new();
-            for entry in cpio::entries(archive) {
+            let rest = image.get(at..).unwrap_or_default();
+            if let Some(packing) = Packing::of(rest) {
+                let name = packing.name();
+                let (archive, taken) = packing
+                    .unpack(rest, MAX_UNPACKED)
+                    .map_err(|error| bad(format!("{name} at byte {at}: {error}")))?;
+                let mut links = Links::new();
+                for entry in cpio::entries(&archive) {
+                    let entry = entry.map_err(|error| match error {
+                        cpio::ReadError::Truncated(_) => bad(format!(
+                            "the {name} data at byte {at} ends within an archive; the kernel unpacks each stream of compressed data by itself, so compress the archive in one"
+                        )),
+                        error => bad(format!("{name} at byte {at}: {error}")),
+                    })?;
+                    builder.take(&entry, &mut links);
+                }
+                builder.share(links);
+                builder.packings.insert(packing);
+                at += taken;
+                continue;
+            }
+            if at == 0 && !rest.starts_with(b"07070") {
+                return Err(match kernel::kind(image) {
+                    Some(kind) => bad(format!("it is {kind}")),
+                    None => bad(
+                        "it is neither a cpio archive nor compressed as the kernel knows it"
+                            .to_owned(),
+                    ),
+                });
+            }
+            let mut links = Links::new();
+            let mut end = image.len();
+            for entry in cpio::entries(rest) {
                 match entry {
-                    Ok(entry) => {
-                        let entry_of = Entry {
-                            metadata: entry.metadata,
-                            data: entry.data.to_vec(),
-                        };
-                        let name = relative(entry.name).to_vec();
-                        if entry.metadata.mode & cpio::S_IFMT == S_IFREG {
-                            links
-                                .entry(entry.inode)
-                                .or_insert_with(Vec::new)
-                                .push(name.clone());
-                        }
-                        builder.entries.insert(name, entry_of);
-                    }
-                    // A compressed archive behind one that is not.
-                    Err(cpio::ReadError::Magic(at)) if at > 0 && unpacked.is_empty() => {
-                        rest = current.get(at..).unwrap_or_default();
-                        if !rest.starts_with(&[0x1f, 0x8b]) && !rest.starts_with(&[0x28, 0xb5]) {
+                    Ok(entry) => builder.take(&entry, &mut links),
+                    // What follows an archive: another one, compressed.
+                    Err(cpio::ReadError::Magic(behind)) if behind > 0 => {
+                        end = at + behind;
+                        let next = image.get(end..).unwrap_or_default();
+                        if Packing::of(next).is_none() || end % 4 != 0 {
                             return Err(bad(format!(
-                                "what begins at byte {at} is neither a cpio archive nor a compressed one"
+                                "what begins at byte {end} is neither a cpio archive nor a compressed one at a multiple of four bytes"
                             )));
                         }
                         break;
@@ -549,13 +590,31 @@ impl InitramfsBuilder {
                     Err(error) => return Err(bad(error.to_string())),
                 }
             }
-            builder.share(links.into_values());
+            builder.share(links);
+            at = end;
         }
     }
 
+    /// How an image that was read back is compressed.
+    pub fn packings(&self) -> impl Iterator<Item = Packing> + '_ {
+        self.packings.iter().copied()
+    }
+
+    fn take(&mut self, entry: &cpio::Entry<'_>, links: &mut Links) {
+        let taken = Entry {
+            metadata: entry.metadata,
+            data: entry.data.to_vec(),
+        };
+        let name = relative(entry.name).to_vec();
+        if entry.metadata.mode & cpio::S_IFMT == S_IFREG {
+            links.entry(entry.inode).or_default().push(name.clone());
+        }
+        self.entries.insert(name, taken);
+    }
+
     /// Gives the content of a file to its other names: the archive has it with one of them.
-    fn share(&mut self, files: impl Iterator<Item = Vec<Vec<u8>>>) {
-        for names in files.filter(|names| names.len() > 1) {
+    fn share(&mut self, links: Links) {
+        for names in links.into_values().filter(|names| names.len() > 1) {
             let data = names
                 .iter()
                 .filter_map(|name| self.entries.get(name))
@@ -884,6 +943,7 @@ mod tests {
 
     #[test]
     fn twice_the_same_bytes_and_readable() {
+        use std::io::Read as _;
         let one = good();
         let plain = one.clone().compression(Compression::None).build().unwrap();
         for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod measurement;
 pub mod modules;
 pub mod packages;
+pub mod packed;
 pub mod pcr;
 pub mod select;
 pub mod setup;

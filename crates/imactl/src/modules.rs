@@ -1,12 +1,12 @@
 //! Kernel modules: unpacked, and in the order in which they can be loaded.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
 
 use crate::Result;
+use crate::packed::Packing;
 
 /// The longest module, unpacked, in bytes.
 const MAX_MODULE: u64 = 256 << 20;
@@ -33,7 +33,7 @@ pub fn read(path: &Path) -> Result<Module> {
             .remedy("give a .ko file")
     };
     let content =
-        unpack(&packed).map_err(|error| unreadable(format!("it cannot be unpacked: {error}")))?;
+        unpack(packed).map_err(|error| unreadable(format!("it cannot be unpacked: {error}")))?;
     if !content.starts_with(b"\x7fELF") {
         return Err(unreadable("it is no kernel module".to_owned()));
     }
@@ -50,26 +50,11 @@ pub fn read(path: &Path) -> Result<Module> {
 }
 
 /// Unpacks by what the content is, not by what the file is called.
-fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    match packed {
-        [0x1f, 0x8b, ..] => {
-            flate2::read::MultiGzDecoder::new(packed)
-                .take(MAX_MODULE)
-                .read_to_end(&mut content)?;
-        }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            zstd::Decoder::new(packed)?
-                .take(MAX_MODULE)
-                .read_to_end(&mut content)?;
-        }
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            lzma_rs::xz_decompress(&mut std::io::Cursor::new(packed), &mut content)
-                .map_err(|error| std::io::Error::other(format!("malformed xz data ({error:?})")))?;
-        }
-        _ => content.extend_from_slice(packed),
+pub(crate) fn unpack(packed: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    match Packing::of(&packed) {
+        Some(packing) => Ok(packing.unpack(&packed, MAX_MODULE)?.0),
+        None => Ok(packed),
     }
-    Ok(content)
 }
 
 /// Puts `modules` into an order in which each comes after those it depends on.
@@ -163,7 +148,7 @@ pub fn find(directory: &Path, names: &[String]) -> Result<Vec<Module>> {
 }
 
 /// The name the kernel gives a module file: without `.ko` and what follows, dashes as underscores.
-fn name_of(file_name: &str) -> String {
+pub(crate) fn name_of(file_name: &str) -> String {
     file_name
         .split(".ko")
         .next()
@@ -171,22 +156,53 @@ fn name_of(file_name: &str) -> String {
         .replace('-', "_")
 }
 
-/// The modules that `depends=` in `.modinfo` names. The section is a run of NUL-terminated `key=value` strings, and no other
-/// of a module holds such a one, so it is looked for rather than found through the section headers.
-fn depends(module: &[u8]) -> Vec<String> {
-    const KEY: &[u8] = b"\0depends=";
-    let Some(at) = module.windows(KEY.len()).position(|window| window == KEY) else {
-        return Vec::new();
+/// A value of `.modinfo`. The section is a run of NUL-terminated `key=value` strings, and no other of a module holds such a one, so
+/// it is looked for rather than found through the section headers.
+pub(crate) fn info(module: &[u8], key: &str) -> Option<String> {
+    let key = [b"\0", key.as_bytes(), b"="].concat();
+    let at = module.windows(key.len()).position(|window| window == key)?;
+    let value = module.get(at.saturating_add(key.len())..)?;
+    let value = value.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// Whether it is a module of which nothing is cut off: a relocatable ELF file whose section headers, which stand at its end, are
+/// in it (kernel/module/main.c, `elf_validity_cache_copy`).
+pub(crate) fn is_whole(module: &[u8]) -> bool {
+    const RELOCATABLE: u64 = 1;
+    let wide = module.get(4) == Some(&2);
+    let big_endian = module.get(5) == Some(&2);
+    let number = |at: usize, length: usize| {
+        let bytes = module.get(at..at.checked_add(length)?)?;
+        let fold = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        Some(if big_endian {
+            bytes.iter().fold(0, fold)
+        } else {
+            bytes.iter().rev().fold(0, fold)
+        })
     };
-    let value = module
-        .get(at.saturating_add(KEY.len())..)
-        .unwrap_or_default();
-    let value = value.split(|&byte| byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(value)
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(name_of)
-        .collect()
+    let place = if wide {
+        (number(40, 8), number(58, 2), number(60, 2))
+    } else {
+        (number(32, 4), number(46, 2), number(48, 2))
+    };
+    let (Some(offset), Some(size), Some(count)) = place else {
+        return false;
+    };
+    let end = size
+        .checked_mul(count)
+        .and_then(|size| offset.checked_add(size));
+    module.starts_with(b"\x7fELF")
+        && number(16, 2) == Some(RELOCATABLE)
+        && offset != 0
+        && end.is_some_and(|end| end <= module.len() as u64)
+}
+
+/// The modules that another one needs.
+pub(crate) fn depends(module: &[u8]) -> Vec<String> {
+    let value = info(module, "depends").unwrap_or_default();
+    let names = value.split(',').filter(|name| !name.is_empty());
+    names.map(name_of).collect()
 }
 
 #[cfg(test)]

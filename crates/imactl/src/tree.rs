@@ -16,6 +16,7 @@ use ima::fault::{Code, Fault};
 
 use crate::Result;
 use crate::file::unreadable;
+use crate::packed::Packing;
 
 /// A time with nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -798,16 +799,22 @@ fn unpacked<'a>(mut archive: impl Read + 'a) -> std::io::Result<Box<dyn Read + '
     let mut head = Vec::new();
     archive.by_ref().take(6).read_to_end(&mut head)?;
     let whole = std::io::Cursor::new(head.clone()).chain(archive);
-    Ok(match head.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::new(whole)?),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+    Ok(match Packing::of(&head) {
+        Some(Packing::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Some(Packing::Zstd) => Box::new(zstd::Decoder::new(whole)?),
+        Some(Packing::Xz) => {
             let mut plain = tempfile::tempfile()?;
             lzma_rs::xz_decompress(&mut std::io::BufReader::new(whole), &mut plain)
                 .map_err(|error| std::io::Error::other(format!("malformed xz data ({error:?})")))?;
             plain.rewind()?;
             Box::new(plain)
         }
-        _ => Box::new(whole),
+        Some(other) => {
+            return Err(std::io::Error::other(format!(
+                "it is compressed with {}, and archives are read plain or compressed with gzip, zstd or xz",
+                other.name()
+            )));
+        }
+        None => Box::new(whole),
     })
 }

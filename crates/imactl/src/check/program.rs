@@ -174,15 +174,18 @@ impl<'a> Examiner<'a> {
         let Kind::File(content) = &inode.kind else {
             return None;
         };
-        let judge = || -> Result<Option<Verdict>> {
-            let head = content.head(select::HEAD)?;
-            if self
-                .chooser
-                .appraised_by(&super::seen(name, inode, &head))
-                .is_none()
-            {
-                return Ok(None);
-            }
+        let head = match content.head(select::HEAD) {
+            Ok(head) => head,
+            Err(fault) => return Some(Verdict::Unreadable(fault)),
+        };
+        let seen = super::seen(name, inode, &head);
+        self.chooser.appraised_by(&seen)?;
+        Some(self.appraised(inode, content))
+    }
+
+    /// What appraisal makes of a file that a rule appraises.
+    pub(super) fn appraised(&self, inode: &Inode, content: &Content) -> Verdict {
+        let judge = || -> Result<Verdict> {
             let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
             let verdict =
                 match verify::judge(value, self.certificates, self.kernel, &|over, algo| {
@@ -195,11 +198,11 @@ impl<'a> Examiner<'a> {
                     verdict => verdict,
                 };
             if verdict.is_good() && (self.hmac || !self.evm.is_empty()) {
-                return Ok(Some(self.metadata(inode).unwrap_or(verdict)));
+                return Ok(self.metadata(inode).unwrap_or(verdict));
             }
-            Ok(Some(verdict))
+            Ok(verdict)
         };
-        judge().unwrap_or_else(|fault| Some(Verdict::Unreadable(fault)))
+        judge().unwrap_or_else(Verdict::Unreadable)
     }
 }
 

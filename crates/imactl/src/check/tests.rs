@@ -60,6 +60,7 @@ impl Desk {
                 uuid: None,
                 label: Some("root".into()),
             }]),
+            needs: Vec::new(),
             unmountable: None,
         };
         let mut desk = Self {
@@ -97,6 +98,7 @@ impl Desk {
             initramfs: Some(&self.initramfs),
             root: Some(&self.root),
             kernel: None,
+            release: None,
             authorities: Some(std::slice::from_ref(&self.authority)),
             command_line: Some(line),
         })
@@ -580,6 +582,344 @@ fn an_initramfs_read_back_is_checked_the_same() {
     for bad in [&b""[..], b"\x1f\x8bnothing", b"070701zz", &[0; 512]] {
         let fault = InitramfsBuilder::from_image(bad).unwrap_err();
         assert_eq!(fault.code(), Code::SourceMalformed);
+    }
+}
+
+/// A cpio archive of one file.
+fn archive(name: &[u8]) -> Vec<u8> {
+    let metadata = ima::cpio::Metadata {
+        mode: ima::cpio::S_IFREG | 0o644,
+        ..Default::default()
+    };
+    let mut writer = ima::cpio::Writer::new();
+    writer.entry(name, &metadata, &[b'x'; 3000]).unwrap();
+    writer.finish()
+}
+
+/// What a program makes of the content.
+fn packed(program: &str, content: &[u8]) -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("content");
+    std::fs::write(&path, content).unwrap();
+    let ended = std::process::Command::new("sh")
+        .args(["-c", &format!("{program} <content")])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    ended.stdout
+}
+
+#[test]
+fn each_compressed_part_of_an_initramfs_holds_whole_archives() {
+    let (one, other) = (archive(b"one"), archive(b"other"));
+    let frames = |parts: &[&[u8]]| -> Vec<u8> {
+        let frames = parts
+            .iter()
+            .map(|part| zstd::bulk::compress(part, 3).unwrap());
+        frames.collect::<Vec<_>>().concat()
+    };
+    let (first, rest) = one.split_at(1000);
+    let plain_behind = {
+        let mut image = frames(&[&one]);
+        image.resize(image.len().next_multiple_of(4), 0);
+        [image, other.clone()].concat()
+    };
+    for (image, good) in [
+        (frames(&[&one, &other]), true),
+        (frames(&[&[one.clone(), other.clone()].concat()]), true),
+        (
+            [frames(&[&one]), vec![0; 9], frames(&[&other])].concat(),
+            true,
+        ),
+        ([one.clone(), frames(&[&other])].concat(), true),
+        (plain_behind, true),
+        (frames(&[first, rest, &other]), false),
+        ([one.clone(), vec![0; 2], frames(&[&other])].concat(), false),
+    ] {
+        match (InitramfsBuilder::from_image(&image), good) {
+            (Ok(_), true) => {}
+            (Err(fault), false) => assert_eq!(fault.code(), Code::SourceMalformed),
+            (result, _) => panic!("{:?}", result.map(drop)),
+        }
+    }
+}
+
+#[test]
+fn an_initramfs_that_the_kernel_does_not_unpack() {
+    let mut desk = Desk::new();
+    let plain = desk
+        .initramfs
+        .clone()
+        .compression(crate::initramfs::Compression::None)
+        .build()
+        .unwrap();
+    for (program, option) in [
+        ("gzip", "RD_GZIP"),
+        ("zstd", "RD_ZSTD"),
+        ("xz --check=crc32", "RD_XZ"),
+        ("xz --format=lzma", "RD_LZMA"),
+        ("lz4 -l", "RD_LZ4"),
+    ] {
+        desk.initramfs = InitramfsBuilder::from_image(&packed(program, &plain)).unwrap();
+        for set in [true, false] {
+            let mut config = "CONFIG_X=y\n".to_owned();
+            if set {
+                config += &format!("CONFIG_{option}=y\n");
+            }
+            let kernel = KernelConfig::parse(config.as_bytes()).unwrap();
+            let found = check(&Inputs {
+                initramfs: Some(&desk.initramfs),
+                kernel: Some(&kernel),
+                ..Inputs::default()
+            });
+            let refused = found.refusal().map(Fault::code) == Some(Code::InitramfsPacking);
+            assert_eq!(refused, !set, "{program}");
+        }
+    }
+    for (image, named) in [
+        (packed("bzip2", &plain), "bzip2"),
+        (packed("xz", &plain), "--check=crc32"),
+        (b"MZ".to_vec(), "EFI program"),
+        (b"\x7fELF and more".to_vec(), "ELF"),
+        (b"\xd0\x0d\xfe\xed".to_vec(), "FIT"),
+    ] {
+        let fault = InitramfsBuilder::from_image(&image).unwrap_err();
+        assert_eq!(fault.code(), Code::SourceMalformed);
+        assert!(fault.to_string().contains(named), "{fault}");
+    }
+}
+
+#[test]
+fn what_the_kernel_mounts_depends_on_its_options() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::create_dir(at.join("root")).unwrap();
+    std::fs::write(at.join("root/file"), vec![b'x'; 100_000]).unwrap();
+    let all = [
+        "SQUASHFS",
+        "SQUASHFS_ZLIB",
+        "SQUASHFS_LZO",
+        "SQUASHFS_XZ",
+        "SQUASHFS_LZ4",
+        "SQUASHFS_ZSTD",
+        "EROFS_FS",
+        "EROFS_FS_ZIP",
+        "EXT4_FS",
+        "UNICODE",
+    ];
+    for (command, needed) in [
+        (
+            "mksquashfs root image -quiet -comp gzip",
+            &["SQUASHFS", "SQUASHFS_ZLIB"][..],
+        ),
+        (
+            "mksquashfs root image -quiet -comp lzo",
+            &["SQUASHFS", "SQUASHFS_LZO"],
+        ),
+        (
+            "mksquashfs root image -quiet -comp xz",
+            &["SQUASHFS", "SQUASHFS_XZ"],
+        ),
+        (
+            "mksquashfs root image -quiet -comp lz4",
+            &["SQUASHFS", "SQUASHFS_LZ4"],
+        ),
+        (
+            "mksquashfs root image -quiet -comp zstd",
+            &["SQUASHFS", "SQUASHFS_ZSTD"],
+        ),
+        ("mkfs.erofs --quiet image root", &["EROFS_FS"]),
+        (
+            "mkfs.erofs --quiet -zlz4 image root",
+            &["EROFS_FS", "EROFS_FS_ZIP"],
+        ),
+        (
+            "mkfs.erofs --quiet -zlz4hc image root",
+            &["EROFS_FS", "EROFS_FS_ZIP"],
+        ),
+        ("mke2fs -q -t ext4 image 16M", &["EXT4_FS"]),
+        ("mke2fs -q -t ext2 image 16M", &["EXT4_FS"]),
+        (
+            "mke2fs -q -t ext4 -O casefold image 16M",
+            &["EXT4_FS", "UNICODE"],
+        ),
+    ] {
+        let image = at.join("image");
+        let _ = std::fs::remove_file(&image);
+        let mut words = command.split(' ');
+        let ended = std::process::Command::new(words.next().unwrap())
+            .args(words)
+            .current_dir(at)
+            .output()
+            .expect(command);
+        assert!(ended.status.success(), "{ended:?}");
+        let head = std::fs::read(&image).unwrap();
+        let superblocks = filesystem::probe(&head);
+        let desk = Desk::new();
+        let root = Root {
+            needs: filesystem::needs(&head),
+            filesystem: FileSystem::by_name(superblocks[0].kind.name()).unwrap(),
+            superblocks: Some(superblocks),
+            ..desk.root.clone()
+        };
+        for lacking in all {
+            let config: String = all
+                .iter()
+                .filter(|option| **option != lacking)
+                .map(|option| format!("CONFIG_{option}=y\n"))
+                .collect();
+            let kernel = KernelConfig::parse(config.as_bytes()).unwrap();
+            let found = check(&Inputs {
+                initramfs: Some(&desk.initramfs),
+                root: Some(&root),
+                kernel: Some(&kernel),
+                ..Inputs::default()
+            });
+            let mount = found
+                .faults
+                .iter()
+                .find(|fault| fault.code() == Code::RootMount);
+            assert_eq!(
+                mount.is_some(),
+                needed.contains(&lacking),
+                "{command} without {lacking}"
+            );
+        }
+    }
+}
+
+#[test]
+fn drivers_that_are_modules_must_be_loaded() {
+    let module = |name: &str| desk_module(name, "6.12.1 SMP mod_unload ");
+    let of = |config: &str, desk: &Desk, line: &str| {
+        let kernel = KernelConfig::parse(config.as_bytes()).unwrap();
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            root: Some(&desk.root),
+            kernel: Some(&kernel),
+            command_line: Some(line),
+            ..Inputs::default()
+        });
+        let codes = [Code::RootMissing, Code::RootMount];
+        let mut faults = found.faults.into_iter().map(|fault| fault.code());
+        faults.find(|code| codes.contains(code))
+    };
+    let mut desk = Desk::new();
+    let rest = "CONFIG_MODULES=y\nCONFIG_PAGE_SHIFT=12\n";
+    let ext4 = format!("CONFIG_EXT4_FS=m\n{rest}");
+    assert_eq!(of(&ext4, &desk, LINE), Some(Code::RootMount));
+    let disk = format!("CONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=m\n{rest}");
+    assert_eq!(of(&disk, &desk, "root=/dev/vda2"), Some(Code::RootMissing));
+    assert_eq!(of(&disk, &desk, LINE), None);
+    for name in ["ext4", "virtio_blk"] {
+        desk.initramfs = desk
+            .initramfs
+            .module(&format!("{name}.ko"), module(name))
+            .compression(crate::initramfs::Compression::None);
+    }
+    desk.initramfs = InitramfsBuilder::from_image(&desk.initramfs.build().unwrap()).unwrap();
+    assert_eq!(of(&ext4, &desk, LINE), None);
+    assert_eq!(of(&disk, &desk, "root=/dev/vda2"), None);
+    desk.root.needs = vec![Need::PageSize(65_536, None)];
+    assert_eq!(of(&ext4, &desk, LINE), Some(Code::RootMount));
+    let large = ext4.replace("SHIFT=12", "SHIFT=16");
+    assert_eq!(of(&large, &desk, LINE), None);
+    desk.root.needs = vec![Need::PageSize(
+        65_536,
+        Some(ima::policy::lint::Release {
+            major: 6,
+            minor: 19,
+        }),
+    )];
+    assert_eq!(of(&ext4, &desk, LINE), Some(Code::RootMount));
+    let newer = format!("# Linux/x86 6.19.0 Kernel Configuration\n{ext4}");
+    assert_eq!(of(&newer, &desk, LINE), None);
+}
+
+/// A relocatable ELF file with a `.modinfo` and no section headers to speak of.
+fn desk_module(name: &str, vermagic: &str) -> Vec<u8> {
+    let mut elf = vec![0; 128];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[16] = 1;
+    elf[40] = 64;
+    elf[58] = 64;
+    elf[60] = 1;
+    elf.extend(format!("\0depends=\0name={name}\0vermagic={vermagic}\0").bytes());
+    elf
+}
+
+#[test]
+fn modules_of_another_release() {
+    let release = |vermagic: Option<&str>| KernelRelease {
+        name: "6.12.1".to_owned(),
+        vermagic: vermagic.map(str::to_owned),
+    };
+    let own = "6.12.1 SMP mod_unload ";
+    let plain = "CONFIG_MODULES=y\n";
+    let versions = "CONFIG_MODULES=y\nCONFIG_MODVERSIONS=y\n";
+    for (magic, release, config, good) in [
+        (own, release(Some(own)), plain, true),
+        ("6.12.2 SMP mod_unload ", release(Some(own)), plain, false),
+        (
+            "6.12.1 SMP preempt mod_unload ",
+            release(Some(own)),
+            plain,
+            false,
+        ),
+        ("6.12.2 SMP mod_unload ", release(Some(own)), versions, true),
+        ("6.12.2 mod_unload ", release(Some(own)), versions, false),
+        ("6.12.1 preempt ", release(None), plain, true),
+        ("6.12.2 preempt ", release(None), plain, false),
+        (own, release(Some(own)), "CONFIG_MODULE_SIG=y\n", false),
+        (
+            own,
+            release(Some(own)),
+            "CONFIG_MODULES=y\nCONFIG_MODULE_SIG_FORCE=y\n",
+            false,
+        ),
+    ] {
+        let desk = Desk::new();
+        let image = desk
+            .initramfs
+            .module("dummy.ko", desk_module("dummy", magic))
+            .build()
+            .unwrap();
+        let initramfs = InitramfsBuilder::from_image(&image).unwrap();
+        let found = check(&Inputs {
+            initramfs: Some(&initramfs),
+            kernel: Some(&KernelConfig::parse(config.as_bytes()).unwrap()),
+            release: Some(&release),
+            ..Inputs::default()
+        });
+        let mut codes = found.faults.iter().map(Fault::code);
+        let refused = codes.any(|code| code == Code::ModuleRefused);
+        assert_eq!(refused, !good, "{magic} {release:?} {config}");
+    }
+}
+
+#[test]
+fn a_kernel_that_is_none_is_named() {
+    let image = |at: usize, magic: &[u8]| {
+        let mut image = vec![0; 1024];
+        image[at..at + magic.len()].copy_from_slice(magic);
+        image
+    };
+    let mut unified = image(0, b"MZ");
+    unified[0x3c] = 0x80;
+    unified[0x80..0x84].copy_from_slice(b"PE\0\0");
+    unified[0x86] = 1;
+    unified[0x98..0x9e].copy_from_slice(b".linux");
+    for (file, named) in [
+        (image(0x38, b"ARM\x64"), "an arm64 Image"),
+        (unified, "a unified kernel image"),
+        (archive(b"init"), "an initramfs"),
+        (packed("zstd", &archive(b"init")), "zstd"),
+    ] {
+        let fault = KernelConfig::parse(&file).unwrap_err();
+        assert!(fault.to_string().contains(named), "{fault}");
+        let fault = KernelConfig::in_image(&file).unwrap_err();
+        assert!(fault.to_string().contains(named), "{fault}");
     }
 }
 

@@ -12,6 +12,7 @@ use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
 use imactl::kernel::check::KernelConfig;
+use imactl::kernel::release::KernelRelease;
 use imactl::select::FileSystem;
 use serde_json::json;
 
@@ -35,7 +36,7 @@ Examples:
   imactl check --initramfs initramfs.img --root rootfs/ --ca ca.der --kernel-config linux/.config
   imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots")]
 pub struct Check {
-    /// The initramfs, as the boot loader will load it (gzip, zstd or not compressed), or the directory that it is packed from;
+    /// The initramfs, as the boot loader will load it (plain, or compressed with gzip, zstd, xz, lzma or lz4), or the directory that it is packed from;
     /// one of initramfs-tools or dracut with ima-init in it is known as such
     #[arg(long, value_name = "FILE")]
     initramfs: PathBuf,
@@ -77,11 +78,12 @@ impl Check {
             .as_deref()
             .map(|path| self.read_root(path, &initramfs))
             .transpose()?;
-        let (authorities, kernel) = self.kernel()?;
+        let (authorities, kernel, release) = self.kernel()?;
         let mut found = check::check(&Inputs {
             initramfs: Some(&initramfs),
             root: root.as_ref(),
             kernel: kernel.as_ref(),
+            release: release.as_ref(),
             authorities: authorities.as_deref(),
             command_line: self.append.as_deref(),
         });
@@ -106,14 +108,26 @@ impl Check {
         })
     }
 
-    /// The CAs in the kernel, and its configuration.
-    fn kernel(&self) -> Result<(Option<Vec<Certificate>>, Option<KernelConfig>)> {
+    /// The CAs in the kernel, its configuration, and which release it is.
+    #[allow(
+        clippy::type_complexity,
+        reason = "three answers of one file, taken apart where they are used"
+    )]
+    fn kernel(
+        &self,
+    ) -> Result<(
+        Option<Vec<Certificate>>,
+        Option<KernelConfig>,
+        Option<KernelRelease>,
+    )> {
         let mut authorities = None;
+        let mut release = None;
         let mut config = None;
         if let Some(path) = &self.kernel {
             let image = read_bounded(path, MAX_IMAGE)?;
             if add_ca::is_image(&image) {
                 config = KernelConfig::in_image(&image).map_err(|fault| in_file(fault, path))?;
+                release = KernelRelease::in_image(&image).map_err(|fault| in_file(fault, path))?;
                 if self.authorities.is_empty() {
                     authorities = Some(in_kernel(path, &image)?);
                 }
@@ -134,7 +148,7 @@ impl Check {
                 .map_err(|fault| in_file(fault, path))?;
             config = Some(parsed);
         }
-        Ok((authorities, config))
+        Ok((authorities, config, release))
     }
 
     fn read_root(&self, path: &Path, initramfs: &InitramfsBuilder) -> Result<Root> {

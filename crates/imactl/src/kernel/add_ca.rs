@@ -13,6 +13,7 @@ use ima::fault::{Code, Fault};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::packed::Packing;
 
 /// Where the room is: byte offsets in the ELF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,32 +130,26 @@ pub fn is_image(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF") || bytes.get(0x202..0x206) == Some(b"HdrS")
 }
 
-/// The ELF file in a kernel image: that of a bzImage (gzip or zstd), or a vmlinux itself.
+/// The ELF file in a kernel image: that of a bzImage, or a vmlinux itself.
 ///
 /// # Errors
 ///
 /// `IMA-914` if it is neither, or packed in another way.
 pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
-    use std::borrow::Cow;
-    use std::io::Read as _;
     const MAX_KERNEL: u64 = 1 << 30;
     if image.starts_with(b"\x7fELF") {
         return Ok(Cow::Borrowed(image));
     }
     let payload = Payload::find(image)?;
-    let packed = &image[payload.start..payload.start + payload.len];
-    if !packed.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    let mut packed = &image[payload.start..payload.start + payload.len];
+    let packing = Packing::of(packed).ok_or_else(|| no_room("the kernel is not compressed"))?;
+    if packing == Packing::Gzip {
         return payload.unpack(image).map(Cow::Owned);
     }
-    let mut elf = Vec::new();
-    zstd::Decoder::new(packed)
-        .and_then(|decoder| {
-            // The length of what is inside follows the frame.
-            decoder
-                .single_frame()
-                .take(MAX_KERNEL)
-                .read_to_end(&mut elf)
-        })
+    // The length of what is inside follows the stream (scripts/Makefile.lib, `size_append`).
+    packed = packed.get(..packed.len() - 4).unwrap_or_default();
+    let (elf, _) = packing
+        .unpack(packed, MAX_KERNEL)
         .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}")))?;
     Ok(Cow::Owned(elf))
 }
@@ -257,9 +252,11 @@ struct Payload {
 impl Payload {
     fn find(image: &[u8]) -> Result<Self> {
         let no_kernel = || {
-            no_room("neither an ELF file nor a bzImage")
-                .cause("certificates are put into vmlinux and into x86 bzImage files")
-                .remedy("give the vmlinux of the build, or its arch/x86/boot/bzImage")
+            let kind = super::kind(image).map(|kind| format!("; it is {kind}"));
+            let kind = kind.unwrap_or_default();
+            no_room(format!("neither a vmlinux nor a bzImage{kind}"))
+                .cause("vmlinux and x86 bzImage files are read")
+                .remedy("give the vmlinux of the build, or its arch/x86/boot/bzImage; of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)")
         };
         if !is_image(image) || image.starts_with(b"\x7fELF") {
             return Err(no_kernel());
@@ -286,17 +283,9 @@ impl Payload {
     fn unpack(self, image: &[u8]) -> Result<Vec<u8>> {
         use std::io::Read as _;
         let packed = &image[self.start..self.start + self.len];
-        let how = match packed {
-            [0x1f, 0x8b, ..] => None,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
-            [0xfd, b'7', b'z', b'X', b'Z', ..] => Some("xz"),
-            [0x5d, 0, 0, ..] => Some("lzma"),
-            [b'B', b'Z', b'h', ..] => Some("bzip2"),
-            [0x02, 0x21, 0x4c, 0x18, ..] => Some("lz4"),
-            [0x89, b'L', b'Z', b'O', ..] => Some("lzo"),
-            _ => Some("something unknown"),
-        };
-        if let Some(how) = how {
+        let packing = Packing::of(packed);
+        if packing != Some(Packing::Gzip) {
+            let how = packing.map_or("something unknown", Packing::name);
             return Err(no_room(format!("the kernel is compressed with {how}"))
                 .cause("only gzip is packed again so that it fits in the old room")
                 .remedy("build the kernel with CONFIG_KERNEL_GZIP=y"));

@@ -7,6 +7,7 @@ use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::config::{Config, Keyring};
 use ima::fault::{Code, Fault};
 use ima::policy::cover::On;
+use ima::policy::lint::Release;
 use ima::policy::{Action, AppraiseType, Hook, Policy};
 use serde::Serialize;
 
@@ -14,7 +15,11 @@ use crate::Result;
 
 /// The options of a kernel configuration that are set.
 #[derive(Debug, Clone, Default)]
-pub struct KernelConfig(BTreeMap<String, String>);
+pub struct KernelConfig {
+    options: BTreeMap<String, String>,
+    /// The release that its first lines name.
+    release: Option<Release>,
+}
 
 impl KernelConfig {
     /// Reads a `.config`, plain or compressed as in `/proc/config.gz`.
@@ -37,15 +42,25 @@ impl KernelConfig {
         } else {
             text.extend_from_slice(bytes);
         }
-        let options: BTreeMap<String, String> = String::from_utf8_lossy(&text)
+        let text = String::from_utf8_lossy(&text);
+        let options: BTreeMap<String, String> = text
             .lines()
             .filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='))
             .map(|(option, value)| (option.to_owned(), value.to_owned()))
             .collect();
         if options.is_empty() {
-            return Err(bad("it has no line of the form CONFIG_...=...".to_owned()));
+            return Err(bad(match super::kind(bytes) {
+                Some(kind) => format!("it is {kind}"),
+                None => "it has no line of the form CONFIG_...=...".to_owned(),
+            }));
         }
-        Ok(Self(options))
+        // "# Linux/x86 6.12.1 Kernel Configuration"
+        let release = text
+            .lines()
+            .take(5)
+            .find_map(|line| line.strip_prefix("# Linux/")?.split(' ').nth(1))
+            .and_then(|release| release.parse().ok());
+        Ok(Self { options, release })
     }
 
     /// The configuration that a kernel has inside, with `CONFIG_IKCONFIG` (kernel/configs.c); nothing if it has none.
@@ -67,17 +82,40 @@ impl KernelConfig {
     /// Whether the option is `y`; the name without `CONFIG_`.
     #[must_use]
     pub fn is_builtin(&self, option: &str) -> bool {
-        self.0.get(option).is_some_and(|value| value == "y")
+        self.options.get(option).is_some_and(|value| value == "y")
     }
 
-    fn is_available(&self, option: &str) -> bool {
-        self.0
+    /// Whether the option is `y` or `m`.
+    #[must_use]
+    pub fn is_available(&self, option: &str) -> bool {
+        self.options
             .get(option)
             .is_some_and(|value| value == "y" || value == "m")
     }
 
-    fn value(&self, option: &str) -> &str {
-        self.0.get(option).map_or("n", String::as_str)
+    /// The first two numbers of the release that it is of, if it says so.
+    #[must_use]
+    pub fn release(&self) -> Option<Release> {
+        self.release
+    }
+
+    /// The size of a page of memory, in bytes.
+    #[must_use]
+    pub fn page_size(&self) -> u64 {
+        let shift = self.value("PAGE_SHIFT").parse::<u32>().ok();
+        let is = |options: [&str; 3]| options.iter().any(|option| self.is_builtin(option));
+        match shift {
+            Some(shift @ 12..=18) => 1 << shift,
+            _ if is(["ARM64_64K_PAGES", "PPC_64K_PAGES", "PAGE_SIZE_64KB"]) => 1 << 16,
+            _ if is(["ARM64_16K_PAGES", "PPC_16K_PAGES", "PAGE_SIZE_16KB"]) => 1 << 14,
+            _ => 1 << 12,
+        }
+    }
+
+    /// The value of an option; `n` where it is not set.
+    #[must_use]
+    pub fn value(&self, option: &str) -> &str {
+        self.options.get(option).map_or("n", String::as_str)
     }
 }
 

@@ -1,0 +1,129 @@
+//! Whether the kernel would find the root's device and mount its file system, by its configuration and the modules that are loaded.
+
+use std::collections::BTreeSet;
+
+use ima::cmdline::RootName;
+use ima::config::Config;
+use ima::fault::{Code, Fault};
+use ima::filesystem::Need;
+use ima::policy::lint::Release;
+use ima::settings::{self, Settings};
+
+use super::{Findings, Root};
+use crate::kernel::check::KernelConfig;
+
+/// The names of the modules that are loaded, where they are known.
+type Modules = BTreeSet<String>;
+
+/// The drivers of disks that have names of their own: how a name begins, the option, and the module.
+const DISKS: [(&str, &str, &str); 5] = [
+    ("vd", "VIRTIO_BLK", "virtio_blk"),
+    ("sd", "BLK_DEV_SD", "sd_mod"),
+    ("nvme", "BLK_DEV_NVME", "nvme"),
+    ("mmcblk", "MMC_BLOCK", "mmc_block"),
+    ("xvd", "XEN_BLKDEV_FRONTEND", "xen_blkfront"),
+];
+
+/// The drivers of file systems: the type, the option, and the module.
+const FILE_SYSTEMS: [(&str, &str, &str); 6] = [
+    ("ext4", "EXT4_FS", "ext4"),
+    ("squashfs", "SQUASHFS", "squashfs"),
+    ("erofs", "EROFS_FS", "erofs"),
+    ("btrfs", "BTRFS_FS", "btrfs"),
+    ("xfs", "XFS_FS", "xfs"),
+    ("f2fs", "F2FS_FS", "f2fs"),
+];
+
+impl Findings {
+    /// The driver of the disk that `root=` names, if its name tells which that is.
+    pub(super) fn device(
+        &mut self,
+        kernel: &KernelConfig,
+        modules: Option<&Modules>,
+        line: Option<&str>,
+        config: &Config,
+    ) {
+        let line = line.unwrap_or_default();
+        let settings = Settings::merge(config.clone(), line, Vec::new(), &mut |_| {});
+        let Ok(Settings {
+            root: settings::Root::Named(RootName::Device(device)),
+            ..
+        }) = settings
+        else {
+            return;
+        };
+        let name = device.rsplit('/').next().unwrap_or_default();
+        let driver = DISKS.iter().find(|(begin, ..)| {
+            name.strip_prefix(begin)
+                .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()))
+        });
+        if let Some((_, option, module)) = driver
+            && let Some(cause) = missing(kernel, modules, option, module)
+        {
+            self.faults
+                .push(Fault::new(Code::RootMissing, format!("root={device}")).cause(cause));
+        }
+    }
+
+    /// The driver of the root's file system, and what its superblock asks for.
+    pub(super) fn mountable(
+        &mut self,
+        kernel: &KernelConfig,
+        modules: Option<&Modules>,
+        root: &Root,
+        release: Option<Release>,
+    ) {
+        let name = root.filesystem.name.as_str();
+        let refused =
+            |cause: String| Fault::new(Code::RootMount, format!("{name} root")).cause(cause);
+        let driver = FILE_SYSTEMS.iter().find(|(own, ..)| *own == name);
+        if let Some((_, option, module)) = driver
+            && let Some(cause) = missing(kernel, modules, option, module)
+        {
+            self.faults.push(refused(cause));
+            return;
+        }
+        for need in &root.needs {
+            let cause = match *need {
+                Need::Option(option, what) if !kernel.is_available(option) => {
+                    format!("{what}, needs CONFIG_{option}, which is not set")
+                }
+                Need::PageSize(size, since)
+                    if size > kernel.page_size()
+                        && since.is_none_or(|since| release.is_none_or(|own| own < since)) =>
+                {
+                    format!(
+                        "its blocks have {size} bytes, and a page of this kernel's memory has {}",
+                        kernel.page_size()
+                    )
+                }
+                _ => continue,
+            };
+            self.faults.push(refused(cause).remedy(
+                "build the kernel with what is missing, or make the file system without it",
+            ));
+        }
+    }
+}
+
+/// Why the kernel has no driver, if so.
+fn missing(
+    kernel: &KernelConfig,
+    modules: Option<&Modules>,
+    option: &str,
+    module: &str,
+) -> Option<String> {
+    match kernel.value(option) {
+        "y" => None,
+        "m" if modules.is_none_or(|modules| modules.contains(module)) => None,
+        "m" => Some(format!(
+            "CONFIG_{option} is m, and the initramfs does not load the module {module}"
+        )),
+        _ => Some(format!("CONFIG_{option} is not set")),
+    }
+}
+
+/// Whether an option is the driver of a file system, which [`Findings::mountable`] looks for.
+pub(super) fn is_driver(option: &str) -> bool {
+    FILE_SYSTEMS.iter().any(|(_, own, _)| *own == option)
+}
