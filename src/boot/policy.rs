@@ -378,7 +378,7 @@ fn read_back(wanted: &Wanted) -> Result<bool, Fault> {
     Err(Fault::new(Code::PolicyReadBack, detail))
 }
 
-/// Offers the real root's `etc/ima/ima_policy*`, by path, so that the kernel checks their signatures.
+/// Offers the real root's `etc/ima/ima_policy*` and systemd's `etc/ima/ima-policy`, by path, so that the kernel checks their signatures.
 fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &mut Report) {
     let directory = Path::new(layout::ROOT_POLICIES);
     let names = files::names_in(root.directory(), directory);

@@ -650,6 +650,10 @@ catalogue! {
         what: "the file does not end with a newline"
         cause: "the kernel refuses such a file when it is loaded by its path (ima_read_policy)"
         remedy: "add one; imactl policy fmt does"
+    SystemdPolicy "IMA-937" Host Refusal
+        what: "systemd would not load the root's /etc/ima/ima-policy"
+        cause: "the kernel refuses the policy, and systemd then stops the boot: Failed to load IMA policy"
+        remedy: "sign the policy (imactl sign), correct it (imactl policy check), or take it out of the root"
     InitramfsPacking "IMA-980" Host Refusal
         what: "the kernel would not unpack the initramfs"
         cause: "it was built without the decompressor that the initramfs needs: there is no init, and the kernel panics"

@@ -97,9 +97,13 @@ impl Purpose {
     }
 }
 
+/// The policy in [`ROOT_POLICIES`] that systemd loads when it starts (src/core/ima-setup.c).
+pub const SYSTEMD_POLICY: &str = "ima-policy";
+
 /// Whether a file of that name in [`ROOT_POLICIES`] is a policy.
 pub fn is_root_policy(name: &[u8]) -> bool {
-    name.starts_with(b"ima_policy") && !name.ends_with(SIGNATURE.as_bytes())
+    let own = name.starts_with(b"ima_policy") && !name.ends_with(SIGNATURE.as_bytes());
+    own || name == SYSTEMD_POLICY.as_bytes()
 }
 
 /// The policy that counts, with its path and text, of the two that an initramfs may have.
@@ -154,5 +158,6 @@ mod tests {
         assert!(!Purpose::Ima.has(b"x509_ima.key") && !Purpose::Ima.has(b"x509_evm.der"));
         assert!(Purpose::Secondary.has(b"x509_secondary_a.crt"));
         assert!(is_root_policy(b"ima_policy") && !is_root_policy(b"ima_policy.default.sig"));
+        assert!(is_root_policy(b"ima-policy") && !is_root_policy(b"ima-policy.sig"));
     }
 }

@@ -21,9 +21,9 @@ use ima::config::{self, Config, Cover, Enforce};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
 use ima::layout::Purpose;
-use ima::policy::Policy;
 use ima::policy::cover::{DEMANDED, On};
 use ima::policy::lint::Release;
+use ima::policy::{Hook, Policy, Query};
 use ima::revocation::Revocations;
 use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::{VerifyError, verify_certificate};
@@ -43,6 +43,7 @@ use libraries::Libraries;
 use program::Examiner;
 pub use simulate::{Refused, simulate};
 pub use systemd::Denied;
+use systemd::Further;
 
 /// What is to boot together. What is not given is not checked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -307,6 +308,16 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             magic: root.filesystem.magic,
         };
         found.policy(&policy, &config, on);
+        let guard = Query::by_root(
+            Hook::PolicyCheck,
+            root.filesystem.magic,
+            &root.filesystem.name,
+        );
+        let further = match inputs.kernel {
+            Some(kernel) if !kernel.is_builtin("IMA_WRITE_POLICY") => Further::None,
+            _ if policy.appraisal(&guard).is_some() => Further::Signed,
+            _ => Further::Any,
+        };
         let chooser = Chooser::new(policy, root.filesystem.clone());
         let examiner = Examiner {
             tree: &root.tree,
@@ -320,7 +331,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         };
         let switch_root =
             (initramfs.place() != Place::FrontOfSystemd).then_some(config.switch_root.as_str());
-        found.programs(examiner, switch_root, &init);
+        found.programs(examiner, switch_root, &init, further);
     }
     found
 }
@@ -680,7 +691,13 @@ impl Findings {
 
     /// switch_root if it will be executed, init, its interpreter and libraries, what systemd starts, then everything that the
     /// policy appraises.
-    fn programs(&mut self, mut examiner: Examiner<'_>, switch_root: Option<&str>, init: &str) {
+    fn programs(
+        &mut self,
+        mut examiner: Examiner<'_>,
+        switch_root: Option<&str>,
+        init: &str,
+        further: Further,
+    ) {
         examiner.appraise();
         if let Some(path) = switch_root {
             self.add(examiner.switch_root(path));
@@ -688,6 +705,8 @@ impl Findings {
         let mut libraries = Libraries::new(&examiner);
         if let Some(program) = self.add(examiner.init(init)) {
             self.faults.extend(libraries.check(&program));
+            let policy = systemd::policy(&examiner, init.as_bytes(), further);
+            self.faults.extend(policy);
             self.services = systemd::check(&examiner, &mut libraries);
         }
         self.denied = examiner.denied.into_iter().collect();

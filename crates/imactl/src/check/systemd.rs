@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ima::fault::Code;
+use ima::fault::{Code, Fault};
+use ima::layout;
+use ima::policy::Policy;
 use ima::program::Codes;
 
 use super::libraries::Libraries;
@@ -96,6 +98,68 @@ pub(super) fn check(examiner: &Examiner<'_>, libraries: &mut Libraries<'_>) -> V
             })
         })
         .collect()
+}
+
+/// The longest policy that is read.
+const MAX_POLICY: usize = 1 << 20;
+
+/// Which policies the kernel takes after the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Further {
+    /// None: it was built without CONFIG_IMA_WRITE_POLICY.
+    None,
+    /// Any, also from a process that writes its rules.
+    Any,
+    /// Only those in a file with a good signature: the first one appraises POLICY_CHECK.
+    Signed,
+}
+
+/// Why systemd, where it is the init, would stop the boot over the policy that it loads: nothing if it would not, or has none.
+/// It writes the path of the policy to the kernel, and where that fails, its lines; where they fail too, it stops
+/// (src/core/ima-setup.c, `ima_setup`).
+pub(super) fn policy(examiner: &Examiner<'_>, init: &[u8], further: Further) -> Option<Fault> {
+    let (name, _) = examiner.tree.resolve(init)?;
+    if name.rsplit(|byte| *byte == b'/').next() != Some(b"systemd") {
+        return None;
+    }
+    let path = format!("{}/{}", layout::ROOT_POLICIES, layout::SYSTEMD_POLICY);
+    let (_, inode) = examiner.tree.resolve(path.as_bytes())?;
+    let Kind::File(content) = &inode.kind else {
+        return None;
+    };
+    // Of an empty file it writes no line, which nothing refuses.
+    if content.is_empty() {
+        return None;
+    }
+    let refused = |cause: String| {
+        let detail = format!("{path} of the root");
+        Some(Fault::new(Code::SystemdPolicy, detail).cause(format!(
+            "{cause}; systemd stops the boot: Failed to load IMA policy"
+        )))
+    };
+    let text = content.head(MAX_POLICY).unwrap_or_default();
+    let rules = match Policy::parse(&text) {
+        Ok(_) => None,
+        Err(error) => Some(format!("the kernel refuses a rule: {error}")),
+    };
+    match further {
+        Further::None => None,
+        Further::Any => rules.and_then(refused),
+        Further::Signed => {
+            let verdict = examiner.appraised(inode, content);
+            if !verdict.is_good() {
+                return refused(format!(
+                    "the policy in force appraises policies, and this one is not good: {verdict}"
+                ));
+            }
+            if !text.ends_with(b"\n") {
+                return refused(
+                    "the kernel takes no policy whose last line has no newline".to_owned(),
+                );
+            }
+            rules.and_then(refused)
+        }
+    }
 }
 
 struct Units<'a> {

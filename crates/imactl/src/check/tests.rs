@@ -923,6 +923,56 @@ fn a_kernel_that_is_none_is_named() {
     }
 }
 
+#[test]
+fn the_policy_that_systemd_loads_itself() {
+    const RULE: &[u8] = b"measure func=MODULE_CHECK\n";
+    let of = |desk: &Desk, config: &str| {
+        let kernel = KernelConfig::parse(config.as_bytes()).unwrap();
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            root: Some(&desk.root),
+            kernel: Some(&kernel),
+            ..Inputs::default()
+        });
+        let mut codes = found.faults.iter().map(Fault::code);
+        codes.any(|code| code == Code::SystemdPolicy)
+    };
+    let writable = "CONFIG_IMA_WRITE_POLICY=y\n";
+    let with = |text: &[u8]| {
+        let mut desk = Desk::new();
+        desk.put(b"usr/lib/systemd/systemd", 0o755, &program());
+        desk.link(INIT, b"/usr/lib/systemd/systemd");
+        desk.put(b"etc/ima/ima-policy", 0o644, text);
+        desk
+    };
+    assert!(!of(&with(RULE), writable));
+    let mut desk = with(RULE);
+    desk.unsign(b"etc/ima/ima-policy");
+    assert!(of(&desk, writable), "unsigned");
+    assert!(!of(&desk, "CONFIG_IMA=y\n"), "it can be written once");
+    assert!(of(&with(b"measure func=NOTHING\n"), writable), "a bad rule");
+    assert!(of(&with(RULE.trim_ascii_end()), writable), "no newline");
+    let mut desk = with(b"");
+    desk.unsign(b"etc/ima/ima-policy");
+    assert!(!of(&desk, writable), "empty");
+    let mut desk = with(RULE);
+    desk.unsign(b"etc/ima/ima-policy");
+    desk.put(INIT, 0o755, &program());
+    assert!(!of(&desk, writable), "another init");
+    // Under a policy that leaves policies alone, systemd writes the rules one by one.
+    let open = b"appraise func=BPRM_CHECK appraise_type=imasig\n";
+    for (text, refused) in [
+        (RULE, false),
+        (RULE.trim_ascii_end(), false),
+        (b"bad\n", true),
+    ] {
+        let mut desk = with(text);
+        desk.unsign(b"etc/ima/ima-policy");
+        desk.initramfs = desk.initramfs.default_policy(open);
+        assert_eq!(of(&desk, writable), refused);
+    }
+}
+
 /// What systemd would start of it.
 fn services(desk: &Desk) -> Vec<(String, String)> {
     let mut found: Vec<_> = desk
