@@ -29,6 +29,7 @@ pub mod front;
 pub mod handover;
 mod kernel_log;
 pub mod keys;
+pub mod lockdown;
 pub mod modules;
 pub mod policy;
 pub mod preflight;
@@ -116,7 +117,9 @@ fn first_half(
         front::take_over(&wanted, report)?;
     }
     let keys = keys::load(settings, &wanted, report)?;
-    policy::enforce(wanted, keys, report)
+    let policy = policy::enforce(wanted, keys, report)?;
+    lockdown::close(&settings.config)?;
+    Ok(policy)
 }
 
 /// Mounts the root, or takes the one that is mounted, and asks the kernel about it under the policy.

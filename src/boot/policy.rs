@@ -90,14 +90,12 @@ impl RootUnderPolicy {
 ///
 /// # Errors
 ///
-/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`.
+/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`, `KernelWeakened`.
 pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
     let (path, text, policy) =
         layout::policy(file(layout::POLICY)?, file(layout::DEFAULT_POLICY)?)?;
     let required = settings.config.enforce == Enforce::Required;
-    if let (Some(parameter), true, true) = (&settings.weakened, policy.appraises(), required) {
-        return Err(Fault::new(Code::AppraiseWeakened, parameter));
-    }
+    settings.refuse_weakened(&policy)?;
     let rules = policy.lines().len();
     info!("policy: {path}, {rules} rules, checked");
     report.policy = PolicyRecord {

@@ -59,7 +59,7 @@ formats! {
 }
 
 /// Rules for programs of user 1001, before those of the default policy.
-fn policy_for_1001(demand: &str) -> Vec<u8> {
+pub fn policy_for_1001(demand: &str) -> Vec<u8> {
     let mut policy = Vec::new();
     for hook in ["BPRM_CHECK", "MMAP_CHECK"] {
         policy.extend(format!("appraise func={hook} fowner=1001 {demand}\n").into_bytes());

@@ -59,6 +59,11 @@ faults! {
         setup.append("sysctl.kernel..modprobe=/rootfs/evil");
     };
     no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent, |setup| setup.append("sysctl.fs.mount-max=6");
+    mounted_disk_opened_for_writing: "IMA-210", Poweroff, Check::Same, |setup| setup.append("bdev_allow_write_mounted=1");
+    memory_of_programs_opened_for_writing: "IMA-210", Reboot, Check::Same, |setup| {
+        setup.append("proc_mem.force_override=always");
+    };
+    lockdown_on_a_kernel_without_it: "IMA-110", Halt, Check::Same, |setup| setup.configure("lockdown=integrity");
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");

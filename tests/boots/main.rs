@@ -5,6 +5,7 @@
 //! btrfs-progs and root for the tests that name them.
 
 mod accepted;
+mod attacks;
 mod built;
 mod explained;
 mod faults;

@@ -89,6 +89,8 @@ impl Setup {
                 "failure_delay=0".to_owned(),
                 // What tells the guest program what to do.
                 "forward=testbed.*".to_owned(),
+                // So that what the policy says of kexec is seen.
+                "kexec=yes".to_owned(),
             ],
             initramfs: files
                 .map(|(path, content)| (path.to_owned(), content))

@@ -88,6 +88,48 @@ impl OnFailure {
     }
 }
 
+/// `lockdown=`: what the kernel forbids root beside what IMA appraises (`man kernel_lockdown`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lockdown {
+    /// Nothing.
+    No,
+    /// Whatever changes the running kernel.
+    Integrity,
+    /// The same, and whatever reads its memory.
+    Confidentiality,
+}
+
+impl Lockdown {
+    /// Every level, from the lowest.
+    pub const ALL: [Self; 3] = [Self::No, Self::Integrity, Self::Confidentiality];
+
+    /// The value of the key.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Integrity => "integrity",
+            Self::Confidentiality => "confidentiality",
+        }
+    }
+
+    /// The level in force, from securityfs's `lockdown`: `none [integrity] confidentiality`. Nothing if no word is in brackets.
+    pub fn shown(text: &str) -> Option<Self> {
+        let word = text.split_ascii_whitespace().find_map(|word| {
+            let inner = word.strip_prefix('[')?;
+            inner.strip_suffix(']')
+        })?;
+        Self::ALL
+            .into_iter()
+            .find(|level| level.name() == word || (*level == Self::No && word == "none"))
+    }
+}
+
+/// Whether a list of security modules, as in `lsm=`, `CONFIG_LSM` or securityfs's `lsm`, names lockdown. Where it is left out, the
+/// kernel still takes and shows a level, and forbids nothing (security/lockdown/lockdown.c).
+pub fn lists_lockdown(modules: &str) -> bool {
+    modules.trim().split(',').any(|module| module == "lockdown")
+}
+
 /// How long to wait for the root's device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootWait {
@@ -228,6 +270,10 @@ pub struct Config {
     pub stall_timeout: Duration,
     /// `modules`: absolute paths in the initramfs, in the order in which they are loaded.
     pub modules: Vec<String>,
+    /// `lockdown`
+    pub lockdown: Lockdown,
+    /// `kexec`: whether another kernel may be loaded.
+    pub kexec: bool,
 }
 
 impl Default for Config {
@@ -255,6 +301,8 @@ impl Default for Config {
             rootwait: RootWait::AtMost(Duration::from_secs(30)),
             stall_timeout: STALL_TIMEOUT,
             modules: Vec::new(),
+            lockdown: Lockdown::No,
+            kexec: false,
         }
     }
 }
@@ -382,6 +430,13 @@ impl Config {
                 &mut self.modules,
                 value.split_ascii_whitespace().map(absolute).collect(),
             ),
+            "lockdown" => put(
+                &mut self.lockdown,
+                Lockdown::ALL
+                    .into_iter()
+                    .find(|level| level.name() == value),
+            ),
+            "kexec" => put(&mut self.kexec, yes_or_no(value)),
             _ => None,
         }
     }
@@ -503,7 +558,8 @@ mod tests {
             b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b\nrootfstype=ext4\n\
-              rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko",
+              rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
+              lockdown=integrity\nkexec=yes",
         )
         .unwrap();
         assert_eq!(
@@ -535,6 +591,8 @@ mod tests {
                 rootwait: RootWait::Forever,
                 stall_timeout: Duration::from_secs(60),
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
+                lockdown: Lockdown::Integrity,
+                kexec: true,
             }
         );
     }
@@ -606,6 +664,38 @@ mod tests {
             Config::parse(&large).unwrap_err().kind,
             ConfigErrorKind::TooLarge
         );
+    }
+
+    #[test]
+    fn levels_of_lockdown() {
+        for (text, level) in [
+            ("[none] integrity confidentiality\n", Some(Lockdown::No)),
+            (
+                "none [integrity] confidentiality\n",
+                Some(Lockdown::Integrity),
+            ),
+            (
+                "none integrity [confidentiality]\n",
+                Some(Lockdown::Confidentiality),
+            ),
+            ("none integrity confidentiality\n", None),
+            ("[no]", Some(Lockdown::No)),
+            ("[other] [integrity]", None),
+            ("", None),
+        ] {
+            assert_eq!(Lockdown::shown(text), level, "{text}");
+        }
+        assert!(
+            Lockdown::No < Lockdown::Integrity && Lockdown::Integrity < Lockdown::Confidentiality
+        );
+        for (list, named) in [
+            ("capability,lockdown,yama,ima,evm\n", true),
+            ("lockdown", true),
+            ("capability,lockdownx,ima", false),
+            ("", false),
+        ] {
+            assert_eq!(lists_lockdown(list), named, "{list}");
+        }
     }
 
     proptest! {

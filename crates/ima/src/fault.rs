@@ -170,6 +170,18 @@ catalogue! {
         what: "the signatures of the initramfs's programs cannot be used"
         cause: "/etc/ima/initramfs.signatures is missing or malformed"
         remedy: "make the initramfs again with imactl installed (update-initramfs -u, dracut --force)"
+    NoLockdown "IMA-110" Environment Refusal
+        what: "the kernel has no lockdown, which the configuration demands"
+        cause: "CONFIG_SECURITY_LOCKDOWN_LSM is not set"
+        remedy: "boot a kernel with CONFIG_SECURITY_LOCKDOWN_LSM=y; or take lockdown= out of ima-init.conf, and close what it would close one by one (imactl kernel check lists it)"
+    LockdownNotInForce "IMA-111" Environment Refusal
+        what: "lockdown is not in force"
+        cause: "lsm= on the command line, or CONFIG_LSM, leaves lockdown out; or the kernel did not take the level"
+        remedy: "name lockdown in lsm= or CONFIG_LSM, or take lsm= off the command line; CONFIG_SECURITY_LOCKDOWN_LSM_EARLY has it in every case"
+    KexecOpen "IMA-112" Environment Refusal
+        what: "kexec could not be disabled"
+        cause: "the kernel did not take a 1 in /proc/sys/kernel/kexec_load_disabled"
+        remedy: "boot a kernel without CONFIG_KEXEC and CONFIG_KEXEC_FILE; or allow kexec with kexec=yes in ima-init.conf, if no kernel is signed or every signed kernel has ima-init built in"
 
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"
@@ -207,6 +219,10 @@ catalogue! {
         what: "the kernel command line names a program that the kernel executes by itself"
         cause: "a sysctl parameter sets core_pattern, modprobe, hotplug or poweroff_cmd: the kernel executes it as root, at a moment that the author of the line may choose, with arguments of theirs"
         remedy: "take it off the command line; or list its name in forward= in ima-init.conf if whoever can edit the command line may do that"
+    KernelWeakened "IMA-210" Configuration Refusal
+        what: "a parameter on the command line undoes a protection that the kernel was built with"
+        cause: "with it, root changes programs that the kernel has appraised already, or the kernel itself"
+        remedy: "take it off the command line; or set enforce=permissive in ima-init.conf for the time being"
     CmdlineIgnored "IMA-251" Configuration Warning
         what: "a parameter on the kernel command line is ignored"
         cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"
@@ -666,6 +682,10 @@ catalogue! {
         what: "a step of the set-up failed"
         cause: "the command said why above; the steps before it are done, those after it are not, and the system boots as before unless the initramfs was made already"
         remedy: "mend the cause and run imactl setup again, which does what is left; or go back with imactl setup --undo"
+    KernelOpen "IMA-952" Host Warning
+        what: "the kernel leaves root ways around the policy"
+        cause: "its configuration has options by which root changes programs below the file system or in memory, or the kernel itself; IMA does not see that"
+        remedy: "imactl kernel check says of each option what it opens and what closes it; many are closed by lockdown=integrity in ima-init.conf"
 
     PackageUnsigned "IMA-960" Host Refusal
         what: "a package brings programs without a signature that this system takes"

@@ -9,6 +9,7 @@ use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
 use crate::fault::{Code, Fault};
 use crate::forward::{self, Forwarded};
+use crate::policy::Policy;
 
 /// Which root is booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +71,23 @@ pub struct Settings {
     pub weakened: Option<String>,
     /// `evm=fix`, with which EVM lets the attributes of any file be changed and seals them anew.
     pub evm_fix: Option<String>,
+    /// A parameter that undoes a protection of the kernel.
+    pub undone: Option<String>,
+}
+
+/// Whether a parameter undoes a protection that the kernel was built with: `CONFIG_BLK_DEV_WRITE_MOUNTED` off (block/bdev.c),
+/// `CONFIG_PROC_MEM_NO_FORCE` (fs/proc/base.c), `CONFIG_STRICT_DEVMEM` (kernel/resource.c).
+fn undoes_protection(parameter: &cmdline::Parameter<'_>, value: &str) -> bool {
+    // lib/kstrtox.c, kstrtobool: the first letter, and of `on` and `off` the second.
+    let yes = |value: &str| {
+        value.starts_with(['y', 'Y', 't', 'T', '1'])
+            || value
+                .get(..2)
+                .is_some_and(|two| two.eq_ignore_ascii_case("on"))
+    };
+    (parameter.is("bdev_allow_write_mounted") && yes(value))
+        || (parameter.is("proc_mem.force_override") && value == "always")
+        || (parameter.is("iomem") && value.contains("relaxed"))
 }
 
 impl Settings {
@@ -79,6 +97,26 @@ impl Settings {
             RootWait::AtMost(_) => Some(self.config.stall_timeout),
             RootWait::Forever => None,
         }
+    }
+
+    /// Refuses a command line that weakens what is in force, unless the configuration permits it or nothing is appraised.
+    ///
+    /// # Errors
+    ///
+    /// `AppraiseWeakened`, `KernelWeakened`.
+    pub fn refuse_weakened(&self, policy: &Policy) -> Result<(), Fault> {
+        if self.config.enforce != Enforce::Required || !policy.appraises() {
+            return Ok(());
+        }
+        for (parameter, code) in [
+            (&self.weakened, Code::AppraiseWeakened),
+            (&self.undone, Code::KernelWeakened),
+        ] {
+            if let Some(parameter) = parameter {
+                return Err(Fault::new(code, parameter));
+            }
+        }
+        Ok(())
     }
 
     /// The configuration with what it lets the command line set; `warn` gets what is to be said of either.
@@ -164,8 +202,13 @@ impl Settings {
         if !powerful.is_empty() {
             warn(Fault::new(Code::CmdlineWithheld, powerful.join(" ")));
         }
+        let mut undone = None;
         for parameter in cmdline::parameters(line) {
             let value = parameter.value.as_deref();
+            if let Some(value) = value.filter(|value| undoes_protection(&parameter, value)) {
+                undone = Some(format!("{}={value}", parameter.name));
+                continue;
+            }
             if parameter.is("ima_appraise") {
                 let value = value.unwrap_or_default();
                 let is_one_of = |known: &[&str]| known.iter().any(|known| value.starts_with(known));
@@ -261,6 +304,7 @@ impl Settings {
             evm,
             weakened,
             evm_fix,
+            undone,
             config,
         })
     }
@@ -449,6 +493,35 @@ mod tests {
         ] {
             let (settings, _) = settings("", &format!("root=/dev/vda {line}")).unwrap();
             assert_eq!(settings.evm_fix.as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn parameters_that_undo_a_protection_are_refused() {
+        let policy = Policy::parse(b"appraise func=BPRM_CHECK\n").unwrap();
+        let measures = Policy::parse(b"measure func=BPRM_CHECK\n").unwrap();
+        for (parameter, refused) in [
+            ("bdev_allow_write_mounted=1", true),
+            ("bdev-allow-write-mounted=on", true),
+            ("bdev_allow_write_mounted=0", false),
+            ("bdev_allow_write_mounted=off", false),
+            ("bdev_allow_write_mounted", false),
+            ("proc_mem.force_override=always", true),
+            ("proc_mem.force_override=ptrace", false),
+            ("iomem=relaxed", true),
+            ("iomem=strict", false),
+            ("other.iomem=relaxed", false),
+        ] {
+            let line = format!("root=/dev/vda {parameter}");
+            let code = |config: &str, policy: &Policy| {
+                let settings = settings(config, &line).unwrap().0;
+                let refused = settings.refuse_weakened(policy);
+                refused.err().map(|fault| fault.code())
+            };
+            let expected = refused.then_some(Code::KernelWeakened);
+            assert_eq!(code("", &policy), expected, "{parameter}");
+            assert_eq!(code("enforce=permissive", &policy), None, "{parameter}");
+            assert_eq!(code("", &measures), None, "{parameter}");
         }
     }
 

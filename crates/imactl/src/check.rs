@@ -17,7 +17,7 @@ use std::path::Path;
 
 use ima::certificate::{Certificate, LeafDefect};
 use ima::cmdline::RootName;
-use ima::config::{self, Config, Cover, Enforce};
+use ima::config::{self, Config, Cover, Enforce, Lockdown};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
 use ima::layout::Purpose;
@@ -33,6 +33,7 @@ use crate::file::{in_file, unreadable};
 use crate::image::Source;
 use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
+use crate::kernel::hardening;
 use crate::kernel::release::KernelRelease;
 use crate::packed::Packing;
 use crate::select::{self, Chooser, FileSystem};
@@ -288,6 +289,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             }
         }
     }
+    found.lockdown(&config, inputs.kernel, inputs.command_line);
     let Some(policy) = policy else { return found };
     let signed = initramfs.check_policy_signature();
     if let (Some(line), Ok(false) | Err(_)) = (inputs.command_line, &signed) {
@@ -414,13 +416,8 @@ impl Findings {
     }
 
     fn weakened(&mut self, config: &Config, policy: &Policy, line: &str, place: Place) {
-        let settings = merge(config, line, place, &mut |_| {});
-        let parameter = settings.ok().and_then(|settings| settings.weakened);
-        if let (Some(parameter), Enforce::Required, true) =
-            (parameter, config.enforce, policy.appraises())
-        {
-            self.faults
-                .push(Fault::new(Code::AppraiseWeakened, parameter));
+        if let Ok(settings) = merge(config, line, place, &mut |_| {}) {
+            self.add(settings.refuse_weakened(policy));
         }
     }
 
@@ -686,6 +683,38 @@ impl Findings {
                 self.faults
                     .push(Fault::new(code, detail).cause(finding.reason));
             }
+        }
+        let open: Vec<String> = hardening::check(kernel, &wanted)
+            .into_iter()
+            .map(|finding| format!("{}={}", finding.option, finding.found))
+            .collect();
+        if !open.is_empty() {
+            self.faults
+                .push(Fault::new(Code::KernelOpen, open.join(", ")));
+        }
+    }
+
+    /// Whether lockdown will be in force, where the configuration demands it.
+    fn lockdown(&mut self, config: &Config, kernel: Option<&KernelConfig>, line: Option<&str>) {
+        let Some(kernel) = kernel.filter(|_| config.lockdown > Lockdown::No) else {
+            return;
+        };
+        if !kernel.is_builtin("SECURITY_LOCKDOWN_LSM") {
+            let detail = "CONFIG_SECURITY_LOCKDOWN_LSM is not set";
+            self.faults.push(Fault::new(Code::NoLockdown, detail));
+            return;
+        }
+        let lsm = ima::cmdline::parameters(line.unwrap_or_default())
+            .filter(|parameter| parameter.is("lsm"))
+            .filter_map(|parameter| parameter.value)
+            .last();
+        if !hardening::names_lockdown(kernel, lsm.as_deref()) {
+            let detail = match lsm {
+                Some(modules) => format!("lsm={modules} is on the command line"),
+                None => "CONFIG_LSM does not name lockdown".to_owned(),
+            };
+            self.faults
+                .push(Fault::new(Code::LockdownNotInForce, detail));
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod add_ca;
 pub mod check;
+pub mod hardening;
 pub mod release;
 
 use crate::packed::Packing;

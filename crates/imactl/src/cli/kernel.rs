@@ -8,6 +8,7 @@ use ima::fault::{Code, Fault};
 use imactl::file::read_bounded;
 use imactl::kernel::add_ca::{Symbols, add_ca};
 use imactl::kernel::check::{KernelConfig, Wanted, check};
+use imactl::kernel::hardening;
 use serde_json::json;
 
 use super::{Outcome, Result, options, output};
@@ -147,19 +148,18 @@ impl Check {
             })?,
             None => Config::default(),
         };
-        let findings = check(
-            &kernel,
-            &Wanted {
-                policies: policies.iter().collect(),
-                policies_signed: self
-                    .policies
-                    .iter()
-                    .all(|path| signature_beside(path).exists()),
-                config,
-                certificates: certificates.iter().collect(),
-                filesystem: self.filesystem.as_deref(),
-            },
-        );
+        let wanted = Wanted {
+            policies: policies.iter().collect(),
+            policies_signed: self
+                .policies
+                .iter()
+                .all(|path| signature_beside(path).exists()),
+            config,
+            certificates: certificates.iter().collect(),
+            filesystem: self.filesystem.as_deref(),
+        };
+        let mut findings = check(&kernel, &wanted);
+        findings.extend(hardening::check(&kernel, &wanted));
         if self.json {
             output::json(&json!({"config": path.to_string_lossy(), "findings": findings}))?;
         } else {

@@ -45,7 +45,10 @@ impl KernelConfig {
         let text = String::from_utf8_lossy(&text);
         let options: BTreeMap<String, String> = text
             .lines()
-            .filter_map(|line| line.strip_prefix("CONFIG_")?.split_once('='))
+            .filter_map(|line| match line.strip_prefix("# CONFIG_") {
+                Some(unset) => Some((unset.strip_suffix(" is not set")?, "n")),
+                None => line.strip_prefix("CONFIG_")?.split_once('='),
+            })
             .map(|(option, value)| (option.to_owned(), value.to_owned()))
             .collect();
         if options.is_empty() {
@@ -83,6 +86,11 @@ impl KernelConfig {
     #[must_use]
     pub fn is_builtin(&self, option: &str) -> bool {
         self.options.get(option).is_some_and(|value| value == "y")
+    }
+
+    /// Whether the option is on, or not known to this kernel.
+    pub(super) fn is_unless_set_off(&self, option: &str) -> bool {
+        self.options.get(option).is_none_or(|value| value != "n")
     }
 
     /// Whether the option is `y` or `m`.
@@ -149,13 +157,10 @@ pub struct Finding {
     pub reason: String,
 }
 
-/// Goes through every option that matters; what is as it should be is not in the answer.
+/// Goes through every option that the boot and the policy need; what is as it should be is not in the answer.
 #[must_use]
 pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
-    let mut findings = Findings {
-        kernel,
-        list: Vec::new(),
-    };
+    let mut findings = Findings::new(kernel);
     let always = [
         ("IMA", "nothing is measured or appraised without it"),
         ("IMA_APPRAISE", "signatures are not checked without it"),
@@ -303,7 +308,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
     findings.list
 }
 
-/// A kernel with kexec starts another kernel, unless the policy appraises that. A rule needs no kexec.
+/// A kernel with kexec starts another kernel, unless the init disables that or the policy appraises it. A rule needs no kexec.
 fn kexec(findings: &mut Findings<'_>, wanted: &Wanted<'_>) {
     let closed = |hooks: &[Hook]| {
         wanted
@@ -311,19 +316,19 @@ fn kexec(findings: &mut Findings<'_>, wanted: &Wanted<'_>) {
             .iter()
             .any(|policy| policy.gap(hooks, On::Any, wanted.config.cover).is_none())
     };
-    if !wanted.policies.iter().any(|policy| policy.appraises()) {
+    if !wanted.config.kexec || !wanted.policies.iter().any(|policy| policy.appraises()) {
         return;
     }
     for (option, hooks, without) in [
         (
             "KEXEC",
             &[Hook::KexecKernelCheck][..],
-            "n, or a policy that appraises KEXEC_KERNEL_CHECK",
+            "n, or kexec=no, or a policy that appraises KEXEC_KERNEL_CHECK",
         ),
         (
             "KEXEC_FILE",
             &[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck],
-            "n, or a policy that appraises KEXEC_KERNEL_CHECK and KEXEC_INITRAMFS_CHECK",
+            "n, or kexec=no, or a policy that appraises KEXEC_KERNEL_CHECK and KEXEC_INITRAMFS_CHECK",
         ),
     ] {
         if findings.kernel.is_builtin(option) && !closed(hooks) {
@@ -336,13 +341,20 @@ fn kexec(findings: &mut Findings<'_>, wanted: &Wanted<'_>) {
     }
 }
 
-struct Findings<'a> {
+pub(super) struct Findings<'a> {
     kernel: &'a KernelConfig,
-    list: Vec<Finding>,
+    pub(super) list: Vec<Finding>,
 }
 
-impl Findings<'_> {
-    fn add(
+impl<'a> Findings<'a> {
+    pub(super) fn new(kernel: &'a KernelConfig) -> Self {
+        Self {
+            kernel,
+            list: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(
         &mut self,
         option: &str,
         wanted: &'static str,
@@ -365,11 +377,16 @@ impl Findings<'_> {
         }
     }
 
-    fn required(&mut self, option: &str, wanted: &'static str, reason: impl Into<String>) {
+    pub(super) fn required(
+        &mut self,
+        option: &str,
+        wanted: &'static str,
+        reason: impl Into<String>,
+    ) {
         self.add(option, wanted, true, reason);
     }
 
-    fn builtin(&mut self, option: &str, reason: impl Into<String>) {
+    pub(super) fn builtin(&mut self, option: &str, reason: impl Into<String>) {
         if !self.kernel.is_builtin(option) {
             self.add(option, "y", true, reason);
         }
@@ -530,21 +547,28 @@ mod tests {
                 "kexec of anything",
                 GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
                 "appraise func=BPRM_CHECK",
-                "",
+                "kexec=yes",
                 vec![("KEXEC", true), ("KEXEC_FILE", true)],
+            ),
+            (
+                "kexec that the init disables",
+                GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
+                "appraise func=BPRM_CHECK",
+                "",
+                vec![],
             ),
             (
                 "kexec of an initramfs",
                 GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
                 "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig",
-                "",
+                "kexec=yes",
                 vec![("KEXEC_FILE", true)],
             ),
             (
                 "kexec of what is signed",
                 GOOD.to_owned() + "CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n",
                 "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\nappraise func=KEXEC_INITRAMFS_CHECK appraise_type=imasig",
-                "",
+                "kexec=yes",
                 vec![],
             ),
             (

@@ -290,9 +290,13 @@ fn from_fuse() -> Vec<Attempt> {
         .collect()
 }
 
-/// Kernels for kexec; nothing where the kernel has no kexec.
+/// Kernels for kexec; nothing where the kernel has no kexec, or it is disabled.
 fn kexec() -> Vec<Attempt> {
     use Expected::{Allowed, Denied};
+    let disabled = fs::read_to_string("/proc/sys/kernel/kexec_load_disabled");
+    if disabled.is_ok_and(|text| text.trim() == "1") {
+        return Vec::new();
+    }
     let load = |kernel, initramfs| kexec::load_files(&path(kernel), &path(initramfs));
     let made = [
         (

@@ -1,6 +1,7 @@
 //! Loading a kernel for kexec: two system calls that no crate has.
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -13,21 +14,31 @@ use nix::libc::{SYS_kexec_file_load, SYS_kexec_load, c_char, c_ulong, c_void, sy
 /// KEXEC_FILE_UNLOAD (include/uapi/linux/kexec.h).
 const UNLOAD: c_ulong = 1;
 
-/// Load a kernel and its initramfs by kexec_file_load(2), and take them out again.
-pub fn load_files(kernel: &Path, initramfs: &Path) -> io::Result<()> {
-    let (kernel, initramfs) = (File::open(kernel)?, File::open(initramfs)?);
-    let command_line = c"";
-    // SAFETY: the kernel reads the command line, one byte with its NUL, and writes nothing of ours.
+/// KEXEC_FILE_NO_INITRAMFS.
+const NO_INITRAMFS: c_ulong = 4;
+
+/// Load a kernel by kexec_file_load(2), with an initramfs or none.
+pub fn load(kernel: &Path, initramfs: Option<&Path>, command_line: &CStr) -> io::Result<()> {
+    let kernel = File::open(kernel)?;
+    let initramfs = initramfs.map(File::open).transpose()?;
+    let line = command_line.to_bytes_with_nul();
+    // SAFETY: the kernel reads the command line, of the length given with its NUL, and writes nothing of ours.
     Errno::result(unsafe {
         syscall(
             SYS_kexec_file_load,
             kernel.as_raw_fd(),
-            initramfs.as_raw_fd(),
-            1 as c_ulong,
-            command_line.as_ptr(),
-            0 as c_ulong,
+            initramfs.as_ref().map_or(-1, |file| file.as_raw_fd()),
+            line.len() as c_ulong,
+            line.as_ptr(),
+            if initramfs.is_some() { 0 } else { NO_INITRAMFS },
         )
     })?;
+    Ok(())
+}
+
+/// Load a kernel and its initramfs, and take them out again.
+pub fn load_files(kernel: &Path, initramfs: &Path) -> io::Result<()> {
+    load(kernel, Some(initramfs), c"")?;
     // SAFETY: with this flag the kernel passes over the other arguments.
     Errno::result(unsafe {
         syscall(

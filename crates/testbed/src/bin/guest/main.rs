@@ -13,6 +13,7 @@
 //!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
 //!     guest as-user USER ACTION FILE                       one attempt as another user
 //!     guest forge-keys                                     make keys that forge lines of /proc/keys
+//!     guest tool NAME ARGUMENT...                          what an attacker does by means of signed programs: see `tools`
 //!
 //! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
@@ -27,6 +28,7 @@ mod look;
 mod map;
 mod port;
 mod system;
+mod tools;
 mod users;
 mod verity;
 mod write;
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
         Some("exec-below") => below::execute(arguments.get(2), arguments.get(3)),
         Some("forge-keys") => forge::keys(),
+        Some("tool") => tools::run(arguments.get(2..).unwrap_or_default()),
         Some("exec-memfd") => attempts::exec_memfd(arguments.get(2)),
         Some("as-user") => users::as_user(&arguments[2..]),
         Some("report") => {
