@@ -39,8 +39,30 @@ ima_init_keys() {
     return 0
 }
 
-# ima_init_files DEFAULT_POLICY: a line for each file: its path here, a tab, its path in the initramfs.
+# ima_init_secrets: the paths of the keys that must stay secret, those that are there: EVM's HMAC key and its master key.
+ima_init_secrets() {
+    [ -f "$EVMKEY" ] || return 0
+    echo "$EVMKEY"
+    [ -f "${MASTERKEY:=/etc/keys/kmk-$MASTERKEYTYPE.blob}" ] && echo "$MASTERKEY"
+    return 0
+}
+
+# ima_init_files DEFAULT_POLICY: a line for each file: its mode in the initramfs, a tab, its path here, a tab, its path in the
+# initramfs. Fails if there is no policy.
 ima_init_files() {
+    ima_init_public "$1" | while IFS= read -r ima_init_file; do
+        printf '0644\t%s\n' "$ima_init_file"
+    done
+    ima_init_secrets | while IFS= read -r ima_init_file; do
+        case $ima_init_file in
+        "$EVMKEY") printf '0600\t%s\t/etc/keys/evm-trusted.blob\n' "$ima_init_file" ;;
+        *) printf '0600\t%s\t/etc/keys/kmk-%s.blob\n' "$ima_init_file" "$MASTERKEYTYPE" ;;
+        esac
+    done
+    ima_init_policy "$1" >/dev/null
+}
+
+ima_init_public() {
     [ -e /etc/ima-init/ima-init.conf ] && printf '%s\t%s\n' /etc/ima-init/ima-init.conf /etc/ima/ima-init.conf
     ima_init_policy=$(ima_init_policy "$1") || return 1
     printf '%s\t%s\n' "$ima_init_policy" /etc/ima/ima_policy
@@ -49,11 +71,25 @@ ima_init_files() {
     ima_init_keys /etc/keys /etc/keys/x509_ima*.der /etc/keys/x509_ima*.pem /etc/keys/x509_evm*.der /etc/keys/x509_evm*.pem
     ima_init_keys /etc/keys/ima "$IMAKEYSDIR"/*
     ima_init_keys /etc/keys/evm "$EVMKEYSDIR"/* ${EVMX509:+"$EVMX509"}
-    if [ -f "$EVMKEY" ]; then
-        printf '%s\t%s\n' "$EVMKEY" /etc/keys/evm-trusted.blob
-        : "${MASTERKEY:=/etc/keys/kmk-$MASTERKEYTYPE.blob}"
-        [ -f "$MASTERKEY" ] && printf '%s\t%s\n' "$MASTERKEY" "/etc/keys/kmk-$MASTERKEYTYPE.blob"
-    fi
-    # Not what the last test was: that a file is missing is no failure.
-    return 0
+}
+
+# ima_init_copy DIRECTORY DEFAULT_POLICY: copies them into the tree of an initramfs. Never readable by more than their mode says.
+ima_init_copy() {
+    ima_init_files "$2" >"$1/ima-init.files" || return 1
+    while IFS='	' read -r ima_init_mode ima_init_from ima_init_to; do
+        # Not the function of dracut's modules.
+        command install -m "$ima_init_mode" "$ima_init_from" "$1$ima_init_to" || return 1
+    done <"$1/ima-init.files"
+    rm "$1/ima-init.files"
+}
+
+# ima_init_change FILE OLD NEW: changes the one line of a script that is OLD. Fails if there is not exactly one.
+ima_init_change() {
+    [ "$(grep -cFxe "$2" "$1")" = 1 ] || return 1
+    while IFS= read -r ima_init_line || [ -n "$ima_init_line" ]; do
+        [ "$ima_init_line" = "$2" ] && ima_init_line=$3
+        printf '%s\n' "$ima_init_line"
+    done <"$1" >"$1.ima-init"
+    cat "$1.ima-init" >"$1"
+    rm "$1.ima-init"
 }

@@ -616,6 +616,18 @@ catalogue! {
         what: "programs that systemd starts at boot would be denied under the policy"
         cause: "a unit that the default target pulls in names a program that has no valid signature by a key on the keyring, or whose interpreter or libraries have none; the unit fails at each boot"
         remedy: "sign them (imactl sign --for-policy, imactl image --for-policy), or mask the units that are not wanted (systemctl --root ROOT mask UNIT)"
+    InitramfsObeysRoot "IMA-934" Host Refusal
+        what: "a script of the initramfs takes commands from the real root, or from the kernel command line"
+        cause: "what it reads there was written by whoever has the disk; a script that is read is not appraised"
+        remedy: "leave out the package or dracut module that brings it, or change the script: omit_dracutmodules+=\" masterkey integrity selinux ecryptfs \""
+    InitramfsResumes "IMA-935" Host Refusal
+        what: "the initramfs resumes from hibernation"
+        cause: "an image of the memory, which nobody has signed, would take the place of this boot with its policy"
+        remedy: "leave out what does it: RESUME=none for initramfs-tools, omit_dracutmodules+=\" resume \" for dracut; the file named was put there by another hook or module"
+    InitramfsMounts "IMA-936" Host Refusal
+        what: "a script of the initramfs mounts what the real root's fstab names, wherever a link of that root leads"
+        cause: "a file system of whoever has the disk could be mounted over the initramfs and its scripts"
+        remedy: "leave out the package or dracut module that brings it: omit_dracutmodules+=\" fstab-sys \""
 
     PolicyRuleShadowed "IMA-940" Host Warning
         what: "this rule is never reached"

@@ -244,6 +244,8 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         if let (Some(policy), Place::Front | Place::FrontOfSystemd) = (&policy, place) {
             found.policy(policy, &config, On::Any);
         }
+        let scripts = found.add(initramfs.script_faults());
+        found.faults.extend(scripts.unwrap_or_default());
         (initramfs, config, merged, policy)
     });
     let Some((initramfs, config, merged, policy)) = boot else {

@@ -1,6 +1,7 @@
 //! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
 
 mod place;
+mod scripts;
 pub mod signatures;
 mod uboot;
 

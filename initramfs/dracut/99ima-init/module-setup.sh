@@ -1,8 +1,8 @@
 #!/bin/bash
-# Puts ima-init into dracut's initramfs. Without systemd there it takes switch_root's place; with systemd it loads keys and
-# policy just before systemd changes to the real root.
-# initdir is set by dracut.
-# shellcheck disable=SC2154
+# Puts ima-init in front of dracut's initramfs: it is the first program, and the one by which the initramfs is left, as
+# switch_root or, with systemd, in initrd-switch-root.service. Takes out what trusts the disk or the kernel command line.
+# Variables that are not set here are dracut's.
+# shellcheck disable=SC2154,SC2317
 
 # called by dracut
 check() {
@@ -18,6 +18,12 @@ depends() {
     return 0
 }
 
+# Ends dracut, which does not look at what install() returns. The initramfs that is there is kept.
+ima_init_refuse() {
+    dfatal "ima-init: $1"
+    exit 1
+}
+
 # called by dracut; installs a text as a file of the initramfs
 ima_init_text() {
     mkdir -p "${initdir}${1%/*}"
@@ -26,90 +32,89 @@ ima_init_text() {
 
 # called by dracut
 install() {
-    local from to systemd='' policy debug=''
     # shellcheck source-path=SCRIPTDIR source=../../files.sh
     . /usr/lib/ima-init/files.sh
 
-    dracut_module_included systemd && systemd=yes
-    policy=/usr/share/ima-init/ima_policy.default
+    [[ $do_strip != yes ]] || ima_init_refuse "--strip changes programs, and so takes their signatures from them: use --nostrip"
+    mkdir -p "$initdir/etc/ima" "$initdir/etc/keys/ima" "$initdir/etc/keys/evm" "$initdir/usr/lib/ima-init"
+    ima_init_copy "$initdir" /usr/share/ima-init/ima_policy.default ||
+        ima_init_refuse "no policy, or a file of it or a key that cannot be read"
+    # An image of an earlier time may be readable by everybody, and keeps its mode.
+    if [[ $(ima_init_secrets) && -f $outfile ]]; then chmod 0600 "$outfile"; fi
+    inst_simple "$IMA_INIT" "$IMA_INIT"
 
-    mkdir -p "$initdir/etc/ima" "$initdir/etc/keys/ima" "$initdir/etc/keys/evm"
-    ima_init_files "$policy" >"$initdir/ima-init.files" || {
-        dfatal "ima-init: no policy: neither /etc/ima-init/ima_policy nor $policy is there"
-        return 1
-    }
-    while IFS=$'\t' read -r from to; do
-        cp -L "$from" "$initdir$to" && chmod 0644 "$initdir$to" || return 1
-    done <"$initdir/ima-init.files"
-    rm "$initdir/ima-init.files"
-    grep -Eqs '^[[:blank:]]*debug[[:blank:]]*=[[:blank:]]*yes[[:blank:]]*$' "$initdir/etc/ima/ima-init.conf" && debug=yes
-
-    if [[ $systemd ]]; then
+    if dracut_module_included systemd; then
         ima_init_with_systemd
     else
-        # dracut's /init executes the switch_root that its path finds; there must be no other.
-        rm -f "$initdir"/{,usr/}{,s}bin/switch_root
-        inst_simple "$IMA_INIT" /usr/bin/switch_root || return 1
+        ima_init_without_systemd
     fi
-    [[ $debug ]] || ima_init_without_shell
+    [[ $(imactl config /etc/ima-init/ima-init.conf debug) == yes ]] || ima_init_without_shell
+
+    # dracut has no hook for what comes last: in version 059 the last that changes the tree, with stripping off, is this function.
+    declare -F build_ld_cache >/dev/null || ima_init_refuse "this version of dracut makes an initramfs in another way"
+    eval "$(declare -f build_ld_cache | sed '1s/.*/ima_init_build_ld_cache()/')"
+    build_ld_cache() {
+        ima_init_build_ld_cache
+        /usr/lib/ima-init/finish "$initdir" "/boot/config-$kernel" || ima_init_refuse "the initramfs is not made"
+    }
     return 0
 }
 
-ima_init_with_systemd() {
-    local unit=/usr/lib/systemd/system init=/sbin/init configured
-    configured=$(sed -n 's/^[[:blank:]]*init[[:blank:]]*=[[:blank:]]*\([^[:blank:]]*\).*/\1/p' "$initdir/etc/ima/ima-init.conf" | tail -n 1)
-    inst_simple "$IMA_INIT" "$IMA_INIT"
-    # Its keyring must be found from PID 1's session, not die with a session of its own.
-    ima_init_text $unit/ima-init.service <<'UNIT'
-[Unit]
-Description=Bring the Integrity Measurement Architecture into force
-Documentation=man:ima-init(8)
-DefaultDependencies=no
-After=initrd-root-fs.target initrd-fs.target initrd-parse-etc.service initrd-cleanup.service initrd-udevadm-cleanup-db.service
-Before=initrd-switch-root.service
-OnFailure=emergency.target
-OnFailureJobMode=replace-irreversibly
+ima_init_without_systemd() {
+    # shellcheck disable=SC2016
+    local script root='"$NEWROOT"'
+    # dracut's /init executes the switch_root that its path finds; there must be no other.
+    rm -f "$initdir"/{,usr/}{,s}bin/switch_root
+    ln -s ../lib/ima-init/ima-init "$initdir/usr/bin/switch_root"
 
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-KeyringMode=inherit
-ExecStart=/usr/lib/ima-init/ima-init load /sysroot
-UNIT
-    # systemd leaves for the real root only if the policy is in force, and for the init that was looked at: systemctl
-    # would take init= from the command line.
-    ima_init_text $unit/initrd-switch-root.service.d/ima-init.conf <<UNIT
-[Unit]
-Requires=ima-init.service
-After=ima-init.service
-
-[Service]
-ExecStart=
-ExecStart=systemctl --no-block switch-root /sysroot ${configured:-$init}
-UNIT
-    mkdir -p "$initdir$unit/initrd-switch-root.target.wants"
-    ln -sf ../ima-init.service "$initdir$unit/initrd-switch-root.target.wants/ima-init.service"
+    # The root is not verified, and these read shell code from it, or mount over the initramfs where its /usr is a link.
+    for script in "$initdir"/lib/dracut/hooks/mount/*-mount-root.sh; do
+        [[ -e $script ]] || continue
+        ima_init_line "$script" "        . $root/etc/sysconfig/readonly-root" "        :"
+        ima_init_line "$script" "                && . $root/etc/sysconfig/autofsck" "                && :"
+    done
+    # shellcheck disable=SC2016
+    for script in "$initdir"/lib/dracut/hooks/pre-pivot/*-mount-usr.sh; do
+        [[ -e $script ]] || continue
+        ima_init_line "$script" "        [ -f $root/etc/sysconfig/autofsck ] && . $root/etc/sysconfig/autofsck" "        :"
+        ima_init_line "$script" 'if [ -f "$NEWROOT/etc/fstab" ]; then' \
+            'if [ -f "$NEWROOT/etc/fstab" ] && [ -d "$NEWROOT/usr" ] && [ ! -L "$NEWROOT/usr" ]; then'
+    done
 }
 
-# A shell of the initramfs would be a shell before IMA is in force, for whoever can edit the command line or pull out the
-# disk: there is none unless the configuration has debug=yes, which the boot chain covers.
+# ima_init_line SCRIPT OLD NEW
+ima_init_line() {
+    # It is read, not executed, and without its signature now.
+    chmod a-x "$1"
+    ima_init_change "$@" || ima_init_refuse "${1##*/} of this version of dracut is not as expected: it has no line \"$2\""
+}
+
+ima_init_with_systemd() {
+    local init
+    init=$(imactl config /etc/ima-init/ima-init.conf init) || ima_init_refuse "/etc/ima-init/ima-init.conf has an error"
+    # In the unit that changes root, so that nothing can have the one without the other; and for the init that was looked at:
+    # systemctl would take init= from the command line. Keyrings must be found from PID 1's session, not die with another.
+    ima_init_text /usr/lib/systemd/system/initrd-switch-root.service.d/ima-init.conf <<UNIT
+[Service]
+KeyringMode=inherit
+ExecStart=
+ExecStart=/usr/lib/ima-init/ima-init load /sysroot
+ExecStart=systemctl --no-block switch-root /sysroot $init
+UNIT
+}
+
+# A shell of the initramfs would be a shell for whoever can edit the command line or pull out the disk: there is none unless the
+# configuration has debug=yes, which the boot chain covers.
 ima_init_without_shell() {
     local library name unit=/etc/systemd/system
-    ima_init_text /usr/lib/ima-init/no-shell <<'SCRIPT'
-#!/bin/sh
-echo "ima-init: this initramfs opens no shell; the machine starts again in 10 s" >/dev/console
-sleep 10
-reboot -f -d
-halt -f -d
-exit 1
-SCRIPT
-    chmod 0755 "$initdir/usr/lib/ima-init/no-shell"
+    inst_simple /usr/lib/ima-init/no-shell
     inst_multiple sleep reboot halt
     for library in "$initdir/usr/lib/dracut-lib.sh" "$initdir/lib/dracut-lib.sh"; do
         [[ -f $library && ! -L ${library%/*} ]] || continue
+        chmod a-x "$library"
         cat >>"$library" <<'FUNCTIONS'
 
-# ima-init: no shell before IMA is in force (debug=no in /etc/ima-init/ima-init.conf).
+# ima-init: no shell (debug=no in /etc/ima-init/ima-init.conf).
 emergency_shell() {
     exec /usr/lib/ima-init/no-shell
 }

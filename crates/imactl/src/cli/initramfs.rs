@@ -88,7 +88,8 @@ enum InitramfsCommand {
 /// The list has each file that the initramfs's policy appraises: programs, libraries, kernel modules, firmware. The signature is
 /// taken from a file of the system: the one at the same path, else any with the same content. It must be by a key whose
 /// certificate is in the initramfs. With an EVM certificate there, the file needs a portable signature in security.evm too.
-/// What has no such signature is signed, if a key is given; otherwise it is named, and the kernel will deny it.
+/// What has no such signature is signed, if a key is given; otherwise it is named, and the kernel will deny it: exit status 1 if
+/// one of them is a program or a library, no kernel module or firmware.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -146,7 +147,11 @@ impl SignaturesCommand {
             collected.made,
             count(collected.unsigned.len())
         ))?;
-        Ok(Outcome::Good)
+        Ok(if collected.lacks_programs() {
+            Outcome::Findings
+        } else {
+            Outcome::Good
+        })
     }
 }
 

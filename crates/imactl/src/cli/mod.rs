@@ -2,6 +2,7 @@
 
 mod cert;
 mod check;
+mod config;
 mod deb;
 mod explain;
 mod generate;
@@ -80,6 +81,8 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Check(Box<check::Check>),
+    #[command(hide = true)]
+    Config(config::Config),
     Measurement(measurement::Measurement),
     Explain(explain::Explain),
     Setup(setup::Setup),
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Kernel(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Config(command) => command.run(),
         Command::Measurement(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Setup(command) => command.run(),

@@ -15,7 +15,7 @@ use crate::tree::Tree;
 /// The name by which initramfs-tools' initramfs is left (initramfs/initramfs-tools/hooks/ima-init).
 const RUN_INIT: &str = "usr/lib/ima-init/run-init";
 /// The unit by which dracut's with systemd is left (initramfs/dracut/99ima-init/module-setup.sh).
-const UNIT: &str = "usr/lib/systemd/system/ima-init.service";
+const UNIT: &str = "usr/lib/systemd/system/initrd-switch-root.service.d/ima-init.conf";
 
 /// The largest file of an initramfs's directory that is read.
 const MAX_FILE: u64 = 32 << 20;

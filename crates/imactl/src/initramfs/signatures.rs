@@ -48,6 +48,20 @@ pub struct Collected {
     pub unsigned: Vec<Vec<u8>>,
 }
 
+impl Collected {
+    /// Whether a program or library is among the files without a signature: one that the initramfs may not get on without.
+    #[must_use]
+    pub fn lacks_programs(&self) -> bool {
+        let is_loaded_by_the_kernel = |path: &[u8]| {
+            let path = path.strip_prefix(b"usr/").unwrap_or(path);
+            path.starts_with(b"lib/modules/") || path.starts_with(b"lib/firmware/")
+        };
+        self.unsigned
+            .iter()
+            .any(|path| !is_loaded_by_the_kernel(path))
+    }
+}
+
 /// Whether the kernel comes to a file of an initramfs through that hook. Policies and kexec images are none of it.
 fn counts(hook: Hook) -> bool {
     !matches!(
@@ -481,5 +495,26 @@ mod tests {
         let read = InitramfsBuilder::from_image(&linked).unwrap();
         assert_eq!(read.data("b"), Some(&b"content"[..]));
         assert_eq!(read.data("c"), Some(&b""[..]));
+    }
+
+    #[test]
+    fn a_program_is_missed_and_a_module_is_not() {
+        let lacking = |path: &str| {
+            let unsigned = vec![path.as_bytes().to_vec()];
+            let collected = Collected {
+                unsigned,
+                ..Collected::default()
+            };
+            collected.lacks_programs()
+        };
+        assert!(!Collected::default().lacks_programs());
+        for (path, missed) in [
+            ("usr/bin/mount", true),
+            ("lib/udev/ata_id", true),
+            ("usr/lib/modules/6.1/extra/x.ko", false),
+            ("lib/firmware/x.bin", false),
+        ] {
+            assert_eq!(lacking(path), missed, "{path}");
+        }
     }
 }

@@ -17,6 +17,8 @@ Usage: ima-testbed-boot --kernel BZIMAGE --initramfs FILE --disk FILE [OPTION]..
 Boots the machine, waits until its guest program has reported and switched it off, and shows what was enforced.
 Exits with 0 if everything came out as it must, with 1 if not, with 2 if the machine could not be started.
 
+  --disk FILE       may be given again for more disks; what is written to them is lost
+  --written-disk FILE  a disk that keeps what is written to it
   --append TEXT     more of the kernel command line
   --no-tpm          without a TPM
   --memory MIB      1024 unless told
@@ -93,6 +95,10 @@ fn options(mut arguments: VecDeque<String>) -> Result<Options, Error> {
             }
             "--disk" => {
                 let disk = Disk::new(value()?);
+                changes.push(Box::new(move |machine| machine.disk(disk)));
+            }
+            "--written-disk" => {
+                let disk = Disk::new(value()?).keep_writes();
                 changes.push(Box::new(move |machine| machine.disk(disk)));
             }
             "--append" => {

@@ -1,0 +1,52 @@
+//! `imactl config`, for the hook of initramfs-tools and the module of dracut.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use ima::config::{Config as Parsed, Enforce, MAX_CONFIG};
+use ima::fault::{Code, Fault};
+use imactl::file::{in_file, read_bounded};
+
+use super::output;
+use super::{Outcome, Result};
+
+/// Print a value of an ima-init.conf, as the init understands it
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  imactl config /etc/ima-init/ima-init.conf enforce")]
+pub struct Config {
+    /// The configuration
+    file: PathBuf,
+    /// The key
+    #[arg(value_enum)]
+    key: Key,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Key {
+    Debug,
+    Enforce,
+    Init,
+}
+
+impl Config {
+    pub fn run(self) -> Result {
+        let text = read_bounded(&self.file, MAX_CONFIG as u64)?;
+        let parsed = Parsed::parse(&text).map_err(|error| {
+            in_file(
+                Fault::new(Code::ConfigInvalid, error.to_string()),
+                &self.file,
+            )
+        })?;
+        let value = match (self.key, parsed.debug, parsed.enforce) {
+            (Key::Debug, true, _) => "yes",
+            (Key::Debug, false, _) => "no",
+            (Key::Enforce, _, Enforce::Required) => "required",
+            (Key::Enforce, _, Enforce::Permissive) => "permissive",
+            (Key::Init, ..) => &parsed.init,
+        };
+        output::line(format_args!("{value}"))?;
+        Ok(Outcome::Good)
+    }
+}
