@@ -1,5 +1,7 @@
 //! What must boot, and what is in force then.
 
+use std::time::Duration;
+
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
 use ima::policy::Policy;
 use ima_testbed::report::{MARK, Report, decode_hex};
@@ -609,11 +611,9 @@ fn policy_of_the_root_while_policies_are_not_appraised() {
 
 const MORE: &[u8] = b"dont_measure fowner=4243\n";
 
-fn root_policy(prepare: impl FnOnce(&mut Tree), taken: bool) {
+fn root_policy(path: &str, prepare: impl FnOnce(&mut Tree), taken: bool) {
     let mut setup = Setup::new();
-    setup
-        .root
-        .add_signed("etc/ima/ima_policy", 0o644, MORE, &RSA);
+    setup.root.add_signed(path, 0o644, MORE, &RSA);
     prepare(&mut setup.root);
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
@@ -622,7 +622,7 @@ fn root_policy(prepare: impl FnOnce(&mut Tree), taken: bool) {
     let additional = &init_report(report)["policy"]["additional"][0];
     assert_eq!(
         additional["path"],
-        "/rootfs/etc/ima/ima_policy",
+        format!("/rootfs/{path}"),
         "{}",
         init_report(report)
     );
@@ -634,20 +634,86 @@ fn root_policy(prepare: impl FnOnce(&mut Tree), taken: bool) {
 
 #[test]
 fn policy_of_the_root_signed() {
-    root_policy(|_| {}, true);
+    root_policy("etc/ima/ima_policy", |_| {}, true);
+}
+
+#[test]
+fn policy_of_the_root_for_systemd_signed() {
+    root_policy("etc/ima/ima-policy", |_| {}, true);
 }
 
 #[test]
 fn policy_of_the_root_unsigned() {
-    root_policy(|root| root.unsign("etc/ima/ima_policy"), false);
+    let path = "etc/ima/ima_policy";
+    root_policy(path, |root| root.unsign(path), false);
 }
 
 #[test]
 fn policy_of_the_root_tampered() {
+    let path = "etc/ima/ima_policy";
     root_policy(
-        |root| root.file("etc/ima/ima_policy").content = b"dont_appraise fowner=4249\n".to_vec(),
+        path,
+        |root| root.file(path).content = b"dont_appraise fowner=4249\n".to_vec(),
         false,
     );
+}
+
+/// The host's systemd as the init, with its libraries, and this policy for it to load.
+fn with_systemd(policy: &[u8]) -> Setup {
+    const SYSTEMD: &str = "/usr/lib/systemd/systemd";
+    let mut setup = Setup::new();
+    let listed = std::process::Command::new("ldd").arg(SYSTEMD).output();
+    let listed = String::from_utf8(listed.expect("ldd").stdout).expect("text");
+    let libraries = listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    for path in libraries.chain([SYSTEMD]) {
+        let content = std::fs::read(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let path = path.trim_start_matches('/');
+        setup.root.add_signed(path, 0o755, &content, &RSA);
+    }
+    setup.root.remove(INIT);
+    setup.root.link(INIT, SYSTEMD);
+    setup
+        .root
+        .add_signed("etc/ima/ima-policy", 0o644, policy, &RSA);
+    setup
+}
+
+/// The boot until the console shows the text.
+fn until(setup: &Setup, text: &str) -> Outcome {
+    let (seen, outcome) = setup.boot_and_kill(|running| {
+        running.wait_for(text, Duration::from_secs(120), |seen| {
+            seen.console.contains(text).then_some(())
+        })
+    });
+    assert!(seen.is_ok(), "no “{text}”: {}", story(&outcome));
+    outcome
+}
+
+/// systemd loads a policy of its own, as the init does before it: the kernel takes it twice.
+#[test]
+fn systemd_loads_its_policy() {
+    let setup = with_systemd(MORE);
+    assert_eq!(setup.checked(), None);
+    let outcome = until(&setup, "Successfully loaded the IMA custom policy");
+    assert!(
+        !outcome.says("Failed to load IMA policy"),
+        "{}",
+        story(&outcome)
+    );
+}
+
+/// Where the kernel refuses that policy, systemd stops the boot, which `imactl check` says beforehand.
+#[test]
+fn systemd_stops_over_a_policy_that_is_refused() {
+    let path = "etc/ima/ima-policy";
+    let mut unsigned = with_systemd(MORE);
+    unsigned.root.unsign(path);
+    for setup in [unsigned, with_systemd(b"measure func=NOTHING\n")] {
+        assert_eq!(setup.checked(), Some("IMA-937"));
+        until(&setup, "Failed to load IMA policy");
+    }
 }
 
 #[test]

@@ -14,11 +14,12 @@ use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
 const SUPERBLOCK: usize = 1024;
 const BLOCKS: usize = SUPERBLOCK + 0x4;
-/// The number of squashfs's compressor in the superblock.
-const COMPRESSOR: usize = 20;
 const MAGIC: usize = SUPERBLOCK + 0x38;
 const FEATURES: usize = SUPERBLOCK + 0x60;
 const CHECKSUM: usize = SUPERBLOCK + 0x3fc;
+
+/// The number of the compressor in squashfs's superblock (fs/squashfs/squashfs_fs.h).
+const COMPRESSOR: usize = 20;
 
 /// An empty file of that size, for a disk.
 pub fn blank(megabytes: u64) -> PathBuf {
@@ -169,8 +170,13 @@ faults! {
         setup.cut = Some(8192);
     };
     squashfs_of_a_compressor_that_the_kernel_lacks: "IMA-404", Halt, Check::Same, |setup| {
-        setup.format = Format::Squashfs;
-        setup.damage.push((COMPRESSOR, vec![5, 0]));
+        let directory = tempfile::tempdir_in(scratch()).expect("a directory");
+        let disk = blank(0);
+        run(Command::new("mksquashfs")
+            .arg(directory.path())
+            .arg(&disk)
+            .args(["-quiet", "-noappend", "-comp", "lz4"]));
+        setup.disk = Some(disk);
         setup.says = "Filesystem uses \"lz4\" compression. This is not supported";
     };
     squashfs_of_a_compressor_that_no_kernel_has: "IMA-404", Reboot, Check::Same, |setup| {
