@@ -42,7 +42,7 @@ Example:
 ";
 
 /// The mounts that go along (util-linux, sys-utils/switch_root.c).
-const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
+pub(crate) const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
 
 /// What an initramfs is unpacked to.
 const INITRAMFS_MAGIC: [u64; 2] = [RAMFS_MAGIC, TMPFS_MAGIC];

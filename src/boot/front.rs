@@ -72,6 +72,14 @@ pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&new, "", CWD, ROOT, attach).map_err(|errno| failed(ROOT, errno))?;
     switch::change_root(&old, &new, device).map_err(root)?;
+    // Without them the other init would mount new ones, with the whole command line in /proc.
+    for name in switch::MOVED {
+        let path = Path::new("/").join(name);
+        if !files::is_mount_point(&path) {
+            let detail = format!("{} was not moved", path.display());
+            return Err(Fault::new(Code::InitramfsMove, detail));
+        }
+    }
     let text = format!(
         "the initramfs is in a tmpfs: {} files, {} KiB, {} of them signed",
         moved.files,
@@ -140,6 +148,22 @@ fn move_fault(error: MoveError) -> Fault {
 }
 
 /// Executes the initramfs's own init, under the policy, with an environment that the command line has no part in.
+///
+/// Without the proof that a policy is in force there is nothing to call it with:
+///
+/// ```compile_fail,E0308
+/// use ima_init::{boot, report::Report};
+/// fn unproved(wanted: boot::policy::Wanted) {
+///     let _ = boot::front::execute(&wanted, &mut Report::default());
+/// }
+/// ```
+///
+/// ```
+/// use ima_init::{boot, report::Report};
+/// fn proved(policy: boot::policy::PolicyInForce) {
+///     let _ = boot::front::execute(&policy, &mut Report::default());
+/// }
+/// ```
 ///
 /// # Errors
 ///

@@ -15,6 +15,7 @@ use ima_testbed::report::FAULTS;
 use ima_testbed::{Ending, Outcome};
 
 use crate::built::{Kernel, PROGRAMS, scratch};
+use crate::front;
 use crate::killed::{Random, number};
 use crate::matrix::{assert_nothing_executed, same, watched};
 use crate::setup::{Setup, story};
@@ -113,7 +114,7 @@ fn name_of(call: u64) -> String {
 }
 
 /// A boot that succeeds with all attempts, traced.
-fn traced(faults: &str) -> Setup {
+fn alone(faults: &str) -> Setup {
     let mut setup = watched();
     setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
     setup.init = &PROGRAMS.guest;
@@ -122,6 +123,13 @@ fn traced(faults: &str) -> Setup {
         .push(("ima-init".to_owned(), PROGRAMS.init.clone()));
     setup.configure("stall_timeout=20");
     setup.append(&format!("FAULTS={faults} rootwait=20"));
+    setup
+}
+
+/// The same in front of another initramfs: the first half is traced.
+fn in_front(faults: &str) -> Setup {
+    let mut setup = alone(faults);
+    front::fronted(&mut setup, &front::like_initramfs_tools());
     setup
 }
 
@@ -203,7 +211,7 @@ fn acted(outcome: &Outcome, code: &str) -> bool {
 }
 
 /// The numbers of the calls that the init makes.
-fn counted() -> Vec<u64> {
+fn counted(traced: Traced) -> Vec<u64> {
     let (outcome, _) = boot(&mut traced("count"));
     assert_eq!(
         judge(&outcome, true),
@@ -234,7 +242,11 @@ fn counted() -> Vec<u64> {
 }
 
 /// One boot with a call that fails; which call it was, and what came of it.
-fn fail(call: usize, errno: i32) -> (String, std::result::Result<Result, String>, Duration) {
+fn fail(
+    traced: Traced,
+    call: usize,
+    errno: i32,
+) -> (String, std::result::Result<Result, String>, Duration) {
     let (outcome, unchanged) = boot(&mut traced(&format!("{call}:{errno}")));
     let made = outcome
         .console
@@ -289,12 +301,24 @@ fn pair(text: &str) -> (usize, i32) {
     (number(call).into(), number(errno).into())
 }
 
+/// A boot of which one call is to fail.
+type Traced = fn(&str) -> Setup;
+
 #[test]
 fn every_call_may_fail() {
+    every_call_of(alone, "faults.tsv");
+}
+
+#[test]
+fn every_call_in_front_of_another_initramfs_may_fail() {
+    every_call_of(in_front, "faults-in-front.tsv");
+}
+
+fn every_call_of(traced: Traced, table: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = number("IMA_INIT_SEED", now.expect("a clock").as_secs());
     println!("IMA_INIT_SEED={seed}");
-    let calls = counted();
+    let calls = counted(traced);
     let wanted = usize::try_from(number("IMA_INIT_FAULTS", 24)).expect("a number");
     let pairs = match std::env::var("IMA_INIT_FAULT") {
         Ok(list) => list.split(',').map(pair).collect(),
@@ -307,7 +331,7 @@ fn every_call_may_fail() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((call, errno)) = pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (name, result, ran) = fail(*call, *errno);
+                    let (name, result, ran) = fail(traced, *call, *errno);
                     let error = error_name(*errno);
                     let text = match &result {
                         Ok(result) => result.to_string(),
@@ -333,7 +357,7 @@ fn every_call_may_fail() {
         }
     });
     let lines = lines.into_inner().expect("lines");
-    write(&scratch().join("faults.tsv"), &lines, calls.len(), seed);
+    write(&scratch().join(table), &lines, calls.len(), seed);
     let wrong = wrong.into_inner().expect("faults");
     assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n\n"));
     assert!(lines.values().any(|(_, text)| text.starts_with("refused")));

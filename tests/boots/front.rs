@@ -31,6 +31,11 @@ const RUN_INIT: &str = "mount -o ro /dev/vda /root\nmount -n -o move /dev /root/
 /// How dracut without systemd leaves its own.
 const SWITCH_ROOT: &str = "mount -o ro /dev/vda /sysroot\nmount -n -o move /run /sysroot/run\nexec switch_root /sysroot /sbin/init\n";
 
+/// The script of an initramfs like that of initramfs-tools.
+pub fn like_initramfs_tools() -> String {
+    format!("{BEGIN}{RUN_INIT}")
+}
+
 fn over(setup: &mut Setup, path: &str, mode: u32, data: &[u8]) {
     let metadata = Metadata {
         mode,
@@ -109,8 +114,10 @@ fn assert_enforced(outcome: &ima_testbed::Outcome) -> &ima_testbed::report::Repo
 /// Programs of the initramfs run before the root is mounted if they are signed, and only then.
 #[test]
 fn initramfs_like_that_of_initramfs_tools() {
-    let tries = "/usr/bin/signed ok && echo signed: ran\n/usr/bin/unsigned ok && echo unsigned: ran || echo unsigned: denied\n";
+    let tries = "/usr/bin/signed ok && echo signed: ran\n/usr/bin/unsigned ok && echo unsigned: ran || echo unsigned: denied\n\
+        case $(cat /proc/cmdline) in *break=*) echo command line: open ;; *root=*) echo command line: filtered ;; esac\n";
     let mut setup = Setup::new();
+    setup.append("break=premount");
     setup.root = Tree::with_attempts(None);
     for name in ["signed", "unsigned"] {
         setup
@@ -120,9 +127,14 @@ fn initramfs_like_that_of_initramfs_tools() {
     fronted(&mut setup, &format!("{BEGIN}{tries}{RUN_INIT}"));
     let outcome = setup.boot();
     let report = assert_enforced(&outcome);
-    for line in ["signed: ran", "unsigned: denied"] {
+    for line in ["signed: ran", "unsigned: denied", "command line: filtered"] {
         assert!(outcome.says(line), "{line}: {}", story(&outcome));
     }
+    assert!(
+        !report.command_line.contains("break="),
+        "{}",
+        report.command_line
+    );
     let init = report.init.as_ref().expect("a report of the init's");
     assert_eq!(
         init["policy"]["proofs"],
@@ -144,7 +156,7 @@ fn initramfs_like_that_of_dracut_without_systemd() {
 
 /// The same with its list changed.
 fn with_list(setup: &mut Setup, change: impl FnOnce(&mut Signatures)) {
-    unlisted(setup, &format!("{BEGIN}{RUN_INIT}"));
+    unlisted(setup, &like_initramfs_tools());
     let mut list = list(setup, &RSA, None);
     change(&mut list);
     setup.put(SIGNATURES, list.to_text());
@@ -214,7 +226,7 @@ fn attempted<'a>(
 /// and rootfs, here a tmpfs too. Both deny it, and run it with a signature.
 #[test]
 fn root_goes_back_to_the_initramfs_and_to_rootfs() {
-    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    let mut setup = with_attempts(&like_initramfs_tools());
     // With root= the kernel makes rootfs a ramfs, unless rootfstype= names a tmpfs (init/do_mounts.c, `init_rootfs`).
     setup.append("rootfstype=tmpfs");
     let outcome = setup.boot();
@@ -277,7 +289,7 @@ fn initramfs_under_evm() {
 /// The kernel takes one policy and shows none: the second half has the canary and the kernel's log.
 #[test]
 fn initramfs_on_a_kernel_that_takes_one_policy() {
-    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    let mut setup = with_attempts(&like_initramfs_tools());
     setup.kernel = Kernel::WriteOnce;
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
@@ -294,7 +306,7 @@ fn initramfs_on_a_kernel_that_takes_one_policy() {
 /// `_ima` is in the user session keyring of PID 1, and is found for its programs after it has become another one.
 #[test]
 fn initramfs_with_an_untrusted_keyring() {
-    let mut setup = with_attempts(&format!("{BEGIN}{RUN_INIT}"));
+    let mut setup = with_attempts(&like_initramfs_tools());
     setup.kernel = Kernel::NoImaKeyring;
     setup.configure("keyring=_ima");
     assert_enforced(&setup.boot());
