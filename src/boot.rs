@@ -109,14 +109,15 @@ fn first_half(
     during("loading the modules", || {
         modules::load(&settings.config, report)
     })?;
+    let keys = keys::load(settings, &wanted, report)?;
     if *start == Start::Front {
         // It would stay in the old root, which soon has no console.
         watch::stop();
         // Of a root that is not known yet.
         policy::require_cover(&wanted, On::Any, report)?;
+        // Under EVM, which with its HMAC key seals each file as it gets its signature.
         front::take_over(&wanted, report)?;
     }
-    let keys = keys::load(settings, &wanted, report)?;
     let policy = policy::enforce(wanted, keys, report)?;
     lockdown::close(&settings.config)?;
     Ok(policy)

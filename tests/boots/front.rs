@@ -326,3 +326,12 @@ fn initramfs_whose_pid_1_goes_on() {
     assert!(init["first_half"].is_object());
     assert_eq!(init["switch_root"], "");
 }
+
+/// With EVM's HMAC key the kernel seals each file of the initramfs itself, as it gets its signature.
+#[test]
+fn initramfs_under_evm_with_its_hmac_key() {
+    let mut setup = Setup::new();
+    crate::initramfs::sealed(&mut setup);
+    fronted(&mut setup, &like_initramfs_tools());
+    assert_booted(&setup.boot());
+}

@@ -73,7 +73,7 @@ pub fn hmac_of_the_root(setup: &mut Setup) {
 }
 
 /// The same, and files that carry portable signatures, as EVM then wants of them.
-fn sealed(setup: &mut Setup) {
+pub fn sealed(setup: &mut Setup) {
     hmac(setup);
     setup.put(EVM_CERTIFICATE, P256.der());
     setup.root.sign_evm(&P256);

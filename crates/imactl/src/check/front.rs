@@ -33,7 +33,7 @@ impl Findings {
         policy: &Policy,
         hmac: bool,
     ) -> Result<()> {
-        let tree = signed_tree(initramfs, initramfs.tree()?, policy)?;
+        let tree = signed_tree(initramfs, initramfs.tree()?, policy, hmac)?;
         let chooser = chooser(policy.clone());
         let certificates = parsed(initramfs, Purpose::Ima);
         let evm = parsed(initramfs, Purpose::Evm);

@@ -10,6 +10,8 @@ use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::policy::{Hook, Policy};
+use ima::settings::EvmFiles;
+use ima::signature::ImaXattr;
 use ima::signatures::{Attributes, Signatures};
 use rayon::prelude::*;
 
@@ -100,11 +102,11 @@ pub(crate) fn is_appraised(chooser: &Chooser, path: &[u8], inode: &Inode) -> Res
 
 /// Collects the signatures of what an initramfs's policy appraises, from the files of `system`: a file at the same path, else any
 /// of the same length. What counts is that the signature is one of the initramfs's file, by a key whose certificate is in the
-/// initramfs. With an EVM certificate in it, a portable signature of owner and mode must be there too.
+/// initramfs. With an EVM certificate in it and no HMAC key, a portable signature of owner and mode must be there too.
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-907`, and what is wrong with the initramfs's policy.
+/// `IMA-901`, `IMA-907`, and what is wrong with the initramfs's policy or EVM key.
 pub fn collect(
     initramfs: &InitramfsBuilder,
     tree: &Tree,
@@ -115,6 +117,7 @@ pub fn collect(
     let collector = Collector {
         ima: parsed(initramfs, Purpose::Ima),
         evm: parsed(initramfs, Purpose::Evm),
+        hmac: initramfs.evm_key(&EvmFiles::default())?.is_some(),
         signers,
     };
     let mut wanted: Vec<(&[u8], &Inode, &Content)> = Vec::new();
@@ -169,6 +172,8 @@ pub fn collect(
 struct Collector<'a> {
     ima: Vec<Certificate>,
     evm: Vec<Certificate>,
+    /// Whether the kernel has EVM's HMAC key, and seals itself what has no portable signature.
+    hmac: bool,
     signers: Signers<'a>,
 }
 
@@ -208,11 +213,9 @@ impl Collector<'_> {
                 return Ok(Some(Attributes { ima, evm: None }));
             }
             let evm = xattr::read(path, xattr::SECURITY_EVM).unwrap_or_default();
-            if let Some(evm) = self.portable(inode, &ima, evm)? {
-                return Ok(Some(Attributes {
-                    ima,
-                    evm: Some(evm),
-                }));
+            let evm = self.portable(inode, &ima, evm)?;
+            if evm.is_some() || self.hmac {
+                return Ok(Some(Attributes { ima, evm }));
             }
         }
         Ok(None)
@@ -255,10 +258,7 @@ impl Collector<'_> {
             return Ok(Some(Attributes { ima, evm: None }));
         }
         let evm = self.portable(inode, &ima, None)?;
-        Ok(evm.map(|evm| Attributes {
-            ima,
-            evm: Some(evm),
-        }))
+        Ok((evm.is_some() || self.hmac).then_some(Attributes { ima, evm }))
     }
 }
 
@@ -299,7 +299,7 @@ pub(crate) fn parsed(initramfs: &InitramfsBuilder, purpose: Purpose) -> Vec<Cert
         .collect()
 }
 
-/// The tree of an initramfs with the attributes that the init will put onto its files.
+/// The tree of an initramfs with the attributes that the init will put onto its files; with `hmac`, the kernel adds an HMAC.
 ///
 /// # Errors
 ///
@@ -308,6 +308,7 @@ pub(crate) fn signed_tree(
     initramfs: &InitramfsBuilder,
     mut tree: Tree,
     policy: &Policy,
+    hmac: bool,
 ) -> Result<Tree> {
     let refused = |why: String| {
         Fault::new(
@@ -330,6 +331,11 @@ pub(crate) fn signed_tree(
                 if let Some(value) = value {
                     inode.xattrs.insert(name.into(), value.clone());
                 }
+            }
+            if hmac && attributes.evm.is_none() {
+                // Which one, only the kernel knows.
+                let value = ImaXattr::EvmHmac([0; 20]).encode();
+                inode.xattrs.insert(xattr::SECURITY_EVM.into(), value);
             }
         }
     }
