@@ -751,6 +751,8 @@ fn code_of(finding: &Finding) -> Option<Code> {
     Some(match finding.option.trim_start_matches("CONFIG_") {
         "SECURITYFS" | "IMA" | "INTEGRITY_TRUSTED_KEYRING" => return None,
         "FS_VERITY" | "AUDIT" => return None,
+        // What the policy must cover is asked of the policy.
+        "KEXEC" | "KEXEC_FILE" => return None,
         option if mount::is_driver(option) => return None,
         "IMA_APPRAISE" => Code::PolicyNotInForce,
         "IMA_APPRAISE_REQUIRE_POLICY_SIGS" => Code::PolicySignature,

@@ -1,0 +1,129 @@
+//! What the documentation says of the tests and of its own pages is true.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files of a directory whose names end so.
+fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(project().join(directory))
+        .unwrap_or_else(|error| panic!("{directory}: {error}"))
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.to_string_lossy().ends_with(ending))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Words in backticks, with whether a colon stands before the first of them.
+fn quoted(text: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut pieces = text.split('`');
+    let mut before = pieces.next().unwrap_or_default();
+    std::iter::from_fn(move || {
+        let word = pieces.next()?;
+        let attempt = before.ends_with(':');
+        before = pieces.next().unwrap_or_default();
+        Some((attempt, word))
+    })
+}
+
+/// Every test that the threat model names exists, and every attempt is one that the guest program makes.
+#[test]
+fn the_threat_model_names_tests_that_exist() {
+    let boots: String = files("tests/boots", ".rs")
+        .iter()
+        .map(|path| read(path))
+        .collect();
+    let guest: String = files("crates/testbed/src/bin/guest", ".rs")
+        .iter()
+        .map(|path| read(path))
+        .collect();
+    let page = read(&project().join("docs/threat-model.md"));
+    let mut names = BTreeSet::new();
+    for line in page.lines() {
+        let named = match line.strip_suffix('|') {
+            Some(row) => row.rsplit('|').next().unwrap_or_default(),
+            None => line,
+        };
+        let tests = quoted(named).filter(|(_, word)| {
+            let is_name =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c);
+            // In prose, only names with several underscores are meant.
+            word.chars().all(is_name)
+                && (line.starts_with('|') && !line.starts_with("| not ")
+                    || word.matches('_').count() > 3)
+        });
+        names.extend(tests.map(|(attempt, word)| (attempt, word.to_owned())));
+    }
+    names.retain(|(_, name)| !["shown", "include", "everything_signed"].contains(&name.as_str()));
+    assert!(names.len() > 60, "{} names are few", names.len());
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|(attempt, name)| {
+            if *attempt {
+                !guest.contains(&format!("\"{name}\""))
+            } else {
+                !boots.contains(&format!("fn {name}("))
+                    && !boots.contains(&format!(" {name}: \"IMA-"))
+            }
+        })
+        .collect();
+    assert!(missing.is_empty(), "docs/threat-model.md: {missing:?}");
+}
+
+/// Returns the anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Every link to another page, or to a heading of one, leads there.
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut pages = files("docs", ".md");
+    pages.push(project().join("README.md"));
+    let mut broken = Vec::new();
+    let mut links = 0;
+    for page in &pages {
+        let text = read(page);
+        for (at, _) in text.match_indices("](") {
+            let rest = &text[at + 2..];
+            let target = rest.split(')').next().unwrap_or_default();
+            if target.contains("://") || target.contains(char::is_whitespace) {
+                continue;
+            }
+            links += 1;
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = match path {
+                "" => page.clone(),
+                path => page.parent().expect("a directory").join(path),
+            };
+            let found = file.exists()
+                && (heading.is_empty()
+                    || read(&file)
+                        .lines()
+                        .any(|line| line.starts_with('#') && anchor(line) == heading));
+            if !found {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(links > 40, "{links} links are few");
+    assert!(broken.is_empty(), "{broken:#?}");
+}
