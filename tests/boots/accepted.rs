@@ -63,7 +63,7 @@ fn everything_signed() {
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
     assert_all_attempts_passed(report);
-    assert_eq!(report.attempts.len(), 28);
+    assert_eq!(report.attempts.len(), 29);
     assert_eq!(report.arguments[1..], ["single"]);
 
     let keys = &report.keyrings[".ima"].keys;
