@@ -106,6 +106,18 @@ const NAMES: &[(u64, &str)] = &[
     (437, "openat2"),
     (2, "open"),
     (302, "prlimit64"),
+    (40, "sendfile"),
+    (80, "chdir"),
+    (81, "fchdir"),
+    (91, "fchmod"),
+    (93, "fchown"),
+    (161, "chroot"),
+    (259, "mknodat"),
+    (260, "fchownat"),
+    (265, "linkat"),
+    (266, "symlinkat"),
+    (267, "readlinkat"),
+    (428, "open_tree"),
 ];
 
 fn name_of(call: u64) -> String {
