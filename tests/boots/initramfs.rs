@@ -331,7 +331,7 @@ faults! {
     policy_that_is_a_directory: "IMA-610", Poweroff, Check::NotAsked(OVER), |setup| over_directory(setup, DEFAULT_POLICY);
     policy_that_is_a_device: "IMA-610", Reboot, Check::NotAsked(OVER), |setup| over_device(setup, POLICY);
     policy_of_a_megabyte_and_more: "IMA-610", Halt, Check::Sooner("IMA-603"), |setup| setup.put(POLICY, "# noise\n".repeat(140_000));
-    policy_that_leads_out_of_the_initramfs: "IMA-601", Panic, Check::NotAsked(OVER), |setup| {
+    policy_that_leads_out_of_the_initramfs: "IMA-610", Panic, Check::NotAsked(OVER), |setup| {
         over(setup, DEFAULT_POLICY, cpio::S_IFLNK, (0, 0), "/proc/self/root/etc/x");
     };
     policy_signed_for_another: "IMA-609", Poweroff, Check::Same, |setup| {
