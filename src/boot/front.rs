@@ -17,7 +17,7 @@ use ima::elf;
 use ima::fault::{Code, Fault, Stage};
 use ima::filesystem::TMPFS_MAGIC;
 use ima::layout;
-use ima::program::{Codes, Format};
+use ima::program::{FRONTED_INIT, Format};
 use ima::signatures::{MAX_LIST, Signatures};
 use log::{info, warn};
 use nix::errno::Errno as NixErrno;
@@ -37,13 +37,6 @@ use crate::report::{Report, milliseconds};
 use crate::switch;
 use crate::syscalls;
 use moving::{MoveError, Step};
-
-/// The codes of the faults in the initramfs's own init.
-const INIT: Codes = Codes {
-    missing: Code::FrontedInit,
-    invalid: Code::FrontedInit,
-    denied: Code::FrontedInitDenied,
-};
 
 /// Moves the initramfs into a tmpfs, puts the signatures of its list onto the files, and makes the tmpfs the root.
 ///
@@ -182,9 +175,9 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
         .map_err(|errno| failed(NixErrno::from_raw(errno.raw_os_error())))?;
     let examiner = Examiner::new(policy, &root, TMPFS_MAGIC, "tmpfs");
     let (program, words) = command(&examiner, path)?;
-    examiner.runs(&program, &INIT, &INIT)?;
+    examiner.runs(&program, &FRONTED_INIT, &FRONTED_INIT)?;
     // By which the initramfs is left: were it denied then, PID 1 would end, and the kernel panic.
-    examiner.runs(Path::new(layout::PROGRAM), &INIT, &INIT)?;
+    examiner.runs(Path::new(layout::PROGRAM), &FRONTED_INIT, &FRONTED_INIT)?;
     let text = format!("{} and {} may run", path.display(), layout::PROGRAM);
     report.init = layout::FRONTED_INIT.to_owned();
     report.done(Stage::Preflight, &text);
@@ -218,8 +211,8 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
 /// The program to execute, and its arguments. A script is handed to its interpreter by name and is not executed itself: it is
 /// read, and may so have been edited where the initramfs was made.
 fn command(examiner: &Examiner<'_>, path: &Path) -> Result<(PathBuf, Vec<Vec<u8>>), Fault> {
-    let file = examiner.open(path, &INIT)?;
-    let format = examiner.program(&file, path, &INIT, |program| program.format())?;
+    let file = examiner.open(path, &FRONTED_INIT)?;
+    let format = examiner.program(&file, path, &FRONTED_INIT, |program| program.format())?;
     let Format::Script(interpreter) = format else {
         return Ok((path.to_owned(), vec![b"/init".to_vec()]));
     };

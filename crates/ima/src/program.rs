@@ -50,6 +50,14 @@ pub const INTERPRETER: Codes = Codes {
     denied: Code::InterpreterDenied,
 };
 
+/// The own init of an initramfs in front of which this one was put, its interpreter, and the program by which that initramfs is
+/// left.
+pub const FRONTED_INIT: Codes = Codes {
+    missing: Code::FrontedInit,
+    invalid: Code::FrontedInit,
+    denied: Code::FrontedInitDenied,
+};
+
 /// What a program needs to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {

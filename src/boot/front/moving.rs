@@ -26,7 +26,7 @@ pub(super) struct Moved {
     pub(super) files: usize,
     /// The content of the regular files, in bytes.
     pub(super) bytes: u64,
-    /// Regular files that were given a signature.
+    /// Names of regular files that were given a signature.
     pub(super) signed: usize,
 }
 
@@ -199,17 +199,10 @@ impl Mover<'_> {
     ) -> Result<(), MoveError> {
         let failed = |errno| copy_error(path.to_vec(), errno);
         if let Some(first) = self.links.get(&stat.st_ino) {
-            return linkat(&self.new_root, first, &level.new, name, AtFlags::empty())
-                .map_err(failed);
+            linkat(&self.new_root, first, &level.new, name, AtFlags::empty()).map_err(failed)?;
+        } else {
+            self.copy(level, name, path, stat)?;
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let from = File::from(openat(&level.old, name, flags, Mode::empty()).map_err(failed)?);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let to = File::from(openat(&level.new, name, flags, Mode::RUSR).map_err(failed)?);
-        let bytes = copy(&from, &to).map_err(failed)?;
-        self.moved.bytes = self.moved.bytes.saturating_add(bytes);
-        own(&to, stat).map_err(failed)?;
-        drop(to);
         if let Some(attributes) = self.signatures.get(path) {
             // Not by the file that was written to: closing that one must not be what changes the attribute last.
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -221,6 +214,24 @@ impl Mover<'_> {
             })?;
             self.moved.signed = self.moved.signed.saturating_add(1);
         }
+        Ok(())
+    }
+
+    fn copy(
+        &mut self,
+        level: &Level,
+        name: &CStr,
+        path: &[u8],
+        stat: &Stat,
+    ) -> Result<(), MoveError> {
+        let failed = |errno| copy_error(path.to_vec(), errno);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let from = File::from(openat(&level.old, name, flags, Mode::empty()).map_err(failed)?);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let to = File::from(openat(&level.new, name, flags, Mode::RUSR).map_err(failed)?);
+        let bytes = copy(&from, &to).map_err(failed)?;
+        self.moved.bytes = self.moved.bytes.saturating_add(bytes);
+        own(&to, stat).map_err(failed)?;
         if stat.st_nlink > 1 {
             let path = CString::new(path).map_err(|_| failed(Errno::INVAL))?;
             self.links.insert(stat.st_ino, path);
@@ -334,16 +345,17 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_cannot_be_set_is_named() {
+    fn an_attribute_that_cannot_be_set_is_named_by_any_name_of_its_file() {
         let base = tempfile::tempdir().unwrap();
         for directory in ["old", "new"] {
             std::fs::create_dir(base.path().join(directory)).unwrap();
         }
         std::fs::write(base.path().join("old/a"), "x").unwrap();
+        std::fs::hard_link(base.path().join("old/a"), base.path().join("old/b")).unwrap();
         let mut signatures = Signatures::default();
         // Longer than any attribute may be, so that no kernel and no privilege takes it.
         let ima = vec![3; 1 << 17];
-        signatures.insert(b"a".to_vec(), Attributes { ima, evm: None });
+        signatures.insert(b"b".to_vec(), Attributes { ima, evm: None });
         let (old, new) = (
             open(&base.path().join("old")),
             open(&base.path().join("new")),
@@ -351,7 +363,7 @@ mod tests {
         let error = move_all(old, new, &signatures).unwrap_err();
         assert_eq!(
             (error.path.as_slice(), error.step),
-            (&b"a"[..], Step::Attribute("security.ima"))
+            (&b"b"[..], Step::Attribute("security.ima"))
         );
     }
 }

@@ -4,7 +4,7 @@ use ima::elf;
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::policy::Policy;
-use ima::program::Codes;
+use ima::program::FRONTED_INIT;
 
 use super::Findings;
 use super::libraries::Libraries;
@@ -13,13 +13,6 @@ use crate::Result;
 use crate::initramfs::InitramfsBuilder;
 use crate::initramfs::signatures::{chooser, is_appraised, parsed, signed_tree};
 use crate::select;
-
-/// The codes of the faults in the initramfs's own init.
-const INIT: Codes = Codes {
-    missing: Code::FrontedInit,
-    invalid: Code::FrontedInit,
-    denied: Code::FrontedInitDenied,
-};
 
 /// How many files without a signature are named.
 const NAMED: usize = 8;
@@ -49,13 +42,13 @@ impl Findings {
         };
         examiner.appraise();
         let path = layout::FRONTED_INIT.as_bytes();
-        let (_, content) = examiner.find(path, &INIT)?;
+        let (_, content) = examiner.find(path, &FRONTED_INIT)?;
         // A script is handed to its interpreter.
         let head = content.head(select::HEAD)?;
         let program = elf::script_interpreter(&head).unwrap_or(path).to_vec();
         let mut libraries = Libraries::new(&examiner);
         for program in [program.as_slice(), layout::PROGRAM.as_bytes()] {
-            examiner.runs(program, &INIT, &INIT)?;
+            examiner.runs(program, &FRONTED_INIT, &FRONTED_INIT)?;
             for fault in libraries.check(program) {
                 let code = match fault.code() {
                     Code::LibraryDenied => Code::FrontedInitDenied,
