@@ -322,7 +322,10 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             _ if policy.appraisal(&guard).is_some() => Further::Signed,
             _ => Further::Any,
         };
-        let chooser = Chooser::new(policy, root.filesystem.clone());
+        let mut chooser = Chooser::new(policy, root.filesystem.clone());
+        if !config.kexec {
+            chooser = chooser.without(&[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck]);
+        }
         let examiner = Examiner {
             tree: &root.tree,
             chooser: &chooser,

@@ -118,6 +118,8 @@ impl File<'_> {
 pub struct Chooser {
     /// The rules that appraise or do not, in their order.
     rules: Vec<Candidate>,
+    /// What the kernel does with no file.
+    never: Vec<Hook>,
     filesystem: FileSystem,
     /// The users and groups to try: root, and on each side of every number the policy compares with.
     users: Vec<u32>,
@@ -175,10 +177,18 @@ impl Chooser {
             .collect();
         Self {
             rules,
+            never: Vec::new(),
             filesystem,
             users: users.into_iter().collect(),
             groups: groups.into_iter().collect(),
         }
+    }
+
+    /// Leaves out hooks through which the kernel comes to no file, as those of kexec where it is disabled.
+    #[must_use]
+    pub fn without(mut self, hooks: &[Hook]) -> Self {
+        self.never.extend(hooks);
+        self
     }
 
     /// The hook through which this policy will have the file appraised, the first of those it can be reached by; `None` if it
@@ -194,6 +204,7 @@ impl Chooser {
         let file = *file;
         file.hooks()
             .into_iter()
+            .filter(|hook| !self.never.contains(hook))
             .filter_map(move |hook| self.strictest(&file, hook))
     }
 

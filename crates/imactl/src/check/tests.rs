@@ -357,6 +357,19 @@ fn every_file_that_would_be_denied_is_named() {
 }
 
 #[test]
+fn kernels_are_named_only_where_one_can_be_loaded() {
+    for (kexec, expected) in [("no", 0), ("yes", 2)] {
+        let mut desk = Desk::new();
+        for name in [&b"boot/vmlinuz-6.12"[..], b"boot/initrd.img-6.12.new"] {
+            desk.put(name, 0o644, b"content");
+            desk.unsign(name);
+        }
+        desk.initramfs = desk.initramfs.clone().config(format!("kexec={kexec}\n"));
+        assert_eq!(desk.check(LINE).denied.len(), expected, "kexec={kexec}");
+    }
+}
+
+#[test]
 fn programs_for_another_machine_and_loaders_that_are_none() {
     let mut other = program();
     other[18] = 183;

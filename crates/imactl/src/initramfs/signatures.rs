@@ -64,17 +64,13 @@ impl Collected {
     }
 }
 
-/// Whether the kernel comes to a file of an initramfs through that hook. Policies and kexec images are none of it.
-fn counts(hook: Hook) -> bool {
-    !matches!(
-        hook,
-        Hook::PolicyCheck | Hook::KexecKernelCheck | Hook::KexecInitramfsCheck
-    )
-}
-
-/// The policy, made ready for the tmpfs that the init moves the initramfs to.
+/// The policy, made ready for the tmpfs that the init moves the initramfs to. Policies and kexec images are no part of it.
 pub(crate) fn chooser(policy: Policy) -> Chooser {
-    Chooser::new(policy, FileSystem::by_name("tmpfs").unwrap_or_default())
+    Chooser::new(policy, FileSystem::by_name("tmpfs").unwrap_or_default()).without(&[
+        Hook::PolicyCheck,
+        Hook::KexecKernelCheck,
+        Hook::KexecInitramfsCheck,
+    ])
 }
 
 /// Whether the policy appraises a file of the initramfs. The init in front of the other one runs before the policy does, and
@@ -95,9 +91,7 @@ pub(crate) fn is_appraised(chooser: &Chooser, path: &[u8], inode: &Inode) -> Res
         gid: inode.gid,
         head: &head,
     };
-    Ok(chooser
-        .appraised(&file)
-        .any(|appraised| counts(appraised.hook)))
+    Ok(chooser.appraised_by(&file).is_some())
 }
 
 /// Collects the signatures of what an initramfs's policy appraises, from the files of `system`: a file at the same path, else any
