@@ -52,6 +52,18 @@ fn sectors_of(setup: &mut Setup, path: &str) -> Range<u64> {
     start..start + content.len() as u64 / 512
 }
 
+/// The sectors of a squashfs that have the files' content, but for the first ones, which are read to recognise file systems. The
+/// tables follow, from where the superblock says that of the inodes is (fs/squashfs/squashfs_fs.h).
+fn data_of_squashfs(setup: &mut Setup) -> Range<u64> {
+    let image = setup.image();
+    let bytes = std::fs::read(&image).expect("the image");
+    std::fs::remove_file(image).expect("the image");
+    let inodes = bytes[64..72].try_into().expect("the place of the inodes");
+    let sectors = 0x110..u64::from_le_bytes(inodes) / 512;
+    assert!(!sectors.is_empty(), "{sectors:?}");
+    sectors
+}
+
 /// A second disk with the same content.
 fn twin(setup: &mut Setup) {
     setup.more_disks = vec![crate::partitions::around(&setup.image(), setup.table)];
@@ -214,7 +226,8 @@ faults! {
     superblock_that_cannot_be_read: "IMA-406", Reboot, FAILS, |setup| setup.unreadable.push(0..8);
     blocks_of_squashfs_that_cannot_be_read: "IMA-702", Halt, FAILS, |setup| {
         setup.format = Format::Squashfs;
-        setup.unreadable.push(0x110..0x1000);
+        let blocks = data_of_squashfs(setup);
+        setup.unreadable.push(blocks);
     };
     switch_root_that_cannot_be_read: "IMA-702", Panic, FAILS, |setup| {
         let sectors = sectors_of(setup, SWITCH_ROOT);
