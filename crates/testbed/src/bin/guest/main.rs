@@ -6,14 +6,16 @@
 //! without end once it has reported. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
 //! As an ordinary program:
 //!
-//!     guest ok                                             exit with 0
-//!     guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
-//!     guest copy FROM TO                                   copy a tree with its signatures
-//!     guest exec-below DEPTH signed|unsigned               execute a program below the root: see the module `below`
-//!     guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
-//!     guest as-user USER ACTION FILE                       one attempt as another user
-//!     guest forge-keys                                     make keys that forge lines of /proc/keys
-//!     guest tool NAME ARGUMENT...                          what an attacker does by means of signed programs: see `tools`
+//! ```text
+//! guest ok                                             exit with 0
+//! guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
+//! guest copy FROM TO                                   copy a tree with its signatures
+//! guest exec-below DEPTH signed|unsigned               execute a program below the root: see the module `below`
+//! guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
+//! guest as-user USER ACTION FILE                       one attempt as another user
+//! guest forge-keys                                     make keys that forge lines of /proc/keys
+//! guest tool NAME ARGUMENT...                          what an attacker does by means of signed programs: see `tools`
+//! ```
 //!
 //! With `FAULTS=` in its environment it has another init's system calls fail: see the module `faults`.
 
