@@ -352,7 +352,7 @@ fn undo(session: &mut Session) -> Result<(), Error> {
 fn undone(session: &mut Session) -> Result<(), Error> {
     up(session)?;
     session.must("test ! -e /run/ima-init")?;
-    let line = session.must("cat /proc/cmdline")?;
+    let line = kernel_line(session)?;
     if line.contains("ima_") {
         return Err(format!("the command line still has: {line}").into());
     }
@@ -381,6 +381,11 @@ fn denied(session: &mut Session) -> Result<(), Error> {
     Ok(())
 }
 
+/// The command line of the kernel itself: /proc/cmdline has what the init lets through of it.
+fn kernel_line(session: &mut Session) -> Result<String, Error> {
+    session.must("dmesg | sed -n 's/.*Kernel command line: //p'")
+}
+
 /// How the boot came about: by ima-init with this enforcement, and this on the command line (or nothing about appraisal).
 fn under(session: &mut Session, enforce: &str, parameter: &str) -> Result<(), Error> {
     let report = session.must("cat /run/ima-init/report.json")?;
@@ -391,7 +396,7 @@ fn under(session: &mut Session, enforce: &str, parameter: &str) -> Result<(), Er
     if report["enforce"] != enforce || (enforce == "required") != canary {
         return Err(format!("the report of this boot is not one of {enforce}: {report}").into());
     }
-    let line = session.must("cat /proc/cmdline")?;
+    let line = kernel_line(session)?;
     let has: Vec<&str> = line
         .split_whitespace()
         .filter(|word| word.starts_with("ima_"))
