@@ -5,7 +5,7 @@
 
 use ima_testbed::Outcome;
 
-use crate::built::{PROGRAMS, busybox};
+use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::formats::policy_for_1001;
 use crate::keys::RSA;
 use crate::partitions::Table;
@@ -209,6 +209,29 @@ fn kexec_of_a_signed_kernel_without_an_initramfs_is_not_detected() {
     let refused = ["unsigned: EACCES", "kexec_load: EACCES"];
     assert_eq!(said(&outcome), refused, "{}", story(&outcome));
     assert!(outcome.guest_ran(), "{}", story(&outcome));
+}
+
+/// What root reads of the machine's memory, on a kernel that has /dev/mem.
+fn memory_under(lockdown: &str) -> Setup {
+    let mut setup = attacked_by(
+        "mount -t devtmpfs devtmpfs /dev
+        if dd if=/dev/mem of=/tmp/memory bs=16 count=1 2>/tmp/error; then say read; else say \"$(cut -d: -f3 /tmp/error)\"; fi
+        guest tool status; say \"signed program: $?\"",
+    );
+    setup.kernel = Kernel::Lockdown;
+    setup.configure(&format!("lockdown={lockdown}"));
+    setup
+}
+
+#[test]
+fn memory_of_the_machine_under_lockdown() {
+    let expected = ["Operation not permitted", "signed program: 0"];
+    assert_said(&memory_under("integrity"), &expected);
+}
+
+#[test]
+fn memory_of_the_machine_without_lockdown_is_not_protected() {
+    assert_said(&memory_under("no"), &["read", "signed program: 0"]);
 }
 
 /// Programs that the kernel starts by itself are appraised like others.

@@ -107,6 +107,8 @@ pub enum Kernel {
     WriteOnce,
     /// Takes only policies that are signed files.
     RequirePolicySignatures,
+    /// With the security module lockdown.
+    Lockdown,
 }
 
 impl Kernel {
@@ -128,6 +130,7 @@ impl Kernel {
                 Kernel::NoImaKeyring => &["--fragment", "no-ima-keyring"],
                 Kernel::WriteOnce => &["--fragment", "write-once"],
                 Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],
+                Kernel::Lockdown => &["--fragment", "lockdown"],
             };
             paths_of("qemu/build-kernel", fragments)
                 .pop()

@@ -64,6 +64,11 @@ faults! {
         setup.append("proc_mem.force_override=always");
     };
     lockdown_on_a_kernel_without_it: "IMA-110", Halt, Check::Same, |setup| setup.configure("lockdown=integrity");
+    lockdown_left_out_of_the_security_modules: "IMA-111", Panic, Check::Same, |setup| {
+        setup.kernel = Kernel::Lockdown;
+        setup.configure("lockdown=integrity");
+        setup.append("lsm=yama,bpf");
+    };
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");

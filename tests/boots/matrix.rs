@@ -274,8 +274,7 @@ fn what_runs_of_the_root_is_seen() {
 }
 
 /// Codes of refusals that no boot shows, and why.
-const NOT_BOOTED: [(&str, &str); 7] = [
-    ("IMA-111", "no kernel of the tests has lockdown"),
+const NOT_BOOTED: [(&str, &str); 6] = [
     (
         "IMA-112",
         "the kernel takes a 1 of root's always; calls that fail show it (faults.rs)",
