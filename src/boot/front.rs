@@ -9,15 +9,13 @@ mod moving;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ima::elf;
 use ima::fault::{Code, Fault, Stage};
 use ima::filesystem::TMPFS_MAGIC;
 use ima::layout;
-use ima::program::{FRONTED_INIT, Format};
+use ima::program::{self, FRONTED_INIT};
 use ima::signatures::{MAX_LIST, Signatures};
 use log::{info, warn};
 use nix::errno::Errno as NixErrno;
@@ -30,7 +28,7 @@ use rustix::mount::{
 
 use super::ROOT;
 use super::policy::{PolicyInForce, Wanted};
-use super::preflight::{Examiner, path_of};
+use super::preflight::Running;
 use crate::files::{self, Initramfs, OpenError, describe};
 use crate::logging;
 use crate::report::{Report, milliseconds};
@@ -173,11 +171,12 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
     };
     let root = files::directory(Path::new("/"))
         .map_err(|errno| failed(NixErrno::from_raw(errno.raw_os_error())))?;
-    let examiner = Examiner::new(policy, &root, TMPFS_MAGIC, "tmpfs");
-    let (program, words) = command(&examiner, path)?;
-    examiner.runs(&program, &FRONTED_INIT, &FRONTED_INIT)?;
-    // By which the initramfs is left: were it denied then, PID 1 would end, and the kernel panic.
-    examiner.runs(Path::new(layout::PROGRAM), &FRONTED_INIT, &FRONTED_INIT)?;
+    let programs = Running::new(policy, &root, TMPFS_MAGIC, "tmpfs");
+    let command = program::fronted_command(&programs, layout::FRONTED_INIT)?;
+    // And the program by which the initramfs is left: were it denied then, PID 1 would end, and the kernel panic.
+    for path in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
+        program::runs(&programs, path, &FRONTED_INIT, &FRONTED_INIT)?;
+    }
     let text = format!("{} and {} may run", path.display(), layout::PROGRAM);
     report.init = layout::FRONTED_INIT.to_owned();
     report.done(Stage::Preflight, &text);
@@ -191,10 +190,11 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
         milliseconds(report.elapsed())
     );
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| failed(NixErrno::EINVAL));
-    let program = text(program.as_os_str().as_encoded_bytes())?;
-    let words: Vec<CString> = words
+    let program = text(&command.program)?;
+    let arguments: Vec<CString> = command
+        .arguments
         .iter()
-        .map(|word| text(word))
+        .map(|argument| text(argument))
         .collect::<Result<_, _>>()?;
     let environment = [
         c"HOME=/",
@@ -203,28 +203,7 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
     ];
     logging::restore_limits();
     syscalls::restore_sigpipe();
-    let Err(errno) = nix::unistd::execve(&program, &words, &environment);
+    let Err(errno) = nix::unistd::execve(&program, &arguments, &environment);
     logging::lift_limits();
     Err(failed(errno))
-}
-
-/// The program to execute, and its arguments. A script is handed to its interpreter by name and is not executed itself: it is
-/// read, and may so have been edited where the initramfs was made.
-fn command(examiner: &Examiner<'_>, path: &Path) -> Result<(PathBuf, Vec<Vec<u8>>), Fault> {
-    let file = examiner.open(path, &FRONTED_INIT)?;
-    let format = examiner.program(&file, path, &FRONTED_INIT, |program| program.format())?;
-    let Format::Script(interpreter) = format else {
-        return Ok((path.to_owned(), vec![b"/init".to_vec()]));
-    };
-    let mut words = vec![interpreter.clone()];
-    words.extend(argument(&file));
-    words.push(layout::FRONTED_INIT.as_bytes().to_vec());
-    Ok((path_of(&interpreter), words))
-}
-
-/// The argument in a script's first line.
-fn argument(script: &File) -> Option<Vec<u8>> {
-    let mut head = [0; elf::SCRIPT_LENGTH];
-    let length = files::read_at(script, &mut head, 0).ok()?;
-    elf::script_argument(head.get(..length)?).map(<[u8]>::to_vec)
 }

@@ -1,4 +1,5 @@
-//! The programs that a boot executes in the real root: what they need to run, and which faults there are in each.
+//! The programs that a boot executes: whether each of them will run. One implementation of [`Programs`] asks the running kernel,
+//! the other answers from an image; what is looked at, in which order, and which fault is reported is decided here.
 
 use crate::elf::{self, Elf, Machine};
 use crate::fault::{Code, Fault};
@@ -7,16 +8,15 @@ use crate::fault::{Code, Fault};
 pub const MAX_INTERPRETERS: usize = 5;
 
 /// Why there are no more than that.
-pub const TOO_MANY_SCRIPTS: &str =
+const TOO_MANY_SCRIPTS: &str =
     "init is a script, its interpreter is a script too, and so on: the kernel follows five at most";
 
 /// What to do about it.
-pub const NO_SCRIPT: &str =
-    "name a program as the interpreter in the first line of the first script";
+const NO_SCRIPT: &str = "name a program as the interpreter in the first line of the first script";
 
 /// The longest program that is looked at, in bytes: the kernel hashes the whole of a file before it looks at its signature, and
 /// a sparse one of terabytes would keep it busy for days.
-pub const MAX_PROGRAM: u64 = 1 << 30;
+const MAX_PROGRAM: u64 = 1 << 30;
 
 /// The codes of the faults in one kind of program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +58,241 @@ pub const FRONTED_INIT: Codes = Codes {
     denied: Code::FrontedInitDenied,
 };
 
+/// A regular file that is to be executed or mapped.
+#[derive(Debug)]
+pub struct Opened<F> {
+    /// The file.
+    pub file: F,
+    /// Its permissions.
+    pub mode: u32,
+    /// Its length, in bytes.
+    pub length: u64,
+}
+
+/// Why a file could not be opened. The text completes "PATH: ".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// It does not exist, or its path leads nowhere inside the root.
+    Missing(String),
+    /// It is no regular file.
+    NotRegular(String),
+    /// Appraisal denies even opening it.
+    Denied(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// Why a program may not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// What the kernel says, or would say. Completes "PATH: ".
+    pub detail: String,
+    /// The cause, where it was found out.
+    pub cause: Option<String>,
+}
+
+/// The programs below a directory or in an image.
+pub trait Programs {
+    /// An open file.
+    type File;
+
+    /// The machine that they must be made for, if that is known.
+    fn machine(&self) -> Option<Machine>;
+
+    /// Opens a regular file. Links are followed, but never out of the root.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenFailure`].
+    fn open(&self, path: &[u8]) -> Result<Opened<Self::File>, OpenFailure>;
+
+    /// Reads so many bytes from a place in the file, fewer where it ends.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn read(&self, file: &Self::File, offset: u64, length: usize) -> Result<Vec<u8>, String>;
+
+    /// Whether the kernel lets the file be executed.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not.
+    fn may_run(&self, file: &Self::File) -> Result<(), Denial>;
+}
+
+/// The real root's switch_root: it may run, and needs no other program.
+///
+/// # Errors
+///
+/// The codes of [`SWITCH_ROOT`], and `SwitchRootDynamic`.
+pub fn switch_root<P: Programs>(programs: &P, path: &str) -> Result<P::File, Fault> {
+    let file = open(programs, path.as_bytes(), &SWITCH_ROOT)?;
+    let format = format(programs, &file, path.as_bytes(), &SWITCH_ROOT)?;
+    require_static(path, &format)?;
+    ask(programs, &file, path.as_bytes(), &SWITCH_ROOT)?;
+    Ok(file)
+}
+
+/// Whether a program runs: itself, then what interprets it, and what interprets that. Gives the path of the program that is
+/// executed in the end: itself, or the interpreter of a script.
+///
+/// # Errors
+///
+/// The codes of `first`, and for what interprets it those of `interpreter`.
+pub fn runs<P: Programs>(
+    programs: &P,
+    path: &[u8],
+    first: &Codes,
+    interpreter: &Codes,
+) -> Result<Vec<u8>, Fault> {
+    let mut path = path.to_vec();
+    let mut codes = first;
+    for _ in 0..MAX_INTERPRETERS {
+        let file = open(programs, &path, codes)?;
+        let format = format(programs, &file, &path, codes)?;
+        ask(programs, &file, &path, codes)?;
+        match format {
+            Format::Static => return Ok(path),
+            Format::Interpreted(loader) => {
+                let file = open(programs, &loader, interpreter)?;
+                look(programs, &file, &loader, interpreter, |program| {
+                    program.check_loader()
+                })?;
+                ask(programs, &file, &loader, interpreter)?;
+                return Ok(path);
+            }
+            Format::Script(program) => path = program,
+        }
+        codes = interpreter;
+    }
+    let detail = format!("{} is one script too many", shown(&path));
+    Err(Fault::new(interpreter.invalid, detail)
+        .cause(TOO_MANY_SCRIPTS)
+        .remedy(NO_SCRIPT))
+}
+
+/// The init of an initramfs in front of which this one was put, as it is executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontedCommand {
+    /// The program.
+    pub program: Vec<u8>,
+    /// Its arguments, with its name.
+    pub arguments: Vec<Vec<u8>>,
+}
+
+/// How the init at `path` is executed. A script is handed to its interpreter by name and is not executed itself: it is read, and
+/// may so have been edited where the initramfs was made.
+///
+/// # Errors
+///
+/// The codes of [`FRONTED_INIT`].
+pub fn fronted_command<P: Programs>(programs: &P, path: &str) -> Result<FrontedCommand, Fault> {
+    let path = path.as_bytes();
+    let file = open(programs, path, &FRONTED_INIT)?;
+    let Format::Script(interpreter) = format(programs, &file, path, &FRONTED_INIT)? else {
+        return Ok(FrontedCommand {
+            program: path.to_vec(),
+            arguments: vec![b"/init".to_vec()],
+        });
+    };
+    let head = programs
+        .read(&file, 0, elf::SCRIPT_LENGTH)
+        .map_err(|error| unreadable(&shown(path), &FRONTED_INIT, &error))?;
+    let mut arguments = vec![interpreter.clone()];
+    arguments.extend(elf::script_argument(&head).map(<[u8]>::to_vec));
+    arguments.push(path.to_vec());
+    Ok(FrontedCommand {
+        program: interpreter,
+        arguments,
+    })
+}
+
+/// Opens a file that is to be executed.
+fn open<P: Programs>(programs: &P, path: &[u8], codes: &Codes) -> Result<P::File, Fault> {
+    let shown = shown(path);
+    let opened = programs.open(path).map_err(|failure| match failure {
+        OpenFailure::Missing(why) => Fault::new(codes.missing, format!("{shown}: {why}")),
+        OpenFailure::Denied(why) => Fault::new(codes.denied, format!("{shown}: {why}")),
+        OpenFailure::NotRegular(why) | OpenFailure::Failed(why) => {
+            Fault::new(codes.invalid, format!("{shown}: {why}"))
+        }
+    })?;
+    if opened.mode & 0o111 == 0 {
+        return Err(
+            Fault::new(codes.invalid, format!("{shown} is not executable"))
+                .cause("it has no execute permission for anybody")
+                .remedy(format!(
+                    "chmod 755 {shown}, and sign it again if security.evm is used"
+                )),
+        );
+    }
+    if opened.length > MAX_PROGRAM {
+        let detail = format!("{shown}: {} MiB", opened.length >> 20);
+        return Err(Fault::new(codes.invalid, detail)
+            .cause("no program is so long, and verifying its signature would take hours"));
+    }
+    Ok(opened.file)
+}
+
+fn format<P: Programs>(
+    programs: &P,
+    file: &P::File,
+    path: &[u8],
+    codes: &Codes,
+) -> Result<Format, Fault> {
+    look(programs, file, path, codes, |program| program.format())
+}
+
+/// Looks into an open program.
+fn look<P: Programs, T>(
+    programs: &P,
+    file: &P::File,
+    path: &[u8],
+    codes: &Codes,
+    look: impl FnOnce(&mut Program<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let path = shown(path);
+    let mut read = |offset, length| {
+        let read = programs.read(file, offset, length);
+        read.map_err(|error| unreadable(&path, codes, &error))
+    };
+    look(&mut Program {
+        path: &path,
+        codes,
+        machine: programs.machine(),
+        read: &mut read,
+    })
+}
+
+fn ask<P: Programs>(programs: &P, file: &P::File, path: &[u8], codes: &Codes) -> Result<(), Fault> {
+    programs.may_run(file).map_err(|denial| {
+        let fault = Fault::new(codes.denied, format!("{}: {}", shown(path), denial.detail));
+        match denial.cause {
+            Some(cause) => fault.cause(cause),
+            None => fault,
+        }
+    })
+}
+
+fn unreadable(path: &str, codes: &Codes, error: &str) -> Fault {
+    Fault::new(codes.invalid, format!("{path}: {error}"))
+        .cause("it could not be read: a bad medium, cable or controller, or a damaged file system")
+        .remedy("see the kernel's messages above; check the file system (fsck), replace the medium")
+}
+
+/// A path for a message. It may come from a script's first line, and hold anything.
+fn shown(path: &[u8]) -> String {
+    let visible = |character: char| match character.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => character,
+    };
+    String::from_utf8_lossy(path).chars().map(visible).collect()
+}
+
 /// What a program needs to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Format {
+enum Format {
     /// Nothing.
     Static,
     /// A dynamic loader, by its path.
@@ -70,23 +302,15 @@ pub enum Format {
 }
 
 /// A file that is to be executed.
-pub struct Program<'a> {
+struct Program<'a> {
     /// Its path, for messages.
-    pub path: &'a str,
+    path: &'a str,
     /// The codes of its faults.
-    pub codes: &'a Codes,
+    codes: &'a Codes,
     /// The machine that it must run on, if that is known.
-    pub machine: Option<Machine>,
+    machine: Option<Machine>,
     /// Gives so many bytes from a place in the file, fewer where it ends.
-    pub read: &'a mut dyn FnMut(u64, usize) -> Result<Vec<u8>, Fault>,
-}
-
-impl std::fmt::Debug for Program<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Program")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
+    read: &'a mut dyn FnMut(u64, usize) -> Result<Vec<u8>, Fault>,
 }
 
 impl Program<'_> {
@@ -95,7 +319,7 @@ impl Program<'_> {
     /// # Errors
     ///
     /// The code's `invalid` for what the kernel would answer with ENOEXEC, and the errors of `read`.
-    pub fn format(&mut self) -> Result<Format, Fault> {
+    fn format(&mut self) -> Result<Format, Fault> {
         let head = (self.read)(0, elf::SCRIPT_LENGTH)?;
         if let Some(program) = elf::script_interpreter(&head) {
             return Ok(Format::Script(program.to_vec()));
@@ -123,7 +347,7 @@ impl Program<'_> {
     /// # Errors
     ///
     /// The code's `invalid`, and the errors of `read`.
-    pub fn check_loader(&mut self) -> Result<(), Fault> {
+    fn check_loader(&mut self) -> Result<(), Fault> {
         let head = (self.read)(0, elf::HEADER_LENGTH)?;
         self.elf(&head, "no ELF program").map(drop)
     }
@@ -152,26 +376,12 @@ impl Program<'_> {
     }
 }
 
-/// Whether a file of that length is one that can be looked at.
-///
-/// # Errors
-///
-/// The code's `invalid` beyond [`MAX_PROGRAM`].
-pub fn check_length(path: &str, codes: &Codes, length: u64) -> Result<(), Fault> {
-    if length <= MAX_PROGRAM {
-        return Ok(());
-    }
-    let detail = format!("{path}: {} MiB", length >> 20);
-    Err(Fault::new(codes.invalid, detail)
-        .cause("no program is so long, and verifying its signature would take hours"))
-}
-
 /// switch_root must be static: an interpreter would be looked for in the initramfs.
 ///
 /// # Errors
 ///
 /// `SwitchRootDynamic`, `SwitchRootInvalid` for a script.
-pub fn require_static(path: &str, format: &Format) -> Result<(), Fault> {
+fn require_static(path: &str, format: &Format) -> Result<(), Fault> {
     match format {
         Format::Static => Ok(()),
         Format::Interpreted(loader) => {
@@ -218,11 +428,83 @@ mod tests {
         assert_eq!(of(&own), Err(Code::InitInvalid));
     }
 
+    /// A root of one file, which may run.
+    struct One {
+        content: &'static [u8],
+        length: u64,
+        mode: u32,
+    }
+
+    impl Programs for One {
+        type File = ();
+
+        fn machine(&self) -> Option<Machine> {
+            None
+        }
+
+        fn open(&self, path: &[u8]) -> Result<Opened<()>, OpenFailure> {
+            match path {
+                b"/bin/one" => Ok(Opened {
+                    file: (),
+                    mode: self.mode,
+                    length: self.length,
+                }),
+                _ => Err(OpenFailure::Missing("not there".to_owned())),
+            }
+        }
+
+        fn read(&self, (): &(), offset: u64, length: usize) -> Result<Vec<u8>, String> {
+            let start = usize::try_from(offset).unwrap().min(self.content.len());
+            let end = (start + length).min(self.content.len());
+            Ok(self.content[start..end].to_vec())
+        }
+
+        fn may_run(&self, (): &()) -> Result<(), Denial> {
+            Ok(())
+        }
+    }
+
+    fn one(content: &'static [u8]) -> One {
+        One {
+            content,
+            length: 100,
+            mode: 0o755,
+        }
+    }
+
     #[test]
-    fn a_length_has_its_limit() {
-        assert!(check_length("x", &INIT, MAX_PROGRAM).is_ok());
-        let fault = check_length("x", &INTERPRETER, MAX_PROGRAM + 1).unwrap_err();
-        assert_eq!(fault.code(), Code::InterpreterInvalid);
+    fn programs_that_are_missing_long_not_executable_or_scripts_without_end() {
+        let code = |one: &One, path: &[u8]| {
+            runs(one, path, &INIT, &INTERPRETER).map_err(|fault| fault.code())
+        };
+        let endless = one(b"#!/bin/one\n");
+        assert_eq!(code(&endless, b"/bin/one"), Err(Code::InterpreterInvalid));
+        assert_eq!(code(&endless, b"/bin/other"), Err(Code::InitMissing));
+        assert_eq!(
+            code(&one(b"#!/bin/sh\n"), b"/bin/one"),
+            Err(Code::InterpreterMissing)
+        );
+        let long = One {
+            length: MAX_PROGRAM + 1,
+            ..one(b"#!/bin/sh\n")
+        };
+        assert_eq!(code(&long, b"/bin/one"), Err(Code::InitInvalid));
+        let data = One {
+            mode: 0o644,
+            ..one(b"#!/bin/sh\n")
+        };
+        assert_eq!(code(&data, b"/bin/one"), Err(Code::InitInvalid));
+        assert_eq!(
+            switch_root(&data, "/bin/one").unwrap_err().code(),
+            Code::SwitchRootInvalid
+        );
+    }
+
+    #[test]
+    fn a_script_as_init_is_handed_to_its_interpreter() {
+        let command = fronted_command(&one(b"#!/bin/sh -e\n"), "/bin/one").unwrap();
+        assert_eq!(command.program, b"/bin/sh");
+        assert_eq!(command.arguments, [&b"/bin/sh"[..], b"-e", b"/bin/one"]);
     }
 
     #[test]

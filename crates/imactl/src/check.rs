@@ -24,6 +24,7 @@ use ima::layout::Purpose;
 use ima::policy::cover::{DEMANDED, On};
 use ima::policy::lint::Release;
 use ima::policy::{Hook, Policy, Query};
+use ima::program::{INIT, INTERPRETER};
 use ima::revocation::Revocations;
 use ima::settings::{self, EvmFiles, Settings};
 use ima::verify::{VerifyError, verify_certificate};
@@ -734,10 +735,11 @@ impl Findings {
     ) {
         examiner.appraise();
         if let Some(path) = switch_root {
-            self.add(examiner.switch_root(path));
+            self.add(ima::program::switch_root(&examiner, path).map(drop));
         }
         let mut libraries = Libraries::new(&examiner);
-        if let Some(program) = self.add(examiner.init(init)) {
+        let runs = ima::program::runs(&examiner, init.as_bytes(), &INIT, &INTERPRETER);
+        if let Some(program) = self.add(runs) {
             self.faults.extend(libraries.check(&program));
             let policy = systemd::policy(&examiner, init.as_bytes(), further);
             self.faults.extend(policy);

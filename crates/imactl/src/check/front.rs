@@ -1,10 +1,9 @@
 //! An initramfs with an init of its own, behind ima-init: whether what is executed there until the root is mounted may run.
 
-use ima::elf;
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::policy::Policy;
-use ima::program::FRONTED_INIT;
+use ima::program::{self, FRONTED_INIT};
 
 use super::Findings;
 use super::libraries::Libraries;
@@ -12,7 +11,6 @@ use super::program::{Examiner, shown};
 use crate::Result;
 use crate::initramfs::InitramfsBuilder;
 use crate::initramfs::signatures::{chooser, is_appraised, parsed, signed_tree};
-use crate::select;
 
 /// How many files without a signature are named.
 const NAMED: usize = 8;
@@ -41,14 +39,10 @@ impl Findings {
             denied: std::collections::HashMap::new(),
         };
         examiner.appraise();
-        let path = layout::FRONTED_INIT.as_bytes();
-        let (_, content) = examiner.find(path, &FRONTED_INIT)?;
-        // A script is handed to its interpreter.
-        let head = content.head(select::HEAD)?;
-        let program = elf::script_interpreter(&head).unwrap_or(path).to_vec();
+        let command = program::fronted_command(&examiner, layout::FRONTED_INIT)?;
         let mut libraries = Libraries::new(&examiner);
-        for program in [program.as_slice(), layout::PROGRAM.as_bytes()] {
-            examiner.runs(program, &FRONTED_INIT, &FRONTED_INIT)?;
+        for program in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
+            program::runs(&examiner, program, &FRONTED_INIT, &FRONTED_INIT)?;
             for fault in libraries.check(program) {
                 let code = match fault.code() {
                     Code::LibraryDenied => Code::FrontedInitDenied,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use ima::fault::{Code, Fault};
 
-use super::program::{Examiner, LIBRARY, shown};
+use super::program::{Examiner, shown};
 use crate::loader::{Failure, Loaders};
 
 /// The libraries of a root under a policy.
@@ -33,7 +33,7 @@ impl<'a> Libraries<'a> {
                 .libraries
                 .iter()
                 .filter(|library| !library.optional)
-                .filter_map(|library| self.denied(&library.path));
+                .filter_map(|library| self.examiner.library(&library.path).err());
             for fault in failures.chain(denied) {
                 if !known.insert(fault.detail().to_owned()) {
                     continue;
@@ -48,12 +48,6 @@ impl<'a> Libraries<'a> {
             }
         }
         faults
-    }
-
-    fn denied(&self, path: &[u8]) -> Option<Fault> {
-        let found = self.examiner.find(path, &LIBRARY);
-        let allowed = found.and_then(|(name, _)| self.examiner.allowed(&name, path, &LIBRARY));
-        allowed.err()
     }
 }
 

@@ -6,26 +6,16 @@ use ima::certificate::Certificate;
 use ima::evm::Attributes;
 use ima::fault::{Code, Fault};
 use ima::policy::lint::Release;
-use ima::program::{
-    self, Codes, Format, INIT, INTERPRETER, MAX_INTERPRETERS, Program, SWITCH_ROOT,
-};
+use ima::program::{Denial, OpenFailure, Opened, Programs};
 use ima::signature::ImaXattr;
 use rayon::prelude::*;
 
-use crate::Result;
 use crate::select::{self, Chooser};
 use crate::tree::{Content, Inode, Kind, Tree};
 use crate::verify::{self, Verdict};
 
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
 const S_IFREG: u16 = 0o100_000;
-
-/// Libraries: the init does not look at them, but the machine would panic without.
-pub(super) const LIBRARY: Codes = Codes {
-    missing: Code::LibraryMissing,
-    invalid: Code::LibraryMissing,
-    denied: Code::LibraryDenied,
-};
 
 /// A root under a policy, with the keys that will be loaded.
 pub(super) struct Examiner<'a> {
@@ -44,114 +34,69 @@ pub(super) struct Examiner<'a> {
     pub(super) denied: HashMap<Vec<u8>, Verdict>,
 }
 
-impl<'a> Examiner<'a> {
-    pub(super) fn switch_root(&self, path: &str) -> Result<()> {
-        let (name, content) = self.find(path.as_bytes(), &SWITCH_ROOT)?;
-        let format = self.program(path.as_bytes(), content, &SWITCH_ROOT, |program| {
-            program.format()
-        })?;
-        program::require_static(path, &format)?;
-        self.allowed(&name, path.as_bytes(), &SWITCH_ROOT)
+/// The first bytes of a program that are looked at: program headers lie behind the header, an interpreter's name near them.
+const HEAD: usize = 1 << 17;
+
+/// A file of the root: its name in the tree, without links.
+pub(super) struct Found<'a> {
+    pub(super) name: Vec<u8>,
+    content: &'a Content,
+}
+
+impl<'a> Programs for Examiner<'a> {
+    type File = Found<'a>;
+
+    fn machine(&self) -> Option<ima::elf::Machine> {
+        self.machine
     }
 
-    /// Whether the init runs, as [`runs`](Self::runs) has it.
-    pub(super) fn init(&self, path: &str) -> Result<Vec<u8>> {
-        self.runs(path.as_bytes(), &INIT, &INTERPRETER)
-    }
-
-    /// Whether a program runs: itself, then what interprets it, and what interprets that. Gives the program that is executed in
-    /// the end: itself, or the interpreter of a script.
-    pub(super) fn runs(
-        &self,
-        path: &[u8],
-        first: &'static Codes,
-        interpreter: &'static Codes,
-    ) -> Result<Vec<u8>> {
-        let mut path = path.to_vec();
-        let mut codes = first;
-        for _ in 0..MAX_INTERPRETERS {
-            let (name, content) = self.find(&path, codes)?;
-            let format = self.program(&path, content, codes, |program| program.format())?;
-            self.allowed(&name, &path, codes)?;
-            match format {
-                Format::Static => return Ok(path),
-                Format::Interpreted(loader) => {
-                    let (name, content) = self.find(&loader, interpreter)?;
-                    self.program(&loader, content, interpreter, |program| {
-                        program.check_loader()
-                    })?;
-                    self.allowed(&name, &loader, interpreter)?;
-                    return Ok(path);
-                }
-                Format::Script(program) => path = program,
-            }
-            codes = interpreter;
-        }
-        let detail = format!("{} is one script too many", shown(&path));
-        Err(Fault::new(interpreter.invalid, detail)
-            .cause(program::TOO_MANY_SCRIPTS)
-            .remedy(program::NO_SCRIPT))
-    }
-
-    /// Finds a file that is to be executed or mapped: its real name in the tree, and its content.
-    pub(super) fn find(&self, path: &[u8], codes: &Codes) -> Result<(Vec<u8>, &'a Content)> {
-        let shown = shown(path);
-        let (name, inode) = self
-            .tree
-            .resolve(path)
-            .ok_or_else(|| Fault::new(codes.missing, format!("{shown}: not in the root")))?;
+    fn open(&self, path: &[u8]) -> Result<Opened<Found<'a>>, OpenFailure> {
+        let missing = || OpenFailure::Missing("not in the root".to_owned());
+        let (name, inode) = self.tree.resolve(path).ok_or_else(missing)?;
         let Kind::File(content) = &inode.kind else {
-            let detail = format!("{shown} is not a regular file");
-            return Err(Fault::new(codes.invalid, detail));
+            return Err(OpenFailure::NotRegular("not a regular file".to_owned()));
         };
-        let library = codes.missing == LIBRARY.missing;
-        if inode.mode & 0o111 == 0 && !library {
-            return Err(
-                Fault::new(codes.invalid, format!("{shown} is not executable"))
-                    .cause("it has no execute permission for anybody"),
-            );
-        }
-        program::check_length(&shown, codes, content.len())?;
-        Ok((name, content))
-    }
-
-    /// Looks into a program.
-    fn program<T>(
-        &self,
-        path: &[u8],
-        content: &Content,
-        codes: &Codes,
-        look: impl FnOnce(&mut Program<'_>) -> Result<T>,
-    ) -> Result<T> {
-        /// Program headers lie behind the header; an interpreter's name near them.
-        const HEAD: usize = 1 << 17;
-        let head = content.head(HEAD)?;
-        let mut read = |offset: u64, length: usize| {
-            let start = usize::try_from(offset)
-                .unwrap_or(usize::MAX)
-                .min(head.len());
-            let part = head.get(start..).unwrap_or_default();
-            Ok(part.get(..length).unwrap_or(part).to_vec())
-        };
-        look(&mut Program {
-            path: &shown(path),
-            codes,
-            machine: self.machine,
-            read: &mut read,
+        Ok(Opened {
+            mode: inode.mode.into(),
+            length: content.len(),
+            file: Found { name, content },
         })
     }
 
-    /// Whether appraisal would let it run.
-    pub(super) fn allowed(&self, name: &[u8], path: &[u8], codes: &Codes) -> Result<()> {
-        match self.denied.get(name) {
-            Some(verdict) => {
-                let detail = format!("{}: {verdict}", shown(path));
-                Err(Fault::new(codes.denied, detail))
-            }
+    fn read(&self, file: &Found<'a>, offset: u64, length: usize) -> Result<Vec<u8>, String> {
+        let head = file.content.head(HEAD).map_err(|fault| fault.to_string())?;
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(head.len());
+        let part = head.get(start..).unwrap_or_default();
+        Ok(part.get(..length).unwrap_or(part).to_vec())
+    }
+
+    fn may_run(&self, file: &Found<'a>) -> Result<(), Denial> {
+        match self.denied.get(&file.name) {
+            Some(verdict) => Err(Denial {
+                detail: verdict.to_string(),
+                cause: None,
+            }),
             None => Ok(()),
         }
     }
+}
 
+impl Examiner<'_> {
+    /// Whether a library, which needs no execute permission, is there and may be mapped.
+    pub(super) fn library(&self, path: &[u8]) -> crate::Result<()> {
+        let detail = |why: &str| format!("{}: {why}", shown(path));
+        let opened = self.open(path).map_err(|failure| {
+            let (OpenFailure::Missing(why)
+            | OpenFailure::NotRegular(why)
+            | OpenFailure::Denied(why)
+            | OpenFailure::Failed(why)) = failure;
+            Fault::new(Code::LibraryMissing, detail(&why))
+        })?;
+        self.may_run(&opened.file)
+            .map_err(|denial| Fault::new(Code::LibraryDenied, detail(&denial.detail)))
+    }
     /// Looks at every file of the root.
     pub(super) fn appraise(&mut self) {
         let names: Vec<(&[u8], &Inode)> = self
@@ -185,7 +130,7 @@ impl<'a> Examiner<'a> {
 
     /// What appraisal makes of a file that a rule appraises.
     pub(super) fn appraised(&self, inode: &Inode, content: &Content) -> Verdict {
-        let judge = || -> Result<Verdict> {
+        let judge = || -> crate::Result<Verdict> {
             let value = inode.xattrs.get(&b"security.ima"[..]).map(Vec::as_slice);
             let verdict =
                 match verify::judge(value, self.certificates, self.kernel, &|over, algo| {

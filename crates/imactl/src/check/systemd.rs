@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ima::fault::{Code, Fault};
 use ima::layout;
 use ima::policy::Policy;
-use ima::program::Codes;
+use ima::program::{self, Codes};
 
 use super::libraries::Libraries;
 use super::program::Examiner;
@@ -87,7 +87,7 @@ pub(super) fn check(examiner: &Examiner<'_>, libraries: &mut Libraries<'_>) -> V
             };
             // A program that is not there is no matter of appraisal.
             tree.resolve(&path)?;
-            let fault = match examiner.runs(&path, &SERVICE, &SERVICE) {
+            let fault = match program::runs(examiner, &path, &SERVICE, &SERVICE) {
                 Ok(program) => libraries.check(&program).into_iter().next()?,
                 Err(fault) => fault,
             };
