@@ -233,6 +233,8 @@ impl Report {
                 json.object(|json| {
                     json.key("code").string(fault.code().id());
                     json.key("detail").string(fault.detail());
+                    json.key("cause").string(fault.cause());
+                    json.key("remedy").string(fault.remedy());
                 });
             });
             json.key("times_us").object(|json| {

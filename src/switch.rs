@@ -325,10 +325,12 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
     logging::lift_limits();
     let fault = failed(errno);
     Err(match errno {
-        Errno::ENOENT => fault.cause("it, or the interpreter it names, is not in the real root"),
+        Errno::ENOENT => {
+            fault.with_cause("it, or the interpreter it names, is not in the real root")
+        }
         Errno::ENOEXEC => fault
-            .cause("it is no program for this machine")
-            .remedy("install an init that is built for this machine, and sign it"),
+            .with_cause("it is no program for this machine")
+            .with_remedy("install an init that is built for this machine, and sign it"),
         _ => fault,
     })
 }

@@ -45,8 +45,8 @@ pub fn settings(
             Code::CmdlineInvalid,
             format!("{}: {error}", layout::COMMAND_LINE),
         )
-        .cause("the kernel does not show its command line, and so not what to boot")
-        .remedy("see the kernel's messages above; try again")
+        .with_cause("the kernel does not show its command line, and so not what to boot")
+        .with_remedy("see the kernel's messages above; try again")
     })?;
     let arguments = start.arguments().to_vec();
     let mut warn = |fault| report.warn(fault);

@@ -129,11 +129,11 @@ fn move_fault(error: MoveError) -> Fault {
     match (error.step, error.errno) {
         (Step::Attribute(_), Errno::OPNOTSUPP) => {
             Fault::new(Code::InitramfsSignatures, error.to_string())
-                .cause("the kernel's tmpfs keeps no such attributes")
-                .remedy("build the kernel with CONFIG_TMPFS_XATTR")
+                .with_cause("the kernel's tmpfs keeps no such attributes")
+                .with_remedy("build the kernel with CONFIG_TMPFS_XATTR")
         }
         (Step::Attribute(_), _) => Fault::new(Code::InitramfsSignatures, error.to_string())
-            .cause("the kernel does not take this attribute"),
+            .with_cause("the kernel does not take this attribute"),
         (Step::Copy, _) => Fault::new(Code::InitramfsMove, error.to_string()),
     }
 }

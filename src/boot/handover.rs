@@ -106,8 +106,8 @@ fn execute(
         match errno {
             // What kinds of program a kernel runs it alone knows, and says only now.
             Errno::ENOEXEC => fault
-                .cause("it is no program for this machine")
-                .remedy("install ima-init's switch_root, built for this machine, and sign it"),
+                .with_cause("it is no program for this machine")
+                .with_remedy("install ima-init's switch_root, built for this machine, and sign it"),
             _ => fault,
         }
     };
@@ -152,7 +152,7 @@ fn execute(
     }
     Err(
         match explain::denial(switch_root, ready.policy.keys(), &mut log) {
-            Some(cause) => fault.cause(cause),
+            Some(cause) => fault.with_cause(cause),
             None => fault,
         },
     )

@@ -102,7 +102,7 @@ impl<'a> Source<'a> {
             Self::Initramfs(initramfs) => initramfs.names(path).map_err(|errno| {
                 let detail = format!("{}: {}", path.display(), files::describe(errno));
                 Fault::new(Code::CertificateInvalid, detail)
-                    .cause("the directory of certificates in the initramfs cannot be read, or something is mounted over it")
+                    .with_cause("the directory of certificates in the initramfs cannot be read, or something is mounted over it")
             }),
             Self::Root(root) => Ok(files::names_in(root.directory(), path)),
         }
@@ -340,7 +340,8 @@ impl Loader<'_> {
         for offer in offers {
             let detail = format!("{}: {why}", offer.shown());
             self.report.warn(
-                Fault::new(Code::RootCertificate, detail).cause("it was not offered to the kernel"),
+                Fault::new(Code::RootCertificate, detail)
+                    .with_cause("it was not offered to the kernel"),
             );
         }
     }
@@ -352,10 +353,8 @@ impl Loader<'_> {
             (Source::Root(_), Code::CertificateRevoked) => Code::RootCertificateRevoked,
             (Source::Root(_), _) => Code::RootCertificate,
         };
-        let [_, cause, _] = fault.lines();
-        let cause = cause.trim_start().trim_start_matches("cause: ").to_owned();
         self.report
-            .warn(Fault::new(code, fault.detail()).cause(cause));
+            .warn(Fault::new(code, fault.detail()).with_cause(fault.cause().to_owned()));
     }
 
     /// Offers all certificates of one file to the kernel, which decides; how many it took.
@@ -432,7 +431,7 @@ impl Loader<'_> {
             }
             let detail = format!("{path}: {}", certificate.subject());
             let fault = Fault::new(Code::CertificateExpired, detail)
-                .cause("by this machine's clock it has expired; of the real root such a one is not offered to the kernel");
+                .with_cause("by this machine's clock it has expired; of the real root such a one is not offered to the kernel");
             Some(fault)
         })
     }
@@ -520,7 +519,7 @@ impl Loader<'_> {
             let detail = format!("{EVM}: {error}");
             if key.is_some() {
                 return Err(Fault::new(Code::EvmKeyRefused, detail)
-                    .cause("the kernel has no EVM (CONFIG_EVM), or did not find the key"));
+                    .with_cause("the kernel has no EVM (CONFIG_EVM), or did not find the key"));
             }
             self.evm_off(&detail, required)?;
             return Ok(false);

@@ -43,15 +43,15 @@ pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
 fn refused(path: &str, errno: Errno, compressed: bool) -> Fault {
     let fault = Fault::new(Code::ModuleRefused, format!("{path}: {}", describe(errno)));
     match errno {
-        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOEXEC if compressed => fault.cause(
+        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOEXEC if compressed => fault.with_cause(
             "the module is compressed, and this kernel cannot unpack it (CONFIG_MODULE_DECOMPRESS and its algorithm)",
         ),
-        Errno::NOEXEC => fault.cause("the module is of another kernel or damaged"),
-        Errno::NOENT => fault.cause(
+        Errno::NOEXEC => fault.with_cause("the module is of another kernel or damaged"),
+        Errno::NOENT => fault.with_cause(
             "it needs a symbol that no module before it in modules= has, or the kernel's own version of it is another",
         ),
         Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG => {
-            fault.cause("the module's own signature is missing or wrong, and this kernel demands one")
+            fault.with_cause("the module's own signature is missing or wrong, and this kernel demands one")
         }
         _ => fault,
     }

@@ -293,7 +293,7 @@ fn load(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
             );
             let fault = Fault::new(Code::PolicyRefused, detail);
             Err(match log.refused_rule() {
-                Some(read) => fault.cause(format!(
+                Some(read) => fault.with_cause(format!(
                     "a keyword, hook or algorithm in the rule is beyond this kernel; it read so far: {read}"
                 )),
                 None => fault,
@@ -345,7 +345,7 @@ fn load_signed(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
         })?;
     write_path(&copy).map_err(|errno| {
         fault(format!("{} ({errno:?})", errno.desc()))
-            .cause("the kernel refused the packed signature: it is of another policy or by a key that is not on the keyring")
+            .with_cause("the kernel refused the packed signature: it is of another policy or by a key that is not on the keyring")
     })
 }
 
@@ -441,7 +441,7 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
                 _ => {
                     let warning = warning(Code::RootPolicyRefused, &why);
                     match cause(&file, result, keys, &mut log) {
-                        Some(cause) => warning.cause(cause),
+                        Some(cause) => warning.with_cause(cause),
                         None => warning,
                     }
                 }

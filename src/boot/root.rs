@@ -210,8 +210,10 @@ fn recognise(device: &Device) -> Result<Filesystem, Fault> {
             kinds.push(last.kind.name());
             let detail = format!("{path} looks like {}", kinds.join(" and "));
             Err(Fault::new(Code::RootUnknown, detail)
-                .cause("an older file system's superblock was not wiped when this one was made")
-                .remedy("name the right one with rootfstype=, or wipe the old one (wipefs)"))
+                .with_cause(
+                    "an older file system's superblock was not wiped when this one was made",
+                )
+                .with_remedy("name the right one with rootfstype=, or wipe the old one (wipefs)"))
         }
     }
 }

@@ -122,8 +122,8 @@ fn run_init(words: Vec<OsString>, pid: u32) -> Result<Request, Fault> {
         // when the policy is in force.
         Some(b"-n") if pid != 1 => Ok(Request::Yes),
         Some(b"-d") => Err(Fault::new(Code::StartUsage, "run-init -d")
-            .cause("drop_capabilities= is on the kernel command line, and the signed switch_root could not work without them")
-            .remedy("take it off; systemd drops them by CapabilityBoundingSet= in system.conf")),
+            .with_cause("drop_capabilities= is on the kernel command line, and the signed switch_root could not work without them")
+            .with_remedy("take it off; systemd drops them by CapabilityBoundingSet= in system.conf")),
         _ if pid != 1 => Err(not_pid_1(pid)),
         _ => inside("run-init", words).map(Request::Boot),
     }

@@ -560,9 +560,11 @@ impl Certificate {
         let defects = self.leaf_defects();
         let defect = defects.iter().find(|defect| !defect.is_refused())?;
         let detail = format!("{path}: {}", self.subject());
-        Some(Fault::new(Code::CertificateUseless, detail).cause(format!(
-            "{defect}; the kernel took it, and denies what its key signed"
-        )))
+        Some(
+            Fault::new(Code::CertificateUseless, detail).with_cause(format!(
+                "{defect}; the kernel took it, and denies what its key signed"
+            )),
+        )
     }
 }
 

@@ -775,15 +775,25 @@ impl Fault {
 
     /// The same with the cause that was found out in place of the catalogue's.
     #[must_use]
-    pub fn cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
         self.cause = cause.into();
         self
     }
 
     /// The same with the remedy that fits the cause in place of the catalogue's.
     #[must_use]
-    pub fn remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+    pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
         self.remedy = remedy.into();
+        self
+    }
+
+    /// The same with the file it was met in before the detail.
+    #[must_use]
+    pub fn in_file(mut self, path: &str) -> Self {
+        self.detail = match self.detail.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}: {}", self.detail),
+        };
         self
     }
 
@@ -797,26 +807,26 @@ impl Fault {
         &self.detail
     }
 
-    /// Its three lines: what (with the code), why, what now.
-    pub fn lines(&self) -> [String; 3] {
-        let entry = self.code.entry();
-        let what = if self.detail.is_empty() {
-            format!("[{}] {}", entry.id, entry.what)
-        } else {
-            format!("[{}] {}: {}", entry.id, entry.what, self.detail)
-        };
-        [
-            what,
-            format!("  cause: {}", self.cause),
-            format!("  remedy: {}", self.remedy),
-        ]
+    /// Why, in the catalogue's words or closer ones.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// What to do now, in the catalogue's words or closer ones.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
     }
 }
 
+/// Three lines: what (with the code), why, what to do.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [what, cause, remedy] = self.lines();
-        write!(f, "{what}\n{cause}\n{remedy}")
+        let entry = self.code.entry();
+        write!(f, "[{}] {}", entry.id, entry.what)?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        write!(f, "\n  cause: {}\n  remedy: {}", self.cause, self.remedy)
     }
 }
 
@@ -895,7 +905,8 @@ mod tests {
 
     #[test]
     fn a_fault_is_three_lines_with_the_closer_cause() {
-        let fault = Fault::new(Code::PolicyEmpty, "/etc/ima/ima_policy").cause("only comments");
+        let fault =
+            Fault::new(Code::PolicyEmpty, "/etc/ima/ima_policy").with_cause("only comments");
         let text = fault.to_string();
         assert_eq!(
             text.lines().collect::<Vec<_>>(),

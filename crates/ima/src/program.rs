@@ -168,8 +168,8 @@ pub fn runs<P: Programs>(
     }
     let detail = format!("{} is one script too many", shown(&path));
     Err(Fault::new(interpreter.invalid, detail)
-        .cause(TOO_MANY_SCRIPTS)
-        .remedy(NO_SCRIPT))
+        .with_cause(TOO_MANY_SCRIPTS)
+        .with_remedy(NO_SCRIPT))
 }
 
 /// The init of an initramfs in front of which this one was put, as it is executed.
@@ -221,8 +221,8 @@ fn open<P: Programs>(programs: &P, path: &[u8], codes: &Codes) -> Result<P::File
     if opened.mode & 0o111 == 0 {
         return Err(
             Fault::new(codes.invalid, format!("{shown} is not executable"))
-                .cause("it has no execute permission for anybody")
-                .remedy(format!(
+                .with_cause("it has no execute permission for anybody")
+                .with_remedy(format!(
                     "chmod 755 {shown}, and sign it again if security.evm is used"
                 )),
         );
@@ -230,7 +230,7 @@ fn open<P: Programs>(programs: &P, path: &[u8], codes: &Codes) -> Result<P::File
     if opened.length > MAX_PROGRAM {
         let detail = format!("{shown}: {} MiB", opened.length >> 20);
         return Err(Fault::new(codes.invalid, detail)
-            .cause("no program is so long, and verifying its signature would take hours"));
+            .with_cause("no program is so long, and verifying its signature would take hours"));
     }
     Ok(opened.file)
 }
@@ -269,7 +269,7 @@ fn ask<P: Programs>(programs: &P, file: &P::File, path: &[u8], codes: &Codes) ->
     programs.may_run(file).map_err(|denial| {
         let fault = Fault::new(codes.denied, format!("{}: {}", shown(path), denial.detail));
         match denial.cause {
-            Some(cause) => fault.cause(cause),
+            Some(cause) => fault.with_cause(cause),
             None => fault,
         }
     })
@@ -277,8 +277,12 @@ fn ask<P: Programs>(programs: &P, file: &P::File, path: &[u8], codes: &Codes) ->
 
 fn unreadable(path: &str, codes: &Codes, error: &str) -> Fault {
     Fault::new(codes.invalid, format!("{path}: {error}"))
-        .cause("it could not be read: a bad medium, cable or controller, or a damaged file system")
-        .remedy("see the kernel's messages above; check the file system (fsck), replace the medium")
+        .with_cause(
+            "it could not be read: a bad medium, cable or controller, or a damaged file system",
+        )
+        .with_remedy(
+            "see the kernel's messages above; check the file system (fsck), replace the medium",
+        )
 }
 
 /// A path for a message. It may come from a script's first line, and hold anything.
@@ -361,8 +365,8 @@ impl Program<'_> {
         {
             return Err(self
                 .invalid("for another machine")
-                .cause("it is made for another machine than this init is")
-                .remedy("install the one that is built for this machine, and sign it"));
+                .with_cause("it is made for another machine than this init is")
+                .with_remedy("install the one that is built for this machine, and sign it"));
         }
         Ok(program)
     }

@@ -67,7 +67,7 @@ impl Revocations {
     pub fn refusal(&self, path: &str, certificate: &Certificate) -> Option<Fault> {
         let why = self.of(certificate)?;
         let detail = format!("{path}: {}", certificate.subject());
-        Some(Fault::new(Code::CertificateRevoked, detail).cause(why))
+        Some(Fault::new(Code::CertificateRevoked, detail).with_cause(why))
     }
 
     /// What of a certificate is revoked, for a message; nothing if it is none. A key counts by its own digest too, so that

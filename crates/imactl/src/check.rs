@@ -137,7 +137,7 @@ impl Root {
         let superblocks = filesystem::probe(&head);
         let unmountable = if let Some(why) = filesystem::unmountable(&head, length) {
             Fault::new(Code::RootMount, format!("{shown}: {why}"))
-                .cause("the image is damaged, or newer than the kernel")
+                .with_cause("the image is damaged, or newer than the kernel")
         } else if superblocks.is_empty() && !is_archive(&head) {
             Fault::new(Code::RootUnknown, shown.to_string())
         } else {
@@ -499,7 +499,7 @@ impl Findings {
                 _ => {
                     let detail = format!("the image looks like {}", shown.join(" and "));
                     self.faults
-                        .push(Fault::new(Code::RootUnknown, detail).cause(
+                        .push(Fault::new(Code::RootUnknown, detail).with_cause(
                         "an older file system's superblock was not wiped when this one was made",
                     ));
                 }
@@ -581,9 +581,12 @@ impl Findings {
     /// Whether the init offers a certificate of the root to the kernel.
     fn is_offered(&mut self, certificate: &Certificate, revoked: &Revocations) -> bool {
         let fault = match revoked.of(certificate) {
-            Some(why) => Fault::new(Code::RootCertificateRevoked, certificate.subject()).cause(why),
+            Some(why) => {
+                Fault::new(Code::RootCertificateRevoked, certificate.subject()).with_cause(why)
+            }
             None if crate::x509::now() > certificate.not_after() => {
-                Fault::new(Code::RootCertificate, certificate.subject()).cause("it has expired")
+                Fault::new(Code::RootCertificate, certificate.subject())
+                    .with_cause("it has expired")
             }
             None => return true,
         };
@@ -687,7 +690,7 @@ impl Findings {
             if let Some(code) = code_of(&finding).filter(|_| finding.required) {
                 let detail = format!("{}={} is wanted", finding.option, finding.wanted);
                 self.faults
-                    .push(Fault::new(code, detail).cause(finding.reason));
+                    .push(Fault::new(code, detail).with_cause(finding.reason));
             }
         }
         let open: Vec<String> = hardening::check(kernel, &wanted)
@@ -840,12 +843,12 @@ fn issuer_fault(
             "the kernel cannot verify what `{}` signed: {why}",
             issuer.subject()
         );
-        return Some(fault.cause(cause));
+        return Some(fault.with_cause(cause));
     }
     Some(if named {
-        fault.cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
+        fault.with_cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
     } else {
-        fault.cause(format!(
+        fault.with_cause(format!(
             "its issuer, {}, is not among the CAs of this kernel: {}",
             certificate.issuer(),
             if known.is_empty() {

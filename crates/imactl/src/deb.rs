@@ -145,13 +145,13 @@ impl Package {
                 .and_then(|at| signatures.files.get(at))
                 .ok_or_else(|| {
                     Fault::new(Code::VerificationFailed, shown())
-                        .cause("the package carries signatures, but none of this file")
-                        .remedy("sign the package again: imactl deb sign")
+                        .with_cause("the package carries signatures, but none of this file")
+                        .with_remedy("sign the package again: imactl deb sign")
                 })?;
             if signatures.algo == digests.algo && found.digest != file.digest {
                 return Err(Fault::new(Code::FileChanged, shown())
-                    .cause("the package's signature is over another content")
-                    .remedy("sign the package again: imactl deb sign"));
+                    .with_cause("the package's signature is over another content")
+                    .with_remedy("sign the package again: imactl deb sign"));
             }
         }
         Ok(())

@@ -47,7 +47,7 @@ fn digest(
         Over::Content => {
             let mut hasher = Hasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("digests of {algo}"))
-                    .cause("they are not computed here")
+                    .with_cause("they are not computed here")
             })?;
             read(&mut |piece| {
                 match piece {
@@ -61,8 +61,8 @@ fn digest(
         Over::Verity => {
             let mut hasher = VerityHasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("fs-verity digests of {algo}"))
-                    .cause("the kernel's fs-verity has sha256 and sha512")
-                    .remedy("use --hash sha256 or --hash sha512")
+                    .with_cause("the kernel's fs-verity has sha256 and sha512")
+                    .with_remedy("use --hash sha256 or --hash sha512")
             })?;
             read(&mut |piece| {
                 match piece {

@@ -23,7 +23,7 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         .map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(
-            Fault::new(Code::InputUnreadable, path.display().to_string()).cause(format!(
+            Fault::new(Code::InputUnreadable, path.display().to_string()).with_cause(format!(
                 "it is longer than {limit} bytes, the most that is read here"
             )),
         );
@@ -63,19 +63,7 @@ pub fn unwritable(path: &Path, error: &std::io::Error) -> Fault {
 /// The same fault with the file it was met in.
 #[must_use]
 pub fn in_file(fault: Fault, path: &Path) -> Fault {
-    let [_, cause, remedy] = fault.lines();
-    let strip = |line: &str, prefix: &str| {
-        line.trim_start()
-            .trim_start_matches(prefix)
-            .trim_start()
-            .to_owned()
-    };
-    Fault::new(
-        fault.code(),
-        format!("{}: {}", path.display(), fault.detail()),
-    )
-    .cause(strip(&cause, "cause:"))
-    .remedy(strip(&remedy, "remedy:"))
+    fault.in_file(&path.display().to_string())
 }
 
 /// A file in the making: written beside its final name, and renamed to it only when it is whole. A run that ends before

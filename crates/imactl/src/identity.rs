@@ -35,7 +35,7 @@ impl Identity {
         check_belongs(&*signer, certificate)?;
         if certificate.skid().is_none() {
             return Err(Fault::new(Code::CertificateUnusable, format!("`{}`", certificate.subject()))
-                .cause("it has no subject key identifier, by which the kernel finds the key of a signature"));
+                .with_cause("it has no subject key identifier, by which the kernel finds the key of a signature"));
         }
         Self {
             signer,
@@ -136,7 +136,7 @@ impl Identity {
         xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Result<Vec<u8>> {
         let digest = ima::evm::portable_digest(self.algo, attributes, xattrs).map_err(|error| {
-            Fault::new(Code::SigningFailed, "security.evm").cause(error.to_string())
+            Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string())
         })?;
         let signature = self.signer.sign_digest(self.algo, &digest)?;
         Ok(ImaXattr::EvmPortable(SignatureV2 {

@@ -436,8 +436,9 @@ impl ImageBuilder {
             .time
             .unwrap_or_else(|| self.newest())
             .clamp(0, i64::from(u32::MAX));
-        let failed =
-            |cause: String| Fault::new(Code::OutputUnwritable, "mksquashfs failed").cause(cause);
+        let failed = |cause: String| {
+            Fault::new(Code::OutputUnwritable, "mksquashfs failed").with_cause(cause)
+        };
         // It passes over the archive's own entry for the root directory.
         let (mode, uid, gid) = self
             .tree

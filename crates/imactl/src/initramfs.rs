@@ -281,8 +281,9 @@ impl InitramfsBuilder {
         let Some(value) = self.data(&signature_path).filter(|value| !value.is_empty()) else {
             return Ok(false);
         };
-        let refused =
-            |cause: String| Fault::new(Code::PolicySignature, signature_path.clone()).cause(cause);
+        let refused = |cause: String| {
+            Fault::new(Code::PolicySignature, signature_path.clone()).with_cause(cause)
+        };
         let signature = match ImaXattr::parse(value) {
             Ok(ImaXattr::Signature(signature)) => signature,
             Ok(_) => return Err(refused("it is no signature of a file".to_owned())),
@@ -331,10 +332,12 @@ impl InitramfsBuilder {
                 let path = part(&init.data, at).ok_or_else(malformed)?;
                 let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
                 if self.data(path).is_none() {
-                    return Err(refused(&format!("/{name} is not static")).cause(format!(
-                        "it needs {}, which is not in the initramfs; the kernel would panic",
-                        String::from_utf8_lossy(path)
-                    )));
+                    return Err(
+                        refused(&format!("/{name} is not static")).with_cause(format!(
+                            "it needs {}, which is not in the initramfs; the kernel would panic",
+                            String::from_utf8_lossy(path)
+                        )),
+                    );
                 }
             }
         } else if self.place() != Place::Alone || !init.data.starts_with(b"#!") {
@@ -733,7 +736,7 @@ pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
     } else {
         "the kernel takes it and verifies no signature with it"
     };
-    Some(Fault::new(Code::CertificateRefused, detail).cause(format!("{effect}: {defect}")))
+    Some(Fault::new(Code::CertificateRefused, detail).with_cause(format!("{effect}: {defect}")))
 }
 
 /// That part of a file, if the file has it.

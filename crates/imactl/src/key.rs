@@ -82,14 +82,16 @@ pub(crate) fn check_digest(algo: HashAlgorithm, digest: &[u8]) -> Result<()> {
             }
             _ => "it is not computed here",
         };
-        return Err(Fault::new(Code::SigningFailed, format!("a digest of {algo}")).cause(cause));
+        return Err(
+            Fault::new(Code::SigningFailed, format!("a digest of {algo}")).with_cause(cause),
+        );
     }
     if digest.len() != algo.digest_len() {
         return Err(Fault::new(
             Code::SigningFailed,
             format!("{algo} digest of {} bytes", digest.len()),
         )
-        .cause(format!("a digest of {algo} has {}", algo.digest_len())));
+        .with_cause(format!("a digest of {algo} has {}", algo.digest_len())));
     }
     Ok(())
 }
@@ -133,7 +135,7 @@ impl KeyKind {
                 Code::CertificateUnusable,
                 format!("`{}`", certificate.subject()),
             )
-            .cause(format!("its key is {other}; {USED} are used"))),
+            .with_cause(format!("its key is {other}; {USED} are used"))),
         }
     }
 
@@ -211,15 +213,15 @@ fn open_token(
 ) -> Result<Arc<dyn Signer>> {
     let uri = name
         .to_str()
-        .ok_or_else(|| Fault::new(Code::Usage, "the pkcs11: URI").cause("it is not UTF-8"))?;
+        .ok_or_else(|| Fault::new(Code::Usage, "the pkcs11: URI").with_cause("it is not UTF-8"))?;
     Ok(Arc::new(TokenKey::open(uri, pin, certificate)?))
 }
 
 #[cfg(not(feature = "pkcs11"))]
 fn open_token(_: &Path, _: PasswordSource<'_>, _: Option<&Certificate>) -> Result<Arc<dyn Signer>> {
     Err(Fault::new(Code::TokenUnusable, "keys in tokens")
-        .cause("this imactl was built without the feature pkcs11")
-        .remedy("build it with the feature, or use --sign-command"))
+        .with_cause("this imactl was built without the feature pkcs11")
+        .with_remedy("build it with the feature, or use --sign-command"))
 }
 
 /// Checks that the kernel computes with keys of this kind.
@@ -233,8 +235,8 @@ pub fn check_verifiable(kind: KeyKind) -> Result<()> {
             Code::CertificateUnusable,
             format!("an {kind} key"),
         )
-        .cause(LeafDefect::RsaLength(bits).to_string())
-        .remedy("sign with another key: imactl keygen --type rsa3072, or p256")),
+        .with_cause(LeafDefect::RsaLength(bits).to_string())
+        .with_remedy("sign with another key: imactl keygen --type rsa3072, or p256")),
         _ => Ok(()),
     }
 }
@@ -256,7 +258,7 @@ pub fn check_belongs(signer: &dyn Signer, certificate: &Certificate) -> Result<(
             certificate.key()
         ),
     )
-    .cause(format!(
+    .with_cause(format!(
         "the private key is {}, and its public key is another",
         signer.kind()
     )))

@@ -119,11 +119,11 @@ pub fn find(name: &str) -> Result<Keyring> {
     Err(match name {
         ".ima" => Fault::new(Code::NoImaKeyring, name),
         _ if name.starts_with('.') => Fault::new(Code::KeyringUnusable, name)
-            .cause("this kernel was built without it; only the kernel makes keyrings whose name begins with a dot")
-            .remedy("see what there is with imactl keys; imactl kernel check says what the kernel lacks"),
+            .with_cause("this kernel was built without it; only the kernel makes keyrings whose name begins with a dot")
+            .with_remedy("see what there is with imactl keys; imactl kernel check says what the kernel lacks"),
         _ => Fault::new(Code::KeyringUnusable, name)
-            .cause("there is no keyring of that name that this user can see")
-            .remedy(format!("make it: keyctl newring {name} @u")),
+            .with_cause("there is no keyring of that name that this user can see")
+            .with_remedy(format!("make it: keyctl newring {name} @u")),
     })
 }
 
@@ -180,9 +180,9 @@ pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &st
         match errno {
             // What the init says of these is about itself.
             Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => fault
-                .cause("only root may write this keyring")
-                .remedy("run it as root"),
-            Errno::EACCES => fault.remedy(
+                .with_cause("only root may write this keyring")
+                .with_remedy("run it as root"),
+            Errno::EACCES => fault.with_remedy(
                 "see its permissions in /proc/keys; a keyring of another session is written from there",
             ),
             _ => fault,

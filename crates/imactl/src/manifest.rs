@@ -167,7 +167,7 @@ impl Manifest {
                 Code::ManifestMalformed,
                 format!("line {}", line.saturating_add(1)),
             )
-            .cause(why)
+            .with_cause(why)
         };
         let header: Header = lines
             .next()
@@ -288,7 +288,7 @@ impl Manifest {
     pub fn sign(&mut self, mark: &Mark, progress: &(dyn Fn() + Sync)) -> Result<()> {
         if mark.over() != self.over || mark.algo() != self.algo {
             return Err(
-                Fault::new(Code::Usage, "the manifest has other digests").cause(format!(
+                Fault::new(Code::Usage, "the manifest has other digests").with_cause(format!(
                     "they are of {} over the {:?}",
                     self.algo, self.over
                 )),
@@ -313,7 +313,7 @@ impl Manifest {
                     Ok(file.digest.clone())
                 } else {
                     Err(Fault::new(Code::VerificationFailed, shown(&file.path))
-                        .cause("its signature is over another digest than the manifest's"))
+                        .with_cause("its signature is over another digest than the manifest's"))
                 }
             })?;
             match verdict {
@@ -322,8 +322,8 @@ impl Manifest {
                     Code::VerificationFailed,
                     format!("{}: {other}", shown(&file.path)),
                 )
-                .cause("the manifest is not signed, or by another key")
-                .remedy("sign it: imactl manifest sign")),
+                .with_cause("the manifest is not signed, or by another key")
+                .with_remedy("sign it: imactl manifest sign")),
             }
         })
     }
@@ -447,8 +447,8 @@ impl File {
     fn value(&self) -> Result<&[u8]> {
         self.ima.as_deref().ok_or_else(|| {
             Fault::new(Code::ManifestMalformed, shown(&self.path))
-                .cause("the manifest is not signed")
-                .remedy("sign it: imactl manifest sign --key KEY --cert CERTIFICATE MANIFEST --out SIGNED")
+                .with_cause("the manifest is not signed")
+                .with_remedy("sign it: imactl manifest sign --key KEY --cert CERTIFICATE MANIFEST --out SIGNED")
         })
     }
 }
@@ -461,8 +461,8 @@ fn by_descriptor(file: &std::fs::File) -> PathBuf {
 
 fn changed(path: &[u8], why: impl Into<String>) -> Fault {
     Fault::new(Code::FileChanged, shown(path))
-        .cause(format!("since the manifest was made: {}", why.into()))
-        .remedy("make the manifest again and have it signed")
+        .with_cause(format!("since the manifest was made: {}", why.into()))
+        .with_remedy("make the manifest again and have it signed")
 }
 
 fn shown(path: &[u8]) -> String {

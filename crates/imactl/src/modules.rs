@@ -29,8 +29,8 @@ pub fn read(path: &Path) -> Result<Module> {
     let packed = crate::file::read_bounded(path, MAX_MODULE)?;
     let unreadable = |error: String| {
         Fault::new(Code::InputUnreadable, path.display().to_string())
-            .cause(error)
-            .remedy("give a .ko file")
+            .with_cause(error)
+            .with_remedy("give a .ko file")
     };
     let content =
         unpack(packed).map_err(|error| unreadable(format!("it cannot be unpacked: {error}")))?;
@@ -93,8 +93,8 @@ fn visit(
     }
     let refused = |cause: String| {
         Fault::new(Code::InitramfsRefused, format!("module {name}"))
-            .cause(cause)
-            .remedy("give the modules it depends on too")
+            .with_cause(cause)
+            .with_remedy("give the modules it depends on too")
     };
     let module = modules
         .get(name)
@@ -136,8 +136,8 @@ pub fn find(directory: &Path, names: &[String]) -> Result<Vec<Module>> {
         }
         let path = paths.get(&name).ok_or_else(|| {
             Fault::new(Code::InputUnreadable, format!("no module {name} below {}", directory.display()))
-                .cause("the name is wrong, or it is built into the kernel (see modules.builtin) and need not be loaded")
-                .remedy("leave it out if it is built in")
+                .with_cause("the name is wrong, or it is built into the kernel (see modules.builtin) and need not be loaded")
+                .with_remedy("leave it out if it is built in")
         })?;
         let module = read(path)?;
         wanted.extend(depends(&module.content));

@@ -57,7 +57,7 @@ pub fn read_file(path: &Path, bank: Bank) -> Result<Pcrs> {
     let pcrs = parse(&String::from_utf8_lossy(&text), bank);
     if pcrs.is_empty() {
         return Err(
-            Fault::new(Code::PcrsUnreadable, path.display().to_string()).cause(format!(
+            Fault::new(Code::PcrsUnreadable, path.display().to_string()).with_cause(format!(
                 "no line of the file is a PCR of {bank}, such as `0: {}`",
                 "00".repeat(bank.digest_len())
             )),
@@ -176,7 +176,7 @@ pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
     }
     if banks.is_empty() {
         return Err(Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}"))
-            .cause("its answers name no PCR of a bank that is known here: it has none, or is no TPM 2.0"));
+            .with_cause("its answers name no PCR of a bank that is known here: it has none, or is no TPM 2.0"));
     }
     Ok(banks)
 }

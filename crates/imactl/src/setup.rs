@@ -154,8 +154,8 @@ pub struct Signing {
 pub fn survey(root: &Path) -> Result<System> {
     let unfit = |detail: &str, cause: &str, remedy: &str| {
         Err(Fault::new(Code::SetupUnfit, detail.to_owned())
-            .cause(cause.to_owned())
-            .remedy(remedy.to_owned()))
+            .with_cause(cause.to_owned())
+            .with_remedy(remedy.to_owned()))
     };
     for (path, package) in [(INIT, "ima-init"), (SWITCH_ROOT, "ima-init-switch-root")] {
         if !root.join(path).is_file() {

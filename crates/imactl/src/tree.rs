@@ -770,7 +770,7 @@ fn content(name: &[u8], cause: &'static str) -> Fault {
         Code::ImageContent,
         format!("/{}", String::from_utf8_lossy(name)),
     )
-    .cause(cause)
+    .with_cause(cause)
 }
 
 /// A name without empty components and without `.`.

@@ -125,14 +125,14 @@ fn unwritable(path: &Path, errno: Errno) -> Fault {
     );
     match errno {
         Errno::PERM if is_locked(path) => fault
-            .cause("the file is immutable or append-only (chattr +i, +a): nothing of it can be changed, by root neither")
-            .remedy("take the attribute away while it is signed: chattr -i -a FILE"),
-        Errno::PERM | Errno::ACCESS => fault.cause("writing security.ima needs CAP_SYS_ADMIN"),
+            .with_cause("the file is immutable or append-only (chattr +i, +a): nothing of it can be changed, by root neither")
+            .with_remedy("take the attribute away while it is signed: chattr -i -a FILE"),
+        Errno::PERM | Errno::ACCESS => fault.with_cause("writing security.ima needs CAP_SYS_ADMIN"),
         Errno::OPNOTSUPP => {
-            fault.cause("the file system has no extended attributes, or none of that name")
+            fault.with_cause("the file system has no extended attributes, or none of that name")
         }
-        Errno::ROFS => fault.cause("the file system is mounted read-only"),
-        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => fault.cause(
+        Errno::ROFS => fault.with_cause("the file system is mounted read-only"),
+        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => fault.with_cause(
             "there is no room for the attribute: the file system is full or its inodes are too small",
         ),
         _ => fault,

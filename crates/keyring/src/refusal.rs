@@ -128,38 +128,38 @@ pub fn certificate(
                 LeafDefect::NoDigitalSignature,
             ];
             if let (Some(defect), true) = (defect(&leaf), name != ".secondary_trusted_keys") {
-                return fault.cause(format!("{defect}")).remedy(
+                return fault.with_cause(format!("{defect}")).with_remedy(
                     "use a certificate of its own for signing files: keyUsage digitalSignature alone, no CA bit (imactl keygen makes one)",
                 );
             }
-            fault.cause(format!(
+            fault.with_cause(format!(
                 "its issuer, {issuer}, is not among the CAs that this kernel trusts: {}",
                 trusted(&kernel.keys)
             ))
         }
         Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault
-            .cause("it is on the kernel's own list of revoked certificates (the keyring .blacklist)")
-            .remedy("make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"),
+            .with_cause("it is on the kernel's own list of revoked certificates (the keyring .blacklist)")
+            .with_remedy("make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"),
         Errno::EKEYREJECTED => fault
-            .cause(format!(
+            .with_cause(format!(
                 "a CA of its issuer's name is trusted, {issuer}, but the signature in it is not of that CA's key; trusted are: {}",
                 trusted(&kernel.keys)
             ))
-            .remedy("have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"),
+            .with_remedy("have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"),
         Errno::EBADMSG => match defect(&[LeafDefect::ExplicitCaFalse]) {
             Some(defect) => fault
-                .cause(format!("{defect}"))
-                .remedy("encode basicConstraints as an empty sequence, as imactl keygen does"),
+                .with_cause(format!("{defect}"))
+                .with_remedy("encode basicConstraints as an empty sequence, as imactl keygen does"),
             None => fault
-                .cause("the kernel cannot parse an extension of it")
-                .remedy("make it again with the extensions that imactl keygen writes: basicConstraints, keyUsage, the two key identifiers"),
+                .with_cause("the kernel cannot parse an extension of it")
+                .with_remedy("make it again with the extensions that imactl keygen writes: basicConstraints, keyUsage, the two key identifiers"),
         },
         // ENOENT where the algorithm turns out to be missing while a self-signed one is checked
         // (x509_check_for_self_signed).
         Errno::ENOPKG | Errno::ENOENT => {
             let lacking = kernel.lacks(certificate);
             fault
-                .cause(if lacking.is_empty() {
+                .with_cause(if lacking.is_empty() {
                     format!(
                         "the kernel was built without the algorithms of this certificate ({}, or the hash of its signature)",
                         certificate.key()
@@ -170,29 +170,29 @@ pub fn certificate(
                         lacking.join(" and no ")
                     )
                 })
-                .remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key")
+                .with_remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key")
         }
         Errno::EMSGSIZE => fault
-            .cause("a certificate for the kernel has at most 65535 bytes")
-            .remedy("make one with fewer extensions"),
+            .with_cause("a certificate for the kernel has at most 65535 bytes")
+            .with_remedy("make one with fewer extensions"),
         Errno::EINVAL => fault
-            .cause("the algorithms that the certificate names inside and outside differ")
-            .remedy("it is damaged or was tampered with: take it again from whoever made it"),
+            .with_cause("the algorithms that the certificate names inside and outside differ")
+            .with_remedy("it is damaged or was tampered with: take it again from whoever made it"),
         Errno::EPERM => fault
-            .cause(format!(
+            .with_cause(format!(
                 "{} on the kernel command line allows another CA only; its issuer is {issuer}",
                 kernel.ca_keys()
             ))
-            .remedy("take ca_keys= off the command line, or give it the key id of this CA: ca_keys=id:..."),
+            .with_remedy("take ca_keys= off the command line, or give it the key id of this CA: ca_keys=id:..."),
         Errno::EACCES => fault
-            .cause("the keyring may not be written by this process")
-            .remedy("nothing else may load keys before this init: see what runs earlier in the initramfs"),
+            .with_cause("the keyring may not be written by this process")
+            .with_remedy("nothing else may load keys before this init: see what runs earlier in the initramfs"),
         Errno::EDQUOT => fault
-            .cause("the quota of keys is used up")
-            .remedy("put fewer certificates into the initramfs, or raise kernel.keys.root_maxkeys"),
+            .with_cause("the quota of keys is used up")
+            .with_remedy("put fewer certificates into the initramfs, or raise kernel.keys.root_maxkeys"),
         Errno::ENODEV => fault
-            .cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER")
-            .remedy("set CONFIG_X509_CERTIFICATE_PARSER=y and build the kernel again"),
+            .with_cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER")
+            .with_remedy("set CONFIG_X509_CERTIFICATE_PARSER=y and build the kernel again"),
         _ => fault,
     }
 }

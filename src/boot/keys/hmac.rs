@@ -71,17 +71,17 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
         let master = format!("{}:{}", blob.kind.name(), blob.master);
         match errno {
             ima_keyring::Errno::ENOKEY => fault
-                .cause(format!("its master key {master} is not in the initramfs"))
-                .remedy(format!(
+                .with_cause(format!("its master key {master} is not in the initramfs"))
+                .with_remedy(format!(
                     "put it there as {}, or have dracut's module masterkey load it",
                     layout::master_key(blob.kind)
                 )),
-            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => fault.cause(format!(
+            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => fault.with_cause(format!(
                 "another master key {master} has sealed it, or it is damaged"
             )),
             ima_keyring::Errno::ENODEV => fault
-                .cause("this kernel has no encrypted keys")
-                .remedy("boot a kernel with CONFIG_ENCRYPTED_KEYS=y"),
+                .with_cause("this kernel has no encrypted keys")
+                .with_remedy("boot a kernel with CONFIG_ENCRYPTED_KEYS=y"),
             _ => fault,
         }
     })?;
@@ -114,11 +114,11 @@ fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option
             let fault = refused(errno.desc().to_owned());
             match (blob.kind, errno) {
                 (_, ima_keyring::Errno::ENODEV) => fault
-                    .cause(format!("this kernel has no keys of the type {}", blob.kind.name()))
-                    .remedy("boot a kernel with CONFIG_TRUSTED_KEYS=y and the TPM's driver built in"),
+                    .with_cause(format!("this kernel has no keys of the type {}", blob.kind.name()))
+                    .with_remedy("boot a kernel with CONFIG_TRUSTED_KEYS=y and the TPM's driver built in"),
                 (MasterKind::Trusted, _) => fault
-                    .cause("the TPM does not unseal it: another TPM has sealed it, other values are in its PCRs, or it is damaged")
-                    .remedy("seal a master key on this machine: keyctl add trusted NAME 'new 32 keyhandle=...' @u"),
+                    .with_cause("the TPM does not unseal it: another TPM has sealed it, other values are in its PCRs, or it is damaged")
+                    .with_remedy("seal a master key on this machine: keyctl add trusted NAME 'new 32 keyhandle=...' @u"),
                 _ => fault,
             }
         })

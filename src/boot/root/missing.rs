@@ -65,8 +65,8 @@ pub(super) fn fault(name: &RootName, waited: Duration, devices: &[Device]) -> Fa
         .collect();
     let fault = Fault::new(Code::RootMissing, detail);
     match reason(name, &present, &without_driver(Path::new("/sys/bus"))) {
-        (Some(cause), Some(remedy)) => fault.cause(cause).remedy(remedy),
-        (Some(cause), None) => fault.cause(cause),
+        (Some(cause), Some(remedy)) => fault.with_cause(cause).with_remedy(remedy),
+        (Some(cause), None) => fault.with_cause(cause),
         (None, _) => fault,
     }
 }

@@ -46,8 +46,8 @@ pub(super) fn mount(
     };
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
         Errno::NODEV => refused("", errno, None)
-            .cause(format!("the kernel does not know the file system {fstype}"))
-            .remedy(format!(
+            .with_cause(format!("the kernel does not know the file system {fstype}"))
+            .with_remedy(format!(
                 "build it into the kernel, or pack its module: imactl initramfs --module {fstype}.ko"
             )),
         errno => refused("", errno, None),

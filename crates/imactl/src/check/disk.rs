@@ -37,8 +37,8 @@ fn minor_number(major: u32, minor: u32) -> Result<Option<u32>> {
         EXTENDED => {
             let detail = format!("root={major}:{minor}");
             return Err(Fault::new(Code::Usage, detail)
-                .cause("devices get numbers with this major in the order in which they come, which no image tells")
-                .remedy("name the partition by PARTUUID=, or give an image of it alone"));
+                .with_cause("devices get numbers with this major in the order in which they come, which no image tells")
+                .with_remedy("name the partition by PARTUUID=, or give an image of it alone"));
         }
         MMC => minor % 8,
         _ => minor % 16,
@@ -117,8 +117,8 @@ impl Disk {
                 Code::RootMissing,
                 format!("{name}; the disk has {}", self.list()),
             )
-            .cause("no partition of the image answers to that name")
-            .remedy("correct root=, or the names of the partitions")),
+            .with_cause("no partition of the image answers to that name")
+            .with_remedy("correct root=, or the names of the partitions")),
             ([], None) => Err(Fault::new(
                 Code::RootUnknown,
                 format!("the disk has {}", self.list()),
@@ -133,8 +133,10 @@ impl Disk {
             }
             (_, None) => Err(
                 Fault::new(Code::Usage, format!("the disk has {}", self.list()))
-                    .cause("it has more than one file system, and nothing says which is the root")
-                    .remedy("give the kernel command line: --append 'root=PARTUUID=...'"),
+                    .with_cause(
+                        "it has more than one file system, and nothing says which is the root",
+                    )
+                    .with_remedy("give the kernel command line: --append 'root=PARTUUID=...'"),
             ),
         }
     }
@@ -182,8 +184,8 @@ impl Disk {
     fn numbered(&self, name: &RootName, number: Option<u32>) -> Result<Vec<&GptEntry>> {
         let number = number.ok_or_else(|| {
             Fault::new(Code::RootUnknown, format!("{name} is the whole disk"))
-                .cause("the file systems are in its partitions")
-                .remedy("name a partition: the number behind the disk's name, or PARTUUID=")
+                .with_cause("the file systems are in its partitions")
+                .with_remedy("name a partition: the number behind the disk's name, or PARTUUID=")
         })?;
         let entries = self.partitions.iter();
         Ok(entries.filter(|entry| entry.number == number).collect())

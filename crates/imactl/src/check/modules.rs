@@ -26,7 +26,7 @@ pub(super) fn refused<'a>(
             Err(error) => Some(format!("it cannot be unpacked: {error}")),
         });
         if let Some(cause) = cause {
-            refused.push(Fault::new(Code::ModuleRefused, path).cause(cause));
+            refused.push(Fault::new(Code::ModuleRefused, path).with_cause(cause));
         }
         let file_name = path.rsplit('/').next().unwrap_or(path);
         loaded.insert(name_of(file_name));

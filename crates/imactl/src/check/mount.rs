@@ -61,7 +61,7 @@ impl Findings {
             && let Some(cause) = missing(kernel, modules, option, module)
         {
             self.faults
-                .push(Fault::new(Code::RootMissing, format!("root={device}")).cause(cause));
+                .push(Fault::new(Code::RootMissing, format!("root={device}")).with_cause(cause));
         }
     }
 
@@ -75,7 +75,7 @@ impl Findings {
     ) {
         let name = root.filesystem.name.as_str();
         let refused =
-            |cause: String| Fault::new(Code::RootMount, format!("{name} root")).cause(cause);
+            |cause: String| Fault::new(Code::RootMount, format!("{name} root")).with_cause(cause);
         let driver = FILE_SYSTEMS.iter().find(|(own, ..)| *own == name);
         if let Some((_, option, module)) = driver
             && let Some(cause) = missing(kernel, modules, option, module)
@@ -99,7 +99,7 @@ impl Findings {
                 }
                 _ => continue,
             };
-            self.faults.push(refused(cause).remedy(
+            self.faults.push(refused(cause).with_remedy(
                 "build the kernel with what is missing, or make the file system without it",
             ));
         }

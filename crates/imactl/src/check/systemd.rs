@@ -133,7 +133,7 @@ pub(super) fn policy(examiner: &Examiner<'_>, init: &[u8], further: Further) -> 
     }
     let refused = |cause: String| {
         let detail = format!("{path} of the root");
-        Some(Fault::new(Code::SystemdPolicy, detail).cause(format!(
+        Some(Fault::new(Code::SystemdPolicy, detail).with_cause(format!(
             "{cause}; systemd stops the boot: Failed to load IMA policy"
         )))
     };

@@ -154,8 +154,8 @@ impl Check {
     fn read_root(&self, path: &Path, initramfs: &InitramfsBuilder) -> Result<Root> {
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .cause("no file system of that name is known")
-                .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .with_cause("no file system of that name is known")
+                .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
         let name = check::root_name(initramfs, self.append.as_deref());
         Root::read(path, filesystem, name.as_ref())
@@ -181,7 +181,7 @@ fn in_kernel(path: &Path, image: &[u8]) -> Result<Vec<Certificate>> {
         .transpose()?;
     add_ca::authorities(image, symbols.as_ref()).map_err(|fault| {
         in_file(fault, path)
-            .remedy("name the CAs that were built into this kernel: --ca FILE; or keep extra-cert.json beside the image")
+            .with_remedy("name the CAs that were built into this kernel: --ca FILE; or keep extra-cert.json beside the image")
     })
 }
 
@@ -236,6 +236,8 @@ fn as_json(found: &Findings) -> serde_json::Value {
                 "stage": entry.stage.name(),
                 "what": entry.what,
                 "detail": fault.detail(),
+                "cause": fault.cause(),
+                "remedy": fault.remedy(),
                 "text": fault.to_string(),
             })
         })

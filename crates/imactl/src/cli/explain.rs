@@ -31,8 +31,8 @@ impl Explain {
             None => Code::ALL.to_vec(),
             Some(text) => vec![Code::from_id(text).ok_or_else(|| {
                 Fault::new(Code::Usage, format!("no code `{text}`"))
-                    .cause("codes have the form IMA- and three digits")
-                    .remedy("see all of them: imactl explain")
+                    .with_cause("codes have the form IMA- and three digits")
+                    .with_remedy("see all of them: imactl explain")
             })?],
         };
         for code in codes {

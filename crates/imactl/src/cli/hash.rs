@@ -53,8 +53,10 @@ impl Hash {
         if !imactl::key::SIGNED.contains(&self.algorithm) {
             return Err(
                 Fault::new(Code::Usage, format!("--algorithm {}", self.algorithm))
-                    .cause("it is too weak to show damage by an attacker, or not computed here")
-                    .remedy("use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"),
+                    .with_cause(
+                        "it is too weak to show damage by an attacker, or not computed here",
+                    )
+                    .with_remedy("use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"),
             );
         }
         let options = SignOptions {

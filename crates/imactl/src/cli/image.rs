@@ -86,8 +86,8 @@ impl SignImage {
     fn run(self) -> Result {
         if !self.key.is_given() {
             return Err(Fault::new(Code::Usage, "image sign without a key")
-                .cause("there is nothing to sign with")
-                .remedy("give --key and --cert, or --sign-command"));
+                .with_cause("there is nothing to sign with")
+                .with_remedy("give --key and --cert, or --sign-command"));
         }
         let identity = self.key.identity()?;
         let evm = self.evm.identity(&self.key)?;
@@ -219,7 +219,7 @@ impl Make {
             });
         } else if self.chooser.for_policy.is_some() {
             return Err(Fault::new(Code::Usage, "--for-policy without --key")
-                .cause("there is nothing to sign with"));
+                .with_cause("there is nothing to sign with"));
         }
         if let Some(identity) = self.evm.identity(&self.key)? {
             builder = builder.evm(identity);

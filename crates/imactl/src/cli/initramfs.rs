@@ -232,8 +232,8 @@ impl Initramfs {
         for pair in &self.files {
             let (source, path) = pair.split_once(':').ok_or_else(|| {
                 Fault::new(Code::Usage, format!("--file {pair}"))
-                    .cause("there is no colon in it")
-                    .remedy("write it as SOURCE:PATH")
+                    .with_cause("there is no colon in it")
+                    .with_remedy("write it as SOURCE:PATH")
             })?;
             let source = Path::new(source);
             let mode = std::os::unix::fs::MetadataExt::mode(

@@ -215,9 +215,9 @@ fn running_config() -> Result<PathBuf> {
         .find(|path| path.exists())
         .ok_or_else(|| {
             Fault::new(Code::InputUnreadable, "the running kernel's configuration")
-                .cause(
+                .with_cause(
                     "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot",
                 )
-                .remedy("give the kernel's .config with --config")
+                .with_remedy("give the kernel's .config with --config")
         })
 }

@@ -122,8 +122,8 @@ impl Keygen {
         }) {
             return Err(
                 Fault::new(Code::CertificateUnusable, "the certificate to be renewed")
-                    .cause(defect.to_string())
-                    .remedy("make a new certificate without --renew, and sign anew"),
+                    .with_cause(defect.to_string())
+                    .with_remedy("make a new certificate without --renew, and sign anew"),
             );
         }
         let authority = if self.csr {
@@ -220,8 +220,8 @@ impl Keygen {
                         Code::OutputUnwritable,
                         format!("{}: it is there already", path.display()),
                     )
-                    .cause("a private key that is overwritten is lost")
-                    .remedy("choose another directory, or --force"));
+                    .with_cause("a private key that is overwritten is lost")
+                    .with_remedy("choose another directory, or --force"));
                 }
             }
         }

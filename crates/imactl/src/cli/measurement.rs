@@ -164,7 +164,7 @@ impl Measurement {
         if !banks.is_empty() && found.compared.is_empty() {
             let list = self.list.as_deref().unwrap_or(Path::new(LIST));
             return Err(
-                Fault::new(Code::PcrsUnreadable, list.display().to_string()).cause(
+                Fault::new(Code::PcrsUnreadable, list.display().to_string()).with_cause(
                     if found.entries == 0 {
                         "the list is empty: nothing was compared with the PCRs"
                     } else {

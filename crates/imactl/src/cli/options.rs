@@ -55,16 +55,16 @@ impl PasswordOptions {
                         Code::KeyPassword,
                         "the two passwords are not the same",
                     )
-                    .cause("one of them was mistyped")
-                    .remedy("try again"));
+                    .with_cause("one of them was mistyped")
+                    .with_remedy("try again"));
                 }
                 password
             }
         };
         if password.is_empty() {
             return Err(Fault::new(Code::KeyPassword, "the password is empty")
-                .cause("an empty password protects nothing")
-                .remedy("give a password, or --unencrypted if that is what you want"));
+                .with_cause("an empty password protects nothing")
+                .with_remedy("give a password, or --unencrypted if that is what you want"));
         }
         Ok(password)
     }
@@ -141,15 +141,15 @@ impl KeyOptions {
         if let Some(command) = &self.sign_command {
             let certificate = self.certificate()?.ok_or_else(|| {
                 Fault::new(Code::Usage, "--sign-command without --cert")
-                    .cause("the key of the signatures is not known")
+                    .with_cause("the key of the signatures is not known")
             })?;
             let signer = CommandSigner::new(command, &certificate)?;
             return Identity::new(Arc::new(signer), &certificate, self.hash);
         }
         let path = self.key.as_deref().ok_or_else(|| {
             Fault::new(Code::Usage, "nothing to sign with")
-                .cause("--key is missing")
-                .remedy("give --key KEY --cert CERTIFICATE")
+                .with_cause("--key is missing")
+                .with_remedy("give --key KEY --cert CERTIFICATE")
         })?;
         let certificate = self.cert.as_deref().map(certificate).transpose()?;
         let signer = load_key(path, &self.password, certificate.as_ref())?;
@@ -265,7 +265,7 @@ pub fn certificates_in(paths: &[PathBuf]) -> imactl::Result<Vec<Certificate>> {
         if names.is_empty() {
             return Err(
                 Fault::new(Code::CertificateUnusable, path.display().to_string())
-                    .cause("no file in the directory ends in .der, .pem, .crt or .cer"),
+                    .with_cause("no file in the directory ends in .der, .pem, .crt or .cer"),
             );
         }
         names.sort();
@@ -301,8 +301,8 @@ pub fn source_date_epoch() -> imactl::Result<Option<u32>> {
                 Code::Usage,
                 format!("SOURCE_DATE_EPOCH={}", epoch.to_string_lossy()),
             )
-            .cause("it is no number of seconds since 1970")
-            .remedy("unset it, or set it to a number")
+            .with_cause("it is no number of seconds since 1970")
+            .with_remedy("unset it, or set it to a number")
         })
 }
 
@@ -326,8 +326,8 @@ impl ChooserOptions {
         let name = self.filesystem.as_deref().unwrap_or(made);
         let filesystem = FileSystem::by_name(name).ok_or_else(|| {
             Fault::new(Code::Usage, format!("file system `{name}`"))
-                .cause("its magic number is not known here")
-                .remedy("use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .with_cause("its magic number is not known here")
+                .with_remedy("use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
         Ok(Some(Chooser::new(
             policy(path)?,

@@ -217,8 +217,8 @@ impl Simulate {
         let policy = options::policy(&self.policy)?;
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .cause("no file system of that name is known")
-                .remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .with_cause("no file system of that name is known")
+                .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
         let read = |paths: &[PathBuf]| -> imactl::Result<Vec<Certificate>> {
             let all: imactl::Result<Vec<_>> = paths

@@ -87,8 +87,8 @@ impl Setup {
         }
         if !rustix::process::geteuid().is_root() {
             return Err(Fault::new(Code::SetupUnfit, "not as root")
-                .cause("it writes to /etc and /boot, and signs files of root")
-                .remedy("run it with sudo, or with --dry-run"));
+                .with_cause("it writes to /etc and /boot, and signs files of root")
+                .with_remedy("run it with sudo, or with --dry-run"));
         }
         if goal == Goal::Enforce {
             look_at_the_log()?;
@@ -203,8 +203,10 @@ fn look_at_the_log() -> imactl::Result<()> {
     if !Path::new("/run/ima-init/report.json").exists() {
         return Err(
             Fault::new(Code::SetupUnfit, "this boot was not under ima-init")
-                .cause("what enforcement would deny is not known before a boot that logs it")
-                .remedy("run imactl setup, boot, use the system, then run imactl setup --enforce"),
+                .with_cause("what enforcement would deny is not known before a boot that logs it")
+                .with_remedy(
+                    "run imactl setup, boot, use the system, then run imactl setup --enforce",
+                ),
         );
     }
     let log = child(OsStr::new("dmesg"))
@@ -239,8 +241,8 @@ fn agreed() -> imactl::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(
             Fault::new(Code::SetupUnfit, "there is no terminal to ask on")
-                .cause("without an answer nothing is done")
-                .remedy("run it on a terminal, or with --yes"),
+                .with_cause("without an answer nothing is done")
+                .with_remedy("run it on a terminal, or with --yes"),
         );
     }
     let answer = answer("\nGo on? [y/N] ");
@@ -262,8 +264,8 @@ fn move_secret(from: &Path, directory: &Path) -> imactl::Result<PathBuf> {
     let to = directory.join(from.file_name().unwrap_or_default());
     if to.exists() {
         return Err(Fault::new(Code::OutputUnwritable, to.display().to_string())
-            .cause("it is there already")
-            .remedy("name another directory"));
+            .with_cause("it is there already")
+            .with_remedy("name another directory"));
     }
     let bytes = std::fs::read(from).map_err(|error| unreadable(from, &error))?;
     file::write(&to, &bytes, 0o600, true)?;

@@ -95,8 +95,8 @@ impl Sign {
     fn sign_digest(mut self, digest: &str) -> Result {
         let usage = |cause: &'static str| {
             Fault::new(Code::Usage, format!("--digest {digest}"))
-                .cause(cause)
-                .remedy("write it as sha256:HEX")
+                .with_cause(cause)
+                .with_remedy("write it as sha256:HEX")
         };
         let (algo, hex) = digest
             .split_once(':')

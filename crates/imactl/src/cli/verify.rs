@@ -227,8 +227,8 @@ fn usable(
         );
         return Err(
             Fault::new(Code::CertificateUnusable, "none of those given counts")
-                .cause(cause)
-                .remedy("give the signing key's certificate, the CA that signed it, and those between them"),
+                .with_cause(cause)
+                .with_remedy("give the signing key's certificate, the CA that signed it, and those between them"),
         );
     }
     Ok(usable)

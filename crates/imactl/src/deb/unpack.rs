@@ -111,8 +111,8 @@ pub fn files(
     let failed = |error: std::io::Error| Fault::new(Code::PackageTool, error.to_string());
     let unread = |error: std::io::Error| {
         Fault::new(Code::OutputUnwritable, format!("dpkg: {error}"))
-            .cause("dpkg, which unpacks the package, does not read on")
-            .remedy("see what it said")
+            .with_cause("dpkg, which unpacks the package, does not read on")
+            .with_remedy("see what it said")
     };
     let mut child = Command::new(DPKG_DEB)
         .args(arguments)

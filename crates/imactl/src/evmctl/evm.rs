@@ -86,7 +86,8 @@ impl Covered {
     pub fn digest(&self, algo: HashAlgorithm, said: &mut Said) -> Done<Vec<u8>> {
         let values = self.values.iter().map(Vec::as_slice);
         ima::evm::digest(algo, values, &self.inode, self.layout).map_err(|error| {
-            let fault = Fault::new(Code::SigningFailed, "security.evm").cause(error.to_string());
+            let fault =
+                Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string());
             said.fault(&fault)
         })
     }
@@ -136,8 +137,9 @@ fn values(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<V
 
 fn generation(path: &Path) -> imactl::Result<u32> {
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    imactl::file::generation(file.as_fd())
-        .map_err(|error| unreadable(path, &error).cause("the file system has no inode generations"))
+    imactl::file::generation(file.as_fd()).map_err(|error| {
+        unreadable(path, &error).with_cause("the file system has no inode generations")
+    })
 }
 
 /// The UUID in the super block of the file system on `device`.

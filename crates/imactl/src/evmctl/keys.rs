@@ -166,7 +166,7 @@ fn skid(certificate: &Certificate) -> imactl::Result<KeyId> {
                 Code::CertificateUnusable,
                 format!("`{}`", certificate.subject()),
             )
-            .cause("it has no subject key identifier of four bytes or more")
+            .with_cause("it has no subject key identifier of four bytes or more")
         })
 }
 

@@ -43,8 +43,8 @@ pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> 
             Code::ImageContent,
             "files of more than 1 TiB, with their holes",
         )
-        .cause("an archive has the holes of files as zeros")
-        .remedy("make an image of ext4 or erofs, which have room for holes"));
+        .with_cause("an archive has the holes of files as zeros")
+        .with_remedy("make an image of ext4 or erofs, which have room for holes"));
     }
     let mut first_names: Vec<Option<&[u8]>> = Vec::new();
     let mut written = HashSet::new();
@@ -59,8 +59,8 @@ pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> 
                 Code::ImageContent,
                 format!("/{}", String::from_utf8_lossy(name)),
             )
-            .cause("it is a socket, which a tar archive cannot hold")
-            .remedy("leave it out: programs make their sockets when they start"));
+            .with_cause("it is a socket, which a tar archive cannot hold")
+            .with_remedy("leave it out: programs make their sockets when they start"));
         }
         if first_names.len() <= index.as_usize() {
             first_names.resize(index.as_usize() + 1, None);

@@ -126,8 +126,8 @@ impl<'a> Writer<'a> {
         if parameters.label.len() > 16 {
             return Err(
                 Fault::new(Code::Usage, format!("label `{}`", parameters.label))
-                    .cause("an erofs label has at most 16 bytes")
-                    .remedy("choose a shorter label"),
+                    .with_cause("an erofs label has at most 16 bytes")
+                    .with_remedy("choose a shorter label"),
             );
         }
         let mut writer = Self {
@@ -179,7 +179,7 @@ impl<'a> Writer<'a> {
         let inode = self.tree.inode(index);
         let refused = |cause: &'static str| {
             let name = String::from_utf8_lossy(name);
-            Fault::new(Code::ImageContent, format!("/{name}")).cause(cause)
+            Fault::new(Code::ImageContent, format!("/{name}")).with_cause(cause)
         };
         let size = match &inode.kind {
             Kind::Directory => self

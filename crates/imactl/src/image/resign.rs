@@ -39,12 +39,12 @@ pub fn sign_image(
         let kinds: Vec<&str> = superblocks.iter().map(|found| found.kind.name()).collect();
         let detail = format!("{}: {}", path.display(), kinds.join(" and "));
         return Err(Fault::new(Code::SourceMalformed, detail)
-            .cause(if kinds.is_empty() {
+            .with_cause(if kinds.is_empty() {
                 "it is no image of a file system that is known here"
             } else {
                 "an older file system's superblock was not wiped when this one was made"
             })
-            .remedy(
+            .with_remedy(
                 "give an image of ext4, squashfs or erofs; for a directory there is imactl sign",
             ));
     };
@@ -115,11 +115,11 @@ fn sign_ext4(
             changes.len()
         );
         return Err(Fault::new(Code::ImageTooSmall, detail)
-            .cause(format!(
+            .with_cause(format!(
                 "a signature that does not fit into its inode takes a block of its own: {}",
                 complaints.lines().next().unwrap_or("debugfs does not say why")
             ))
-            .remedy("make the image larger first: truncate -s SIZE IMAGE, then resize2fs IMAGE; or make it anew with imactl image --from IMAGE, which gives inodes the room"));
+            .with_remedy("make the image larger first: truncate -s SIZE IMAGE, then resize2fs IMAGE; or make it anew with imactl image --from IMAGE, which gives inodes the room"));
     }
     let size = std::fs::metadata(output.path())
         .map_err(|error| unreadable(output.path(), &error))?
@@ -251,8 +251,8 @@ fn check(program: &str, package: &str, arguments: &[&str], image: &Path) -> Resu
         Code::SourceMalformed,
         format!("{}: {program} finds errors", image.display()),
     )
-    .cause(lines.get(last..).unwrap_or_default().join("; "))
-    .remedy(format!(
+    .with_cause(lines.get(last..).unwrap_or_default().join("; "))
+    .with_remedy(format!(
         "repair it first (e2fsck -fy for ext4), and see all of it with: {program} {} {}",
         arguments.join(" "),
         image.display()
@@ -261,8 +261,8 @@ fn check(program: &str, package: &str, arguments: &[&str], image: &Path) -> Resu
 
 pub(super) fn missing_tool(program: &str, package: &str, error: &std::io::Error) -> Fault {
     Fault::new(Code::ToolMissing, format!("{program}: {error}"))
-        .cause(format!("{program} writes or checks images of this kind"))
-        .remedy(format!("install {package}"))
+        .with_cause(format!("{program} writes or checks images of this kind"))
+        .with_remedy(format!("install {package}"))
 }
 
 /// Debian has these programs where a user's PATH does not look.

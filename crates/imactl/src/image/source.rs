@@ -67,8 +67,8 @@ pub fn read(path: &Path) -> Result<Source> {
         Some(other) => {
             return Err(
                 Fault::new(Code::SourceMalformed, format!("{}: {other}", path.display()))
-                    .cause("file systems of this type are not read without mounting them")
-                    .remedy("mount it and give the directory, or a tar archive of it (tar --xattrs --xattrs-include='*' --format=pax)"),
+                    .with_cause("file systems of this type are not read without mounting them")
+                    .with_remedy("mount it and give the directory, or a tar archive of it (tar --xattrs --xattrs-include='*' --format=pax)"),
             );
         }
         None => {
@@ -99,8 +99,8 @@ pub fn filesystem(path: &Path) -> Result<FileSystem> {
     };
     source.filesystem().ok_or_else(|| {
         Fault::new(Code::SourceMalformed, path.display().to_string())
-            .cause("it is no image of a file system that is known here")
-            .remedy("give an image of ext4, squashfs or erofs")
+            .with_cause("it is no image of a file system that is known here")
+            .with_remedy("give an image of ext4, squashfs or erofs")
     })
 }
 
@@ -129,10 +129,10 @@ pub(super) fn damaged(
         Code::SourceMalformed,
         format!("{}: {error}", path.display()),
     )
-    .cause(format!(
+    .with_cause(format!(
         "it is damaged, or uses something of {kind} that is not read here"
     ))
-    .remedy(format!(
+    .with_remedy(format!(
         "check it with {check}; if that finds nothing, mount it and give the directory"
     ))
 }

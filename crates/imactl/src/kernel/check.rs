@@ -30,8 +30,8 @@ impl KernelConfig {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let bad = |cause: String| {
             Fault::new(Code::KernelConfiguration, "no kernel configuration")
-                .cause(cause)
-                .remedy("give a .config file")
+                .with_cause(cause)
+                .with_remedy("give a .config file")
         };
         let mut text = Vec::new();
         if bytes.starts_with(&[0x1f, 0x8b]) {

@@ -36,8 +36,8 @@ impl CommandSigner {
         let mut words = command.split_whitespace().map(str::to_owned);
         let program = words.next().ok_or_else(|| {
             Fault::new(Code::Usage, "an empty signing command")
-                .cause("there is no program in it")
-                .remedy("give a program, with arguments if it needs any")
+                .with_cause("there is no program in it")
+                .with_remedy("give a program, with arguments if it needs any")
         })?;
         Ok(Self {
             program,
@@ -60,8 +60,8 @@ impl Signer for CommandSigner {
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
         let failed = |cause: String| {
             Fault::new(Code::SigningFailed, self.program.clone())
-                .cause(cause)
-                .remedy("run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits")
+                .with_cause(cause)
+                .with_remedy("run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits")
         };
         let output = Command::new(&self.program)
             .args(&self.arguments)

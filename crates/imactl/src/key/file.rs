@@ -205,7 +205,7 @@ impl FileKey {
                 pbes2_error @ (pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
                 | pkcs8::pkcs5::Error::NoPbes1CryptSupport),
             ) => malformed(format!("encrypted PKCS #8: {pbes2_error}"))
-                .remedy("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"),
+                .with_remedy("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"),
             _ => Fault::new(Code::KeyPassword, "the password is wrong"),
         })?;
         // With one wrong password in 256 the padding happens to be right and only the content is not.

@@ -54,8 +54,9 @@ pub(super) fn decrypt(pem: &str, password: PasswordSource<'_>) -> Result<(String
         "AES-256-CBC" => 32,
         other => {
             return Err(
-                malformed(format!("OpenSSL's old encrypted PEM form with {other}"))
-                    .remedy("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"),
+                malformed(format!("OpenSSL's old encrypted PEM form with {other}")).with_remedy(
+                    "convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW",
+                ),
             );
         }
     };

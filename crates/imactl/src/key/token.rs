@@ -54,7 +54,7 @@ impl fmt::Debug for TokenKey {
 fn failed(detail: impl Into<String>, error: impl fmt::Display) -> Fault {
     let mut why = error.to_string();
     why.truncate(why.floor_char_boundary(300));
-    Fault::new(Code::TokenUnusable, detail).cause(why)
+    Fault::new(Code::TokenUnusable, detail).with_cause(why)
 }
 
 impl TokenKey {
@@ -80,7 +80,7 @@ impl TokenKey {
                 format!("{}: the module cannot be loaded", path.display()),
                 error,
             )
-            .remedy(
+            .with_remedy(
                 "name the token's module in the URI: ?module-path=/usr/lib/softhsm/libsofthsm2.so",
             )
         })?;
@@ -137,7 +137,7 @@ impl TokenKey {
                     certificate.subject()
                 ),
             )
-            .cause(format!(
+            .with_cause(format!(
                 "a signature for trial is not one by the certificate's key: {error}"
             ))
         })
@@ -171,8 +171,8 @@ impl TokenKey {
                 Code::SigningFailed,
                 format!("token `{}`, {} signature of a {algo} digest", self.label, self.kind),
             )
-            .cause(error.to_string())
-            .remedy("look what the token can do: pkcs11-tool --module MODULE --list-mechanisms; does the key want its PIN each time?")
+            .with_cause(error.to_string())
+            .with_remedy("look what the token can do: pkcs11-tool --module MODULE --list-mechanisms; does the key want its PIN each time?")
         };
         let Some(curve) = self.kind.curve() else {
             let prefix = algo.digest_info_prefix().unwrap_or_default();
@@ -238,14 +238,14 @@ fn find_token(module: &Pkcs11, uri: &Uri) -> Result<(Slot, String)> {
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (None, _) if labels.is_empty() => Err(Fault::new(Code::TokenUnusable, "no token")
-            .cause("the module has no token that is initialized")
-            .remedy("plug it in, or see that this user may use it: pkcs11-tool --module MODULE --list-slots")),
+            .with_cause("the module has no token that is initialized")
+            .with_remedy("plug it in, or see that this user may use it: pkcs11-tool --module MODULE --list-slots")),
         (None, _) => Err(Fault::new(Code::TokenUnusable, "no such token")
-            .cause(format!("there is: {}", labels.join(", ")))
-            .remedy("name one of them in the URI: pkcs11:token=LABEL")),
+            .with_cause(format!("there is: {}", labels.join(", ")))
+            .with_remedy("name one of them in the URI: pkcs11:token=LABEL")),
         (Some(_), _) => Err(Fault::new(Code::TokenUnusable, "more than one token is meant")
-            .cause(format!("the URI fits several: {}", labels.join(", ")))
-            .remedy("name one in the URI: pkcs11:token=LABEL;serial=NUMBER")),
+            .with_cause(format!("the URI fits several: {}", labels.join(", ")))
+            .with_remedy("name one in the URI: pkcs11:token=LABEL;serial=NUMBER")),
     }
 }
 
@@ -282,14 +282,14 @@ fn login(
             RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
             _,
         )) => Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
-            .cause("the PIN is wrong; the token locks itself after a few wrong ones")
-            .remedy(
+            .with_cause("the PIN is wrong; the token locks itself after a few wrong ones")
+            .with_remedy(
                 "give it with pin-source= in the URI, with --password-file FILE or at the prompt",
             )),
         Err(Error::Pkcs11(RvError::PinLocked, _)) => {
             Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
-                .cause("the token has locked itself after too many wrong PINs")
-                .remedy("set a new PIN with the security officer's: pkcs11-tool --init-pin"))
+                .with_cause("the token has locked itself after too many wrong PINs")
+                .with_remedy("set a new PIN with the security officer's: pkcs11-tool --init-pin"))
         }
         Err(error) => Err(failed(format!("token `{label}`: login"), error)),
     }
@@ -308,13 +308,13 @@ fn find_key(session: &Session, uri: &Uri, label: &str) -> Result<ObjectHandle> {
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (None, _) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
-            .cause("it has no private key of that label or id")
-            .remedy(
+            .with_cause("it has no private key of that label or id")
+            .with_remedy(
                 "list them: pkcs11-tool --module MODULE --login --list-objects --type privkey",
             )),
         (Some(_), more) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
-            .cause(format!("the URI fits {} private keys", more + 1))
-            .remedy("name one in the URI: object=LABEL or id=%01")),
+            .with_cause(format!("the URI fits {} private keys", more + 1))
+            .with_remedy("name one in the URI: object=LABEL or id=%01")),
     }
 }
 
@@ -383,8 +383,8 @@ fn public_key(
         )),
         (None, None) => Err(
             Fault::new(Code::PrivateKeyMalformed, format!("token `{label}`"))
-                .cause("it does not tell the key's public half, or the key is of a kind that is not used (RSA, P-256, P-384 and P-521 are)")
-                .remedy("give the key's certificate, or put the public key into the token too"),
+                .with_cause("it does not tell the key's public half, or the key is of a kind that is not used (RSA, P-256, P-384 and P-521 are)")
+                .with_remedy("give the key's certificate, or put the public key into the token too"),
         ),
     }
 }

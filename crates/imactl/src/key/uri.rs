@@ -49,8 +49,8 @@ impl Uri {
         let wrong = |cause: String| {
             // Not the URI itself: it may have the PIN in it.
             Fault::new(Code::Usage, "the pkcs11: URI")
-                .cause(cause)
-                .remedy("write it as pkcs11:token=TOKEN;object=LABEL?module-path=MODULE&pin-source=FILE (RFC 7512)")
+                .with_cause(cause)
+                .with_remedy("write it as pkcs11:token=TOKEN;object=LABEL?module-path=MODULE&pin-source=FILE (RFC 7512)")
         };
         let rest = text
             .strip_prefix(SCHEME)

@@ -295,8 +295,8 @@ impl Extended {
             (b"", _) => Ok(None),
             (b"10", Some(len)) => Ok(Some(len)),
             _ => Err(malformed("a sparse file")
-                .cause("it is stored in an old form of the PAX format")
-                .remedy("make the archive with --sparse-version=1.0, or without --sparse")),
+                .with_cause("it is stored in an old form of the PAX format")
+                .with_remedy("make the archive with --sparse-version=1.0, or without --sparse")),
         }
     }
 }

@@ -39,7 +39,8 @@ fn kernel() -> Kernel {
 }
 
 fn explained(certificate: &Certificate, errno: Errno, kernel: &Kernel) -> [String; 3] {
-    super::certificate("/etc/keys/x509_ima.der", certificate, ".ima", errno, kernel).lines()
+    let fault = super::certificate("/etc/keys/x509_ima.der", certificate, ".ima", errno, kernel);
+    [fault.detail(), fault.cause(), fault.remedy()].map(str::to_owned)
 }
 
 #[test]

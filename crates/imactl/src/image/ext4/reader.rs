@@ -106,11 +106,11 @@ fn recovered(path: &Path) -> Result<File> {
         let said = String::from_utf8_lossy(&output.stderr);
         let detail = format!("{}: its journal cannot be played back", path.display());
         return Err(Fault::new(Code::SourceMalformed, detail)
-            .cause(format!(
+            .with_cause(format!(
                 "it was not unmounted cleanly, and e2fsck says: {}",
                 said.trim().lines().last().unwrap_or("nothing")
             ))
-            .remedy("repair it: e2fsck -fy IMAGE"));
+            .with_remedy("repair it: e2fsck -fy IMAGE"));
     }
     File::open(&name).map_err(|error| unreadable(&name, &error))
 }
@@ -138,8 +138,8 @@ impl Failure {
             Self::Unsupported(what, cause) => {
                 let detail = format!("{}: {what}", path.display());
                 Fault::new(Code::SourceMalformed, detail)
-                    .cause(cause)
-                    .remedy("mount it and give the directory")
+                    .with_cause(cause)
+                    .with_remedy("mount it and give the directory")
             }
             Self::NeedsRecovery => damaged(
                 path,
