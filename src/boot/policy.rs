@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use ima::config::{Cover, Enforce};
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Code, Fault, Severity, Stage};
 use ima::layout;
-use ima::policy::cover::{DEMANDED, On};
+use ima::policy::cover::{self, On};
 use ima::policy::{Action, Hook, MAX_POLICY, Policy};
 use ima::settings::Settings;
 use log::{info, warn};
@@ -118,18 +118,14 @@ pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
 ///
 /// `PolicyUncovered`.
 pub fn require_cover(wanted: &Wanted, on: On<'_>, report: &mut Report) -> Result<(), Fault> {
-    if let Some(gap) = wanted.policy.gap(&DEMANDED, on, wanted.cover) {
-        let detail = format!("{}: {gap}", wanted.path);
-        if wanted.required {
-            return Err(Fault::new(Code::PolicyUncovered, detail));
-        }
-        report.warn(Fault::new(Code::Uncovered, detail));
-    } else if let Some(gap) = wanted.policy.gap(&DEMANDED, on, Cover::Everyone) {
-        report.warn(Fault::new(
-            Code::RootOnly,
-            format!("{}: {gap}", wanted.path),
-        ));
+    let Some(fault) = cover::fault(&wanted.policy, on, wanted.cover, wanted.required) else {
+        return Ok(());
+    };
+    let fault = fault.in_file(wanted.path);
+    if fault.code().entry().severity == Severity::Refusal {
+        return Err(fault);
     }
+    report.warn(fault);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ima::cmdline::RootName;
 use ima::config::RootWait;
 use ima::fault::{Code, Fault, Stage};
-use ima::filesystem::Filesystem;
+use ima::filesystem::{self, Filesystem};
 use ima::settings::{Root, Settings};
 use log::warn;
 
@@ -24,9 +24,6 @@ use devices::Device;
 
 /// How often a line says what is waited for.
 const NOTICE: Duration = Duration::from_secs(5);
-
-/// File systems on which no file can carry security.ima.
-const WITHOUT_XATTRS: [&str; 4] = ["vfat", "msdos", "exfat", "iso9660"];
 
 /// The mounted root.
 #[derive(Debug)]
@@ -141,7 +138,7 @@ fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
 }
 
 fn warn_of_xattrs(device: &str, fstype: &str, report: &mut Report) {
-    if WITHOUT_XATTRS.contains(&fstype) {
+    if filesystem::keeps_no_xattrs(fstype) {
         let detail = format!("{device} is {fstype}");
         report.warn(Fault::new(Code::RootNoXattrs, detail));
     }

@@ -417,6 +417,12 @@ pub(crate) fn utf16(bytes: &[u8], units: usize) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Whether a type of file system keeps no extended attributes, and so no signatures.
+#[must_use]
+pub fn keeps_no_xattrs(fstype: &str) -> bool {
+    ["vfat", "msdos", "exfat", "iso9660"].contains(&fstype)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -34,6 +34,7 @@ pub mod hash;
 pub mod keyring;
 pub mod layout;
 pub mod measurement;
+pub mod offer;
 pub mod partition;
 pub mod policy;
 pub mod program;

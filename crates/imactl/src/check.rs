@@ -3,6 +3,7 @@
 
 mod disk;
 mod front;
+mod keys;
 mod libraries;
 mod modules;
 mod mount;
@@ -15,30 +16,28 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use ima::certificate::{Certificate, LeafDefect};
+use ima::certificate::Certificate;
 use ima::cmdline::RootName;
-use ima::config::{self, Config, Cover, Enforce, Lockdown};
+use ima::config::{Config, Enforce, Lockdown};
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
 use ima::layout::Purpose;
-use ima::policy::cover::{DEMANDED, On};
+use ima::policy::cover::{self, On};
 use ima::policy::lint::Release;
 use ima::policy::{Hook, Policy, Query};
 use ima::program::{INIT, INTERPRETER};
-use ima::revocation::Revocations;
 use ima::settings::{self, EvmFiles, Settings};
-use ima::verify::{VerifyError, verify_certificate};
 
 use crate::Result;
 use crate::file::{in_file, unreadable};
 use crate::image::Source;
-use crate::initramfs::{InitramfsBuilder, Place, leaf_fault};
+use crate::initramfs::{InitramfsBuilder, Place};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::kernel::hardening;
 use crate::kernel::release::KernelRelease;
 use crate::packed::Packing;
 use crate::select::{self, Chooser, FileSystem};
-use crate::tree::{Inode, Kind, Tree};
+use crate::tree::{Inode, Tree};
 use crate::verify::Verdict;
 use disk::Disk;
 use libraries::Libraries;
@@ -242,8 +241,11 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             let refused = modules::refused(modules, inputs.kernel, inputs.release);
             found.faults.extend(refused);
         }
+        let required = config.enforce == Enforce::Required;
         if let (Some(policy), Place::Front | Place::FrontOfSystemd) = (&policy, place) {
-            found.policy(policy, &config, On::Any);
+            found
+                .faults
+                .extend(cover::fault(policy, On::Any, config.cover, required));
         }
         let scripts = found.add(initramfs.script_faults());
         found.faults.extend(scripts.unwrap_or_default());
@@ -256,16 +258,11 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     let init = merged.init;
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
     let certificates = found.keys(initramfs, inputs, &config, appraises);
-    let mut offers = initramfs.certificates(Purpose::Evm);
-    offers.extend(
-        merged
-            .evm
-            .certificate
-            .iter()
-            .map(|path| (path.clone(), initramfs.certificates_of(path))),
-    );
+    let mut offers = initramfs.certificate_files(Purpose::Evm);
+    let named = merged.evm.certificate.iter();
+    offers.extend(named.map(|path| initramfs.certificate_file(path)));
     let wants_certificates = !offers.is_empty();
-    let evm = found.offered(offers, inputs.authorities, true, &config.revoked);
+    let evm = found.required(offers, inputs.authorities, true, &config.revoked);
     let evm_key = found.add(initramfs.evm_key(&merged.evm)).flatten();
     let required = config.enforce == Enforce::Required;
     if let (Some(parameter), true) = (merged.evm_fix, required)
@@ -312,7 +309,9 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             name: &root.filesystem.name,
             magic: root.filesystem.magic,
         };
-        found.policy(&policy, &config, on);
+        found
+            .faults
+            .extend(cover::fault(&policy, on, config.cover, required));
         let guard = Query::by_root(
             Hook::PolicyCheck,
             root.filesystem.magic,
@@ -505,167 +504,10 @@ impl Findings {
                 }
             }
         }
-        if superblocks
-            .iter()
-            .any(|found| found.kind == filesystem::Kind::Vfat)
-        {
-            self.faults
-                .push(Fault::new(Code::RootNoXattrs, "the image is vfat"));
-        }
-    }
-
-    /// The certificates that the kernel would take onto the IMA keyring.
-    fn keys(
-        &mut self,
-        initramfs: &InitramfsBuilder,
-        inputs: &Inputs<'_>,
-        config: &Config,
-        appraises: bool,
-    ) -> Vec<Certificate> {
-        let trusted = config.keyring == config::Keyring::Trusted;
-        let authorities = inputs.authorities.filter(|_| trusted);
-        let ima = initramfs.certificates(Purpose::Ima);
-        if trusted && (appraises || !ima.is_empty()) {
-            let lacking = inputs
-                .kernel
-                .is_some_and(|kernel| !kernel.is_builtin("INTEGRITY_TRUSTED_KEYRING"));
-            if lacking {
-                self.faults.push(Fault::new(
-                    Code::NoImaKeyring,
-                    "CONFIG_INTEGRITY_TRUSTED_KEYRING is not set",
-                ));
-            }
-        }
-        if ima.is_empty() && appraises {
-            self.faults
-                .push(Fault::new(Code::NoCertificate, ima::layout::KEYS));
-        }
-        let taken = self.offered(ima, authorities, trusted, &config.revoked);
-        let mut certificates = taken;
-        // Onto _ima the init offers none of the disk's: nothing would check who signed them.
-        if let Some(root) = inputs.root.filter(|_| trusted && config.root_certificates) {
-            let mut more = root_certificates(&root.tree);
-            more.retain(|(_, certificate)| self.is_offered(certificate, &config.revoked));
-            // What the secondary keyring would take vouches for others.
-            let mut all = authorities.map(<[Certificate]>::to_vec);
-            if let Some(all) = &mut all {
-                for certificate in more
-                    .iter()
-                    .filter(|(purpose, _)| *purpose == Purpose::Secondary)
-                {
-                    if signed_by_any(&certificate.1, all) {
-                        all.push(certificate.1.clone());
-                    }
-                }
-            }
-            let ima = more
-                .into_iter()
-                .filter(|(purpose, _)| *purpose == Purpose::Ima);
-            for (_, certificate) in ima {
-                let known = all
-                    .as_ref()
-                    .is_none_or(|all| signed_by_any(&certificate, all));
-                if known && !is_refused(&certificate) {
-                    self.faults
-                        .extend(certificate.useless("a certificate of the root"));
-                    certificates.push(certificate);
-                } else {
-                    let detail = certificate.subject();
-                    self.faults.push(Fault::new(Code::RootCertificate, detail));
-                }
-            }
-        }
-        certificates
-    }
-
-    /// Whether the init offers a certificate of the root to the kernel.
-    fn is_offered(&mut self, certificate: &Certificate, revoked: &Revocations) -> bool {
-        let fault = match revoked.of(certificate) {
-            Some(why) => {
-                Fault::new(Code::RootCertificateRevoked, certificate.subject()).with_cause(why)
-            }
-            None if crate::x509::now() > certificate.not_after() => {
-                Fault::new(Code::RootCertificate, certificate.subject())
-                    .with_cause("it has expired")
-            }
-            None => return true,
-        };
-        self.faults.push(fault);
-        false
-    }
-
-    /// Those of the initramfs for one keyring: fatal if none is taken, else each that is not is a warning.
-    fn offered(
-        &mut self,
-        files: Vec<(String, Result<Vec<Certificate>>)>,
-        authorities: Option<&[Certificate]>,
-        trusted: bool,
-        revoked: &Revocations,
-    ) -> Vec<Certificate> {
-        let mut taken = Vec::new();
-        let mut refused = Vec::new();
-        for (path, parsed) in files {
-            let certificates = match parsed {
-                Ok(certificates) => certificates,
-                Err(fault) => {
-                    refused.push(fault);
-                    continue;
-                }
-            };
-            for certificate in certificates {
-                if let Some(fault) = revoked.refusal(&path, &certificate) {
-                    self.faults.push(fault);
-                    continue;
-                }
-                let fault = trusted
-                    .then(|| {
-                        leaf_fault(&path, &certificate)
-                            .filter(|_| is_refused(&certificate))
-                            .or_else(|| issuer_fault(&path, &certificate, authorities))
-                    })
-                    .flatten();
-                match fault {
-                    Some(fault) => refused.push(fault),
-                    None => {
-                        self.remark(&path, &certificate);
-                        taken.push(certificate);
-                    }
-                }
-            }
-        }
-        let mut refused = refused.into_iter();
-        if taken.is_empty() {
-            self.faults.extend(refused.next());
-        }
-        self.faults
-            .extend(refused.map(|fault| Fault::new(Code::CertificateSkipped, fault.detail())));
-        taken.retain(|certificate| certificate.skid().is_some());
-        taken
-    }
-
-    fn remark(&mut self, path: &str, certificate: &Certificate) {
-        let detail = format!("{path}: {}", certificate.subject());
-        self.faults.extend(certificate.useless(path));
-        if certificate.is_sample() {
-            self.faults.push(Fault::new(Code::SampleKey, &detail));
-        }
-        let now = crate::x509::now();
-        if now > certificate.not_after() || now < certificate.not_before() {
-            self.faults
-                .push(Fault::new(Code::CertificateExpired, detail));
-        }
-    }
-
-    fn policy(&mut self, policy: &Policy, config: &Config, on: On<'_>) {
-        if let Some(gap) = policy.gap(&DEMANDED, on, config.cover) {
-            let code = match config.enforce {
-                Enforce::Required => Code::PolicyUncovered,
-                Enforce::Permissive => Code::Uncovered,
-            };
-            self.faults.push(Fault::new(code, gap.to_string()));
-        } else if let Some(gap) = policy.gap(&DEMANDED, on, Cover::Everyone) {
-            self.faults
-                .push(Fault::new(Code::RootOnly, gap.to_string()));
+        let fstype = &root.filesystem.name;
+        if filesystem::keeps_no_xattrs(fstype) {
+            let detail = format!("the image is {fstype}");
+            self.faults.push(Fault::new(Code::RootNoXattrs, detail));
         }
     }
 
@@ -779,85 +621,6 @@ fn describe(found: &Filesystem) -> String {
         label.unwrap_or_default(),
         uuid.unwrap_or_default()
     )
-}
-
-/// The certificates of the root's etc/keys that can be parsed.
-fn root_certificates(tree: &Tree) -> Vec<(Purpose, Certificate)> {
-    const MAX_FILE: usize = 1 << 20;
-    let mut found = Vec::new();
-    for (name, index) in tree.names() {
-        let Some(file) = name.strip_prefix(b"etc/keys/") else {
-            continue;
-        };
-        let purpose = [Purpose::Secondary, Purpose::Ima]
-            .into_iter()
-            .find(|purpose| purpose.has(file));
-        if let (Some(purpose), Kind::File(content)) = (purpose, &tree.inode(index).kind)
-            && let Ok(bytes) = content.head(MAX_FILE)
-            && let Ok(certificates) = Certificate::parse_all(&bytes)
-        {
-            found.extend(certificates.into_iter().map(|parsed| (purpose, parsed)));
-        }
-    }
-    found
-}
-
-fn signed_by_any(certificate: &Certificate, issuers: &[Certificate]) -> bool {
-    issuers
-        .iter()
-        .any(|issuer| verify_certificate(certificate, issuer).is_ok())
-}
-
-/// Whether the kernel refuses the certificate, whoever signed it.
-fn is_refused(certificate: &Certificate) -> bool {
-    let mut defects = certificate.leaf_defects().into_iter();
-    defects.any(LeafDefect::is_refused)
-}
-
-fn issuer_fault(
-    path: &str,
-    certificate: &Certificate,
-    authorities: Option<&[Certificate]>,
-) -> Option<Fault> {
-    let authorities = authorities?;
-    if signed_by_any(certificate, authorities) {
-        return None;
-    }
-    let known: Vec<String> = authorities.iter().map(Certificate::subject).collect();
-    let named = authorities
-        .iter()
-        .any(|issuer| certificate.names_issuer(issuer));
-    let fault = Fault::new(
-        Code::CertificateRefused,
-        format!("{path} ({})", certificate.subject()),
-    );
-    let unverifiable =
-        authorities
-            .iter()
-            .find_map(|issuer| match verify_certificate(certificate, issuer) {
-                Err(VerifyError::NoKernel(why)) => Some((issuer, why)),
-                _ => None,
-            });
-    if let Some((issuer, why)) = unverifiable {
-        let cause = format!(
-            "the kernel cannot verify what `{}` signed: {why}",
-            issuer.subject()
-        );
-        return Some(fault.with_cause(cause));
-    }
-    Some(if named {
-        fault.with_cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
-    } else {
-        fault.with_cause(format!(
-            "its issuer, {}, is not among the CAs of this kernel: {}",
-            certificate.issuer(),
-            if known.is_empty() {
-                "it has none".to_owned()
-            } else {
-                known.join("; ")
-            }
-        ))
-    })
 }
 
 /// What the policy makes of a file; nothing if it is none, or never appraised.

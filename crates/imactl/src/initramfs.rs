@@ -15,6 +15,7 @@ use ima::elf::{Elf, Extent, HEADER_LENGTH};
 use ima::evm_key::Blob;
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
+use ima::offer::{CertificateFile, MAX_FILES, Source};
 use ima::policy::Policy;
 use ima::settings::EvmFiles;
 use ima::signature::ImaXattr;
@@ -480,9 +481,9 @@ impl InitramfsBuilder {
         (!names.is_empty()).then_some(names)
     }
 
-    /// The files for that purpose in the order in which the init offers them, each with its certificates or `IMA-503`.
+    /// The certificate files that the init offers to the keyring of that purpose, in its order.
     #[must_use]
-    pub fn certificates(&self, purpose: Purpose) -> Vec<(String, Result<Vec<Certificate>>)> {
+    pub fn certificate_files(&self, purpose: Purpose) -> Vec<CertificateFile> {
         let keys = relative(layout::KEYS.as_bytes());
         let of = |path: &[u8]| {
             let name = path.strip_prefix(keys)?.strip_prefix(b"/")?;
@@ -502,27 +503,40 @@ impl InitramfsBuilder {
         found.sort_by_key(|&(nested, path, _)| (nested, path));
         found
             .into_iter()
-            .map(|(_, path, entry)| {
-                let path = format!("/{}", String::from_utf8_lossy(path));
-                let parsed = parse_certificates(&path, &entry.data);
-                (path, parsed)
+            .take(MAX_FILES)
+            .map(|(_, path, entry)| CertificateFile {
+                path: format!("/{}", String::from_utf8_lossy(path)),
+                source: Source::Initramfs,
+                content: Ok(entry.data.clone()),
             })
             .collect()
     }
 
-    /// The certificates of a file that the command line names, or `IMA-503`.
-    ///
-    /// # Errors
-    ///
-    /// `IMA-503`, also if it is not in the initramfs.
-    pub fn certificates_of(&self, path: &str) -> Result<Vec<Certificate>> {
-        let data = self.data(path).ok_or_else(|| {
-            Fault::new(
-                Code::CertificateInvalid,
-                format!("{path}: not in the initramfs"),
-            )
-        })?;
-        parse_certificates(path, data)
+    /// The certificate file that the command line names.
+    #[must_use]
+    pub fn certificate_file(&self, path: &str) -> CertificateFile {
+        let data = self.data(path);
+        CertificateFile {
+            path: path.to_owned(),
+            source: Source::Initramfs,
+            content: data
+                .map(<[u8]>::to_vec)
+                .ok_or_else(|| "not in the initramfs".to_owned()),
+        }
+    }
+
+    /// The same files, each with its certificates or `IMA-503`.
+    pub fn certificates(&self, purpose: Purpose) -> Vec<(String, Result<Vec<Certificate>>)> {
+        let files = self.certificate_files(purpose).into_iter();
+        files
+            .map(|file| {
+                let bytes = file.content.unwrap_or_default();
+                let parsed = Certificate::parse_all(&bytes).map_err(|error| {
+                    Fault::new(Code::CertificateInvalid, format!("{}: {error}", file.path))
+                });
+                (file.path, parsed)
+            })
+            .collect()
     }
 
     /// Reads an image back as the kernel unpacks it (init/initramfs.c, `unpack_to_rootfs`): cpio archives one after the other, each
@@ -740,11 +754,6 @@ pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
 }
 
 /// That part of a file, if the file has it.
-fn parse_certificates(path: &str, data: &[u8]) -> Result<Vec<Certificate>> {
-    Certificate::parse_all(data)
-        .map_err(|error| Fault::new(Code::CertificateInvalid, format!("{path}: {error}")))
-}
-
 fn part(file: &[u8], extent: Extent) -> Option<&[u8]> {
     let start = usize::try_from(extent.offset).ok()?;
     file.get(start..start.checked_add(extent.length)?)

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::{Access, Action, Comparison, Hook, Line, Mask, Policy, Rule};
+use crate::fault::{Code, Fault};
 use crate::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 
 /// The hooks that must be covered before the real root is executed: whatever is not appraised through one of them leads to an
@@ -142,6 +143,21 @@ const IN_MEMORY: [(&str, u64); 20] = [
     ("selinuxfs", 0xf97c_ff8c),
     ("smackfs", 0x4341_5d53),
 ];
+
+/// Returns what is wrong with how a policy covers these file systems: `PolicyUncovered`, or the warning `Uncovered` where
+/// enforcement is not `required`; `RootOnly` for one that covers root's processes alone, where no more is asked for.
+#[must_use]
+pub fn fault(policy: &Policy, on: On<'_>, scope: Scope, required: bool) -> Option<Fault> {
+    if let Some(gap) = policy.gap(&DEMANDED, on, scope) {
+        let code = match required {
+            true => Code::PolicyUncovered,
+            false => Code::Uncovered,
+        };
+        return Some(Fault::new(code, gap.to_string()));
+    }
+    let gap = policy.gap(&DEMANDED, on, Scope::Everyone)?;
+    Some(Fault::new(Code::RootOnly, gap.to_string()))
+}
 
 impl Policy {
     /// Returns the first of `hooks` through which something passes on these file systems without a signature, if there is one.

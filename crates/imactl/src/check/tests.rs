@@ -3,7 +3,7 @@ use crate::identity::Identity;
 use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::loader::tests::Made;
 use crate::select::FileSystem;
-use crate::tree::Content;
+use crate::tree::{Content, Kind};
 use crate::x509::Template;
 use ima::hash::HashAlgorithm;
 

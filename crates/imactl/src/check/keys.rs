@@ -1,0 +1,208 @@
+//! The certificates that the kernel would take onto its keyrings: the init's own order and demands ([`ima::offer`]), answered from
+//! the CAs in the kernel.
+
+use ima::certificate::{Certificate, LeafDefect};
+use ima::config::{self, Config};
+use ima::fault::{Code, Fault};
+use ima::layout::{self, Purpose};
+use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
+use ima::revocation::Revocations;
+use ima::verify::{VerifyError, verify_certificate};
+
+use super::{Findings, Inputs};
+use crate::Result;
+use crate::initramfs::{InitramfsBuilder, leaf_fault};
+use crate::tree::{Kind, Tree};
+use crate::x509::now;
+
+impl Findings {
+    /// The certificates that the kernel would take onto the IMA keyring.
+    pub(super) fn keys(
+        &mut self,
+        initramfs: &InitramfsBuilder,
+        inputs: &Inputs<'_>,
+        config: &Config,
+        appraises: bool,
+    ) -> Vec<Certificate> {
+        let trusted = config.keyring == config::Keyring::Trusted;
+        let files = initramfs.certificate_files(Purpose::Ima);
+        if trusted && (appraises || !files.is_empty()) {
+            let lacking = inputs
+                .kernel
+                .is_some_and(|kernel| !kernel.is_builtin("INTEGRITY_TRUSTED_KEYRING"));
+            if lacking {
+                self.faults.push(Fault::new(
+                    Code::NoImaKeyring,
+                    "CONFIG_INTEGRITY_TRUSTED_KEYRING is not set",
+                ));
+            }
+        }
+        if files.is_empty() && appraises {
+            self.faults
+                .push(Fault::new(Code::NoCertificate, layout::KEYS));
+        }
+        let authorities = inputs.authorities.filter(|_| trusted);
+        let mut certificates = self.required(files, authorities, trusted, &config.revoked);
+        // Onto _ima the init offers none of the disk's: nothing would check who signed them.
+        if let Some(root) = inputs.root.filter(|_| trusted && config.root_certificates) {
+            // What the secondary keyring would take vouches for others.
+            let mut all = authorities.map(<[Certificate]>::to_vec);
+            let files = root_files(&root.tree, Purpose::Secondary);
+            let vouching = self.optional(files, all.as_deref(), &config.revoked);
+            if let Some(all) = &mut all {
+                all.extend(vouching);
+            }
+            let files = root_files(&root.tree, Purpose::Ima);
+            certificates.extend(self.optional(files, all.as_deref(), &config.revoked));
+        }
+        certificates
+    }
+
+    /// Those of the initramfs for one keyring, of which one must be taken.
+    pub(super) fn required(
+        &mut self,
+        files: Vec<CertificateFile>,
+        authorities: Option<&[Certificate]>,
+        trusted: bool,
+        revoked: &Revocations,
+    ) -> Vec<Certificate> {
+        let keyring = Simulated {
+            trusted,
+            authorities,
+            faults: &mut self.faults,
+        };
+        let mut offering = Offering::new(keyring, revoked, now());
+        let result = offering.required(files);
+        let taken = offering.usable();
+        self.add(result);
+        taken
+    }
+
+    /// Those of the root for one keyring.
+    fn optional(
+        &mut self,
+        files: Vec<CertificateFile>,
+        authorities: Option<&[Certificate]>,
+        revoked: &Revocations,
+    ) -> Vec<Certificate> {
+        let keyring = Simulated {
+            trusted: true,
+            authorities,
+            faults: &mut self.faults,
+        };
+        let mut offering = Offering::new(keyring, revoked, now());
+        offering.optional(files);
+        offering.usable()
+    }
+}
+
+/// A keyring of a kernel that has these CAs, if they are known.
+struct Simulated<'a> {
+    /// Whether it takes only what a CA signed.
+    trusted: bool,
+    authorities: Option<&'a [Certificate]>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl offer::Keyring for Simulated<'_> {
+    fn add(&mut self, path: &str, certificate: &Certificate) -> Result<()> {
+        if !self.trusted {
+            return Ok(());
+        }
+        let refused = leaf_fault(path, certificate).filter(|_| is_refused(certificate));
+        match refused.or_else(|| issuer_fault(path, certificate, self.authorities)) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    fn add_unparsed(&mut self, _: &[u8]) -> bool {
+        false
+    }
+
+    fn record(&mut self, _: &CertificateFile, _: Option<&Certificate>, _: Option<&Fault>) {}
+
+    fn warn(&mut self, warning: Fault) {
+        self.faults.push(warning);
+    }
+}
+
+/// The certificate files of the root for that purpose, in the init's order.
+fn root_files(tree: &Tree, purpose: Purpose) -> Vec<CertificateFile> {
+    let mut found: Vec<CertificateFile> = tree
+        .names()
+        .filter_map(|(path, index)| {
+            let name = path.strip_prefix(b"etc/keys/")?;
+            let Kind::File(content) = &tree.inode(index).kind else {
+                return None;
+            };
+            let wanted = !name.contains(&b'/') && purpose.has(name);
+            wanted.then(|| CertificateFile {
+                path: format!("the root's /{}", String::from_utf8_lossy(path)),
+                source: Source::Root,
+                content: content.head(MAX_FILE).map_err(|fault| fault.to_string()),
+            })
+        })
+        .collect();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    found.truncate(MAX_FILES);
+    found
+}
+
+fn signed_by_any(certificate: &Certificate, issuers: &[Certificate]) -> bool {
+    issuers
+        .iter()
+        .any(|issuer| verify_certificate(certificate, issuer).is_ok())
+}
+
+/// Whether the kernel refuses the certificate, whoever signed it.
+fn is_refused(certificate: &Certificate) -> bool {
+    let mut defects = certificate.leaf_defects().into_iter();
+    defects.any(LeafDefect::is_refused)
+}
+
+fn issuer_fault(
+    path: &str,
+    certificate: &Certificate,
+    authorities: Option<&[Certificate]>,
+) -> Option<Fault> {
+    let authorities = authorities?;
+    if signed_by_any(certificate, authorities) {
+        return None;
+    }
+    let known: Vec<String> = authorities.iter().map(Certificate::subject).collect();
+    let named = authorities
+        .iter()
+        .any(|issuer| certificate.names_issuer(issuer));
+    let fault = Fault::new(
+        Code::CertificateRefused,
+        format!("{path} ({})", certificate.subject()),
+    );
+    let unverifiable =
+        authorities
+            .iter()
+            .find_map(|issuer| match verify_certificate(certificate, issuer) {
+                Err(VerifyError::NoKernel(why)) => Some((issuer, why)),
+                _ => None,
+            });
+    if let Some((issuer, why)) = unverifiable {
+        let cause = format!(
+            "the kernel cannot verify what `{}` signed: {why}",
+            issuer.subject()
+        );
+        return Some(fault.with_cause(cause));
+    }
+    Some(if named {
+        fault.with_cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
+    } else {
+        fault.with_cause(format!(
+            "its issuer, {}, is not among the CAs of this kernel: {}",
+            certificate.issuer(),
+            if known.is_empty() {
+                "it has none".to_owned()
+            } else {
+                known.join("; ")
+            }
+        ))
+    })
+}
