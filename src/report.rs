@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 
 use ima::fault::{Fault, Stage};
 use ima::forward::Forwarded;
+use ima::layout;
 use log::{info, warn};
 
 use crate::files;
-
-/// Where the report goes.
-pub const PATH: &str = "/run/ima-init/report.json";
 
 /// Where the report of the first half waits for the second one, in another initramfs, which mounts a /run of its own.
 const FIRST_HALF: &str = "/usr/lib/ima-init/first-half.json";
@@ -141,7 +139,7 @@ impl Report {
     ///
     /// What mkdir(2), open(2) and write(2) say.
     pub fn publish(&self) -> std::io::Result<()> {
-        self.write(PATH)
+        self.write(layout::REPORT)
     }
 
     fn write(&self, path: &str) -> std::io::Result<()> {

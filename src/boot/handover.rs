@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 
 use ima::fault::{Code, Fault, Stage};
+use ima::layout;
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -16,7 +17,7 @@ use super::kernel_log::KernelLog;
 use super::preflight::{Next, Ready};
 use crate::failure::{Ending, VARIABLE};
 use crate::logging;
-use crate::report::{self, Report, milliseconds};
+use crate::report::{Report, milliseconds};
 use crate::syscalls;
 use crate::watch;
 
@@ -164,7 +165,7 @@ fn finish(report: &Report) {
         warn!(
             "{}: the report of this boot, {}, could not be written: {error}",
             Stage::Handover,
-            report::PATH
+            layout::REPORT
         );
     }
     info!(

@@ -5,6 +5,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
+use ima::audit::IntegrityRecord;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -132,12 +133,8 @@ fn concerns_us(text: &str) -> bool {
 
 /// The cause in a record about a file that was denied to that process.
 fn denial_cause(text: &str, process: u32) -> Option<String> {
-    text.strip_prefix("audit: type=1800 ")?;
-    let mut fields = text.split(' ');
-    let ours = format!("pid={process}");
-    fields.find(|field| **field == ours)?;
-    let cause = fields.find_map(|field| field.strip_prefix("cause="))?;
-    Some(cause.to_owned())
+    let record = IntegrityRecord::parse(text)?;
+    (record.process == process && !record.succeeded).then_some(record.cause)
 }
 
 /// The rule in a record about one that was refused.
@@ -180,7 +177,7 @@ mod tests {
             Some("IMA-signature-required")
         );
         assert_eq!(denial_cause(record, 2), None, "another process");
-        assert_eq!(denial_cause("audit: type=1802 pid=1 cause=x", 1), None);
+        assert_eq!(denial_cause(&record.replace("res=0", "res=1"), 1), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@
     )
 )]
 
+pub mod audit;
 pub mod certificate;
 pub mod cmdline;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod fault;
 pub mod filesystem;
 pub mod forward;
 pub mod hash;
+pub mod hex;
 pub mod keyring;
 pub mod layout;
 pub mod measurement;

@@ -79,7 +79,10 @@ impl Revocations {
             certificate.skid().is_some_and(|skid| skid.ends_with(id)) || digest.ends_with(id)
         });
         if let Some(id) = key {
-            return Some(format!("revoked_keys lists its key, {}", text(id)));
+            return Some(format!(
+                "revoked_keys lists its key, {}",
+                crate::hex::encode(id)
+            ));
         }
         let number = without_zeros(certificate.serial());
         let serial = self.serials.iter().find(|revoked| {
@@ -92,7 +95,7 @@ impl Revocations {
         serial.map(|serial| {
             format!(
                 "revoked_serials lists its serial number, {}",
-                text(&serial.number)
+                crate::hex::encode(&serial.number)
             )
         })
     }
@@ -112,22 +115,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
         }
         false => text.to_owned(),
     };
-    let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() || pairs.is_empty() || pairs.len() > LONGEST {
-        return None;
-    }
-    pairs
-        .iter()
-        .map(|pair| {
-            let pair = std::str::from_utf8(pair).ok()?;
-            let digits = pair.bytes().all(|byte| byte.is_ascii_hexdigit());
-            digits.then(|| u8::from_str_radix(pair, 16).ok()).flatten()
-        })
-        .collect()
-}
-
-fn text(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::decode(&digits).filter(|bytes| (1..=LONGEST).contains(&bytes.len()))
 }
 
 #[cfg(test)]
@@ -162,7 +150,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_taken_is_written_back(bytes in proptest::collection::vec(any::<u8>(), 1..LONGEST)) {
-            prop_assert_eq!(hex(&text(&bytes)), Some(bytes.clone()));
+            prop_assert_eq!(hex(&crate::hex::encode(&bytes)), Some(bytes.clone()));
             let colons: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
             prop_assert_eq!(hex(&colons.join(":")), Some(bytes));
         }

@@ -8,7 +8,6 @@ pub mod deb;
 pub mod digest;
 pub mod file;
 pub mod files;
-pub mod hex;
 pub mod identity;
 pub mod image;
 pub mod initramfs;
@@ -31,6 +30,8 @@ pub mod verify;
 pub mod words;
 pub mod x509;
 pub mod xattr;
+
+pub use ima::hex;
 
 /// A result whose error is a fault of the catalogue: code, cause, remedy.
 pub type Result<T> = std::result::Result<T, ima::fault::Fault>;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ima::audit::IntegrityRecord;
 use ima::config::Keyring;
 use ima::fault::{Code, Fault};
 
@@ -409,26 +410,17 @@ impl System {
     }
 }
 
-/// The files that the kernel's log says were, or would have been, denied, each once, with the kernel's cause (audit records of
-/// the type 1800, `integrity_audit_message` in security/integrity/integrity_audit.c). The canary of ima-init is denied on
-/// purpose.
+/// Returns the files that records in a log say were denied, or would have been, each once and with the kernel's cause. The
+/// canary of ima-init, which is denied on purpose, is left out.
 #[must_use]
 pub fn denials(log: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for line in log.lines().filter(|line| line.contains("type=1800 ")) {
-        let value = |key: &str| {
-            let (_, rest) = line.split_once(&format!(" {key}="))?;
-            let rest = rest.trim_start();
-            match rest.strip_prefix('"') {
-                Some(quoted) => quoted.split('"').next(),
-                None => rest.split(' ').next(),
-            }
-        };
-        let (Some(name), Some(cause)) = (value("name"), value("cause")) else {
+    for record in log.lines().filter_map(IntegrityRecord::find) {
+        let Some(name) = record.name.as_deref().filter(|_| record.is_denial()) else {
             continue;
         };
-        let entry = (name.to_owned(), cause.to_owned());
-        if name != "canary" && !found.contains(&entry) {
+        let entry = (String::from_utf8_lossy(name).into_owned(), record.cause);
+        if entry.0 != "canary" && !found.contains(&entry) {
             found.push(entry);
         }
     }
@@ -595,16 +587,21 @@ mod tests {
 
     #[test]
     fn denials_are_told_once_and_not_the_canary() {
-        let record = |name: &str| {
+        // The kernel writes a name with a blank in hexadecimal.
+        let record = |head: &str, name: &str| {
             format!(
-                "[ 1.2] audit: type=1800 audit(1.2:3): pid=1 uid=0 op=appraise_data cause=IMA-signature-required comm=\"sh\" name=\"{name}\" dev=\"vda\" ino=2 res=0 errno=0\n"
+                "{head}(1.2:3): pid=1 uid=0 auid=0 ses=1 op=appraise_data cause=IMA-signature-required comm=\"sh\" name={name} dev=\"vda\" ino=2 res=0 errno=0\n"
             )
         };
-        let log = ["canary", "/usr/bin/a b", "/usr/bin/a b", "/opt/c"]
-            .map(record)
+        let kernel = ["\"canary\"", "2F7573722F62696E2F612062", "\"/opt/c\""]
+            .map(|name| record("[ 1.2] audit: type=1800 audit", name))
             .concat();
+        let auditd = ["2F7573722F62696E2F612062", "\"/opt/d\""]
+            .map(|name| record("type=INTEGRITY_DATA msg=audit", name))
+            .concat();
+        let log = format!("{kernel}----\n{auditd}");
         let names: Vec<String> = denials(&log).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["/usr/bin/a b", "/opt/c"]);
+        assert_eq!(names, ["/usr/bin/a b", "/opt/c", "/opt/d"]);
         assert_eq!(denials("audit: type=1800 \naudit: type=1800 name=\"\n"), []);
     }
 

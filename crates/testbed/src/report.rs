@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+pub use ima::hex::{decode as decode_hex, encode as encode_hex};
 use serde::{Deserialize, Serialize};
 
 /// Name of the virtio-serial port (`/sys/class/virtio-ports/*/name` in the guest).
@@ -206,32 +207,6 @@ pub struct System {
     pub denials: Vec<String>,
 }
 
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn encode_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-/// The bytes of hexadecimal text; `None` if it is not.
-#[must_use]
-pub fn decode_hex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, odd) = text.as_bytes().as_chunks::<2>();
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    if !odd.is_empty() {
-        return None;
-    }
-    pairs
-        .iter()
-        .map(|[high, low]| u8::try_from(digit(*high)? << 4 | digit(*low)?).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,11 +262,5 @@ mod tests {
             FromGuest::Report(read) => assert_eq!(*read, report),
             FromGuest::Sign { .. } => panic!("{text}"),
         }
-        assert_eq!(
-            decode_hex(&encode_hex(&[0, 0x9f, 0xff])),
-            Some(vec![0, 0x9f, 0xff])
-        );
-        assert_eq!(decode_hex("abc"), None);
-        assert_eq!(decode_hex("+1"), None);
     }
 }

@@ -25,7 +25,6 @@ use super::{Outcome, Result};
 /// The name of dpkg's program for archives, under which dpkg finds this one when apt runs it.
 pub const DPKG_DEB: &str = "dpkg-deb";
 
-const REPORT: &str = "/run/ima-init/report.json";
 const MAX_REPORT: u64 = 16 << 20;
 
 /// Debian packages that carry signatures, and packages installed under enforcement
@@ -250,7 +249,7 @@ fn names_on_stdin() -> imactl::Result<Vec<PathBuf>> {
 
 /// Whether this boot denies what is not signed, by the init's own report.
 fn is_enforced() -> bool {
-    read_bounded(Path::new(REPORT), MAX_REPORT)
+    read_bounded(Path::new(ima::layout::REPORT), MAX_REPORT)
         .ok()
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
         .is_some_and(|report| report["enforce"] == "required")

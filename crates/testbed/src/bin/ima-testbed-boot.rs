@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use ima::audit::IntegrityRecord;
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
 use ima_testbed::report::{AttemptResult, Expected, Report, decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, Outcome, Running, SignRequest, TestbedError, Tpm};
@@ -554,7 +555,7 @@ fn refused(options: &Options, outcome: &Outcome, wrong: &mut Vec<String>) {
     let records: Vec<&str> = outcome
         .console
         .lines()
-        .filter(|line| line.contains("type=1800") && line.contains("res=0"))
+        .filter(|line| IntegrityRecord::find(line).is_some_and(|record| !record.succeeded))
         .collect();
     if story.is_empty() {
         let lines: Vec<&str> = outcome.console.lines().collect();

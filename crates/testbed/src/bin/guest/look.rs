@@ -6,12 +6,13 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use ima::audit::IntegrityRecord;
+use ima::layout::REPORT;
 use ima_testbed::report::{Keyring, Mount, Report, encode_hex};
 use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
 
 const SECURITYFS: &str = "/sys/kernel/security";
-const INIT_REPORT: &str = "/run/ima-init/report.json";
 
 /// The name of an I/O error: `EACCES`.
 pub fn errno_name(error: &std::io::Error) -> String {
@@ -104,9 +105,9 @@ pub fn around(report: &mut Report) {
             Err(error) => report.policy_unreadable = Some(errno_name(&error)),
         }
     }
-    if Path::new(INIT_REPORT).exists() {
-        report.init = serde_json::from_str(&text(Path::new(INIT_REPORT), &mut problems))
-            .map_err(|error| problems.push(format!("{INIT_REPORT}: {error}")))
+    if Path::new(REPORT).exists() {
+        report.init = serde_json::from_str(&text(Path::new(REPORT), &mut problems))
+            .map_err(|error| problems.push(format!("{REPORT}: {error}")))
             .ok();
     }
     report.problems = problems;
@@ -133,16 +134,10 @@ pub fn at_log(report: &mut Report) {
         .collect();
 }
 
-/// Denials of IMA so far: audit records of type INTEGRITY_DATA that say why access was refused.
+/// The kernel's records of denials so far, as it wrote them.
 pub fn denials(problems: &mut Vec<String>) -> Vec<String> {
-    kernel_log(problems)
-        .into_iter()
-        .filter(|line| {
-            line.contains("type=1800")
-                && line.contains("op=appraise_data")
-                && line.contains("res=0")
-        })
-        .collect()
+    let denial = |line: &String| IntegrityRecord::find(line).is_some_and(|it| it.is_denial());
+    kernel_log(problems).into_iter().filter(denial).collect()
 }
 
 fn text(path: &Path, problems: &mut Vec<String>) -> String {

@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
+use ima::audit::IntegrityRecord;
 use serde_json::Value;
 
 use crate::session::{Session, good};
@@ -388,7 +389,7 @@ fn kernel_line(session: &mut Session) -> Result<String, Error> {
 
 /// How the boot came about: by ima-init with this enforcement, and this on the command line (or nothing about appraisal).
 fn under(session: &mut Session, enforce: &str, parameter: &str) -> Result<(), Error> {
-    let report = session.must("cat /run/ima-init/report.json")?;
+    let report = session.must(&format!("cat {}", ima::layout::REPORT))?;
     let report: Value = serde_json::from_str(report.trim())?;
     let canary = report["policy"]["proofs"]
         .as_array()
@@ -540,19 +541,19 @@ fn sign(session: &mut Session, path: &str) -> Result<(), Error> {
 /// Every record of a denial since power-on, each kind once: who was denied what, and why.
 fn records(session: &mut Session) -> Result<(), Error> {
     let log = session.must("dmesg | grep -e type=1800 -e suppressed; true")?;
-    let value = |line: &str, key: &str| {
-        let (_, rest) = line.split_once(&format!(" {key}="))?;
-        Some(rest.split(' ').next().unwrap_or_default().to_owned())
-    };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut kinds: Vec<String> = log
         .lines()
-        .filter(|line| line.contains("type=1800"))
-        .map(|line| {
-            ["cause", "comm", "name", "dev"]
-                .iter()
-                .filter_map(|key| value(line, key))
-                .collect::<Vec<_>>()
-                .join(" ")
+        .filter_map(IntegrityRecord::find)
+        .map(|record| {
+            let command = text(&record.command);
+            let name = record
+                .name
+                .map_or_else(|| "?".to_owned(), |name| text(&name));
+            let device = record
+                .inode
+                .map_or_else(|| "?".to_owned(), |(device, _)| text(&device));
+            format!("{}: {command}, {name} on {device}", record.cause)
         })
         .collect();
     kinds.sort_unstable();

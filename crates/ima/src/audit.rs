@@ -1,0 +1,211 @@
+//! The audit record by which IMA says that a file failed appraisal: `AUDIT_INTEGRITY_DATA`, type 1800.
+//!
+//! Source: `integrity_audit_message` in security/integrity/integrity_audit.c, and `audit_log_untrustedstring` in kernel/audit.c.
+
+use crate::hex;
+
+/// What precedes the record's time: in the kernel's log (kernel/audit.c, `kauditd_printk_skb`), and in auditd's log and the
+/// output of `ausearch --raw`.
+const HEADS: [&str; 2] = ["audit: type=1800 audit(", "type=INTEGRITY_DATA msg=audit("];
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntegrityRecord {
+    /// The process that the record is about.
+    pub process: u32,
+    /// The operation: `appraise_data`, `collect_data`, `mmap_file`, `set_data`.
+    pub operation: String,
+    /// The kernel's reason: `IMA-signature-required`, `invalid-signature` and the like.
+    pub cause: String,
+    /// The name of the process (comm).
+    pub command: Vec<u8>,
+    /// The path or the name of the file.
+    pub name: Option<Vec<u8>>,
+    /// The device's name, and the inode's number.
+    pub inode: Option<(Vec<u8>, u64)>,
+    /// Whether the operation succeeded. A denial is a failure, also where nothing is enforced and the kernel only logs it.
+    pub succeeded: bool,
+}
+
+impl IntegrityRecord {
+    /// Parses a line that begins with a record.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = HEADS.iter().find_map(|head| line.strip_prefix(head))?;
+        let (_, fields) = rest.split_once("): ")?;
+        // auditd's enriched format appends its own fields behind a group separator.
+        let fields = fields.split('\x1d').next()?.trim_end();
+        let (process, rest) = fields.strip_prefix("pid=")?.split_once(' ')?;
+        // A security label, which may contain blanks, stands before `op`; no value from `op` on contains a blank.
+        let (_, fields) = rest.rsplit_once(" op=")?;
+        let (operation, rest) = fields.split_once(' ')?;
+        let mut record = Self {
+            process: process.parse().ok()?,
+            operation: operation.to_owned(),
+            cause: String::new(),
+            command: Vec::new(),
+            name: None,
+            inode: None,
+            succeeded: false,
+        };
+        let (mut device, mut number, mut result) = (None, None, None);
+        for field in rest.split(' ') {
+            let (key, value) = field.split_once('=')?;
+            match key {
+                "cause" => value.clone_into(&mut record.cause),
+                "comm" => record.command = untrusted(value)?,
+                "name" => record.name = Some(untrusted(value)?),
+                "dev" => device = Some(untrusted(value)?),
+                "ino" => number = Some(value.parse().ok()?),
+                "res" => result = Some(value),
+                _ => {}
+            }
+        }
+        record.inode = device.zip(number);
+        record.succeeded = match result? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        };
+        (!record.cause.is_empty()).then_some(record)
+    }
+
+    /// Finds the record in a line of a log that puts a time or a host's name before it.
+    #[must_use]
+    pub fn find(line: &str) -> Option<Self> {
+        let at = HEADS.iter().find_map(|head| line.find(head))?;
+        Self::parse(line.get(at..)?)
+    }
+
+    /// Whether enforcement denies access for this reason. The kernel also writes such records for files that it could not read,
+    /// and for attributes that may not be set.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        let denies = match self.operation.as_str() {
+            "appraise_data" | "mmap_file" => true,
+            "collect_data" => {
+                matches!(
+                    self.cause.as_str(),
+                    "denied-hash-algorithm" | "failed-mprotect"
+                )
+            }
+            _ => false,
+        };
+        denies && !self.succeeded
+    }
+}
+
+/// A string of a user's as `audit_log_untrustedstring` writes it: in quotation marks, or in hexadecimal if it contains one, a
+/// blank, or a byte that is no printable ASCII character.
+fn untrusted(value: &str) -> Option<Vec<u8>> {
+    match value.strip_prefix('"') {
+        Some(quoted) => {
+            let text = quoted
+                .strip_suffix('"')
+                .filter(|text| !text.contains('"'))?;
+            Some(text.as_bytes().to_vec())
+        }
+        None => hex::decode(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const DENIED: &str = "audit: type=1800 audit(1.5:7): pid=1 uid=0 auid=4294967295 ses=4294967295 op=appraise_data \
+                          cause=IMA-signature-required comm=\"ima-init\" name=\"/rootfs/sbin/init\" dev=\"vda\" ino=14 res=0 errno=0";
+
+    /// As the kernel writes a string.
+    fn written(bytes: &[u8]) -> String {
+        let plain = |byte: &u8| (0x21..=0x7e).contains(byte) && *byte != b'"';
+        match std::str::from_utf8(bytes) {
+            Ok(text) if bytes.iter().all(plain) => format!("\"{text}\""),
+            _ => hex::encode(bytes).to_uppercase(),
+        }
+    }
+
+    #[test]
+    fn a_denial_in_the_kernels_log() {
+        let expected = IntegrityRecord {
+            process: 1,
+            operation: "appraise_data".to_owned(),
+            cause: "IMA-signature-required".to_owned(),
+            command: b"ima-init".to_vec(),
+            name: Some(b"/rootfs/sbin/init".to_vec()),
+            inode: Some((b"vda".to_vec(), 14)),
+            succeeded: false,
+        };
+        assert!(expected.is_denial());
+        assert_eq!(IntegrityRecord::parse(DENIED), Some(expected.clone()));
+        let dmesg = format!("[    5.140900] {DENIED}\n");
+        assert_eq!(IntegrityRecord::parse(&dmesg), None);
+        assert_eq!(IntegrityRecord::find(&dmesg), Some(expected.clone()));
+        // The same from auditd, with an AppArmor label and what the enriched format appends.
+        let head = "node=host type=INTEGRITY_DATA msg=audit(1700000000.123:45): ";
+        let (_, fields) = DENIED.split_once("): ").unwrap();
+        let fields = fields.replace(" op=", " subj=fire fox (complain) op=");
+        let raw = format!("{head}{fields}\x1dUID=\"root\" AUID=\"unset\"");
+        assert_eq!(IntegrityRecord::find(&raw), Some(expected));
+    }
+
+    #[test]
+    fn what_is_no_record_or_no_denial() {
+        for bad in [
+            "",
+            "audit: type=1800 ",
+            "audit: type=1800 audit(1.5:7): ",
+            &DENIED.replace("1800", "1802"),
+            &DENIED.replace("pid=1 ", "pid=x "),
+            &DENIED.replace(" res=0", ""),
+            &DENIED.replace("res=0", "res=2"),
+            &DENIED.replace("cause=IMA-signature-required ", ""),
+            &DENIED.replace("/sbin/init\"", "/sbin/init"),
+            &DENIED.replace("\"/rootfs/sbin/init\"", "ABC"),
+        ] {
+            assert_eq!(IntegrityRecord::parse(bad), None, "{bad}");
+        }
+        for (from, to, denial) in [
+            ("res=0", "res=1", false),
+            ("op=appraise_data", "op=set_data", false),
+            ("op=appraise_data", "op=collect_data", false),
+            (
+                "op=appraise_data cause=IMA-signature-required",
+                "op=collect_data cause=denied-hash-algorithm",
+                true,
+            ),
+        ] {
+            let record = IntegrityRecord::parse(&DENIED.replace(from, to)).unwrap();
+            assert_eq!(record.is_denial(), denial, "{to}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a file and a process are called, neither adds nor changes another field.
+        #[test]
+        fn names_round_trip(
+            name in proptest::collection::vec(1_u8.., 1..40),
+            command in proptest::collection::vec(1_u8.., 1..16),
+        ) {
+            let line = DENIED
+                .replace("\"/rootfs/sbin/init\"", &written(&name))
+                .replace("\"ima-init\"", &written(&command));
+            let record = IntegrityRecord::parse(&line).unwrap();
+            prop_assert_eq!(record.name, Some(name));
+            prop_assert_eq!(record.command, command);
+            prop_assert_eq!(record.cause, "IMA-signature-required");
+            prop_assert_eq!(record.inode, Some((b"vda".to_vec(), 14)));
+        }
+
+        /// Of a line that only looks like a record nothing is taken that the line does not contain.
+        #[test]
+        fn hostile_lines_add_nothing(rest in "[ -~\\x1d]{0,80}") {
+            let line = format!("audit: type=1800 audit(1.5:7): pid=1 uid=0 op=appraise_data cause={rest}");
+            if let Some(record) = IntegrityRecord::parse(&line) {
+                let (operation, cause) = (format!("op={}", record.operation), format!("cause={}", record.cause));
+                prop_assert!(line.contains(&operation) && line.contains(&cause), "{:?}", record);
+            }
+        }
+    }
+}

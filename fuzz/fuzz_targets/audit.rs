@@ -1,0 +1,11 @@
+//! Any line as one of the kernel's log: what is taken of it must be in it.
+#![no_main]
+
+use ima::audit::IntegrityRecord;
+
+libfuzzer_sys::fuzz_target!(|line: &str| {
+    if let Some(record) = IntegrityRecord::find(line) {
+        assert!(line.contains(&format!("cause={}", record.cause)));
+        assert!(line.contains(&format!("op={}", record.operation)));
+    }
+});
