@@ -200,7 +200,7 @@ fn describe(system: &System, goal: Goal, steps: &[Step]) -> imactl::Result<()> {
 
 /// Before enforcement: what the boots so far would have denied.
 fn look_at_the_log() -> imactl::Result<()> {
-    if !Path::new("/run/ima-init/report.json").exists() {
+    if !Path::new(ima::layout::REPORT).exists() {
         return Err(
             Fault::new(Code::SetupUnfit, "this boot was not under ima-init")
                 .with_cause("what enforcement would deny is not known before a boot that logs it")
@@ -209,17 +209,10 @@ fn look_at_the_log() -> imactl::Result<()> {
                 ),
         );
     }
-    let log = child(OsStr::new("dmesg"))
-        .output()
-        .map_err(|error| step_failed("dmesg", &error.to_string()))?;
-    let log = String::from_utf8_lossy(&log.stdout).into_owned();
-    // The records go to auditd then, and the kernel's log has those from before it was started.
+    let mut log = output_of("dmesg", &[])?;
+    // auditd takes the kernel's records; the kernel's log then has only those from before it was started.
     if Path::new("/run/auditd.pid").exists() {
-        output::line(format_args!(
-            "\nauditd takes the kernel's records here; what enforcement would have denied is told by:\n\
-             ausearch -m INTEGRITY_DATA --start boot\n\
-             The kernel's own log has:"
-        ))?;
+        log.push_str(&output_of("ausearch", &AUSEARCH)?);
     }
     let denied = setup::denials(&log);
     if denied.is_empty() {
@@ -235,6 +228,46 @@ fn look_at_the_log() -> imactl::Result<()> {
         output::line(format_args!("  {name}: {cause}"))?;
     }
     Ok(())
+}
+
+/// Prints this boot's records as auditd keeps them. Without `--input-logs` ausearch reads its standard input where that is no
+/// terminal.
+const AUSEARCH: [&str; 6] = [
+    "--input-logs",
+    "--raw",
+    "--message",
+    "INTEGRITY_DATA",
+    "--start",
+    "boot",
+];
+
+/// Runs a program that prints a log, and returns what it printed.
+fn output_of(program: &str, arguments: &[&str]) -> imactl::Result<String> {
+    let output = child(OsStr::new(program))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| unread_log(program, &error.to_string()))?;
+    printed(program, &output)
+}
+
+/// What a program printed. `ausearch --raw` ends with 1 and prints nothing at all where there is no record.
+fn printed(program: &str, output: &std::process::Output) -> imactl::Result<String> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let none = program == "ausearch" && output.status.code() == Some(1) && errors.trim().is_empty();
+    if output.status.success() || none {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(unread_log(
+        program,
+        &format!("{}: {}", output.status, errors.trim()),
+    ))
+}
+
+fn unread_log(program: &str, why: &str) -> Fault {
+    step_failed(program, why).with_remedy(format!(
+        "what enforcement would deny is not known without it: install {program} and run imactl setup --enforce again"
+    ))
 }
 
 fn agreed() -> imactl::Result<bool> {
@@ -468,5 +501,32 @@ mod tests {
             Code::OutputUnwritable
         );
         assert!(key.exists());
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+        let shell = |script: &str| {
+            let output = Command::new("sh").args(["-c", script]).output().unwrap();
+            move |program: &str| printed(program, &output)
+        };
+        assert_eq!(shell("echo record")("ausearch").unwrap(), "record\n");
+        assert_eq!(shell("exit 1")("ausearch").unwrap(), "");
+        for (script, program) in [
+            ("exit 1", "dmesg"),
+            (
+                "echo 'Error opening /var/log/audit' >&2; exit 1",
+                "ausearch",
+            ),
+            ("exit 10", "ausearch"),
+        ] {
+            let fault = shell(script)(program).unwrap_err();
+            assert_eq!(fault.code(), Code::SetupStep, "{script}");
+        }
+        assert_eq!(
+            output_of("/nonexistent/ausearch", &AUSEARCH)
+                .unwrap_err()
+                .code(),
+            Code::SetupStep
+        );
     }
 }
