@@ -156,7 +156,8 @@ build_programs() {
 made() {
     local directory=$cache/$1/$2
     if [[ ! -d $directory ]]; then
-        locked "$cache/$1/.lock" make_beside "$directory" "$3"
+        # `set -e` does not hold in a condition.
+        locked "$cache/$1/.lock" make_beside "$directory" "$3" || return
     fi
     touch "$directory"
     echo "$directory"
@@ -169,7 +170,7 @@ make_beside() {
     rm -rf "$(dirname "$directory")"/.half.*
     half=$(mktemp -d "$(dirname "$directory")/.half.XXXXXX")
     chmod 755 "$half"
-    "$2" "$half"
+    "$2" "$half" || return
     mv -T "$half" "$directory"
     while IFS= read -r old; do
         rm -r "$old"
