@@ -42,7 +42,7 @@ use crate::verify::Verdict;
 use disk::Disk;
 use libraries::Libraries;
 use program::Examiner;
-pub use simulate::{Refused, simulate};
+pub use simulate::{Refused, Simulation, simulate};
 pub use systemd::Denied;
 use systemd::Further;
 

@@ -154,6 +154,20 @@ impl Manifest {
         Self::parse(&bytes).map_err(|fault| crate::file::in_file(fault, path))
     }
 
+    /// Refuses a manifest of no files: with it nothing would be signed, compared or applied, and no error would say so.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-921`
+    pub fn with_files(self) -> Result<Self> {
+        if self.files.is_empty() {
+            return Err(Fault::new(Code::ManifestMalformed, "it has no files")
+                .with_cause("the root has no regular file, or the policy appraises none of them")
+                .with_remedy("give the root and the policy that the files are signed for"));
+        }
+        Ok(self)
+    }
+
     /// Reads a manifest from its bytes.
     ///
     /// # Errors
@@ -186,6 +200,9 @@ impl Manifest {
             .algorithm
             .parse()
             .map_err(|error: ima::hash::UnknownHash| wrong(0, error.to_string()))?;
+        if !crate::key::SIGNED.contains(&algo) {
+            return Err(wrong(0, format!("digests of {algo}, which are not signed")));
+        }
         let over = match &*header.over {
             "content" => Over::Content,
             "verity" => Over::Verity,
@@ -554,11 +571,11 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let head = r#"{"manifest":"imactl","version":1,"algorithm":"sha1","over":"content"}"#;
+        let head = r#"{"manifest":"imactl","version":1,"algorithm":"sha256","over":"content"}"#;
         let line = |path: &str| {
             format!(
                 r#"{{"path":"{path}","size":0,"digest":"{}"}}"#,
-                "00".repeat(20)
+                "00".repeat(32)
             )
         };
         let good = format!("{head}\n{}\n{}\n", line("a"), line("b"));
@@ -568,7 +585,8 @@ mod tests {
             ("text", "hello\n".to_owned()),
             ("another version", head.replace(":1,", ":2,") + "\n"),
             ("another maker", head.replace("imactl", "other") + "\n"),
-            ("no such hash", head.replace("sha1", "sha9") + "\n"),
+            ("no such hash", head.replace("sha256", "sha9") + "\n"),
+            ("weak digests", head.replace("sha256", "md5") + "\n"),
             (
                 "over something else",
                 head.replace("content", "moon") + "\n",

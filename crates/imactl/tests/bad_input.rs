@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Ended, IMACTL, imactl, listing, need_root, run, shell, with_keys};
+use common::{Ended, IMACTL, imactl, listing, measurement_list, need_root, run, shell, with_keys};
 
 const SIGN: &str = "sign --key keys/ima.key --cert keys/ima.der --sidecar";
 
@@ -14,6 +14,82 @@ fn counts(at: &Path) -> serde_json::Map<String, serde_json::Value> {
     let found = imactl("verify --sidecar --json --cert keys/ima.der tree", at);
     let json: serde_json::Value = serde_json::from_str(&found.out).unwrap();
     json["counts"].as_object().unwrap().clone()
+}
+
+#[test]
+fn what_compares_nothing_is_no_success() {
+    let directory = with_keys("p256");
+    let at = directory.path();
+    let head = r#"{"manifest":"imactl","version":1,"algorithm":"sha256","over":"content"}"#;
+    std::fs::write(at.join("manifest"), format!("{head}\n")).unwrap();
+    let weak = head.replace("sha256", "md5");
+    std::fs::write(at.join("weak"), format!("{weak}\n")).unwrap();
+    std::fs::write(at.join("list"), measurement_list().list).unwrap();
+    shell(
+        "mkdir empty tree; echo text >tree/text; : >zero; tar -cf empty.tar empty
+         echo 'appraise func=BPRM_CHECK appraise_type=imasig' >policy",
+        at,
+    )
+    .good();
+    let sign = "--key keys/ima.key --cert keys/ima.der";
+    for (arguments, code) in [
+        ("verify --cert keys/ima.der empty", "IMA-917"),
+        ("verify --cert keys/ima.der --json empty", "IMA-917"),
+        ("verify --cert keys/ima.der --sidecar empty", "IMA-917"),
+        ("verify --cert keys/ima.der --image empty.tar", "IMA-917"),
+        (
+            "verify --cert keys/ima.der --for-policy policy --root tree tree",
+            "IMA-917",
+        ),
+        ("verify --cert empty tree", "IMA-906"),
+        (
+            "policy simulate --root empty --cert keys/ima.der policy",
+            "IMA-917",
+        ),
+        (
+            "policy simulate --root tree --cert keys/ima.der --json policy",
+            "IMA-917",
+        ),
+        ("manifest make --from empty --out x", "IMA-921"),
+        (
+            "manifest make --from tree --for-policy policy --out x",
+            "IMA-921",
+        ),
+        (&format!("manifest sign {sign} manifest --out x"), "IMA-921"),
+        ("manifest apply --root tree manifest", "IMA-921"),
+        (
+            "manifest apply --root tree --cert keys/ima.der manifest",
+            "IMA-921",
+        ),
+        ("manifest apply --root tree weak", "IMA-921"),
+        ("image --from tree --manifest manifest --out x", "IMA-921"),
+        ("measurement zero", "IMA-986"),
+        // Of the template ima-ng, which has no signatures.
+        ("measurement --cert keys/ima.der list", "IMA-917"),
+        ("kernel check --config zero", "IMA-916"),
+        ("cert empty", "IMA-906"),
+    ] {
+        imactl(arguments, at).refused(code);
+    }
+    assert!(!at.join("x").exists());
+    let checked = imactl("policy check zero", at);
+    assert_eq!(checked.code, 1, "{checked:?}");
+}
+
+#[test]
+fn keys_without_a_password_are_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::write(at.join("none"), "\n").unwrap();
+    for arguments in ["", "--password-file none"] {
+        let refused = imactl(&format!("keygen --out keys {arguments}"), at).refused("IMA-917");
+        assert!(
+            refused.err.contains("no password for the new private keys"),
+            "{refused:?}"
+        );
+        assert!(!refused.err.contains("decrypt"), "{refused:?}");
+    }
+    assert!(!at.join("keys").exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The programs that the init and switch_root will execute, found in the root as the kernel will find them.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ima::certificate::Certificate;
 use ima::evm::Attributes;
@@ -97,21 +98,25 @@ impl Examiner<'_> {
         self.may_run(&opened.file)
             .map_err(|denial| Fault::new(Code::LibraryDenied, detail(&denial.detail)))
     }
-    /// Looks at every file of the root.
-    pub(super) fn appraise(&mut self) {
+
+    /// Judges every file of the root that a rule appraises, and returns how many those are.
+    pub(super) fn appraise(&mut self) -> usize {
         let names: Vec<(&[u8], &Inode)> = self
             .tree
             .names()
             .map(|(name, index)| (name, self.tree.inode(index)))
             .collect();
+        let appraised = AtomicUsize::new(0);
         let denied = names
             .into_par_iter()
             .filter_map(|(name, inode)| {
                 let verdict = self.verdict(name, inode)?;
+                appraised.fetch_add(1, Ordering::Relaxed);
                 (!verdict.is_good()).then(|| (name.to_vec(), verdict))
             })
             .collect();
         self.denied = denied;
+        appraised.into_inner()
     }
 
     /// What appraisal makes of a file; nothing if it is none, or no rule appraises it.

@@ -22,6 +22,15 @@ pub struct Refused {
     pub hooks: Vec<(Hook, usize)>,
 }
 
+/// What a policy makes of the files of a root.
+#[derive(Debug, Clone)]
+pub struct Simulation {
+    /// How many files a rule appraises.
+    pub appraised: usize,
+    /// Those of them that would be denied, by path.
+    pub denied: Vec<Refused>,
+}
+
 /// Which files of `root` a kernel with these certificates on its keyring would deny under `policy`. Where `certificates` is empty
 /// every signature is by an unknown key. `evm` are the certificates for EVM, which is on if there is one. `kernel` is the kernel's
 /// release; nothing for one before [`SIGV3_FILES`](crate::verify::SIGV3_FILES).
@@ -35,7 +44,7 @@ pub fn simulate(
     certificates: &[Certificate],
     evm: &[Certificate],
     kernel: Option<Release>,
-) -> Result<Vec<Refused>> {
+) -> Result<Simulation> {
     let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
     let mut examiner = Examiner {
         tree: &root.tree,
@@ -47,7 +56,7 @@ pub fn simulate(
         machine: None,
         denied: std::collections::HashMap::new(),
     };
-    examiner.appraise();
+    let appraised = examiner.appraise();
     let mut refused = Vec::new();
     for (name, index) in root.tree.names() {
         let inode = root.tree.inode(index);
@@ -70,7 +79,10 @@ pub fn simulate(
         }
     }
     refused.sort_by(|one, other| one.path.cmp(&other.path));
-    Ok(refused)
+    Ok(Simulation {
+        appraised,
+        denied: refused,
+    })
 }
 
 /// Whether a rule lets through what is no good signature: without `appraise_type=` the file's own digest is enough

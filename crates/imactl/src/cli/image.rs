@@ -202,7 +202,7 @@ impl Make {
         }
         let files = tree.len() as u64;
         if let Some(path) = &self.manifest {
-            let manifest = Manifest::load(path)?;
+            let manifest = Manifest::load(path)?.with_files()?;
             let progress = Progress::new("comparing", manifest.files.len() as u64);
             manifest.apply_to_tree(&mut tree, &|| progress.step())?;
             progress.finish();

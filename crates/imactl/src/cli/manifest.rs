@@ -74,7 +74,8 @@ impl Make {
         let progress = Progress::new("hashing", tree.len() as u64);
         let manifest = Manifest::of_tree(&tree, chooser.as_ref(), over, self.hash, &|| {
             progress.step();
-        })?;
+        })?
+        .with_files()?;
         progress.finish();
         manifest.save(&self.out)?;
         said(&manifest, "files", &self.out)
@@ -99,7 +100,7 @@ pub struct Sign {
 
 impl Sign {
     fn run(mut self) -> Result {
-        let mut manifest = Manifest::load(&self.manifest)?;
+        let mut manifest = Manifest::load(&self.manifest)?.with_files()?;
         // The manifest says which.
         self.key.hash = manifest.algo;
         let identity = self.key.identity()?;
@@ -139,7 +140,7 @@ pub struct Apply {
 
 impl Apply {
     fn run(self) -> Result {
-        let manifest = Manifest::load(&self.manifest)?;
+        let manifest = Manifest::load(&self.manifest)?.with_files()?;
         if !self.certificates.is_empty() {
             manifest.check(&options::certificates_in(&self.certificates)?)?;
         }

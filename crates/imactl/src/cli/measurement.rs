@@ -16,6 +16,7 @@ use ima::verify::verify_digest;
 use imactl::hex;
 use imactl::measurement::ListReader;
 use imactl::pcr::{self, Pcrs, Tpm};
+use imactl::verify::nothing_checked;
 use serde_json::json;
 
 use super::{Outcome, Result, options, output};
@@ -161,15 +162,24 @@ impl Measurement {
         let certificates = certificates?.concat();
         let banks = self.banks()?;
         let found = self.follow(&banks, &certificates)?;
+        let list = self.list.as_deref().unwrap_or(Path::new(LIST));
+        if found.entries == 0 {
+            return Err(
+                Fault::new(Code::MeasurementsMalformed, list.display().to_string())
+                    .with_cause("it has no entries; the kernel's list begins with boot_aggregate")
+                    .with_remedy("copy the list again, as root"),
+            );
+        }
+        if !certificates.is_empty() && found.good_signatures + found.bad_signatures == 0 {
+            let what = format!("{}: no entry has a signature", list.display());
+            return Err(nothing_checked(what).with_remedy(
+                "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)",
+            ));
+        }
         if !banks.is_empty() && found.compared.is_empty() {
-            let list = self.list.as_deref().unwrap_or(Path::new(LIST));
             return Err(
                 Fault::new(Code::PcrsUnreadable, list.display().to_string()).with_cause(
-                    if found.entries == 0 {
-                        "the list is empty: nothing was compared with the PCRs"
-                    } else {
-                        "the list extends none of the PCRs that were read: nothing was compared"
-                    },
+                    "the list extends none of the PCRs that were read: nothing was compared",
                 ),
             );
         }

@@ -49,22 +49,30 @@ impl PasswordOptions {
         let password = match self.given()? {
             Some(password) => password,
             None => {
-                let password = prompt("Password for the new private keys: ")?;
-                if prompt("Once more: ")? != password {
-                    return Err(Fault::new(
-                        Code::KeyPassword,
-                        "the two passwords are not the same",
-                    )
-                    .with_cause("one of them was mistyped")
-                    .with_remedy("try again"));
+                let missing = |_| {
+                    Fault::new(Code::Usage, "no password for the new private keys")
+                        .with_cause("none was given, and there is no terminal to ask on")
+                        .with_remedy(
+                            "give one with --password-file FILE or in EVMCTL_KEY_PASSWORD, or --unencrypted for keys without",
+                        )
+                };
+                let password = prompt("Password for the new private keys: ").map_err(missing)?;
+                if prompt("Once more: ").map_err(missing)? != password {
+                    return Err(
+                        Fault::new(Code::Usage, "no password for the new private keys")
+                            .with_cause("the two that were typed are not the same")
+                            .with_remedy("try again"),
+                    );
                 }
                 password
             }
         };
         if password.is_empty() {
-            return Err(Fault::new(Code::KeyPassword, "the password is empty")
-                .with_cause("an empty password protects nothing")
-                .with_remedy("give a password, or --unencrypted if that is what you want"));
+            return Err(
+                Fault::new(Code::Usage, "no password for the new private keys")
+                    .with_cause("the one given is empty, and protects nothing")
+                    .with_remedy("give a password, or --unencrypted if that is what you want"),
+            );
         }
         Ok(password)
     }

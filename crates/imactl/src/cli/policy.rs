@@ -10,6 +10,7 @@ use ima::policy::{Policy, format};
 use imactl::check::{Root, simulate};
 use imactl::file::{read_bounded, write};
 use imactl::select::FileSystem;
+use imactl::verify::nothing_checked;
 use imactl::words;
 use serde_json::json;
 
@@ -229,7 +230,11 @@ impl Simulate {
         };
         let (certificates, evm) = (read(&self.certificates)?, read(&self.evm)?);
         let root = Root::new(imactl::image::read(&self.root)?, filesystem);
-        let denied = simulate(&root, &policy, &certificates, &evm, self.kernel)?;
+        let found = simulate(&root, &policy, &certificates, &evm, self.kernel)?;
+        if found.appraised == 0 {
+            return Err(nothing_checked("the policy appraises no file of the root"));
+        }
+        let denied = found.denied;
         if self.json {
             let denied: Vec<_> = denied
                 .iter()
@@ -263,7 +268,11 @@ impl Simulate {
                     hooks.join(", ")
                 ))?;
             }
-            output::line(format_args!("{} files denied", denied.len()))?;
+            output::line(format_args!(
+                "{} of {} appraised files denied",
+                denied.len(),
+                found.appraised
+            ))?;
         }
         Ok(if denied.is_empty() {
             Outcome::Good

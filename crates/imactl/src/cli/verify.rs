@@ -10,7 +10,7 @@ use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use ima::policy::lint::Release;
 use imactl::sign::Place;
-use imactl::verify::{Verdict, VerifyOptions};
+use imactl::verify::{Verdict, VerifyOptions, nothing_checked};
 use imactl::{chain, files};
 use serde_json::json;
 
@@ -35,7 +35,7 @@ Examples:
 
 Exit status, by the gravest cause found:
   0  every file is good
-  2  a file or certificate could not be read, or wrong usage
+  2  a file or certificate could not be read, no file was checked, or wrong usage
   3  files without a signature, or without one in security.evm
   4  files signed by keys of which no certificate was given
   5  attributes that are no signature, or one that is not checked here or that the kernel refuses
@@ -156,6 +156,16 @@ impl Verify {
                     counts.join(", ")
                 }
             ))?;
+        }
+        let checked = found
+            .iter()
+            .filter(|(_, verdict)| *verdict != Verdict::NotAppraised)
+            .count();
+        if checked == 0 {
+            return Err(nothing_checked(match found.len() {
+                0 => "there is no regular file".to_owned(),
+                count => format!("the policy appraises none of the files, {count} in number"),
+            }));
         }
         let verdicts: Vec<&Verdict> = found.iter().map(|(_, verdict)| verdict).collect();
         let Some(status) = verdicts.iter().filter_map(|verdict| status(verdict)).max() else {
