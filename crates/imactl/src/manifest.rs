@@ -506,7 +506,8 @@ fn escape(path: &[u8]) -> String {
     text
 }
 
-fn unescape(text: &str) -> Option<Vec<u8>> {
+/// The bytes of a text in which some stand as `%` and two hexadecimal digits.
+pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut path = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {

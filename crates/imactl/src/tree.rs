@@ -406,6 +406,16 @@ impl InodeIndex {
 pub struct Tree {
     names: BTreeMap<Vec<u8>, InodeIndex>,
     inodes: Vec<Inode>,
+    whiteouts: Vec<Whiteout>,
+}
+
+/// What a layer takes away from those below it (OCI image specification, "Whiteouts").
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Whiteout {
+    /// What is under this name, with all that is in it.
+    Name(Vec<u8>),
+    /// All that is in this directory.
+    Content(Vec<u8>),
 }
 
 impl Default for Tree {
@@ -422,6 +432,7 @@ impl Tree {
         Self {
             names: BTreeMap::from([(Vec::new(), InodeIndex(0))]),
             inodes: vec![root],
+            whiteouts: Vec::new(),
         }
     }
 
@@ -491,6 +502,20 @@ impl Tree {
             .range([name, b"/"].concat()..[name, b"0"].concat())
             .next()
             .is_some()
+    }
+
+    /// Takes out what a layer that comes over this tree takes away. Inodes stay, without a name: indices are places.
+    fn white_out(&mut self, whiteout: &Whiteout) {
+        let (name, itself) = match whiteout {
+            Whiteout::Name(name) => (name, true),
+            Whiteout::Content(directory) => (directory, false),
+        };
+        self.names
+            .retain(|other, _| match other.strip_prefix(name.as_slice()) {
+                Some(b"") => !itself,
+                Some(rest) => !name.is_empty() && !rest.starts_with(b"/"),
+                None => true,
+            });
     }
 
     /// The inode at `index`.
@@ -611,12 +636,16 @@ impl Tree {
     }
 
     /// Lays another tree over this one: what it has replaces what is here under the same name. Directories are
-    /// merged and keep the owner and mode they have here.
+    /// merged and keep the owner and mode they have here. If the other one is a layer of an OCI image, its whiteouts take away
+    /// what is here, and nothing of its own.
     ///
     /// # Errors
     ///
     /// `IMA-913` where a directory with content would be replaced by something else.
     pub fn overlay(&mut self, other: Tree) -> Result<()> {
+        for whiteout in &other.whiteouts {
+            self.white_out(whiteout);
+        }
         let mut first_names: HashMap<InodeIndex, Vec<u8>> = HashMap::new();
         for (name, &index) in &other.names {
             match first_names.get(&index) {
@@ -735,7 +764,8 @@ impl Tree {
     }
 
     /// Reads a tar archive, plain or compressed with gzip, zstd or xz. Extended attributes are taken from PAX records
-    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them.
+    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them, and `LIBARCHIVE.xattr.*`. Whiteouts of an OCI image's layer are no files;
+    /// [`overlay`](Self::overlay) applies them.
     ///
     /// # Errors
     ///

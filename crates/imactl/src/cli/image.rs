@@ -124,7 +124,7 @@ impl SignImage {
 #[derive(Debug, Args)]
 struct Make {
     /// Directory, tar archive (plain, gzip, zstd, xz), or image (ext4, squashfs, erofs); a later one is laid over the earlier
-    /// ones
+    /// ones, as the layers of an OCI image are
     #[arg(long = "from", value_name = "SOURCE", required = true)]
     sources: Vec<PathBuf>,
     #[command(flatten)]

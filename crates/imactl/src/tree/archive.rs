@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use ima::fault::{Code, Fault};
 
-use super::{Content, Inode, Kind, PIECE, Run, Timestamp, Tree};
+use base64ct::{Base64Unpadded, Encoding as _};
+
+use super::{Content, Inode, Kind, PIECE, Run, Timestamp, Tree, Whiteout, clean};
 use crate::Result;
+use crate::manifest::unescape;
 
 const RECORD: usize = 512;
 /// The longest extended header or long name.
@@ -49,6 +52,7 @@ struct Extended {
     sparse_version: Vec<u8>,
     sparse_name: Option<Vec<u8>>,
     sparse_size: Option<u64>,
+    acl: bool,
 }
 
 /// Reads an archive, which must be uncompressed.
@@ -106,6 +110,11 @@ pub fn read(mut archive: impl Read) -> Result<Tree> {
         }
         entries += 1;
         let extended = extended.take().unwrap_or_else(|| global.clone());
+        if extended.acl {
+            return Err(malformed("an entry with an ACL as text")
+                .with_cause("ACLs are read as extended attributes only, and an image without them would let the group do more")
+                .with_remedy("make the archive with: tar --xattrs --xattrs-include='*', not --acls"));
+        }
         let size = extended.size.unwrap_or(size);
         let path = extended
             .sparse_name
@@ -133,6 +142,21 @@ pub fn read(mut archive: impl Read) -> Result<Tree> {
             archive: &mut archive,
             left: size,
         };
+        match whiteout(&path)? {
+            Marker::None => {}
+            Marker::Metadata => {
+                input.finish(size)?;
+                continue;
+            }
+            Marker::Whiteout(found) => {
+                // AUFS makes all whiteouts hard links to one file.
+                if !matches!(header[156], b'0' | 0 | b'7' | b'1') || size != 0 {
+                    return Err(not_a_whiteout(&path, "it is no empty file"));
+                }
+                tree.whiteouts.push(found);
+                continue;
+            }
+        }
         let kind = match header[156] {
             b'0' | 0 | b'7' if header[156] == 0 && path.ends_with(b"/") => Kind::Directory,
             b'0' | 0 | b'7' => {
@@ -195,6 +219,61 @@ pub fn read(mut archive: impl Read) -> Result<Tree> {
         return Err(malformed("the archive has no entries"));
     }
     Ok(tree)
+}
+
+/// What an entry is to a layer of an OCI image.
+enum Marker {
+    /// A file.
+    None,
+    /// What AUFS keeps for itself at the top of a layer.
+    Metadata,
+    /// Something that it takes away from the layers below.
+    Whiteout(Whiteout),
+}
+
+/// Tells whiteouts by their names (OCI image specification, layer.md, "Whiteouts"), which no other file may have.
+fn whiteout(path: &[u8]) -> Result<Marker> {
+    let path = clean(path)?;
+    let mut components = path.split(|&byte| byte == b'/');
+    let last = components.next_back().unwrap_or_default();
+    let above = components.clone();
+    let first = components.next().unwrap_or(last);
+    if first.starts_with(b".wh..wh.") && first != b".wh..wh..opq" {
+        return Ok(Marker::Metadata);
+    }
+    if above
+        .into_iter()
+        .any(|component| component.starts_with(b".wh."))
+    {
+        return Err(not_a_whiteout(&path, "it is in a directory of such a name"));
+    }
+    let directory = path
+        .get(..path.len().saturating_sub(last.len() + 1))
+        .unwrap_or_default();
+    match last.strip_prefix(b".wh.") {
+        None => Ok(Marker::None),
+        Some(b".wh..opq") => Ok(Marker::Whiteout(Whiteout::Content(directory.to_vec()))),
+        Some(b"" | b"." | b"..") => Err(not_a_whiteout(&path, "it names no file")),
+        Some(name) if name.starts_with(b".wh.") => Err(not_a_whiteout(
+            &path,
+            "the OCI image specification has none of that name",
+        )),
+        Some(name) => {
+            let hidden = match directory {
+                b"" => name.to_vec(),
+                _ => [directory, b"/", name].concat(),
+            };
+            Ok(Marker::Whiteout(Whiteout::Name(hidden)))
+        }
+    }
+}
+
+fn not_a_whiteout(path: &[u8], why: &str) -> Fault {
+    malformed(String::from_utf8_lossy(path).escape_debug().to_string())
+        .with_cause(format!(
+            "names that begin with .wh. are those of whiteouts in the layers of an OCI image, and this is none: {why}"
+        ))
+        .with_remedy("take it out of the archive, or give it another name")
 }
 
 /// The data of an entry.
@@ -280,9 +359,17 @@ impl Extended {
             b"GNU.sparse.size" | b"GNU.sparse.map" | b"GNU.sparse.numblocks" => {
                 self.sparse_version = b"0".to_vec()
             }
+            // ACLs as text (tar --acls, bsdtar). The mode's group bits are then the ACL's mask: without it the group could do more.
+            b"SCHILY.acl.access" | b"SCHILY.acl.default" | b"SCHILY.acl.ace" => self.acl = true,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.insert(name.to_vec(), value.to_vec());
+                } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+                    // libarchive, archive_write_set_format_pax.c: the name with `%` escapes, the value in base64.
+                    let name = unescape(std::str::from_utf8(name).ok()?)?;
+                    let value = std::str::from_utf8(value).ok()?.trim_end_matches('=');
+                    self.xattrs
+                        .insert(name, Base64Unpadded::decode_vec(value).ok()?);
                 }
             }
         }
@@ -576,6 +663,159 @@ mod tests {
         assert_eq!(timestamp(b"x"), None);
     }
 
+    /// An entry of an archive: its type, name, PAX records and data.
+    fn entry(kind: u8, name: &str, records: &[(&str, &[u8])], data: &[u8]) -> Vec<u8> {
+        let header = |kind: u8, name: &str, len: usize| {
+            let mut header = [0; RECORD];
+            header[..name.len()].copy_from_slice(name.as_bytes());
+            header[100..108].copy_from_slice(b"0000644\0");
+            header[124..136].copy_from_slice(format!("{len:011o}\0").as_bytes());
+            header[156] = kind;
+            header[257..263].copy_from_slice(b"ustar\0");
+            header[148..156].fill(b' ');
+            let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            header
+        };
+        let padded = |data: &[u8]| {
+            let mut data = data.to_vec();
+            data.resize(data.len().next_multiple_of(RECORD), 0);
+            data
+        };
+        let mut archive = Vec::new();
+        if !records.is_empty() {
+            let mut data = Vec::new();
+            for (key, value) in records {
+                let rest = key.len() + value.len() + 3;
+                // The length counts its own digits.
+                let len = (rest + 1..)
+                    .find(|len| rest + len.to_string().len() == *len)
+                    .unwrap();
+                data.extend_from_slice(format!("{len} {key}=").as_bytes());
+                data.extend_from_slice(value);
+                data.push(b'\n');
+            }
+            archive.extend(header(b'x', "pax", data.len()));
+            archive.extend(padded(&data));
+        }
+        archive.extend(header(kind, name, data.len()));
+        archive.extend(padded(data));
+        archive
+    }
+
+    fn layer(entries: &[Vec<u8>]) -> Result<Tree> {
+        let archive = [&entries.concat()[..], &[0; 2 * RECORD]].concat();
+        read(&archive[..])
+    }
+
+    fn names(tree: &Tree) -> Vec<String> {
+        let text = |(name, _): (&[u8], _)| String::from_utf8_lossy(name).into_owned();
+        tree.names().skip(1).map(text).collect()
+    }
+
+    /// The examples of the OCI image specification, layer.md, "Whiteouts".
+    #[test]
+    fn whiteouts_take_away_what_is_below() {
+        let base = || {
+            let file = |name: &str| entry(b'0', name, &[], b"base");
+            layer(&["a/b/c/bar", "a/b/d", "a/bx", "bin/my-app", "z"].map(file)).unwrap()
+        };
+        let file = |name: &str| entry(b'0', name, &[], b"");
+        for (upper, expected) in [
+            (
+                vec![file("a/.wh.b")],
+                vec!["a", "a/bx", "bin", "bin/my-app", "z"],
+            ),
+            // In whichever order: what the layer has itself is not hidden.
+            (
+                vec![file("a/b/c/foo"), file("a/.wh.b")],
+                vec![
+                    "a",
+                    "a/b",
+                    "a/b/c",
+                    "a/b/c/foo",
+                    "a/bx",
+                    "bin",
+                    "bin/my-app",
+                    "z",
+                ],
+            ),
+            (
+                vec![file("a/.wh..wh..opq"), file("a/b/c/foo")],
+                vec!["a", "a/b", "a/b/c", "a/b/c/foo", "bin", "bin/my-app", "z"],
+            ),
+            (vec![file(".wh..wh..opq"), file("new")], vec!["new"]),
+            (
+                vec![
+                    file("./.wh.a"),
+                    file(".wh.nosuch"),
+                    file(".wh..wh.plnk/5.6"),
+                    file(".wh..wh.aufs"),
+                ],
+                vec!["bin", "bin/my-app", "z"],
+            ),
+            // A hard link to another whiteout, as AUFS has it.
+            (
+                vec![file(".wh.a"), entry(b'1', "bin/.wh.my-app", &[], b"")],
+                vec!["bin", "z"],
+            ),
+        ] {
+            let mut tree = base();
+            tree.overlay(layer(&upper).unwrap()).unwrap();
+            assert_eq!(names(&tree), expected);
+        }
+        // Below the lowest layer there is nothing to take away.
+        let lowest = layer(&[file("a/.wh.b"), file("c")]).unwrap();
+        assert_eq!(names(&lowest), ["c"]);
+    }
+
+    #[test]
+    fn what_is_named_as_a_whiteout_and_is_none_is_refused() {
+        for (name, kind, data) in [
+            ("a/.wh.b", b'0', &b"x"[..]),
+            ("a/.wh.b", b'5', b""),
+            ("a/.wh.b/c", b'0', b""),
+            ("a/.wh.", b'0', b""),
+            ("a/.wh..", b'0', b""),
+            ("a/.wh...", b'0', b""),
+            ("a/.wh..wh.other", b'0', b""),
+        ] {
+            let fault = layer(&[entry(kind, name, &[], data)]).unwrap_err();
+            assert_eq!(fault.code(), Code::SourceMalformed, "{name}");
+            assert!(fault.cause().contains("whiteouts"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn attributes_as_libarchive_writes_them() {
+        let tree = layer(&[entry(
+            b'0',
+            "file",
+            &[
+                ("LIBARCHIVE.xattr.security.ima", b"AwIEBQ"),
+                ("LIBARCHIVE.xattr.user.a%20b%25", b"eA=="),
+                ("SCHILY.xattr.user.c", b"plain"),
+            ],
+            b"",
+        )])
+        .unwrap();
+        let xattrs = &tree.get(b"file").unwrap().xattrs;
+        let value = |name: &str| xattrs.get(name.as_bytes()).map(Vec::as_slice);
+        assert_eq!(value("security.ima"), Some(&[3, 2, 4, 5][..]));
+        assert_eq!(value("user.a b%"), Some(&b"x"[..]));
+        assert_eq!(value("user.c"), Some(&b"plain"[..]));
+        assert_eq!(xattrs.len(), 3);
+        for (key, value) in [
+            ("LIBARCHIVE.xattr.user.a", &b"A"[..]),
+            ("LIBARCHIVE.xattr.user.a", b"A*=="),
+            ("LIBARCHIVE.xattr.user.a%2", b"eA=="),
+            ("SCHILY.acl.access", b"user::rw-,group::r--,other::r--"),
+        ] {
+            let fault = layer(&[entry(b'0', "file", &[(key, value)], b"")]).unwrap_err();
+            assert_eq!(fault.code(), Code::SourceMalformed, "{key}");
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
@@ -592,6 +832,40 @@ mod tests {
                 .map(|(at, &byte)| u32::from(if (148..156).contains(&at) { b' ' } else { byte })).sum();
             archive[start + 148..start + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
             let _ = read(&archive[..]);
+        }
+
+        /// No value of an attribute is changed on its way through base64.
+        #[test]
+        fn attributes_of_libarchive_round_trip(value in proptest::collection::vec(any::<u8>(), 0..200), padded: bool) {
+            let mut text = Base64Unpadded::encode_string(&value);
+            while padded && text.len() % 4 != 0 {
+                text.push('=');
+            }
+            let records = [("LIBARCHIVE.xattr.user.a", text.as_bytes())];
+            let tree = layer(&[entry(b'0', "file", &records, b"")]).unwrap();
+            prop_assert_eq!(&tree.get(b"file").unwrap().xattrs[&b"user.a"[..]], &value);
+        }
+
+        /// A layer takes away what its whiteouts name and what is in it, and nothing else.
+        #[test]
+        fn whiteouts_take_away_nothing_else(below in proptest::collection::btree_set("[ab](/[ab]){0,3}", 1..12), hidden in "[ab](/[ab]){0,2}", opaque: bool) {
+            let mut tree = Tree::new();
+            for name in &below {
+                tree.insert(name.as_bytes(), Inode::new(Kind::Directory, 0o755)).unwrap();
+            }
+            let before = names(&tree);
+            let (above, last) = hidden.rsplit_once('/').unwrap_or(("", &hidden));
+            let marker = match opaque {
+                true => format!("{hidden}/.wh..wh..opq"),
+                false => format!("{above}/.wh.{last}"),
+            };
+            tree.overlay(layer(&[entry(b'0', &marker, &[], b"")]).unwrap()).unwrap();
+            let inside = format!("{hidden}/");
+            let expected: Vec<String> = before
+                .into_iter()
+                .filter(|name| !name.starts_with(&inside) && (opaque || *name != hidden))
+                .collect();
+            prop_assert_eq!(names(&tree), expected);
         }
     }
 }
