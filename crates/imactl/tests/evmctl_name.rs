@@ -58,6 +58,17 @@ fn every_command_says_and_does_the_same() {
         ("ima_hash".to_owned(), true),
         ("ima_hash nosuch".to_owned(), false),
         ("ima_hash tree".to_owned(), false),
+        ("ima_hash -r tree".to_owned(), true),
+        ("ima_hash -r -t f tree".to_owned(), true),
+        ("ima_hash -r -t fxm tree".to_owned(), true),
+        ("ima_hash -r -t x tree".to_owned(), true),
+        ("ima_hash -r -tm tree".to_owned(), true),
+        ("ima_hash -r -t f -t d tree".to_owned(), true),
+        ("ima_hash -t d file".to_owned(), true),
+        ("import nosuch".to_owned(), false),
+        ("import file @u".to_owned(), false),
+        ("convert nosuch".to_owned(), false),
+        ("ima_verify --rsa --key nosuch file".to_owned(), false),
         ("ima_hash link".to_owned(), false),
         (format!("ima_sign {key} file"), true),
         (format!("ima_sign {key} -a sha1 file"), true),
@@ -98,6 +109,10 @@ fn every_command_says_and_does_the_same() {
             ),
             false,
         ),
+        (format!("sign {key} -u- file"), false),
+        (format!("sign {key} --uuid=bad --generation 7 file"), false),
+        (format!("sign {key} --uuid= --generation 7 file"), false),
+        (format!("verify {key} --uuid=bad file"), false),
         (format!("sign {key} -i file"), false),
         (format!("sign {key} --imahash --portable file"), false),
         (
@@ -150,6 +165,63 @@ fn every_command_says_and_does_the_same() {
         let sidecar = |directory: &Path| std::fs::read(directory.join("file.sig")).ok();
         assert_eq!(sidecar(&second), sidecar(&first), "{arguments}");
     }
+}
+
+/// The same bytes on standard input, which is a pipe.
+#[test]
+fn a_password_on_a_pipe() {
+    need_root();
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell(
+        "openssl rsa -in keys/ima.key -aes128 -passout pass:word -out locked.key 2>/dev/null; echo content >file",
+        at,
+    )
+    .good();
+    link(at);
+    for (input, arguments, code) in [
+        ("word\\n", "ima_sign --key locked.key -p file", 0),
+        ("word\\nmore\\n", "ima_sign --key locked.key --pass file", 0),
+        ("word\\n", "ima_sign --key locked.key file", 0),
+        ("other\\n", "ima_sign --key locked.key -p file", 125),
+        ("", "ima_sign --key locked.key -p file", 125),
+    ] {
+        let mut signatures = Vec::new();
+        for program in ["/usr/bin/evmctl", "./evmctl"] {
+            // Without a controlling terminal, on which OpenSSL would ask.
+            let script = format!(
+                "setfattr -x security.ima file 2>/dev/null || true
+                 printf '{input}' | setsid -w {program} {arguments} 2>err"
+            );
+            let ended = shell(&script, at);
+            assert_eq!(ended.code, code, "{program} {arguments}: {ended:?}");
+            signatures.push((ended.out, attributes(at)));
+        }
+        assert_eq!(signatures[0], signatures[1], "{arguments}");
+    }
+}
+
+/// Curves that no kernel verifies.
+#[test]
+fn keys_that_no_kernel_knows_do_not_sign() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    shell(
+        "openssl ecparam -name brainpoolP256r1 -genkey -noout -out brainpool.key
+         openssl ecparam -name secp256k1 -genkey -noout -out koblitz.key
+         openssl genpkey -algorithm ed25519 -out ed25519.key; echo content >file
+         openssl req -x509 -new -key brainpool.key -subj /CN=b -outform DER -out brainpool.der
+         /usr/bin/evmctl ima_sign --key brainpool.key --xattr-user file",
+        at,
+    )
+    .good();
+    for key in ["brainpool", "koblitz", "ed25519"] {
+        let refused = ours(&format!("ima_sign -n --key {key}.key file"), at);
+        assert_eq!(refused.code, 125, "{refused:?}");
+        assert!(refused.err.contains("IMA-903"), "{refused:?}");
+    }
+    let refused = ours("ima_verify --xattr-user --key brainpool.der file", at);
+    assert_eq!(refused.code, 1, "{refused:?}");
 }
 
 #[test]
@@ -261,7 +333,7 @@ fn certificates_onto_a_keyring() {
     assert_eq!(listed.out.split_whitespace().count(), 1, "{listed:?}");
     run("keyctl", ["unlink", serial, "@u"], at).good();
     let failed = ours("import keys/ima.key", at);
-    assert_eq!(failed.code, 125, "{failed:?}");
+    assert_eq!(failed.code, 1, "{failed:?}");
     let failed = ours("import --rsa keys/ima.pem", at);
     assert_eq!(failed.code, 125, "{failed:?}");
 }
@@ -362,6 +434,9 @@ fn measurement_lists_and_boot_aggregates() {
             assert!(found.err.contains(said), "{arguments}: {found:?}");
         }
     }
+    // This machine has no TPM, or another list than this one.
+    let nothing = ours("ima_measurement list", at);
+    assert_ne!(nothing.code, 0, "{nothing:?}");
     // evmctl goes on without PCRs when it cannot read those it was told to.
     let missing = ours("ima_measurement --pcrs nosuch list", at);
     assert_eq!(missing.code, 125, "{missing:?}");

@@ -65,7 +65,13 @@ impl Covered {
             said.err(format_args!("generation: {}", inode.generation));
             inode.filesystem = match options.uuid {
                 Uuid::Without => None,
-                Uuid::Given(uuid) => Some(uuid),
+                Uuid::Given(ref text) => match FilesystemUuid::parse(text) {
+                    Some(uuid) => Some(uuid.0),
+                    None => {
+                        said.err(format_args!("wrong UUID format"));
+                        return Err(Failed(super::ERROR));
+                    }
+                },
                 Uuid::Filesystem => Some(filesystem_uuid(meta.dev(), said)?),
             };
         }

@@ -36,10 +36,14 @@ pub fn each(
             end = end.and(work(operand, said));
             continue;
         }
+        if options.types.is_some() && !options.has_type('f') {
+            // Types without regular files: nothing else can be worked on.
+            continue;
+        }
         let mut paths = Vec::new();
         let walk = walkdir::WalkDir::new(operand)
             .sort_by_file_name()
-            .same_file_system(options.one_filesystem);
+            .same_file_system(options.has_type('m'));
         for entry in walk {
             match entry {
                 Ok(entry) if entry.file_type().is_file() => paths.push(entry.into_path()),
@@ -125,7 +129,7 @@ pub fn clear(options: &Options, said: &mut Said) -> Done {
 pub fn fix(options: &Options, said: &mut Said) -> Done {
     each("ima_fix", options, said, &|path, said| {
         said.err(format_args!("{}", path.display()));
-        if options.skip_labelled {
+        if options.has_type('x') {
             let xattrs = xattr::read_all(path).map_err(|fault| said.fault(&fault))?;
             let has = |name| xattrs.contains_key(options.xattr(name).as_bytes());
             if has("ima") && has("evm") {

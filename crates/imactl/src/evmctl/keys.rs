@@ -1,6 +1,7 @@
 //! Keys as evmctl names them: `--key` for signing and for verifying, and what becomes of the key id.
 
 use std::cell::OnceCell;
+use std::io::{BufRead as _, IsTerminal as _, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -177,12 +178,31 @@ fn by_sha1(public: &[u8]) -> KeyId {
 fn password(options: &Options, path: &Path) -> imactl::Result<Vec<u8>> {
     match &options.password {
         Some(Some(password)) => Ok(password.clone()),
-        Some(None) => crate::cli::prompt("PEM password: "),
+        Some(None) => ask("PEM password: "),
         None => match std::env::var_os("EVMCTL_KEY_PASSWORD") {
             Some(password) => Ok(password.as_bytes().to_vec()),
-            None => crate::cli::prompt(&format!("Password of {}: ", path.display())),
+            None => ask(&format!("Password of {}: ", path.display())),
         },
     }
+}
+
+/// Asks on the terminal, or takes the next line of standard input where that is none, as OpenSSL does for evmctl.
+fn ask(question: &str) -> imactl::Result<Vec<u8>> {
+    const MAX_PASSWORD: u64 = 1024;
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return crate::cli::prompt(question);
+    }
+    let mut line = Vec::new();
+    let read = stdin.lock().take(MAX_PASSWORD).read_until(b'\n', &mut line);
+    if !matches!(read, Ok(1..)) {
+        return Err(Fault::new(
+            Code::KeyPassword,
+            "no password was given, and standard input has none",
+        ));
+    }
+    line.pop_if(|byte| *byte == b'\n');
+    Ok(line)
 }
 
 /// The certificates that signatures are checked with.
@@ -261,7 +281,10 @@ pub fn version_1(modulus: &[u8], exponent: &[u8]) -> (Vec<u8>, [u8; 8]) {
 /// An RSA public key in PEM, as signatures of version 1 are checked with.
 pub fn rsa_public_key(path: &Path, said: &mut Said) -> Done<rsa::RsaPublicKey> {
     use rsa::pkcs8::DecodePublicKey as _;
-    let text = read_bounded(path, MAX_KEY).map_err(|fault| said.fault(&fault))?;
+    let text = read_bounded(path, MAX_KEY).map_err(|fault| {
+        said.fault(&fault);
+        Failed(1)
+    })?;
     let key = std::str::from_utf8(&text)
         .ok()
         .and_then(|text| rsa::RsaPublicKey::from_public_key_pem(text).ok());
@@ -290,14 +313,19 @@ pub fn import(options: &Options, said: &mut Said) -> Done {
         Some(ring) => ring.to_string_lossy().into_owned(),
         None => "@u".to_owned(),
     };
-    let imported = read_bounded(&path, MAX_KEY).and_then(|bytes| {
-        let certificate = Certificate::parse(&bytes).map_err(|error| {
+    let certificate = read_bounded(&path, MAX_KEY).and_then(|bytes| {
+        Certificate::parse(&bytes).map_err(|error| {
             imactl::file::in_file(
                 Fault::new(Code::CertificateUnusable, error.to_string()),
                 &path,
             )
-        })?;
-        let keyring = imactl::keyring::find(&ring)?;
+        })
+    });
+    let certificate = certificate.map_err(|fault| {
+        said.fault(&fault);
+        Failed(1)
+    })?;
+    let imported = imactl::keyring::find(&ring).and_then(|keyring| {
         said.err(format_args!(
             "Importing public key {} from file {} into keyring {ring}",
             certificate.key_id(),

@@ -103,9 +103,9 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
             item.padded.extend(&mut digested);
         }
     }
-    let mut end = Ok(());
-    if banks.is_empty() {
+    let mut end = if banks.is_empty() {
         said.err(format_args!("Failed to read any TPM PCRs"));
+        Err(Failed(super::ERROR))
     } else {
         // Without --ignore-violations a violation is replayed as it is logged, by zeros, which no TPM was extended by.
         let last = match first_violation {
@@ -113,8 +113,8 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
             _ => entries,
         };
         compared.retain(|item| item.extended);
-        end = compare(&compared, entries, last, options, said);
-    }
+        compare(&compared, entries, last, options, said)
+    };
     if changed {
         said.err(format_args!("Failed to verify template data digest."));
         end = Err(Failed(1));

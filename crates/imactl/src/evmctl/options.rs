@@ -64,8 +64,8 @@ pub enum Uuid {
     Filesystem,
     /// None is signed.
     Without,
-    /// This one.
-    Given([u8; 16]),
+    /// This one, which is looked at only where it is used.
+    Given(String),
 }
 
 /// The options given.
@@ -93,10 +93,8 @@ pub struct Options {
     pub portable: bool,
     pub immutable: bool,
     pub recursive: bool,
-    /// `-t x`
-    pub skip_labelled: bool,
-    /// `-t m`
-    pub one_filesystem: bool,
+    /// As given; it counts with `recursive` only.
+    pub types: Option<String>,
     pub bits_32: bool,
     pub smack: bool,
     pub inode: Option<u64>,
@@ -256,19 +254,10 @@ impl Options {
             "pass" => self.password = Some(value),
             "sigfile" => self.sigfile = true,
             "uuid" if value.is_none() => self.uuid = Uuid::Without,
-            "uuid" => {
-                let uuid = ima::filesystem::Uuid::parse(&text);
-                self.uuid = Uuid::Given(uuid.map(|uuid| uuid.0).ok_or_else(|| {
-                    said.err(format_args!("wrong UUID format"));
-                    Failed(1)
-                })?);
-            }
+            "uuid" => self.uuid = Uuid::Given(text),
             "rsa" => self.version_1 = true,
             "key" => self.key = Some(OsString::from_vec(bytes)),
-            "type" => {
-                self.skip_labelled |= text.contains('x');
-                self.one_filesystem |= text.contains('m');
-            }
+            "type" => self.types = Some(text),
             "recursive" => self.recursive = true,
             "m32" => self.bits_32 = true,
             "m64" => self.bits_32 = false,
@@ -343,6 +332,15 @@ impl Options {
                 said.err(format_args!("Unknown hash algo: {name}"));
                 Failed(1)
             })
+    }
+
+    /// Whether `-t` has that letter, below a directory.
+    pub fn has_type(&self, letter: char) -> bool {
+        self.recursive
+            && self
+                .types
+                .as_deref()
+                .is_some_and(|types| types.contains(letter))
     }
 
     /// The name of an attribute, in the namespace asked for.
@@ -444,7 +442,6 @@ mod tests {
             "--engine gost",
             "--uid x",
             "--mode 70000",
-            "--uuid=x",
             "--ima abc",
             "--pcrs sha0,f",
         ] {
