@@ -286,7 +286,16 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
                     "sha384" | "sha512" => "CRYPTO_SHA512",
                     "sha3-256" | "sha3-384" | "sha3-512" => "CRYPTO_SHA3",
                     "sm3" => "CRYPTO_SM3_GENERIC",
-                    _ => continue,
+                    "md4" => "CRYPTO_MD4",
+                    "md5" => "CRYPTO_MD5",
+                    "rmd160" => "CRYPTO_RMD160",
+                    "wp256" | "wp384" | "wp512" => "CRYPTO_WP512",
+                    "streebog256" | "streebog512" => "CRYPTO_STREEBOG",
+                    // Removed from Linux 5.12; the names stay known.
+                    "tgr128" | "tgr160" | "tgr192" => "CRYPTO_TGR192",
+                    "rmd128" => "CRYPTO_RMD128",
+                    "rmd256" => "CRYPTO_RMD256",
+                    _ => "CRYPTO_RMD320",
                 };
                 findings.builtin(option, because.clone());
             }
