@@ -15,6 +15,7 @@ use rsa::traits::SignatureScheme as _;
 
 use crate::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use crate::hash::HashAlgorithm;
+use crate::policy::lint::Release;
 use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
 
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
@@ -89,6 +90,38 @@ pub fn unverifiable(key: &PublicKey, algo: HashAlgorithm) -> Option<String> {
         PublicKey::Other { .. } => return None,
     };
     (!encoded).then(|| format!("the kernel takes no {algo} digest with a key of kind {key}"))
+}
+
+/// The first kernel that takes signatures of version 3 over the digests of files; those before take them for fs-verity alone
+/// (ima_appraise.c, `xattr_verify`).
+pub const SIGV3_FILES: Release = Release { major: 7, minor: 1 };
+
+/// The first kernel that verifies signatures by such a key over such a digest; nothing if every kernel with IMA does. Elliptic
+/// curves came with 5.13 (crypto/ecdsa.c), the hash IDs of SHA-3 with 6.7 (include/uapi/linux/hash_info.h), and P-521 with 6.10
+/// (crypto/asymmetric_keys/x509_cert_parser.c, `x509_extract_key_data`).
+#[must_use]
+pub fn since(key: &PublicKey, algo: HashAlgorithm) -> Option<Release> {
+    use HashAlgorithm as H;
+    let release = |major, minor| Some(Release { major, minor });
+    let key = match key {
+        PublicKey::Ec { curve: Curve::P521 } => release(6, 10),
+        PublicKey::Ec { .. } => release(5, 13),
+        PublicKey::Rsa { .. } | PublicKey::Other { .. } => None,
+    };
+    let digest = match algo {
+        H::Sha3_256 | H::Sha3_384 | H::Sha3_512 => release(6, 7),
+        _ => None,
+    };
+    key.max(digest)
+}
+
+/// Why a kernel of that release verifies no signature by such a key over such a digest, if it is too old for one of them.
+#[must_use]
+pub fn too_old(kernel: Release, key: &PublicKey, algo: HashAlgorithm) -> Option<String> {
+    let since = since(key, algo).filter(|since| kernel < *since)?;
+    Some(format!(
+        "{key} with {algo} needs Linux {since}, and this is for {kernel}"
+    ))
 }
 
 /// Checks that `signature` is one of `digest`, computed with `algo`, by the key of `certificate`. RSA and DER-encoded ECDSA.

@@ -262,7 +262,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     let named = merged.evm.certificate.iter();
     offers.extend(named.map(|path| initramfs.certificate_file(path)));
     let wants_certificates = !offers.is_empty();
-    let evm = found.required(offers, inputs.authorities, true, &config.revoked);
+    let evm = found.required(offers, inputs, inputs.authorities, true, &config.revoked);
     let evm_key = found.add(initramfs.evm_key(&merged.evm)).flatten();
     let required = config.enforce == Enforce::Required;
     if let (Some(parameter), true) = (merged.evm_fix, required)
@@ -332,7 +332,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             certificates: &certificates,
             evm: &evm,
             hmac: evm_key.is_some(),
-            kernel: None,
+            kernel: inputs.number(),
             machine: initramfs.machine(),
             denied: HashMap::new(),
         };

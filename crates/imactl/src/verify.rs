@@ -8,7 +8,9 @@ use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::lint::Release;
 use ima::signature::{ImaXattr, KeyId, SignatureV2};
-use ima::verify::{VerifyError, verify_signature, verify_signature_v3, verify_verity_signature};
+use ima::verify::{
+    VerifyError, too_old, verify_signature, verify_signature_v3, verify_verity_signature,
+};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -22,8 +24,7 @@ use crate::xattr;
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
 const S_IFREG: u16 = 0o100_000;
 
-/// The first kernel that takes signatures of version 3 over the digests of files; those before take them for fs-verity alone.
-pub const SIGV3_FILES: Release = Release { major: 7, minor: 1 };
+pub use ima::verify::SIGV3_FILES;
 
 /// What the signature of a file is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +34,9 @@ pub enum Verdict {
     /// The fs-verity digest of what is there is signed by a key that is known. The kernel takes it where fs-verity is enabled
     /// on the file and the rule asks for it.
     GoodVerity(KeyId),
-    /// Signed by a key that is known, over what is there, with a signature of version 3: kernels before [`SIGV3_FILES`] refuse
-    /// those (ima_appraise.c, `xattr_verify`).
-    TooNew(KeyId),
+    /// Signed by a key that is known, over what is there, but in a way that the kernel does not know yet: why. Without a release a
+    /// signature of version 3 is one, which kernels before [`SIGV3_FILES`] refuse.
+    TooNew(KeyId, String),
     /// No rule of the policy has it appraised.
     NotAppraised,
     /// No `security.ima`.
@@ -79,7 +80,7 @@ impl Verdict {
         match self {
             Self::Good(_) => "good",
             Self::GoodVerity(_) => "good-verity",
-            Self::TooNew(_) => "too-new",
+            Self::TooNew(..) => "too-new",
             Self::NotAppraised => "not-appraised",
             Self::Unsigned => "unsigned",
             Self::DigestOnly { .. } => "digest-only",
@@ -100,7 +101,7 @@ impl Verdict {
         match self {
             Self::Good(key)
             | Self::GoodVerity(key)
-            | Self::TooNew(key)
+            | Self::TooNew(key, _)
             | Self::UnknownKey(key)
             | Self::Changed(key)
             | Self::MetadataChanged(key) => Some(*key),
@@ -116,10 +117,12 @@ impl std::fmt::Display for Verdict {
             Self::GoodVerity(key) => {
                 write!(f, "good signature of the fs-verity digest by key {key}")
             }
-            Self::TooNew(key) => write!(
-                f,
-                "good signature by key {key}, but of version 3, which kernels before {SIGV3_FILES} refuse on files"
-            ),
+            Self::TooNew(key, why) => {
+                write!(
+                    f,
+                    "good signature by key {key}, which the kernel refuses: {why}"
+                )
+            }
             Self::NotAppraised => f.write_str("not appraised by the policy"),
             Self::Unsigned => f.write_str("no signature"),
             Self::DigestOnly { matches: true } => f.write_str("a digest, no signature"),
@@ -163,7 +166,7 @@ pub struct VerifyOptions {
     pub chooser: Option<Chooser>,
     /// Where signatures are.
     pub place: Place,
-    /// The oldest kernel that is to take them; nothing for one before [`SIGV3_FILES`].
+    /// The oldest kernel that is to take them; nothing for one that knows every key and digest, and no version 3 on files.
     pub kernel: Option<Release>,
 }
 
@@ -201,7 +204,9 @@ fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
             gid: file.gid,
         };
         let xattrs = xattr::read_all(&file.path)?;
-        return Ok(judge_evm(&attributes, &xattrs, &options.evm).unwrap_or(verdict));
+        return Ok(
+            judge_evm(&attributes, &xattrs, &options.evm, options.kernel).unwrap_or(verdict),
+        );
     }
     Ok(verdict)
 }
@@ -264,7 +269,9 @@ fn verify_inode(
             uid: inode.uid,
             gid: inode.gid,
         };
-        return Ok(judge_evm(&attributes, &inode.xattrs, &options.evm).unwrap_or(verdict));
+        return Ok(
+            judge_evm(&attributes, &inode.xattrs, &options.evm, options.kernel).unwrap_or(verdict),
+        );
     }
     Ok(verdict)
 }
@@ -310,24 +317,25 @@ pub fn judge(
         } => Verdict::DigestOnly {
             matches: digest(Over::Content, algo)? == *expected,
         },
-        ImaXattr::Signature(signature) => by_key(certificates, signature, |certificate| {
+        ImaXattr::Signature(signature) => by_key(certificates, signature, kernel, |certificate| {
             let digest = digest(Over::Content, algo)?;
             Ok(verify_signature(certificate, &digest, signature))
         })?,
         ImaXattr::SignatureV3(signature) => {
-            let verdict = by_key(certificates, &signature.0, |certificate| {
+            let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
                 let digest = digest(Over::Content, algo)?;
                 Ok(verify_signature_v3(certificate, &digest, signature))
             })?;
             match verdict {
                 Verdict::Good(key) if kernel.is_none_or(|kernel| kernel < SIGV3_FILES) => {
-                    Verdict::TooNew(key)
+                    let why = format!("on files it takes version 3 from Linux {SIGV3_FILES} on");
+                    Verdict::TooNew(key, why)
                 }
                 other => other,
             }
         }
         ImaXattr::Verity(signature) => {
-            let verdict = by_key(certificates, &signature.0, |certificate| {
+            let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
                 let digest = digest(Over::Verity, algo)?;
                 Ok(verify_verity_signature(certificate, &digest, signature))
             })?;
@@ -346,6 +354,7 @@ pub fn judge_evm(
     attributes: &Attributes,
     xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
     certificates: &[Certificate],
+    kernel: Option<Release>,
 ) -> Option<Verdict> {
     let Some(value) = xattrs.get(&b"security.evm"[..]) else {
         return Some(Verdict::NoEvm);
@@ -363,7 +372,7 @@ pub fn judge_evm(
         Ok(digest) => digest,
         Err(error) => return Some(Verdict::Unsupported(format!("security.evm: {error}"))),
     };
-    let verdict = by_key(certificates, &signature, |certificate| {
+    let verdict = by_key(certificates, &signature, kernel, |certificate| {
         Ok(verify_signature(certificate, &digest, &signature))
     });
     match verdict {
@@ -379,6 +388,7 @@ pub fn judge_evm(
 fn by_key(
     certificates: &[Certificate],
     signature: &SignatureV2,
+    kernel: Option<Release>,
     holds: impl Fn(&Certificate) -> Result<std::result::Result<(), VerifyError>>,
 ) -> Result<Verdict> {
     let key = signature.key_id;
@@ -388,7 +398,14 @@ fn by_key(
         .filter(|certificate| certificate.key_id() == key)
     {
         verdict = match holds(certificate)? {
-            Ok(()) => return Ok(Verdict::Good(key)),
+            Ok(()) => {
+                let old =
+                    kernel.and_then(|kernel| too_old(kernel, certificate.key(), signature.algo));
+                return Ok(match old {
+                    Some(why) => Verdict::TooNew(key, why),
+                    None => Verdict::Good(key),
+                });
+            }
             Err(VerifyError::NoKernel(why)) => Verdict::Unverifiable(why),
             Err(VerifyError::Unsupported(why)) => Verdict::Unsupported(why),
             Err(_) => Verdict::Changed(key),
@@ -421,10 +438,14 @@ mod tests {
             .unwrap();
         value[1] = 3;
         let key = certificate.key_id();
+        let too_new = Verdict::TooNew(
+            key,
+            "on files it takes version 3 from Linux 7.1 on".to_owned(),
+        );
         for (kernel, digest, expected) in [
-            (None, &digest, Verdict::TooNew(key)),
-            (Some("6.12"), &digest, Verdict::TooNew(key)),
-            (Some("7.0.3"), &digest, Verdict::TooNew(key)),
+            (None, &digest, too_new.clone()),
+            (Some("6.12"), &digest, too_new.clone()),
+            (Some("7.0.3"), &digest, too_new),
             (Some("7.1"), &digest, Verdict::Good(key)),
             (Some("7.3"), &vec![0; 32], Verdict::Changed(key)),
             (None, &vec![0; 32], Verdict::Changed(key)),
@@ -437,6 +458,47 @@ mod tests {
             let found = found.unwrap();
             assert_eq!(found, expected, "{kernel:?}");
             assert_eq!(found.is_good(), matches!(expected, Verdict::Good(_)));
+        }
+    }
+
+    /// include/uapi/linux/hash_info.h and the curves of `x509_extract_key_data`, 6.1 beside 6.12.
+    #[test]
+    fn keys_and_digests_are_good_from_their_kernel_on() {
+        for (kind, algo, first) in [
+            (KeyKind::P256, HashAlgorithm::Sha256, "5.13"),
+            (KeyKind::P384, HashAlgorithm::Sha384, "5.13"),
+            (KeyKind::P384, HashAlgorithm::Sha3_384, "6.7"),
+            (KeyKind::P521, HashAlgorithm::Sha512, "6.10"),
+            (KeyKind::P521, HashAlgorithm::Sha3_512, "6.10"),
+            (KeyKind::Rsa(2048), HashAlgorithm::Sha512, ""),
+            (KeyKind::Rsa(2048), HashAlgorithm::Sha3_256, "6.7"),
+        ] {
+            let key = FileKey::generate(kind).unwrap();
+            let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+            let digest = algo.digest(b"content").unwrap();
+            let identity = Identity::new(Arc::new(key), &certificate, algo).unwrap();
+            let value = identity.sign_digest(&digest).unwrap();
+            let certificates = std::slice::from_ref(&certificate);
+            for release in [
+                "5.12",
+                "5.13",
+                "6.1.0-56-amd64",
+                "6.6",
+                "6.7",
+                "6.9.9",
+                "6.10",
+                "6.12",
+            ] {
+                let kernel: Release = release.parse().unwrap();
+                let found = judge(Some(&value), certificates, Some(kernel), &|_, _| {
+                    Ok(digest.clone())
+                });
+                let first = first.parse::<Release>().ok();
+                let good = first.is_none_or(|first| first <= kernel);
+                assert_eq!(found.unwrap().is_good(), good, "{kind} {algo} {release}");
+            }
+            let found = judge(Some(&value), certificates, None, &|_, _| Ok(digest.clone()));
+            assert!(found.unwrap().is_good(), "{kind} {algo}");
         }
     }
 }

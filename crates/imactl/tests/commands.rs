@@ -676,3 +676,39 @@ fn images_are_signed_and_verified_without_privilege() {
     )
     .refused("IMA-918");
 }
+
+/// Of each command that judges keys: P-521, which no kernel before 6.10 knows.
+#[test]
+fn keys_are_judged_by_the_kernels_release() {
+    need_root();
+    let directory = with_keys("p521");
+    let at = directory.path();
+    shell("echo content >file", at).good();
+    let signed = imactl("sign --key keys/ima.key --cert keys/ima.der file", at).good();
+    assert!(signed.err.contains("from Linux 6.10 on"), "{signed:?}");
+    for (arguments, code, said) in [
+        ("cert keys/ima.der", 0, "from Linux 6.10 on"),
+        ("cert --kernel 6.12 keys/ima.der", 0, "from Linux 6.10 on"),
+        (
+            "cert --kernel 6.1 keys/ima.der",
+            1,
+            "needs Linux 6.10, and this is for 6.1",
+        ),
+        (
+            "cert --kernel 5.12 --for ca keys/ca.der",
+            1,
+            "needs Linux 5.13",
+        ),
+        ("verify --cert keys/ima.der file", 0, "1 good"),
+        ("verify --cert keys/ima.der --kernel 6.12 file", 0, "1 good"),
+        (
+            "verify --cert keys/ima.der --kernel 6.1 file",
+            5,
+            "needs Linux 6.10",
+        ),
+    ] {
+        let found = imactl(arguments, at);
+        assert_eq!(found.code, code, "{arguments}: {found:?}");
+        assert!(found.out.contains(said), "{arguments}: {found:?}");
+    }
+}

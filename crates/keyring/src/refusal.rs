@@ -170,7 +170,11 @@ pub fn certificate(
                         lacking.join(" and no ")
                     )
                 })
-                .with_remedy("build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel, or use another kind of key")
+                .with_remedy(format!(
+                    "build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel{}, or use another kind of key",
+                    verify::since(certificate.key(), verify::signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256))
+                        .map_or_else(String::new, |since| format!(" (it knows them from {since} on)"))
+                ))
         }
         Errno::EMSGSIZE => fault
             .with_cause("a certificate for the kernel has at most 65535 bytes")

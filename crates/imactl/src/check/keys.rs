@@ -4,10 +4,12 @@
 use ima::certificate::{Certificate, LeafDefect};
 use ima::config::{self, Config};
 use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
+use ima::policy::lint::Release;
 use ima::revocation::Revocations;
-use ima::verify::{VerifyError, verify_certificate};
+use ima::verify::{VerifyError, signature_digest, too_old, verify_certificate};
 
 use super::{Findings, Inputs};
 use crate::Result;
@@ -42,18 +44,18 @@ impl Findings {
                 .push(Fault::new(Code::NoCertificate, layout::KEYS));
         }
         let authorities = inputs.authorities.filter(|_| trusted);
-        let mut certificates = self.required(files, authorities, trusted, &config.revoked);
+        let mut certificates = self.required(files, inputs, authorities, trusted, &config.revoked);
         // Onto _ima the init offers none of the disk's: nothing would check who signed them.
         if let Some(root) = inputs.root.filter(|_| trusted && config.root_certificates) {
             // What the secondary keyring would take vouches for others.
             let mut all = authorities.map(<[Certificate]>::to_vec);
             let files = root_files(&root.tree, Purpose::Secondary);
-            let vouching = self.optional(files, all.as_deref(), &config.revoked);
+            let vouching = self.optional(files, inputs, all.as_deref(), &config.revoked);
             if let Some(all) = &mut all {
                 all.extend(vouching);
             }
             let files = root_files(&root.tree, Purpose::Ima);
-            certificates.extend(self.optional(files, all.as_deref(), &config.revoked));
+            certificates.extend(self.optional(files, inputs, all.as_deref(), &config.revoked));
         }
         certificates
     }
@@ -62,6 +64,7 @@ impl Findings {
     pub(super) fn required(
         &mut self,
         files: Vec<CertificateFile>,
+        inputs: &Inputs<'_>,
         authorities: Option<&[Certificate]>,
         trusted: bool,
         revoked: &Revocations,
@@ -69,6 +72,7 @@ impl Findings {
         let keyring = Simulated {
             trusted,
             authorities,
+            kernel: inputs.number(),
             faults: &mut self.faults,
         };
         let mut offering = Offering::new(keyring, revoked, now());
@@ -82,12 +86,14 @@ impl Findings {
     fn optional(
         &mut self,
         files: Vec<CertificateFile>,
+        inputs: &Inputs<'_>,
         authorities: Option<&[Certificate]>,
         revoked: &Revocations,
     ) -> Vec<Certificate> {
         let keyring = Simulated {
             trusted: true,
             authorities,
+            kernel: inputs.number(),
             faults: &mut self.faults,
         };
         let mut offering = Offering::new(keyring, revoked, now());
@@ -101,11 +107,22 @@ struct Simulated<'a> {
     /// Whether it takes only what a CA signed.
     trusted: bool,
     authorities: Option<&'a [Certificate]>,
+    /// Its release.
+    kernel: Option<Release>,
     faults: &'a mut Vec<Fault>,
 }
 
 impl offer::Keyring for Simulated<'_> {
     fn add(&mut self, path: &str, certificate: &Certificate) -> Result<()> {
+        // The parser refuses a curve that it does not know, whatever the keyring.
+        let algo = signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256);
+        let too_old = self
+            .kernel
+            .and_then(|kernel| too_old(kernel, certificate.key(), algo));
+        if let Some(why) = too_old {
+            let detail = format!("{path} ({})", certificate.subject());
+            return Err(Fault::new(Code::CertificateRefused, detail).with_cause(why));
+        }
         if !self.trusted {
             return Ok(());
         }

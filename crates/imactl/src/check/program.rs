@@ -170,7 +170,7 @@ impl Examiner<'_> {
             uid: inode.uid,
             gid: inode.gid,
         };
-        verify::judge_evm(&attributes, &inode.xattrs, self.evm)
+        verify::judge_evm(&attributes, &inode.xattrs, self.evm, self.kernel)
     }
 }
 

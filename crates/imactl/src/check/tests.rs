@@ -36,9 +36,13 @@ fn program() -> Vec<u8> {
 
 impl Desk {
     fn new() -> Self {
-        let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+        Self::with_keys(KeyKind::P256)
+    }
+
+    fn with_keys(kind: KeyKind) -> Self {
+        let ca_key = FileKey::generate(kind).unwrap();
         let authority = Template::ca("CA").sign(&ca_key, None, None).unwrap();
-        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let key = FileKey::generate(kind).unwrap();
         let certificate = Template::leaf("leaf")
             .sign(&key, Some((&ca_key, &authority)), None)
             .unwrap();
@@ -860,6 +864,34 @@ fn desk_module(name: &str, vermagic: &str) -> Vec<u8> {
     elf[60] = 1;
     elf.extend(format!("\0depends=\0name={name}\0vermagic={vermagic}\0").bytes());
     elf
+}
+
+/// Kernels before 6.10 do not know the curve (`x509_extract_key_data`).
+#[test]
+fn a_curve_that_the_kernel_does_not_know() {
+    let desk = Desk::with_keys(KeyKind::P521);
+    for (release, refusal) in [
+        (None, None),
+        (Some("6.12.1"), None),
+        (Some("6.1.0-56-amd64"), Some(Code::CertificateRefused)),
+    ] {
+        let release = release.map(|name: &str| KernelRelease {
+            name: name.to_owned(),
+            vermagic: None,
+        });
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            root: Some(&desk.root),
+            kernel: None,
+            release: release.as_ref(),
+            authorities: Some(std::slice::from_ref(&desk.authority)),
+            command_line: Some(LINE),
+        });
+        assert_eq!(found.refusal().map(Fault::code), refusal, "{release:?}");
+        if let Some(fault) = found.refusal() {
+            assert!(fault.cause().contains("needs Linux 6.10"), "{fault}");
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use ima::certificate::{Certificate, LeafDefect, PublicKey};
+use ima::hash::HashAlgorithm;
+use ima::policy::lint::Release;
+use ima::verify::{signature_digest, since, too_old};
 use imactl::chain;
 use serde_json::json;
 
@@ -19,6 +22,7 @@ use super::{Outcome, Result, output};
 Examples:
   imactl cert ima.der
   imactl cert ima.pem --key ima.key --ca company.pem
+  imactl cert ima.der --kernel 6.1
   imactl cert ca.der --for ca")]
 pub struct Cert {
     /// Certificates: DER, PEM with any number of them, or directories of such files
@@ -33,6 +37,9 @@ pub struct Cert {
     /// CA certificates of which one must have signed them, directly or by way of CA certificates among those given
     #[arg(long = "ca", value_name = "FILE")]
     authorities: Vec<PathBuf>,
+    /// Release of the oldest kernel that will take them, such as 6.1
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<Release>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -98,6 +105,11 @@ impl Cert {
             for finding in &findings {
                 output::line(format_args!("  refused: {finding}"))?;
             }
+            if let Some(since) = since(certificate.key(), HashAlgorithm::Sha256) {
+                output::line(format_args!(
+                    "  verified by the kernel from Linux {since} on"
+                ))?;
+            }
             if imactl::x509::now() > certificate.not_after() {
                 output::line(format_args!("  expired, which the kernel does not look at"))?;
             }
@@ -142,6 +154,11 @@ impl Cert {
                 findings.push("its key usage does not allow keyCertSign".to_owned());
             }
         }
+        let algo = signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256);
+        findings.extend(
+            self.kernel
+                .and_then(|kernel| too_old(kernel, certificate.key(), algo)),
+        );
         if let PublicKey::Rsa { bits } = certificate.key()
             && *bits < 2048
         {

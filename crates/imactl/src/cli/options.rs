@@ -9,6 +9,8 @@ use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
+use ima::policy::lint::Release;
+use ima::verify::since;
 use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;
 use imactl::key::{CommandSigner, Signer};
@@ -162,7 +164,19 @@ impl KeyOptions {
         let certificate = self.cert.as_deref().map(certificate).transpose()?;
         let signer = load_key(path, &self.password, certificate.as_ref())?;
         match certificate {
-            Some(certificate) => Identity::new(signer, &certificate, self.hash),
+            Some(certificate) => {
+                // Kernels in use today are no older than this one, which knows all else.
+                const COMMON: Release = Release { major: 6, minor: 1 };
+                let since = since(certificate.key(), self.hash).filter(|since| *since > COMMON);
+                if let Some(since) = since {
+                    output::warn(format_args!(
+                        "imactl: {} with {} is verified by the kernel from Linux {since} on",
+                        certificate.key(),
+                        self.hash
+                    ));
+                }
+                Identity::new(signer, &certificate, self.hash)
+            }
             None => {
                 output::warn(format_args!(
                     "imactl: without --cert the key id is the SHA-1 of the public key; the kernel looks for the certificate's"

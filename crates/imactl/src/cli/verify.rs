@@ -64,7 +64,8 @@ pub struct Verify {
     /// Read signatures from FILE.sig instead of security.ima
     #[arg(long)]
     sidecar: bool,
-    /// Release of the oldest kernel that will appraise the files, such as 6.12; from 7.1 on signatures of version 3 are good
+    /// Release of the oldest kernel that will appraise the files, such as 6.12; P-521 is known from 6.10 on, SHA-3
+    /// from 6.7, signatures of version 3 on files from 7.1
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Release>,
     /// Print the result as JSON
@@ -200,7 +201,7 @@ fn status(verdict: &Verdict) -> Option<u8> {
         Verdict::Malformed(_)
         | Verdict::Unverifiable(_)
         | Verdict::Unsupported(_)
-        | Verdict::TooNew(_) => Some(5),
+        | Verdict::TooNew(..) => Some(5),
         Verdict::Changed(_)
         | Verdict::MetadataChanged(_)
         | Verdict::DigestOnly { matches: false } => Some(6),
