@@ -12,7 +12,7 @@
 
 use std::process::ExitCode;
 
-use ima::fault::Fault;
+use ima::fault::{Fault, Stage};
 use ima::policy::cover::On;
 use ima::settings::Settings;
 
@@ -106,7 +106,7 @@ fn first_half(
     report: &mut Report,
 ) -> Result<policy::PolicyInForce, Fault> {
     // Before the policy: no file of a ramfs can carry the signature that it may ask for.
-    during("loading the modules", || {
+    during(Stage::Modules, "loading the modules", || {
         modules::load(&settings.config, report)
     })?;
     let keys = keys::load(settings, &wanted, report)?;
@@ -131,13 +131,13 @@ fn second_half(
     report: &mut Report,
 ) -> Result<preflight::Ready, Fault> {
     let root = root::mount(&policy, &settings, report)?;
-    during("reading the root's certificates", || {
+    during(Stage::Keys, "reading the root's certificates", || {
         keys::extend(policy.keys_mut(), &settings, &root, report)
     })?;
-    let root = during("reading the root's policies", || {
+    let root = during(Stage::Policy, "reading the root's policies", || {
         policy::extend(policy, root, report)
     })?;
-    during("reading the root's programs", || {
+    during(Stage::Preflight, "reading the root's programs", || {
         preflight::check(root, settings, start, report)
     })
 }

@@ -6,7 +6,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Code, Fault, Stage};
 use ima::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
@@ -89,7 +89,8 @@ pub fn start() -> std::process::ExitCode {
             failure::catch_panics(ending);
             let patience = std::env::var(watch::VARIABLE);
             watch::start(ending, watch::from_text(patience.as_deref().ok()));
-            watch::begin(format!("switching to {}", new_root.to_string_lossy()));
+            let what = format!("switching to {}", new_root.to_string_lossy());
+            watch::begin(Stage::Handover, what);
             let Err(fault) = switch(&new_root, &init, arguments);
             failure::end(&fault, ending)
         }

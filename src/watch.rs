@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ima::config;
-use ima::fault::{Code, Fault};
+use ima::fault::{Code, Fault, Stage};
 use log::warn;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -32,6 +32,9 @@ const NOTICE: Duration = Duration::from_secs(5);
 
 /// What ends a step. Every message is one packet of the pipe, and a packet is not empty.
 const DONE: &[u8] = b"\n";
+
+/// What stands between the name of the stage and what it does.
+const SEPARATOR: &str = ": ";
 
 /// The longest packet, in bytes (PIPE_BUF; pipe(7), O_DIRECT).
 const PACKET: usize = 4096;
@@ -86,18 +89,19 @@ fn put(sender: Option<OwnedFd>) {
     *STEPS.lock().unwrap_or_else(PoisonError::into_inner) = sender.map(File::from);
 }
 
-/// Does something that may wait for a device, under the eyes of the watch. Steps do not contain one another.
-pub fn during<T>(what: impl AsRef<str>, act: impl FnOnce() -> T) -> T {
-    begin(what);
+/// Does something that may wait for a device, while the watch looks on. Steps do not contain one another.
+pub fn during<T>(stage: Stage, what: impl AsRef<str>, act: impl FnOnce() -> T) -> T {
+    begin(stage, what);
     let result = act();
     send(DONE);
     result
 }
 
 /// Begins a step that ends with the program.
-pub fn begin(what: impl AsRef<str>) {
-    let what = what.as_ref().as_bytes();
-    send(what.get(..PACKET).unwrap_or(what));
+pub fn begin(stage: Stage, what: impl AsRef<str>) {
+    let message = format!("{stage}{SEPARATOR}{}", what.as_ref());
+    let message = message.as_bytes();
+    send(message.get(..PACKET).unwrap_or(message));
 }
 
 fn send(message: &[u8]) {
@@ -110,6 +114,8 @@ fn send(message: &[u8]) {
 
 /// What the boot does with a device, and since when.
 struct Step {
+    /// The stage that does it, for the log.
+    stage: String,
     what: String,
     since: Instant,
     /// After how long it is told, the next time.
@@ -117,9 +123,14 @@ struct Step {
 }
 
 impl Step {
-    fn new(what: &[u8]) -> Self {
+    fn new(message: &[u8]) -> Self {
+        let message = String::from_utf8_lossy(message);
+        let (stage, what) = message
+            .split_once(SEPARATOR)
+            .unwrap_or((Stage::Root.name(), &message));
         Self {
-            what: String::from_utf8_lossy(what).into_owned(),
+            stage: stage.to_owned(),
+            what: what.to_owned(),
             since: Instant::now(),
             next: NOTICE,
         }
@@ -134,16 +145,25 @@ impl Step {
             failure::end_beside(&Fault::new(Code::RootSilent, detail), ending);
         }
         if waited >= self.next {
-            let until = limit.map_or_else(
-                || "until it answers (rootwait)".to_owned(),
-                |limit| format!("for {} s more", limit.saturating_sub(waited).as_secs()),
-            );
-            warn!(
-                "root: waiting for the device: {}, {seconds} s so far, {until}",
-                self.what
-            );
+            warn!("{}", self.notice(waited, limit));
             self.next = waited.saturating_add(NOTICE);
         }
+    }
+
+    /// The line that says what has not ended yet.
+    fn notice(&self, waited: Duration, limit: Option<Duration>) -> String {
+        let until = limit.map_or_else(
+            || "there is no limit, because of rootwait".to_owned(),
+            |limit| {
+                let left = limit.saturating_sub(waited).as_secs();
+                format!("the limit is {left} s more")
+            },
+        );
+        let (stage, what) = (&self.stage, &self.what);
+        format!(
+            "{stage}: {what} has taken {} s so far; {until}",
+            waited.as_secs()
+        )
     }
 
     /// How long nothing is to be told of it.
@@ -235,10 +255,23 @@ mod tests {
 
     #[test]
     fn a_step_is_told_when_it_is_time() {
-        let step = Step::new(b"reading");
+        let step = Step::new(b"root: reading");
         for (limit, most) in [(None, NOTICE), (Some(1), Duration::from_secs(1))] {
             let rest = step.rest(limit.map(Duration::from_secs));
             assert!(rest <= most && rest > most - Duration::from_millis(900));
+        }
+    }
+
+    #[test]
+    fn a_notice_names_the_stage_and_the_limit() {
+        let step = Step::new(b"keys: reading the root's certificates");
+        let waited = Duration::from_secs(5);
+        let text = "keys: reading the root's certificates has taken 5 s so far; ";
+        for (limit, until) in [
+            (Some(Duration::from_secs(20)), "the limit is 15 s more"),
+            (None, "there is no limit, because of rootwait"),
+        ] {
+            assert_eq!(step.notice(waited, limit), format!("{text}{until}"));
         }
     }
 

@@ -135,7 +135,7 @@ fn execute(
     );
     finish(report);
     let mut log = KernelLog::from_now();
-    watch::begin(format!("executing {path}"));
+    watch::begin(Stage::Handover, format!("executing {path}"));
     syscalls::restore_sigpipe();
     logging::restore_limits();
     // By the open file, so that it is the one that was looked at, found below the real root.

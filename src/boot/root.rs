@@ -86,7 +86,7 @@ pub fn mount(
         None => recognise(&device)?.kind.name().to_owned(),
     };
     warn_of_xattrs(&device.path(), &fstype, report);
-    let mounted = watch::during(format!("mounting {}", device.path()), || {
+    let mounted = watch::during(Stage::Root, format!("mounting {}", device.path()), || {
         mounting::mount(
             &device.path(),
             &fstype,
@@ -117,7 +117,7 @@ pub fn mount(
 /// Takes the root that is mounted there.
 fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
     let looking = format!("looking at {}", path.display());
-    let adopted = watch::during(looking, || mounting::adopt(path))?;
+    let adopted = watch::during(Stage::Root, looking, || mounting::adopt(path))?;
     warn_of_xattrs(&adopted.record.device, &adopted.record.fstype, report);
     let text = format!(
         "{} is {}, {} ({})",

@@ -306,13 +306,13 @@ fn a_disk_that_answers_no_more_is_waited_for_with_rootwait() {
     silent(&mut setup, 80_000, "");
     let (seen, outcome) = setup.boot_and_kill(|running| {
         running.wait_for("the third line", Duration::from_secs(90), |seen| {
-            let line = "waiting for the device: mounting /dev/vda, ";
+            let line = "root: mounting /dev/vda has taken ";
             let times = seen.console.matches(line).count();
             (times >= 3).then_some(())
         })
     });
     seen.expect("it says three times what it waits for");
-    assert!(outcome.says("until it answers (rootwait)"));
+    assert!(outcome.says("there is no limit, because of rootwait"));
     assert!(!outcome.says("refused: ["), "{}", story(&outcome));
     assert!(!outcome.guest_ran(), "{}", story(&outcome));
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ima::cmdline::RootName;
+use ima::fault::Stage;
 use ima::filesystem::{self, Filesystem};
 use ima::partition;
 
@@ -51,7 +52,7 @@ impl Device {
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
         let mut head = vec![0; filesystem::PROBE_LENGTH];
         let read = || read_at(&File::open(self.path())?, &mut head, 0);
-        let length = watch::during(format!("reading {}", self.path()), read)?;
+        let length = watch::during(Stage::Root, format!("reading {}", self.path()), read)?;
         Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
     }
 }
@@ -156,7 +157,7 @@ enum Table {
 impl Table {
     fn read(disk: &Device) -> Option<Self> {
         let reading = format!("reading the partition table of {}", disk.path());
-        watch::during(reading, || Self::read_now(disk))
+        watch::during(Stage::Root, reading, || Self::read_now(disk))
     }
 
     fn read_now(disk: &Device) -> Option<Self> {
