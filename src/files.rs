@@ -83,10 +83,7 @@ impl Initramfs {
     ///
     /// What openat2(2) and getdents64(2) say, EXDEV for a directory that is not its own.
     pub fn names(&self, path: &Path) -> Result<Vec<OsString>, Errno> {
-        match names(self.0.as_fd(), path, WITHIN) {
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(Vec::new()),
-            result => result,
-        }
+        names(self.0.as_fd(), path, WITHIN)
     }
 }
 
@@ -168,14 +165,21 @@ pub fn is_mount_point(path: &Path) -> bool {
 }
 
 /// The names in a directory below `root`, sorted; none if it is not there or no directory.
-pub fn names_in(root: impl AsFd, path: &Path) -> Vec<OsString> {
-    names(root.as_fd(), path, BELOW).unwrap_or_default()
+///
+/// # Errors
+///
+/// What openat2(2) and getdents64(2) say.
+pub fn names_in(root: impl AsFd, path: &Path) -> Result<Vec<OsString>, Errno> {
+    names(root.as_fd(), path, BELOW)
 }
 
 fn names(root: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> Result<Vec<OsString>, Errno> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = fs::openat2(root, relative, flags, Mode::empty(), resolve)?;
+    let directory = match fs::openat2(root, relative, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+        opened => opened?,
+    };
     let mut names = Vec::new();
     for entry in Dir::new(directory)?.take(MAX_NAMES) {
         let entry = entry?;
@@ -282,6 +286,19 @@ mod tests {
             OpenError::Failed(Errno::XDEV)
         );
         assert_eq!(system.names(Path::new("/proc")), Err(Errno::XDEV));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_not_an_empty_one() {
+        let (path, root) = root();
+        std::fs::write(path.join("etc/file"), "").unwrap();
+        symlink("loop", path.join("loop")).unwrap();
+        let names = |name: &str| names_in(&root, Path::new(name));
+        assert_eq!(names("/etc").unwrap(), ["file"]);
+        assert_eq!(names("/none").unwrap(), [""; 0]);
+        assert_eq!(names("/etc/file").unwrap(), [""; 0]);
+        assert_eq!(names("/loop"), Err(Errno::LOOP));
+        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]

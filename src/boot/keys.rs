@@ -94,7 +94,12 @@ impl Place<'_> {
                 Fault::new(Code::CertificateInvalid, detail)
                     .with_cause("the directory of certificates in the initramfs cannot be read, or something is mounted over it")
             }),
-            Self::Root(root) => Ok(files::names_in(root.directory(), path)),
+            Self::Root(root) => files::names_in(root.directory(), path).map_err(|errno| {
+                let detail = format!("{}: {}", root.shown(path), files::describe(errno));
+                Fault::new(Code::RootCertificate, detail)
+                    .with_cause("the directory of certificates in the real root cannot be read")
+                    .with_remedy("check the file system (fsck)")
+            }),
         }
     }
 }
@@ -166,7 +171,7 @@ pub fn extend(
     let shown = |paths: Vec<PathBuf>| paths.into_iter().map(|path| place.shown(&path));
     // What the secondary keyring takes vouches for others.
     let secondary = ".secondary_trusted_keys";
-    let others = find(place, Purpose::Secondary)?;
+    let others = found(place, Purpose::Secondary, report);
     let serial = root_keyring(secondary);
     let ring = serial.map_or(Keyring::UserSession, Keyring::Serial);
     let mut offering = offer(ring, secondary, config, report);
@@ -174,7 +179,7 @@ pub fn extend(
         Some(_) => offering.optional(read(others)),
         None => offering.leave(shown(others), &format!("the kernel has no {secondary}")),
     }
-    let more = find(place, Purpose::Ima)?;
+    let more = found(place, Purpose::Ima, report);
     let name = config.keyring.name();
     let serial = root_keyring(name);
     let ring = serial.map_or(Keyring::UserSession, Keyring::Serial);
@@ -244,6 +249,14 @@ fn find(place: Place<'_>, purpose: Purpose) -> Result<Vec<PathBuf>, Fault> {
     }
     paths.truncate(MAX_FILES);
     Ok(paths)
+}
+
+/// The same in the real root, where a directory that cannot be read is warned of.
+fn found(root: Place<'_>, purpose: Purpose, report: &mut Report) -> Vec<PathBuf> {
+    find(root, purpose).unwrap_or_else(|fault| {
+        report.warn(fault);
+        Vec::new()
+    })
 }
 
 /// This machine's clock, in seconds since 1970.

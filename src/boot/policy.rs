@@ -14,7 +14,7 @@ use ima::layout;
 use ima::policy::cover::{self, On};
 use ima::policy::{Action, Hook, MAX_POLICY, Policy};
 use ima::settings::Settings;
-use log::{info, warn};
+use log::info;
 use nix::errno::Errno;
 
 use super::environment::POLICY;
@@ -372,79 +372,117 @@ fn read_back(wanted: &Wanted) -> Result<bool, Fault> {
     Err(Fault::new(Code::PolicyReadBack, detail))
 }
 
-/// Offers the real root's `etc/ima/ima_policy*` and systemd's `etc/ima/ima-policy`, by path, so that the kernel checks their signatures.
+/// Offers the real root's `etc/ima/ima_policy*` and systemd's `etc/ima/ima-policy`, by path, so that the kernel checks their
+/// signatures. Each policy that is not empty is in the report, up to [`MAX_ADDITIONAL`]; each that is not taken is warned of.
 fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &mut Report) {
     let directory = Path::new(layout::ROOT_POLICIES);
-    let names = files::names_in(root.directory(), directory);
-    let policies: Vec<_> = names
-        .iter()
-        .filter(|name| layout::is_root_policy(name.as_bytes()))
-        .collect();
-    if let Some(more) = policies
-        .len()
-        .checked_sub(MAX_ADDITIONAL)
-        .filter(|more| *more > 0)
-    {
-        warn!(
-            "policy: {more} more policies of the real root are not offered to the kernel: at most {MAX_ADDITIONAL} are"
-        );
-    }
+    let names = files::names_in(root.directory(), directory).unwrap_or_else(|errno| {
+        let detail = format!("{}: {}", root.shown(directory), files::describe(errno));
+        let fault = Fault::new(Code::RootPolicyRefused, detail)
+            .with_cause("the directory of policies cannot be read")
+            .with_remedy("check the file system (fsck)");
+        report.warn(fault);
+        Vec::new()
+    });
     // The init loads them, as root. Who owns the file is up to whoever wrote the disk.
     let on = On::This {
         name: root.fstype(),
         magic: root.magic(),
     };
-    let gap = wanted.policy.gap(&[Hook::PolicyCheck], on, Cover::Root);
-    let guarded = gap.is_none();
-    for name in policies.into_iter().take(MAX_ADDITIONAL) {
+    let guarded = wanted
+        .policy
+        .gap(&[Hook::PolicyCheck], on, Cover::Root)
+        .is_none();
+    let mut names = names
+        .iter()
+        .filter(|name| layout::is_root_policy(name.as_bytes()));
+    for name in names.by_ref().take(MAX_ADDITIONAL) {
         let path = directory.join(name);
         let shown = root.shown(&path);
-        let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
-        let file = match files::open_in(root.directory(), &path) {
-            Ok(file) => file,
-            Err(error) => {
-                report.warn(warning(Code::RootPolicyRefused, &error.to_string()));
-                continue;
+        match add(&path, &shown, guarded, keys, root) {
+            Ok(Added::Empty) => {}
+            Ok(Added::Taken) => {
+                info!("policy: {shown} added");
+                report.policy.additional.push((shown, true));
             }
-        };
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
-        if length == 0 {
-            continue;
+            Err(fault) => {
+                report.warn(fault);
+                report.policy.additional.push((shown, false));
+            }
         }
-        // The kernel reads the whole of it into its memory before it looks at the signature.
-        if usize::try_from(length).map_or(true, |length| length > MAX_POLICY) {
-            report.warn(warning(Code::RootPolicyRefused, "longer than 1 MiB"));
-            report.policy.additional.push((shown, false));
-            continue;
-        }
-        if !guarded {
-            report.warn(warning(Code::RootPolicyUnguarded, "not loaded"));
-            report.policy.additional.push((shown, false));
-            continue;
-        }
-        let mut log = KernelLog::from_now();
-        let result = write_path(&file);
-        let taken = result.is_ok() && log.policy_update() != Some(false);
-        if taken {
-            info!("policy: {shown} added");
-        } else {
-            let why = match result {
-                Err(errno) => format!("{} ({errno:?})", errno.desc()),
-                Ok(()) => log.words(),
-            };
-            report.warn(match result {
-                Err(Errno::ENOENT | Errno::EBUSY) => warning(Code::RootPolicyImpossible, &why),
-                _ => {
-                    let warning = warning(Code::RootPolicyRefused, &why);
-                    match cause(&file, result, keys, &mut log) {
-                        Some(cause) => warning.with_cause(cause),
-                        None => warning,
-                    }
-                }
-            });
-        }
-        report.policy.additional.push((shown, taken));
     }
+    // One warning for all of them: their number is up to whoever wrote the disk.
+    let more = names.count();
+    if more > 0 {
+        let detail = format!("{}: {more} more", root.shown(directory));
+        let fault = Fault::new(Code::RootPolicyRefused, detail)
+            .with_cause(format!(
+                "at most {MAX_ADDITIONAL} policies of the real root are offered to the kernel"
+            ))
+            .with_remedy("put their rules together into fewer files");
+        report.warn(fault);
+    }
+}
+
+/// What became of a policy of the real root that the kernel did not refuse.
+enum Added {
+    /// There is nothing in it.
+    Empty,
+    /// The kernel took it.
+    Taken,
+}
+
+/// Offers a policy of the real root to the kernel.
+///
+/// # Errors
+///
+/// `RootPolicyRefused`, `RootPolicyUnguarded`, `RootPolicyImpossible`.
+fn add(
+    path: &Path,
+    shown: &str,
+    guarded: bool,
+    keys: &KeysLoaded,
+    root: &MountedRoot,
+) -> Result<Added, Fault> {
+    let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
+    let unreadable = |why: &str| {
+        warning(Code::RootPolicyRefused, why)
+            .with_cause("it cannot be read, so it was not offered to the kernel")
+            .with_remedy("make it a regular file, or remove it; check the file system (fsck)")
+    };
+    let file =
+        files::open_in(root.directory(), path).map_err(|error| unreadable(&error.to_string()))?;
+    let length = file
+        .metadata()
+        .map_err(|error| unreadable(&error.to_string()))?
+        .len();
+    if length == 0 {
+        return Ok(Added::Empty);
+    }
+    // The kernel reads the whole of it into its memory before it looks at the signature.
+    if usize::try_from(length).map_or(true, |length| length > MAX_POLICY) {
+        return Err(warning(Code::RootPolicyRefused, "longer than 1 MiB"));
+    }
+    if !guarded {
+        return Err(warning(Code::RootPolicyUnguarded, "not loaded"));
+    }
+    let mut log = KernelLog::from_now();
+    let result = write_path(&file);
+    if result.is_ok() && log.policy_update() != Some(false) {
+        return Ok(Added::Taken);
+    }
+    let why = match result {
+        Err(errno) => format!("{} ({errno:?})", errno.desc()),
+        Ok(()) => log.words(),
+    };
+    if let Err(Errno::ENOENT | Errno::EBUSY) = result {
+        return Err(warning(Code::RootPolicyImpossible, &why));
+    }
+    let warning = warning(Code::RootPolicyRefused, &why);
+    Err(match cause(&file, result, keys, &mut log) {
+        Some(cause) => warning.with_cause(cause),
+        None => warning,
+    })
 }
 
 /// Why the kernel did not take a policy of the real root.

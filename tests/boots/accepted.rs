@@ -658,6 +658,19 @@ fn policy_of_the_root_tampered() {
     );
 }
 
+/// It cannot be opened, and is in the report all the same.
+#[test]
+fn policy_of_the_root_that_cannot_be_opened() {
+    let path = "etc/ima/ima_policy";
+    for target in ["/nowhere", "/etc"] {
+        let unopenable = |root: &mut Tree| {
+            root.remove(path);
+            root.link(path, target);
+        };
+        root_policy(path, unopenable, false);
+    }
+}
+
 /// The host's systemd as the init, with its libraries, and this policy for it to load.
 fn with_systemd(policy: &[u8]) -> Setup {
     const SYSTEMD: &str = "/usr/lib/systemd/systemd";
