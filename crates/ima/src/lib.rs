@@ -36,6 +36,7 @@ pub mod hex;
 pub mod keyring;
 pub mod layout;
 pub mod measurement;
+pub mod mountinfo;
 pub mod offer;
 pub mod partition;
 pub mod policy;

@@ -1,9 +1,11 @@
 //! Mounting with the kernel's own words when it refuses (fsopen(2), fsconfig(2)).
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
+use ima::mountinfo;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
@@ -120,8 +122,9 @@ pub(super) fn adopt(path: &Path) -> Result<Adopted, Fault> {
     }
     let directory = files::directory(path).map_err(|errno| fault(&describe(errno)))?;
     let status = rustix::fs::fstatfs(&directory).map_err(|errno| fault(&describe(errno)))?;
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let record = record(path, &mounts).ok_or_else(|| fault("it is not in /proc/self/mountinfo"))?;
+    const LIST: &str = "/proc/self/mountinfo";
+    let mounts = std::fs::read(LIST).map_err(|error| fault(&format!("{LIST}: {error}")))?;
+    let record = record(path, &mounts).ok_or_else(|| fault(&format!("it is not in {LIST}")))?;
     Ok(Adopted {
         directory,
         magic: u64::try_from(status.f_type).unwrap_or_default(),
@@ -129,24 +132,17 @@ pub(super) fn adopt(path: &Path) -> Result<Adopted, Fault> {
     })
 }
 
-/// The line of the mount that lies on top at the path (Documentation/filesystems/proc.rst, 3.5: a number of fields, of
-/// which the fifth is the mount point and the sixth its options, then `-`, type, source and the super block's options).
-fn record(path: &Path, mounts: &str) -> Option<RootRecord> {
-    let name = path.to_str()?.trim_end_matches('/');
-    mounts.lines().rev().find_map(|line| {
-        let (mount, superblock) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(4);
-        if mount.next()? != name {
-            return None;
-        }
-        let options = mount.next()?;
-        let mut superblock = superblock.split(' ');
-        Some(RootRecord {
-            name: name.to_owned(),
-            fstype: superblock.next()?.to_owned(),
-            device: superblock.next()?.to_owned(),
-            options: options.to_owned(),
-        })
+/// The mount that lies on top at the path.
+fn record(path: &Path, mounts: &[u8]) -> Option<RootRecord> {
+    // Without slashes at the end.
+    let path: PathBuf = path.components().collect();
+    let point = path.as_os_str().as_bytes();
+    let mount = mountinfo::mounts(mounts).rfind(|mount| mount.point == point)?;
+    Some(RootRecord {
+        name: String::from_utf8_lossy(point).into_owned(),
+        fstype: mount.fstype,
+        device: mount.source,
+        options: mount.options,
     })
 }
 
@@ -173,11 +169,13 @@ mod tests {
 
     #[test]
     fn the_mount_on_top_is_the_root() {
-        let mounts = "\
+        let mounts = b"\
 1 1 0:2 / / rw - rootfs rootfs rw
 30 1 0:30 / /root rw - tmpfs hidden rw
 31 1 253:1 / /root ro,noatime shared:1 - ext4 /dev/vda1 ro,errors=remount-ro
 32 31 0:5 / /root/dev rw - devtmpfs udev rw
+33 1 0:6 / /\xff rw - tmpfs tmpfs rw
+34 1 0:7 / /my\\040root ro - fuse.a a\\040b rw
 ";
         let record = record(Path::new("/root/"), mounts).unwrap();
         assert_eq!(
@@ -188,8 +186,13 @@ mod tests {
             ),
             ("/dev/vda1", "ext4", "ro,noatime")
         );
+        let record = super::record(Path::new("/my root"), mounts).unwrap();
+        assert_eq!(
+            (record.name.as_str(), record.device.as_str()),
+            ("/my root", "a b")
+        );
         for broken in ["", "31 1 253:1 / /root", "31 1 253:1 / /root ro - ext4"] {
-            assert_eq!(super::record(Path::new("/root"), broken), None);
+            assert_eq!(super::record(Path::new("/root"), broken.as_bytes()), None);
         }
     }
 }

@@ -414,6 +414,21 @@ fn images_that_no_kernel_mounts() {
 }
 
 #[test]
+fn an_archive_in_a_compression_that_is_not_read_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root.tar.bz2");
+    for (program, name) in [("bzip2", "bzip2"), ("lz4 -l", "lz4")] {
+        std::fs::write(&path, packed(program, &[0; 1024])).unwrap();
+        let fault = Root::read(&path, FileSystem::default(), None).unwrap_err();
+        assert_eq!(fault.code(), Code::SourceMalformed);
+        let text = fault.to_string();
+        for word in [name, "gzip, zstd or xz"] {
+            assert!(text.contains(word), "{text}");
+        }
+    }
+}
+
+#[test]
 fn policies_of_the_kernel_s_own_that_demand_a_signature() {
     let desk = Desk::new();
     let of = |line: &str| desk.check(line).refusal().map(Fault::code);

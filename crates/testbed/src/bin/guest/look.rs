@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use ima::audit::IntegrityRecord;
 use ima::layout::REPORT;
+use ima::mountinfo;
 use ima_testbed::report::{Keyring, Mount, Report, encode_hex};
 use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
@@ -141,35 +142,28 @@ pub fn denials(problems: &mut Vec<String>) -> Vec<String> {
 }
 
 fn text(path: &Path, problems: &mut Vec<String>) -> String {
-    match fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) => {
-            problems.push(format!("{}: {error}", path.display()));
-            String::new()
-        }
-    }
+    String::from_utf8_lossy(&bytes(path, problems)).into_owned()
+}
+
+fn bytes(path: &Path, problems: &mut Vec<String>) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| {
+        problems.push(format!("{}: {error}", path.display()));
+        Vec::new()
+    })
 }
 
 fn mounts(problems: &mut Vec<String>) -> Vec<Mount> {
-    text(Path::new("/proc/self/mountinfo"), problems)
-        .lines()
-        .filter_map(mount_line)
-        .collect()
-}
-
-/// proc_pid_mountinfo(5): id parent major:minor root point options [tags...] - type source super-options
-fn mount_line(line: &str) -> Option<Mount> {
-    let (left, right) = line.split_once(" - ")?;
-    let left: Vec<&str> = left.split(' ').collect();
-    let mut right = right.splitn(3, ' ');
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
-    Some(Mount {
-        point: (*left.get(4)?).to_owned(),
-        options: list(left.get(5)?),
-        fstype: right.next()?.to_owned(),
-        source: right.next()?.to_owned(),
-        super_options: list(right.next()?),
-    })
+    let mounts = bytes(Path::new("/proc/self/mountinfo"), problems);
+    mountinfo::mounts(&mounts)
+        .map(|mount| Mount {
+            point: String::from_utf8_lossy(&mount.point).into_owned(),
+            options: list(&mount.options),
+            fstype: mount.fstype,
+            source: mount.source,
+            super_options: list(&mount.super_options),
+        })
+        .collect()
 }
 
 /// The keyrings whose names begin with a dot or `_`, and what is on them. /proc/keys lists all keys, but not which keyring
