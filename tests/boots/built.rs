@@ -1,5 +1,7 @@
 //! What is built outside of cargo and shared through the cache: kernels, shipped programs.
 
+use ima::policy::lint::Release;
+use imactl::kernel::check::KernelConfig;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -157,10 +159,10 @@ impl Kernel {
     }
 
     /// The options it was built with.
-    pub fn configuration(self) -> imactl::kernel::check::KernelConfig {
+    pub fn configuration(self) -> KernelConfig {
         let text =
             std::fs::read(self.directory().join("config")).expect("the kernel's configuration");
-        imactl::kernel::check::KernelConfig::parse(&text).expect("the kernel's configuration")
+        KernelConfig::parse(&text).expect("the kernel's configuration")
     }
 
     /// Which release it is.
@@ -201,4 +203,18 @@ fn add_ca(kernel: &Path, result: &Path) {
         Some(&symbols),
     );
     std::fs::write(result, made.expect("a kernel with the CA").image).expect("a kernel");
+}
+
+/// Debian's own kernel, its release and its configuration.
+pub fn debian_kernel() -> (PathBuf, Release, KernelConfig) {
+    let directory = paths_of("qemu/debian-kernel", &[])
+        .pop()
+        .expect("the kernel's directory");
+    let image = directory.join("vmlinuz");
+    let bytes = std::fs::read(&image).expect("the kernel");
+    let release = KernelRelease::in_image(&bytes).expect("the kernel's release");
+    let number = release.and_then(|release| release.number());
+    let config = std::fs::read(directory.join("config")).expect("the kernel's configuration");
+    let config = KernelConfig::parse(&config).expect("the kernel's configuration");
+    (image, number.expect("the kernel's release"), config)
 }

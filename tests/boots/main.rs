@@ -11,6 +11,7 @@ mod explained;
 mod faults;
 mod formats;
 mod front;
+mod grammar;
 mod hostile;
 mod initramfs;
 mod keys;

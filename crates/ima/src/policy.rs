@@ -33,6 +33,8 @@ pub enum Action {
     DontAppraise,
     /// Write an audit record with the file's hash.
     Audit,
+    /// Do not. Since Linux 6.19.
+    DontAudit,
     /// Keep the file's hash in security.ima.
     Hash,
     /// Do not.
@@ -40,12 +42,13 @@ pub enum Action {
 }
 
 impl Action {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Measure, "measure"),
         (Self::DontMeasure, "dont_measure"),
         (Self::Appraise, "appraise"),
         (Self::DontAppraise, "dont_appraise"),
         (Self::Audit, "audit"),
+        (Self::DontAudit, "dont_audit"),
         (Self::Hash, "hash"),
         (Self::DontHash, "dont_hash"),
     ];
@@ -275,6 +278,8 @@ pub struct Rule {
     pub fsmagic: Option<u64>,
     /// `fsname=`: the name of the file system's type.
     pub fsname: Option<String>,
+    /// `fs_subtype=`: what a FUSE file system calls itself. Since Linux 6.19.
+    pub fs_subtype: Option<String>,
     /// `fsuuid=`
     pub fsuuid: Option<[u8; 16]>,
     /// `uid` or `euid`, which share a place.
@@ -313,6 +318,7 @@ impl Rule {
             mask: None,
             fsmagic: None,
             fsname: None,
+            fs_subtype: None,
             fsuuid: None,
             uid: None,
             gid: None,
@@ -354,6 +360,8 @@ impl Rule {
                 .fsname
                 .as_deref()
                 .is_none_or(|name| name == query.fsname)
+            // No file system has one that holds a root.
+            && self.fs_subtype.is_none()
             && self.fsuuid.is_none_or(|uuid| Some(uuid) == query.fsuuid)
             && self
                 .uid
@@ -383,6 +391,9 @@ impl fmt::Display for Rule {
         }
         if let Some(name) = &self.fsname {
             write!(f, " fsname={name}")?;
+        }
+        if let Some(name) = &self.fs_subtype {
+            write!(f, " fs_subtype={name}")?;
         }
         if !self.keyrings.is_empty() {
             write!(f, " keyrings={}", self.keyrings.join("|"))?;
@@ -592,7 +603,7 @@ pub struct PolicyError {
 pub enum PolicyErrorKind {
     /// Not a keyword.
     UnknownKeyword,
-    /// `#` inside a rule.
+    /// `#` inside a rule, which kernels before Linux 7.3 do not take for the start of a comment.
     CommentInRule,
     /// The line starts with `/`.
     Path,
@@ -624,7 +635,7 @@ pub enum PolicyErrorKind {
     AppraiseOption,
     /// `digest_type=verity` after `appraise_type=`.
     VerityAfterType,
-    /// `digest_type=verity` with another `appraise_type=` than `sigv3`, or the other way round.
+    /// `digest_type=verity` with another `appraise_type=` than `sigv3`.
     VerityNeedsSigv3,
     /// The condition does not go with this `func=`.
     NotForHook,
@@ -667,9 +678,7 @@ impl PolicyErrorKind {
             Self::PcrWithoutMeasure => "pcr= goes with measure only",
             Self::AppraiseOption => "appraise_type= and appraise_algos= go with appraise only",
             Self::VerityAfterType => "digest_type=verity must stand before appraise_type=",
-            Self::VerityNeedsSigv3 => {
-                "digest_type=verity with appraise needs appraise_type=sigv3, and only that"
-            }
+            Self::VerityNeedsSigv3 => "digest_type=verity with appraise needs appraise_type=sigv3",
             Self::NotForHook => "the kernel does not take this together with this func=",
             Self::ActionNotForHook => "the kernel does not take this action for this func=",
             Self::SetxattrNeedsAlgos => {

@@ -87,6 +87,7 @@ pub fn rule(rule: &Rule) -> String {
         Action::Measure => "measured".to_owned(),
         Action::DontMeasure => "not measured".to_owned(),
         Action::Audit => "written to the audit log".to_owned(),
+        Action::DontAudit => "not written to the audit log".to_owned(),
         Action::Hash => "given its digest in security.ima".to_owned(),
         Action::DontHash => "given no digest".to_owned(),
         Action::DontAppraise => "let through unchecked".to_owned(),
@@ -165,6 +166,9 @@ fn conditions(rule: &Rule) -> Vec<String> {
             ""
         };
         conditions.push(format!("its file system is {name}{initramfs}"));
+    }
+    if let Some(name) = &rule.fs_subtype {
+        conditions.push(format!("its file system's subtype is {name}"));
     }
     if let Some(uuid) = rule.fsuuid {
         conditions.push(format!(

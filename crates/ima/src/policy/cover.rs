@@ -248,6 +248,7 @@ fn is_for_all(rule: &Rule, scope: Scope) -> bool {
         && rule.fgroup.is_none()
         && rule.fsmagic.is_none()
         && rule.fsname.is_none()
+        && rule.fs_subtype.is_none()
         && rule.fsuuid.is_none()
         && rule.lsm.is_empty()
 }

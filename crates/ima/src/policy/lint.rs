@@ -3,6 +3,7 @@
 //!
 //! A finding is a warning of the catalogue ([`crate::fault`]), with the line and what in it is meant.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::cover::{Cause, DEMANDED, On, Scope};
@@ -181,6 +182,23 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
     findings
 }
 
+/// A policy as a kernel of that release reads it: from Linux 7.3, a `#` behind a rule starts a comment. Lines keep their numbers.
+#[must_use]
+pub fn as_read_by(text: &[u8], kernel: Option<Release>) -> Cow<'_, [u8]> {
+    if kernel.is_none_or(|kernel| kernel < Release::new(7, 3)) {
+        return Cow::Borrowed(text);
+    }
+    let comment = |line: &[u8]| {
+        line.windows(2)
+            .position(|pair| matches!(pair, [b' ' | b'\t', b'#']))
+    };
+    let lines: Vec<&[u8]> = text
+        .split(|byte| *byte == b'\n')
+        .map(|line| comment(line).and_then(|at| line.get(..at)).unwrap_or(line))
+        .collect();
+    Cow::Owned(lines.join(&b'\n'))
+}
+
 /// Finds what a kernel of that release does not take in the lines without errors, of a policy that has errors in others.
 #[must_use]
 pub fn lint_sound_lines(text: &[u8], kernel: Option<Release>) -> Vec<Finding> {
@@ -263,6 +281,14 @@ fn newer(line: &Line) -> Vec<(Release, String)> {
             19,
             "appraise_type=sigv3",
         ),
+        is(
+            rule.appraise_type == Some(AppraiseType::Sigv3) && !rule.verity,
+            7,
+            1,
+            "appraise_type=sigv3 without digest_type=verity",
+        ),
+        is(rule.action == Action::DontAudit, 6, 19, "dont_audit"),
+        is(rule.fs_subtype.is_some(), 6, 19, "fs_subtype="),
     ]
     .into_iter()
     .flatten()
@@ -283,7 +309,7 @@ impl Question {
         match action {
             Action::Measure | Action::DontMeasure => Self::Measure,
             Action::Appraise | Action::DontAppraise => Self::Appraise,
-            Action::Audit => Self::Audit,
+            Action::Audit | Action::DontAudit => Self::Audit,
             Action::Hash | Action::DontHash => Self::Hash,
         }
     }
@@ -310,6 +336,11 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     };
     hook && follows(earlier.mask, later.mask, mask_follows)
         && follows(earlier.fsmagic, later.fsmagic, |a, b| a == b)
+        && follows(
+            earlier.fs_subtype.as_ref(),
+            later.fs_subtype.as_ref(),
+            |a, b| a == b,
+        )
         && follows(earlier.fsname.as_ref(), later.fsname.as_ref(), |a, b| {
             a == b
         })
@@ -382,6 +413,43 @@ mod tests {
             .filter(|hook| *hook != without)
             .map(|hook| format!("appraise func={hook} appraise_type=imasig\n"))
             .collect()
+    }
+
+    #[test]
+    fn comments_behind_rules_are_of_linux_7_3() {
+        let text = b"measure # all\n# a line\nappraise func=BPRM_CHECK\t#x\n";
+        let read = |major, minor| as_read_by(text, Some(Release::new(major, minor)));
+        assert_eq!(read(7, 2), Cow::Borrowed(text));
+        let newer = read(7, 3);
+        assert_eq!(
+            String::from_utf8_lossy(&newer),
+            "measure\n# a line\nappraise func=BPRM_CHECK\n"
+        );
+        assert!(Policy::parse(text).is_err());
+        assert_eq!(Policy::parse(&newer).unwrap().lines()[1].number, 3);
+    }
+
+    #[test]
+    fn keywords_of_newer_kernels_are_named_for_older_ones() {
+        for (rule, release, before) in [
+            ("dont_audit func=BPRM_CHECK\n", (6, 19), (6, 18)),
+            ("measure fsname=fuse fs_subtype=sshfs\n", (6, 19), (6, 12)),
+            (
+                "appraise func=BPRM_CHECK appraise_type=sigv3\n",
+                (7, 1),
+                (7, 0),
+            ),
+            (
+                "appraise func=BPRM_CHECK appraise_flag=check_blacklist\n",
+                (6, 6),
+                (6, 1),
+            ),
+        ] {
+            let found = |(major, minor)| {
+                lint_sound_lines(rule.as_bytes(), Some(Release::new(major, minor))).len()
+            };
+            assert_eq!((found(release), found(before)), (0, 1), "{rule}");
+        }
     }
 
     #[test]

@@ -222,13 +222,32 @@ impl Builder {
                     access,
                 })
             }),
-            "fsmagic" => once(&mut rule.fsmagic, || hexadecimal(nonempty(value)?)),
+            "fs_subtype" => {
+                rule.fs_subtype = Some(nonempty(value)?.to_owned());
+                Ok(())
+            }
+            // What is 0 counts as not given, here and for fsuuid.
+            "fsmagic" => {
+                let magic = hexadecimal(nonempty(value)?)?;
+                if rule.fsmagic.is_some_and(|given| given != 0) {
+                    return Err(Kind::Duplicate);
+                }
+                rule.fsmagic = Some(magic);
+                Ok(())
+            }
             // The kernel takes a second one in place of the first.
             "fsname" => {
                 rule.fsname = Some(nonempty(value)?.to_owned());
                 Ok(())
             }
-            "fsuuid" => once(&mut rule.fsuuid, || uuid(nonempty(value)?)),
+            "fsuuid" => {
+                let uuid = uuid(nonempty(value)?)?;
+                if rule.fsuuid.is_some_and(|given| given != [0; 16]) {
+                    return Err(Kind::Duplicate);
+                }
+                rule.fsuuid = Some(uuid);
+                Ok(())
+            }
             "pcr" => {
                 let pcr: u8 = decimal(value)?;
                 if pcr > 63 {
@@ -264,10 +283,21 @@ impl Builder {
             }
             "appraise_type" => {
                 let kind = by_name(&AppraiseType::ALL, nonempty(value)?).ok_or(Kind::BadValue)?;
-                if rule.verity != (kind == AppraiseType::Sigv3) {
+                if rule.verity && kind != AppraiseType::Sigv3 {
                     return Err(Kind::VerityNeedsSigv3);
                 }
-                rule.appraise_type = Some(kind);
+                // The kernel keeps a flag for each: what one of them asked for, a second does not take back.
+                let weight = |kind| match kind {
+                    AppraiseType::Imasig => 0,
+                    AppraiseType::ImasigOrModsig => 1,
+                    AppraiseType::Sigv3 => 2,
+                };
+                if rule
+                    .appraise_type
+                    .is_none_or(|given| weight(given) < weight(kind))
+                {
+                    rule.appraise_type = Some(kind);
+                }
                 Ok(())
             }
             // Its only value was made the default; any is accepted.
@@ -313,6 +343,7 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
     let mask = ("mask", rule.mask.is_some());
     let fsmagic = ("fsmagic", rule.fsmagic.is_some());
     let fsname = ("fsname", rule.fsname.is_some());
+    let subtype = ("fs_subtype", rule.fs_subtype.is_some());
     let fsuuid = ("fsuuid", rule.fsuuid.is_some());
     let fowner = ("fowner", rule.fowner.is_some());
     let fgroup = ("fgroup", rule.fgroup.is_some());
@@ -349,7 +380,7 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
             if !measures {
                 return Err(("", Kind::ActionNotForHook));
             }
-            none(&[keyrings, label, mask, verity, directio])?;
+            none(&[keyrings, label, mask, subtype, verity, directio])?;
         }
         Some(hook @ (Hook::KeyCheck | Hook::CriticalData)) => {
             if !measures {
@@ -361,8 +392,8 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
                 keyrings
             };
             none(&[
-                other, mask, fsmagic, fsname, fsuuid, fowner, fgroup, effective, lsm, verity,
-                directio,
+                other, mask, fsmagic, fsname, subtype, fsuuid, fowner, fgroup, effective, lsm,
+                verity, directio,
             ])?;
         }
         Some(Hook::SetxattrCheck) => {
@@ -374,8 +405,8 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
                 return Err(("", Kind::SetxattrNeedsAlgos));
             }
             none(&[
-                keyrings, label, mask, fsmagic, fsname, fsuuid, fowner, fgroup, ids, verity,
-                directio, pcr, typed,
+                keyrings, label, mask, fsmagic, fsname, subtype, fsuuid, fowner, fgroup, ids,
+                verity, directio, pcr, typed,
             ])?;
         }
     }

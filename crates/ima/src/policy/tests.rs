@@ -50,6 +50,11 @@ fn what_the_kernel_takes() {
         "appraise fsname=a fsname=b",
         "measure pcr=1 pcr=2",
         "dont_hash fowner>+5",
+        "dont_audit func=BPRM_CHECK uid=0",
+        "measure func=FILE_CHECK fsname=fuse fs_subtype=sshfs",
+        "appraise func=FILE_CHECK appraise_type=sigv3",
+        "measure fsmagic=0 fsmagic=0x9fa0",
+        "measure fsuuid=00000000-0000-0000-0000-000000000000 fsuuid=c12a7328-f81f-11d2-ba4b-00a0c93ec93b",
     ] {
         let policy =
             Policy::parse(rule.as_bytes()).unwrap_or_else(|error| panic!("{rule}: {error}"));
@@ -105,7 +110,6 @@ fn what_the_kernel_refuses_and_why() {
             K::VerityNeedsSigv3,
         ),
         ("appraise digest_type=verity", K::VerityNeedsSigv3),
-        ("appraise appraise_type=sigv3", K::VerityNeedsSigv3),
         (
             "appraise func=MODULE_CHECK digest_type=verity appraise_type=sigv3",
             K::NotForHook,
@@ -114,6 +118,11 @@ fn what_the_kernel_refuses_and_why() {
             "appraise func=BPRM_CHECK appraise_type=imasig|modsig",
             K::NotForHook,
         ),
+        (
+            "appraise func=BPRM_CHECK appraise_type=imasig|modsig appraise_type=imasig",
+            K::NotForHook,
+        ),
+        ("measure fsmagic=0x9fa0 fsmagic=0", K::Duplicate),
         ("appraise func=KEXEC_CMDLINE", K::ActionNotForHook),
         ("audit func=KEY_CHECK", K::ActionNotForHook),
         ("measure func=KEY_CHECK euid=0", K::NotForHook),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
-use ima::policy::lint::{Release, lint, lint_sound_lines};
+use ima::policy::lint::{Release, as_read_by, lint, lint_sound_lines};
 use ima::policy::{Policy, format};
 use imactl::check::{Root, simulate};
 use imactl::file::{read_bounded, write};
@@ -68,6 +68,7 @@ impl Check {
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         for path in &self.files {
             let text = read_bounded(path, MAX_POLICY)?;
+            let text = as_read_by(&text, self.kernel);
             let shown = output::shown(path);
             for error in Policy::errors(&text) {
                 if !self.json {

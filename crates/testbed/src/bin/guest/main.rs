@@ -3,7 +3,7 @@
 //! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
 //! otherwise. With `testbed.mark=yes` it first leaves a file on the root's disk; with `testbed.write=yes` it writes files
-//! without end once it has reported. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
+//! without end once it has reported. With a file `/rules` it only offers the rules in it to the kernel: see the module `rules`. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
 //! As an ordinary program:
 //!
 //! ```text
@@ -29,6 +29,7 @@ mod kexec;
 mod look;
 mod map;
 mod port;
+mod rules;
 mod system;
 mod tools;
 mod users;
@@ -80,6 +81,12 @@ fn init() -> ExitCode {
     system::hello();
     for problem in problems {
         system::say(&problem);
+    }
+    if std::path::Path::new(rules::RULES).exists() {
+        if let Err(error) = rules::offer() {
+            system::say(&format!("cannot offer rules: {error}"));
+        }
+        end(RebootMode::RB_POWER_OFF);
     }
     if look::parameter("testbed.mark").is_some()
         && let Err(problem) = system::mark()
