@@ -64,7 +64,7 @@ fn keys_that_cannot_be_used() {
 fn keygen_is_careful() {
     let directory = tempfile::tempdir().unwrap();
     let at = directory.path();
-    imactl("keygen --out keys --type p256", at).refused("IMA-904");
+    imactl("keygen --out keys --type p256", at).refused("IMA-917");
     assert_eq!(
         listing(at),
         Vec::<std::path::PathBuf>::new(),
