@@ -71,7 +71,7 @@ fn keygen_is_careful() {
         "nothing is made before the password is there"
     );
     shell(": >empty; umask 0; $IMACTL keygen --out keys --unencrypted --type p256; test $(stat -c %a keys/ima.key) = 600", at).good();
-    imactl("keygen --out other --password-file empty --type p256", at).refused("IMA-904");
+    imactl("keygen --out other --password-file empty --type p256", at).refused("IMA-917");
     let before = std::fs::read(at.join("keys/ima.key")).unwrap();
     imactl("keygen --out keys --unencrypted --type p256", at).refused("IMA-902");
     assert_eq!(std::fs::read(at.join("keys/ima.key")).unwrap(), before);
