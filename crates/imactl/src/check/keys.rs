@@ -50,12 +50,18 @@ impl Findings {
             // What the secondary keyring would take vouches for others.
             let mut all = authorities.map(<[Certificate]>::to_vec);
             let files = root_files(&root.tree, Purpose::Secondary);
-            let vouching = self.optional(files, inputs, all.as_deref(), &config.revoked);
+            let vouching = self.optional(files, true, inputs, all.as_deref(), &config.revoked);
             if let Some(all) = &mut all {
                 all.extend(vouching);
             }
             let files = root_files(&root.tree, Purpose::Ima);
-            certificates.extend(self.optional(files, inputs, all.as_deref(), &config.revoked));
+            certificates.extend(self.optional(
+                files,
+                false,
+                inputs,
+                all.as_deref(),
+                &config.revoked,
+            ));
         }
         certificates
     }
@@ -71,6 +77,7 @@ impl Findings {
     ) -> Vec<Certificate> {
         let keyring = Simulated {
             trusted,
+            authority: false,
             authorities,
             kernel: inputs.number(),
             faults: &mut self.faults,
@@ -86,12 +93,14 @@ impl Findings {
     fn optional(
         &mut self,
         files: Vec<CertificateFile>,
+        authority: bool,
         inputs: &Inputs<'_>,
         authorities: Option<&[Certificate]>,
         revoked: &Revocations,
     ) -> Vec<Certificate> {
         let keyring = Simulated {
             trusted: true,
+            authority,
             authorities,
             kernel: inputs.number(),
             faults: &mut self.faults,
@@ -106,6 +115,8 @@ impl Findings {
 struct Simulated<'a> {
     /// Whether it takes only what a CA signed.
     trusted: bool,
+    /// Whether it takes certificates that are a CA's, as that of secondary keys does.
+    authority: bool,
     authorities: Option<&'a [Certificate]>,
     /// Its release.
     kernel: Option<Release>,
@@ -126,7 +137,8 @@ impl offer::Keyring for Simulated<'_> {
         if !self.trusted {
             return Ok(());
         }
-        let refused = leaf_fault(path, certificate).filter(|_| is_refused(certificate));
+        let refused =
+            leaf_fault(path, certificate).filter(|_| !self.authority && is_refused(certificate));
         match refused.or_else(|| issuer_fault(path, certificate, self.authorities)) {
             Some(fault) => Err(fault),
             None => Ok(()),
