@@ -87,7 +87,8 @@ const MASKS: [&str; 9] = [
     "may_read",
 ];
 
-const NUMBERS: [&str; 30] = [
+const NUMBERS: [&str; 31] = [
+    "-0",
     "0",
     "1",
     "10",

@@ -63,6 +63,10 @@ faults! {
     memory_of_programs_opened_for_writing: "IMA-210", Reboot, Check::Same, |setup| {
         setup.append("proc_mem.force_override=always");
     };
+    root_in_memory_in_the_disk_s_place: "IMA-701", Reboot, Check::Silent, |setup| setup.append("rootfstype=tmpfs");
+    root_of_the_initramfs_under_an_overlay: "IMA-404", Halt, Check::Silent, |setup| {
+        setup.append("rootfstype=overlay rootflags=lowerdir=/");
+    };
     lockdown_on_a_kernel_without_it: "IMA-110", Halt, Check::Same, |setup| setup.configure("lockdown=integrity");
     lockdown_left_out_of_the_security_modules: "IMA-111", Panic, Check::Same, |setup| {
         setup.kernel = Kernel::Lockdown;

@@ -263,16 +263,18 @@ fn newer(line: &Line) -> Vec<(Release, String)> {
         is(!rule.appraise_algos.is_empty(), 5, 15, "appraise_algos="),
         is(gid.is_some(), 5, 16, gid.unwrap_or_default()),
         is(rule.fgroup.is_some(), 5, 16, "fgroup"),
-        // Before, `ima_validate_rule` asked for a signature that may be appended.
+        // Before, `ima_parse_rule` looked for its one value, and `ima_validate_rule` for a signature that may be appended.
         is(
-            rule.appraise_type != Some(AppraiseType::ImasigOrModsig)
-                && line
-                    .text
-                    .split([' ', '\t'])
-                    .any(|token| token.starts_with("appraise_flag=")),
+            line.text
+                .split([' ', '\t'])
+                .filter_map(|token| token.strip_prefix("appraise_flag="))
+                .any(|flag| {
+                    rule.appraise_type != Some(AppraiseType::ImasigOrModsig)
+                        || !flag.contains("blacklist")
+                }),
             6,
             6,
-            "appraise_flag= without appraise_type=imasig|modsig",
+            "appraise_flag= without appraise_type=imasig|modsig or check_blacklist",
         ),
         is(rule.verity, 5, 19, "digest_type=verity"),
         is(
@@ -286,6 +288,15 @@ fn newer(line: &Line) -> Vec<(Release, String)> {
             7,
             1,
             "appraise_type=sigv3 without digest_type=verity",
+        ),
+        // In the table of hash algorithms (crypto/hash_info.c).
+        is(
+            rule.appraise_algos
+                .iter()
+                .any(|algorithm| algorithm.starts_with("sha3-")),
+            6,
+            7,
+            "SHA-3 in appraise_algos=",
         ),
         is(rule.action == Action::DontAudit, 6, 19, "dont_audit"),
         is(rule.fs_subtype.is_some(), 6, 19, "fs_subtype="),
@@ -441,6 +452,16 @@ mod tests {
             ),
             (
                 "appraise func=BPRM_CHECK appraise_flag=check_blacklist\n",
+                (6, 6),
+                (6, 1),
+            ),
+            (
+                "appraise func=BPRM_CHECK appraise_algos=sha3-256\n",
+                (6, 7),
+                (6, 1),
+            ),
+            (
+                "appraise func=MODULE_CHECK appraise_type=imasig|modsig appraise_flag=x\n",
                 (6, 6),
                 (6, 1),
             ),

@@ -222,10 +222,7 @@ impl Builder {
                     access,
                 })
             }),
-            "fs_subtype" => {
-                rule.fs_subtype = Some(nonempty(value)?.to_owned());
-                Ok(())
-            }
+            "fs_subtype" => once(&mut rule.fs_subtype, || nonempty(value).map(str::to_owned)),
             // What is 0 counts as not given, here and for fsuuid.
             "fsmagic" => {
                 let magic = hexadecimal(nonempty(value)?)?;
@@ -249,11 +246,10 @@ impl Builder {
                 Ok(())
             }
             "pcr" => {
-                let pcr: u8 = decimal(value)?;
-                if pcr > 63 {
-                    return Err(Kind::BadValue);
-                }
-                rule.pcr = Some(pcr);
+                // By `kstrtoint`, which takes a minus sign where `kstrtoul` does not.
+                let pcr: i32 = decimal(value)?;
+                let pcr = u8::try_from(pcr).ok().filter(|pcr| *pcr <= 63);
+                rule.pcr = Some(pcr.ok_or(Kind::BadValue)?);
                 Ok(())
             }
             "template" => {
@@ -287,16 +283,13 @@ impl Builder {
                     return Err(Kind::VerityNeedsSigv3);
                 }
                 // The kernel keeps a flag for each: what one of them asked for, a second does not take back.
-                let weight = |kind| match kind {
-                    AppraiseType::Imasig => 0,
-                    AppraiseType::ImasigOrModsig => 1,
-                    AppraiseType::Sigv3 => 2,
-                };
-                if rule
-                    .appraise_type
-                    .is_none_or(|given| weight(given) < weight(kind))
-                {
-                    rule.appraise_type = Some(kind);
+                use AppraiseType::{Imasig, ImasigOrModsig, Sigv3};
+                match (rule.appraise_type, kind) {
+                    (Some(Sigv3), ImasigOrModsig) | (Some(ImasigOrModsig), Sigv3) => {
+                        return Err(Kind::Duplicate);
+                    }
+                    (Some(_), Imasig) => {}
+                    _ => rule.appraise_type = Some(kind),
                 }
                 Ok(())
             }
@@ -380,7 +373,7 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
             if !measures {
                 return Err(("", Kind::ActionNotForHook));
             }
-            none(&[keyrings, label, mask, subtype, verity, directio])?;
+            none(&[keyrings, label, mask, verity, directio])?;
         }
         Some(hook @ (Hook::KeyCheck | Hook::CriticalData)) => {
             if !measures {
