@@ -33,7 +33,7 @@ impl<'a> Libraries<'a> {
                 .libraries
                 .iter()
                 .filter(|library| !library.optional)
-                .filter_map(|library| self.examiner.library(&library.path).err());
+                .filter_map(|library| self.examiner.check_library(&library.path).err());
             for fault in failures.chain(denied) {
                 if !known.insert(fault.detail().to_owned()) {
                     continue;

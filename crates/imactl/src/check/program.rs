@@ -86,7 +86,7 @@ impl<'a> Programs for Examiner<'a> {
 
 impl Examiner<'_> {
     /// Whether a library, which needs no execute permission, is there and may be mapped.
-    pub(super) fn library(&self, path: &[u8]) -> crate::Result<()> {
+    pub(super) fn check_library(&self, path: &[u8]) -> crate::Result<()> {
         let detail = |why: &str| format!("{}: {why}", shown(path));
         let opened = self.open(path).map_err(|failure| {
             let (OpenFailure::Missing(why)
