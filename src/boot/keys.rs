@@ -172,30 +172,43 @@ pub fn extend(
     // What the secondary keyring takes vouches for others.
     let secondary = ".secondary_trusted_keys";
     let others = found(place, Purpose::Secondary, report);
-    let serial = root_keyring(secondary);
-    let ring = serial.map_or(Keyring::UserSession, Keyring::Serial);
-    let mut offering = offer(ring, secondary, config, report);
-    match serial {
-        Some(_) => offering.optional(read(others)),
-        None => offering.leave(shown(others), &format!("the kernel has no {secondary}")),
+    match root_keyring(secondary) {
+        Some(serial) => {
+            offer(Keyring::Serial(serial), secondary, config, report).optional(read(others));
+        }
+        None => not_offered(
+            shown(others),
+            &format!("the kernel has no {secondary}"),
+            report,
+        ),
     }
     let more = found(place, Purpose::Ima, report);
     let name = config.keyring.name();
-    let serial = root_keyring(name);
-    let ring = serial.map_or(Keyring::UserSession, Keyring::Serial);
-    let mut offering = offer(ring, name, config, report);
-    match (config.keyring, serial) {
-        (config::Keyring::Trusted, Some(_)) => offering.optional(read(more)),
+    match (config.keyring, root_keyring(name)) {
+        (config::Keyring::Trusted, Some(serial)) => {
+            let mut offering = offer(Keyring::Serial(serial), name, config, report);
+            offering.optional(read(more));
+            keys.certificates.extend(offering.usable());
+        }
         (config::Keyring::Trusted, None) => {
-            offering.leave(shown(more), &format!("the kernel has no {name}"));
+            not_offered(shown(more), &format!("the kernel has no {name}"), report);
         }
         // It takes any certificate: the disk would say itself whom to trust.
         (config::Keyring::Untrusted, _) => {
-            offering.leave(shown(more), "on _ima nothing would check who signed it");
+            let why = "on _ima nothing would check who signed it";
+            not_offered(shown(more), why, report);
         }
     }
-    keys.certificates.extend(offering.usable());
     Ok(())
+}
+
+/// Warns of certificates of the real root that are not offered to the kernel.
+fn not_offered(paths: impl IntoIterator<Item = String>, why: &str, report: &mut Report) {
+    for path in paths {
+        let fault = Fault::new(Code::RootCertificate, format!("{path}: {why}"))
+            .with_cause("it was not offered to the kernel");
+        report.warn(fault);
+    }
 }
 
 /// What was loaded in front of this initramfs, as far as the second half needs it to explain a denial.

@@ -127,21 +127,12 @@ impl<'a, K: Keyring> Offering<'a, K> {
         Ok(())
     }
 
-    /// Offers certificates whose refusal is a warning.
+    /// Offers certificates; the refusal of one is a warning.
     pub fn optional(&mut self, files: impl IntoIterator<Item = CertificateFile>) {
         for file in files {
             if let Err(fault) = self.offer(&file) {
                 self.skip(file.source, &fault);
             }
-        }
-    }
-
-    /// Warns of certificates of the real root that are not offered.
-    pub fn leave(&mut self, paths: impl IntoIterator<Item = String>, why: &str) {
-        for path in paths {
-            let fault = Fault::new(Code::RootCertificate, format!("{path}: {why}"))
-                .with_cause("it was not offered to the kernel");
-            self.keyring.warn(fault);
         }
     }
 
@@ -272,7 +263,7 @@ mod tests {
     const EXPIRED: &[u8] = include_bytes!("../testdata/expired.der");
     const SAMPLE: &[u8] = include_bytes!("../testdata/sample.der");
 
-    /// Takes certificates in turn as it was told.
+    /// A keyring whose answers are given: it takes each certificate or does not.
     #[derive(Debug, Default)]
     struct Fake {
         takes: Vec<bool>,
