@@ -80,7 +80,7 @@ pub fn mount(
             return Err(Fault::new(Code::RootNotMounted, detail));
         }
     };
-    let device = wait(name, settings.rootwait)?;
+    let device = wait(name, settings)?;
     let fstype = match &settings.rootfstype {
         Some(name) => name.clone(),
         None => recognise(&device)?.kind.name().to_owned(),
@@ -145,7 +145,8 @@ fn warn_of_xattrs(device: &str, fstype: &str, report: &mut Report) {
 }
 
 /// Waits until a device answers to the name.
-fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
+fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault> {
+    let patience = settings.rootwait;
     let started = Instant::now();
     // Before the first look, so that nothing comes unseen between a look and the wait after it.
     let uevents = Uevents::listen().map_err(|errno| {
@@ -154,7 +155,7 @@ fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
     let mut next_notice = NOTICE;
     loop {
         let devices = devices::all();
-        let found = devices::named(name, &devices);
+        let found = devices::named(name, &devices, settings.gpt_is_forced);
         match found.as_slice() {
             [] => {}
             [device] => return Ok(device.clone()),
@@ -170,7 +171,7 @@ fn wait(name: &RootName, patience: RootWait) -> Result<Device, Fault> {
             RootWait::Forever => NOTICE,
         };
         if left.is_zero() {
-            return Err(missing::fault(name, waited, &devices));
+            return Err(missing::fault(name, waited, &devices, settings));
         }
         if waited >= next_notice {
             let until = match patience {

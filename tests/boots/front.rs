@@ -6,7 +6,7 @@ use ima::signatures::{Attributes, Signatures};
 
 use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::keys::{P256, Pair, RSA};
-use crate::matrix::{Check, faults};
+use crate::matrix::{Check, SCRIPT, faults};
 use crate::setup::{EVM_CERTIFICATE, Setup, assert_booted, story};
 use crate::tree::Tree;
 
@@ -172,7 +172,7 @@ fn without(list: &Signatures, path: &str) -> Signatures {
 }
 
 faults! {
-    run_init_on_what_is_not_mounted: "IMA-407", Reboot, Check::Silent, |setup| {
+    run_init_on_what_is_not_mounted: "IMA-407", Reboot, SCRIPT, |setup| {
         fronted(setup, &format!("{BEGIN}exec /usr/lib/ima-init/run-init /root /sbin/init\n"));
     };
     list_of_signatures_missing: "IMA-109", Halt, Check::Same, |setup| unlisted(setup, BEGIN);

@@ -1,43 +1,15 @@
 //! The policy parser against the kernel's own: generated rules, each written to the policy file of a running kernel, must be taken
 //! by the one exactly if they are taken by the other.
 
-use std::time::Duration;
-
 use ima::policy::Policy;
 use ima::policy::lint::{Release, lint_sound_lines};
-use ima_testbed::report::decode_hex;
-use ima_testbed::{Ending, Machine};
-use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::check::{KernelConfig, Wanted, check};
 
-use crate::built::{Kernel, PROGRAMS, debian_kernel, scratch};
+use crate::asked::{Random, ask, bits};
+use crate::built::{Kernel, debian_kernel};
 
 /// How many rules are generated for each kernel.
 const RULES: usize = 100_000;
-
-/// A pseudorandom sequence (xorshift64), the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn one_in(&mut self, odds: usize) -> bool {
-        self.below(odds) == 0
-    }
-
-    fn of<'a>(&mut self, items: &[&'a str]) -> &'a str {
-        items[self.below(items.len())]
-    }
-}
 
 const ACTIONS: [&str; 9] = [
     "measure",
@@ -360,31 +332,9 @@ fn compare(
     excused: &[Excuse],
 ) {
     let rules = generated(seed);
-    let initramfs = InitramfsBuilder::new()
-        .file("init", 0o755, PROGRAMS.guest.clone())
-        .file("rules", 0o644, rules.join("\n"))
-        .unchecked()
-        .build()
-        .expect("an initramfs");
-    let path = scratch().join(format!("grammar-{release}.img"));
-    std::fs::write(&path, initramfs).expect("the initramfs");
-    let outcome = Machine::new(kernel)
-        .initramfs(&path)
-        .append("audit=0 quiet loglevel=0")
-        .time_limit(Duration::from_secs(300))
-        .start()
-        .expect("the machine starts")
-        .finish();
-    std::fs::remove_file(&path).expect("the initramfs");
-    assert_eq!(outcome.ending, Ending::PowerOff, "{}", outcome.console);
-    let answers: Vec<u8> = outcome
-        .console
-        .lines()
-        .filter_map(|line| line.split_once("guest: rules: ")?.1.trim().into())
-        .filter_map(decode_hex)
-        .flatten()
-        .collect();
-    assert_eq!(answers.len(), RULES.div_ceil(8), "{}", outcome.console);
+    let console = ask(kernel, "rules", rules.join("\n"), "");
+    let answers = bits(&console, "rules");
+    assert_eq!(answers.len(), RULES.div_ceil(8), "{console}");
     let mut taken = 0;
     let mut wrong = Vec::new();
     let mut known = vec![0; excused.len()];

@@ -6,7 +6,7 @@ use imactl::x509::{BasicConstraints, Template, Usage};
 
 use crate::built::{Kernel, PROGRAMS, busybox, source};
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
-use crate::matrix::{Check, faults};
+use crate::matrix::{Check, SCRIPT, faults};
 use crate::setup::{
     CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup, UUID,
 };
@@ -133,6 +133,9 @@ pub fn switching(setup: &mut Setup, lines: &str) {
     script(setup, &format!("mount -o ro /dev/vda /mnt\n{lines}"));
 }
 
+/// The kernel has the keys with which EVM's key is encrypted.
+const SEALED: Check = Check::Silent("an encrypted key is not decrypted");
+
 faults! {
     certificate_missing: "IMA-502", Halt, Check::Unmade, |setup| setup.drop_file(CERTIFICATE);
     certificate_empty: "IMA-503", Panic, Check::Unmade, |setup| setup.put(CERTIFICATE, "");
@@ -177,19 +180,19 @@ faults! {
         hmac(setup);
         setup.put(EVM_KEY, "default user:kmk-user 32 not hexadecimal");
     };
-    evm_key_damaged: "IMA-506", Reboot, Check::Silent, |setup| {
+    evm_key_damaged: "IMA-506", Reboot, SEALED, |setup| {
         sealed(setup);
         setup.put(EVM_KEY, HMAC_KEY.replace("c6217ede", "c6217edf"));
     };
-    evm_key_of_another_master_key: "IMA-506", Panic, Check::Silent, |setup| {
+    evm_key_of_another_master_key: "IMA-506", Panic, SEALED, |setup| {
         sealed(setup);
         setup.put(MASTER_KEY, [b'1'; 32]);
     };
-    evm_key_without_its_master_key: "IMA-506", Poweroff, Check::Silent, |setup| {
+    evm_key_without_its_master_key: "IMA-506", Poweroff, SEALED, |setup| {
         sealed(setup);
         setup.initramfs.remove(MASTER_KEY);
     };
-    evm_key_of_a_tpm_that_has_not_sealed_it: "IMA-506", Halt, Check::Silent, |setup| {
+    evm_key_of_a_tpm_that_has_not_sealed_it: "IMA-506", Halt, SEALED, |setup| {
         sealed(setup);
         setup.put(EVM_KEY, HMAC_KEY.replace("user:kmk-user", "trusted:kmk"));
         setup.put("etc/keys/kmk-trusted.blob", "00".repeat(200));
@@ -202,16 +205,16 @@ faults! {
         setup.configure("cmdline=root evmkey masterkey");
         hmac_of_the_root(setup);
     };
-    keys_of_the_initramfs_under_a_mount: "IMA-503", Panic, Check::Silent, |setup| {
+    keys_of_the_initramfs_under_a_mount: "IMA-503", Panic, SCRIPT, |setup| {
         // What is mounted there is not the initramfs's, whose certificate for EVM would be missed.
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.root.sign_evm(&P256);
         script(setup, "mount -t tmpfs tmpfs /etc/keys\nexec /ima-init");
     };
-    configuration_under_a_mount: "IMA-201", Reboot, Check::Silent, |setup| {
+    configuration_under_a_mount: "IMA-201", Reboot, SCRIPT, |setup| {
         script(setup, "mount -t tmpfs tmpfs /etc/ima\necho enforce=permissive >/etc/ima/ima-init.conf\nexec /ima-init");
     };
-    module_under_a_mount: "IMA-301", Halt, Check::Silent, |setup| {
+    module_under_a_mount: "IMA-301", Halt, SCRIPT, |setup| {
         setup.modules = vec![("dummy.ko".into(), Kernel::Full.module("dummy"))];
         script(setup, "mount -t tmpfs tmpfs /lib/modules\nexec /ima-init");
     };
@@ -236,9 +239,9 @@ faults! {
         setup.configure("cmdline=root evmx509");
         setup.append("evmx509=/etc/keys/none.der");
     };
-    run_init_without_a_root: "IMA-206", Reboot, Check::Silent, |setup| run_init(setup, "/run-init");
-    run_init_where_nothing_is_in_force: "IMA-620", Halt, Check::Silent, |setup| run_init(setup, "/run-init /mnt /sbin/init");
-    load_where_nothing_is_in_force: "IMA-620", Panic, Check::Silent, |setup| {
+    run_init_without_a_root: "IMA-206", Reboot, SCRIPT, |setup| run_init(setup, "/run-init");
+    run_init_where_nothing_is_in_force: "IMA-620", Halt, SCRIPT, |setup| run_init(setup, "/run-init /mnt /sbin/init");
+    load_where_nothing_is_in_force: "IMA-620", Panic, SCRIPT, |setup| {
         script(setup, "mount -o ro /dev/vda /mnt\n/ima-init load /mnt\nsleep 60");
     };
     no_directory_for_an_api_file_system: "IMA-102", Reboot, Check::NotAsked(OVER), |setup| over_file(setup, "proc", "");
@@ -259,8 +262,8 @@ faults! {
     certificate_that_is_a_directory: "IMA-503", Panic, Check::NotAsked(OVER), |setup| over_directory(setup, CERTIFICATE);
     certificate_that_is_a_device: "IMA-503", Poweroff, Check::NotAsked(OVER), |setup| over_device(setup, CERTIFICATE);
     certificate_of_a_megabyte_and_more: "IMA-503", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, vec![0x30; (1 << 20) + 1]);
-    quota_of_keys_used_up: "IMA-504", Halt, Check::Silent, |setup| setup.append("sysctl.kernel.keys.root_maxbytes=1");
-    quota_of_keys_used_up_for_the_keyring: "IMA-505", Panic, Check::Silent, |setup| {
+    quota_of_keys_used_up: "IMA-504", Halt, Check::Silent("the sizes of the kernel\'s keys are not known"), |setup| setup.append("sysctl.kernel.keys.root_maxbytes=1");
+    quota_of_keys_used_up_for_the_keyring: "IMA-505", Panic, Check::Silent("the sizes of the kernel\'s keys are not known"), |setup| {
         setup.kernel = Kernel::NoImaKeyring;
         setup.configure("keyring=_ima");
         setup.append("sysctl.kernel.keys.root_maxbytes=1");
@@ -343,16 +346,16 @@ faults! {
         let policy = setup.initramfs[DEFAULT_POLICY].clone();
         setup.put(&format!("{DEFAULT_POLICY}.sig"), P256.sign(&policy));
     };
-    policy_loaded_before: "IMA-608", Halt, Check::Silent, |setup| {
+    policy_loaded_before: "IMA-608", Halt, SCRIPT, |setup| {
         setup.kernel = Kernel::WriteOnce;
         setup.put("first", "measure func=BPRM_CHECK\n");
         script(setup, "cat /first >$S/ima/policy\nexec /ima-init");
     };
-    policy_that_goes_nowhere: "IMA-606", Panic, Check::Silent, |setup| {
+    policy_that_goes_nowhere: "IMA-606", Panic, SCRIPT, |setup| {
         // What is written to this file is gone; the kernel's log is silent, and what is read back is empty.
         script(setup, "mount -o bind /dev/null $S/ima/policy\nexec /ima-init");
     };
-    policy_of_which_nothing_tells: "IMA-607", Poweroff, Check::Silent, |setup| {
+    policy_of_which_nothing_tells: "IMA-607", Poweroff, SCRIPT, |setup| {
         // No log to read, no policy to read back, and the canary is free.
         setup.kernel = Kernel::WriteOnce;
         setup.put(DEFAULT_POLICY, TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n");

@@ -5,6 +5,7 @@ use crate::built::Kernel;
 use crate::initramfs::{RULES, TMPFS_FREE, hmac};
 use crate::keys::{P256, RSA};
 use crate::matrix::{Check, faults};
+use crate::partitions::Table;
 use crate::setup::{DEFAULT_POLICY, EVM_CERTIFICATE, Setup, assert_booted};
 use crate::tree::{INIT, Tree};
 
@@ -20,6 +21,13 @@ fn free_canary(setup: &mut Setup) {
         DEFAULT_POLICY,
         TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n",
     );
+}
+
+/// A root on a device that no driver makes by itself.
+fn programs_make(setup: &mut Setup, name: &str) {
+    setup.root_name = Some(name.to_owned());
+    setup.append("rootwait=1");
+    setup.says = "none of them runs in this initramfs";
 }
 
 faults! {
@@ -58,13 +66,13 @@ faults! {
     modules_loaded_by_a_program_of_the_root: "IMA-209", Reboot, Check::Same, |setup| {
         setup.append("sysctl.kernel..modprobe=/rootfs/evil");
     };
-    no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent, |setup| setup.append("sysctl.fs.mount-max=6");
+    no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent("how many mounts the init makes is not counted"), |setup| setup.append("sysctl.fs.mount-max=6");
     mounted_disk_opened_for_writing: "IMA-210", Poweroff, Check::Same, |setup| setup.append("bdev_allow_write_mounted=1");
     memory_of_programs_opened_for_writing: "IMA-210", Reboot, Check::Same, |setup| {
         setup.append("proc_mem.force_override=always");
     };
-    root_in_memory_in_the_disk_s_place: "IMA-701", Reboot, Check::Silent, |setup| setup.append("rootfstype=tmpfs");
-    root_of_the_initramfs_under_an_overlay: "IMA-404", Halt, Check::Silent, |setup| {
+    root_in_memory_in_the_disk_s_place: "IMA-701", Reboot, Check::Same, |setup| setup.append("rootfstype=tmpfs");
+    root_of_the_initramfs_under_an_overlay: "IMA-404", Halt, Check::Same, |setup| {
         setup.append("rootfstype=overlay rootflags=lowerdir=/");
     };
     lockdown_on_a_kernel_without_it: "IMA-110", Halt, Check::Same, |setup| setup.configure("lockdown=integrity");
@@ -76,7 +84,7 @@ faults! {
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");
-    evm_switched_off: "IMA-507", Poweroff, Check::Silent, |setup| {
+    evm_switched_off: "IMA-507", Poweroff, Check::Same, |setup| {
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.root.sign_evm(&P256);
         setup.append("initcall_blacklist=init_evm");
@@ -93,7 +101,7 @@ faults! {
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.append("evm=fix");
     };
-    another_ca_for_keyrings: "IMA-504", Panic, Check::Silent, |setup| setup.append("ca_keys=id:0000000000000000");
+    another_ca_for_keyrings: "IMA-504", Panic, Check::Silent("which CAs the kernel then uses depends on the machine"), |setup| setup.append("ca_keys=id:0000000000000000");
     no_root_named: "IMA-205", Panic, Check::Same, |setup| setup.root_name = None;
     root_in_open_quotes: "IMA-205", Poweroff, Check::Same, |setup| line(setup, "x=\"open root=/dev/vda");
     root_behind_the_double_dash: "IMA-205", Reboot, Check::Same, |setup| line(setup, "-- root=/dev/vda");
@@ -103,6 +111,17 @@ faults! {
     };
     root_of_no_form: "IMA-401", Poweroff, Check::Same, |setup| setup.root_name = Some("vda".into());
     root_with_a_way_up: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("/dev/../dev/vda".into());
+    root_by_a_number_in_hexadecimal: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("b302".into());
+    root_that_systemd_would_find: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("gpt-auto".into());
+    root_by_its_place_on_the_bus: "IMA-402", Poweroff, Check::Same, |setup| programs_make(setup, "/dev/disk/by-path/pci-0000:00:04.0");
+    root_by_its_serial_number: "IMA-402", Reboot, Check::Same, |setup| programs_make(setup, "/dev/disk/by-id/virtio-root");
+    root_by_the_name_of_the_mounted_one: "IMA-402", Halt, Check::Same, |setup| programs_make(setup, "/dev/root");
+    root_on_the_device_mapper: "IMA-402", Panic, Check::Same, |setup| programs_make(setup, "/dev/mapper/root");
+    root_on_a_logical_volume: "IMA-402", Poweroff, Check::Same, |setup| programs_make(setup, "/dev/group/root");
+    root_on_a_logical_volume_and_a_table: "IMA-402", Reboot, Check::Same, |setup| {
+        setup.table = Table::Gpt;
+        programs_make(setup, "/dev/group/root");
+    };
     root_without_value: "IMA-401", Poweroff, Check::Same, |setup| line(setup, "root");
     root_twice_and_the_last_is_wrong: "IMA-401", Reboot, Check::Same, |setup| line(setup, "root=/dev/vda root=nfs");
     root_by_half_a_uuid: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("PARTUUID=1111".into());
@@ -120,31 +139,33 @@ faults! {
         setup.root.add("bin/sh", 0o755, &init);
         setup.append("init=/bin/sh");
     };
-    rootfstype_of_another: "IMA-404", Reboot, Check::Silent, |setup| setup.append("rootfstype=squashfs");
-    rootfstype_that_no_kernel_knows: "IMA-404", Halt, Check::Silent, |setup| setup.append("rootfstype=nosuchfs");
-    rootfstype_of_an_empty_one: "IMA-701", Panic, Check::Silent, |setup| setup.append("rootfstype=tmpfs");
-    rootfstype_of_the_processes: "IMA-701", Poweroff, Check::Silent, |setup| setup.append("rootfstype=proc");
-    rootflags_that_no_file_system_knows: "IMA-404", Reboot, Check::Silent, |setup| setup.append("rootflags=no_such_flag");
-    rootflags_with_another_source: "IMA-404", Halt, Check::Silent, |setup| setup.append("rootflags=source=/dev/vdb");
-    rootflags_noexec: "IMA-704", Panic, Check::Silent, |setup| setup.append("rootflags=noexec");
-    root_on_a_device_that_is_none: "IMA-402", Poweroff, Check::Silent, |setup| {
+    rootfstype_of_another: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootfstype=squashfs");
+    rootfstype_that_no_kernel_knows: "IMA-404", Halt, Check::Same, |setup| setup.append("rootfstype=nosuchfs");
+    rootfstype_of_an_empty_one: "IMA-701", Panic, Check::Same, |setup| setup.append("rootfstype=tmpfs");
+    rootfstype_of_the_processes: "IMA-701", Poweroff, Check::Same, |setup| setup.append("rootfstype=proc");
+    rootflags_that_no_file_system_knows: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootflags=no_such_flag");
+    rootflags_with_another_source: "IMA-404", Halt, Check::Same, |setup| setup.append("rootflags=source=/dev/vdb");
+    rootflags_of_another_file_system: "IMA-404", Poweroff, Check::Same, |setup| setup.append("rootflags=subvol=@");
+    rootflags_with_a_value_that_is_none: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootflags=noatime,commit=soon");
+    rootflags_noexec: "IMA-704", Panic, Check::Same, |setup| setup.append("rootflags=noexec");
+    root_on_a_device_that_is_none: "IMA-402", Poweroff, Check::Silent("a driver might make a disk of that name"), |setup| {
         setup.root_name = Some("/dev/null".into());
         setup.append("rootwait=1");
     };
-    initcall_of_ima_left_out: "IMA-104", Reboot, Check::Silent, |setup| setup.append("initcall_blacklist=init_ima");
-    initcall_of_the_certificates_left_out: "IMA-504", Halt, Check::Silent, |setup| {
+    initcall_of_ima_left_out: "IMA-104", Reboot, Check::Same, |setup| setup.append("initcall_blacklist=init_ima");
+    initcall_of_the_certificates_left_out: "IMA-504", Halt, Check::Same, |setup| {
         setup.append("initcall_blacklist=load_system_certificate_list");
     };
-    initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Silent, |setup| {
+    initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Same, |setup| {
         setup.append("initcall_blacklist=virtio_blk_init rootwait=1");
     };
-    initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Silent, |setup| {
+    initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Same, |setup| {
         setup.append("initcall_blacklist=securityfs_init");
     };
-    initcall_of_the_list_of_keys_left_out: "IMA-501", Halt, Check::Silent, |setup| {
+    initcall_of_the_list_of_keys_left_out: "IMA-501", Halt, Check::Same, |setup| {
         setup.append("initcall_blacklist=key_proc_init");
     };
-    initcall_of_asymmetric_keys_left_out: "IMA-504", Poweroff, Check::Silent, |setup| {
+    initcall_of_asymmetric_keys_left_out: "IMA-504", Poweroff, Check::Same, |setup| {
         setup.append("initcall_blacklist=asymmetric_key_init");
     };
     refusal_on_a_silent_console: "IMA-713", Poweroff, Check::Same, |setup| {

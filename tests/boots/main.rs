@@ -5,8 +5,10 @@
 //! btrfs-progs and root for the tests that name them.
 
 mod accepted;
+mod asked;
 mod attacks;
 mod built;
+mod devices;
 mod explained;
 mod faults;
 mod formats;

@@ -65,11 +65,14 @@ pub enum Check {
     Unmade,
     /// This one: the init sees less than there is to see, and so refuses later.
     Sooner(&'static str),
-    /// Nothing: the fault is in none of these.
-    Silent,
+    /// Nothing, for the reason given: the fault is in none of these.
+    Silent(&'static str),
     /// Not asked: the images are not what it reads, for the reason given.
     NotAsked(&'static str),
 }
+
+/// What other programs of the initramfs do is not looked at.
+pub const SCRIPT: Check = Check::Silent("what a script of the initramfs does is not followed");
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +145,7 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
             assert_eq!(setup.checked(), Some(row.code), "imactl check");
         }
         Check::Sooner(code) => assert_eq!(setup.checked(), Some(code), "imactl check"),
-        Check::Silent => assert_eq!(setup.checked(), None, "imactl check"),
+        Check::Silent(_) => assert_eq!(setup.checked(), None, "imactl check"),
         Check::NotAsked(_) => {}
     }
     let (outcome, disk) = setup.boot_on_a_disk();
@@ -239,8 +242,8 @@ fn record(row: &Row, outcome: &Outcome) {
     let check = match row.check {
         Check::Same | Check::Unmade => row.code,
         Check::Sooner(code) => code,
-        Check::Silent => "nothing",
-        Check::NotAsked(_) => "not asked",
+        Check::Silent(reason) => &format!("nothing: {reason}"),
+        Check::NotAsked(reason) => &format!("not asked: {reason}"),
     };
     let line = format!(
         "{}\t{}\t{}\t{time}\t{check}\n",

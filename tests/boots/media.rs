@@ -85,7 +85,10 @@ fn programs(setup: &mut Setup) -> u64 {
 }
 
 /// Nothing of an image tells that a disk of it fails.
-const FAILS: Check = Check::Silent;
+const FAILS: Check = Check::Silent("no image tells that a disk of it fails");
+
+/// Of one image.
+const TWO: Check = Check::Silent("one image does not tell of the other disk");
 
 /// Of a file system that imactl does not read.
 const FOREIGN: Check = Check::NotAsked("imactl reads no such file system");
@@ -104,38 +107,49 @@ faults! {
         setup.root_name = Some("PARTLABEL=third".into());
         setup.append("rootwait=1");
     };
+    root_by_a_partition_of_a_damaged_table: "IMA-402", Halt, Check::Same, |setup| {
+        setup.table = Table::GptCopy;
+        setup.root_name = Some("PARTLABEL=second".into());
+        setup.append("rootwait=1");
+        setup.says = "only with gpt on its command line";
+    };
+    root_by_an_extended_partition: "IMA-402", Reboot, Check::Same, |setup| {
+        setup.table = Table::Logical { signature: 0x1234_5678 };
+        setup.root_name = Some("PARTUUID=12345678-02".into());
+        setup.append("rootwait=1");
+    };
     root_by_an_offset_behind_the_last: "IMA-402", Poweroff, Check::Same, |setup| {
         setup.table = Table::Gpt;
         setup.root_name = Some(format!("PARTUUID={}/PARTNROFF=1", guid(2).1));
         setup.append("rootwait=1");
     };
-    root_by_a_number_that_nothing_has: "IMA-402", Reboot, Check::Silent, |setup| {
+    root_by_a_number_that_nothing_has: "IMA-402", Reboot, Check::Silent("numbers are given in the order in which devices come"), |setup| {
         setup.root_name = Some("250:250".into());
         setup.append("rootwait=1");
     };
-    root_on_a_machine_without_disks: "IMA-402", Halt, Check::Silent, |setup| {
+    root_on_a_machine_without_disks: "IMA-402", Halt, Check::Silent("the image is the disk"), |setup| {
         setup.late = true;
         setup.append("rootwait=1");
     };
-    root_named_by_a_label_that_two_have: "IMA-405", Panic, Check::Silent, |setup| {
+    root_named_by_a_label_that_two_have: "IMA-405", Panic, TWO, |setup| {
         twin(setup);
         setup.root_name = Some(format!("LABEL={LABEL}"));
     };
-    root_named_by_a_uuid_that_two_have: "IMA-405", Poweroff, Check::Silent, |setup| {
+    root_named_by_a_uuid_that_two_have: "IMA-405", Poweroff, TWO, |setup| {
         twin(setup);
         setup.root_name = Some(format!("UUID={UUID}"));
     };
-    root_named_by_a_partition_that_two_have: "IMA-405", Reboot, Check::Silent, |setup| {
+    root_named_by_a_partition_that_two_have: "IMA-405", Reboot, TWO, |setup| {
         setup.table = Table::Gpt;
         twin(setup);
         setup.root_name = Some(format!("PARTUUID={}", guid(2).1));
     };
-    root_named_by_a_partition_s_label_that_two_have: "IMA-405", Halt, Check::Silent, |setup| {
+    root_named_by_a_partition_s_label_that_two_have: "IMA-405", Halt, TWO, |setup| {
         setup.table = Table::Gpt;
         twin(setup);
         setup.root_name = Some("PARTLABEL=second".into());
     };
-    root_of_an_mbr_that_two_have: "IMA-405", Panic, Check::Silent, |setup| {
+    root_of_an_mbr_that_two_have: "IMA-405", Panic, TWO, |setup| {
         setup.table = Table::Mbr { signature: 0x1234_5678 };
         twin(setup);
         setup.root_name = Some("PARTUUID=12345678-02".into());

@@ -18,6 +18,10 @@ pub enum Table {
     None,
     /// With this disk signature.
     Mbr { signature: u32 },
+    /// With the root in the second of two logical partitions, number 6: the first, number 5, is small.
+    Logical { signature: u32 },
+    /// As `Gpt`, but of the table at the beginning nothing is left.
+    GptCopy,
     /// The partitions have the GUIDs `guid(1)` and `guid(2)` and the names `first` and `second`.
     Gpt,
 }
@@ -63,7 +67,22 @@ pub fn around(image: &Path, table: Table) -> PathBuf {
             ];
             put(0, &mbr(signature, &entries));
         }
-        Table::Gpt => {
+        Table::Logical { signature } => {
+            // An extended partition from FIRST on, with a table before each logical one.
+            let (first, second) = (FIRST + 8, ROOT - FIRST - 8);
+            let entries = [
+                mbr_entry(0x83, 64, 64),
+                mbr_entry(0x0f, FIRST, ROOT + sectors - FIRST),
+            ];
+            put(0, &mbr(signature, &entries));
+            let entries = [
+                mbr_entry(0x83, first - FIRST, 64),
+                mbr_entry(0x05, second, sectors + 8),
+            ];
+            put(FIRST, &mbr(0, &entries));
+            put(FIRST + second, &mbr(0, &[mbr_entry(0x83, 8, sectors)]));
+        }
+        Table::Gpt | Table::GptCopy => {
             put(0, &mbr(0, &[mbr_entry(0xee, 1, total - 1)]));
             let mut entries = vec![0; 128 * 128];
             for (index, (first, last, name)) in [
@@ -86,8 +105,10 @@ pub fn around(image: &Path, table: Table) -> PathBuf {
                     place.copy_from_slice(&unit.to_le_bytes());
                 }
             }
-            put(1, &gpt_header(1, total - 1, 2, total, &entries));
-            put(2, &entries);
+            if table == Table::Gpt {
+                put(1, &gpt_header(1, total - 1, 2, total, &entries));
+                put(2, &entries);
+            }
             put(total - 33, &entries);
             put(
                 total - 1,
@@ -140,7 +161,7 @@ fn gpt_header(here: u64, other: u64, table: u64, total: u64, entries: &[u8]) -> 
 }
 
 /// CRC-32 of IEEE 802.3.
-fn crc32(bytes: &[u8]) -> u32 {
+pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, byte| {
         (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
             (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg())

@@ -9,7 +9,7 @@ use ima_testbed::Tpm;
 use crate::built::{Kernel, busybox};
 use crate::initramfs::{RULES, TMPFS_FREE, switching};
 use crate::keys::{P256, RSA};
-use crate::matrix::{Action, Check, faults, sign_init_with_another_key};
+use crate::matrix::{Action, Check, SCRIPT, faults, sign_init_with_another_key};
 use crate::setup::{CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, Setup, assert_refused};
 use crate::tree::{INIT, SWITCH_ROOT};
 
@@ -76,7 +76,7 @@ faults! {
     };
     kernel_without_ima_keyring: "IMA-501", Panic, Check::Same, |setup| setup.kernel = Kernel::NoImaKeyring;
     kernel_that_wants_a_signed_policy: "IMA-609", Poweroff, Check::Same, |setup| setup.kernel = Kernel::RequirePolicySignatures;
-    tpm_required_and_missing: "IMA-105", Reboot, Check::Silent, |setup| setup.configure("require_tpm=yes");
+    tpm_required_and_missing: "IMA-105", Reboot, Check::Silent("no image tells whether the machine has a TPM"), |setup| setup.configure("require_tpm=yes");
 
     switch_root_missing: "IMA-701", Poweroff, Check::Same, |setup| setup.root.remove(SWITCH_ROOT);
     switch_root_unsigned: "IMA-704", Reboot, Check::Same, |setup| setup.root.unsign(SWITCH_ROOT);
@@ -180,14 +180,14 @@ faults! {
         execution_alone(setup);
         setup.root.unsign(INIT);
     };
-    switch_root_to_a_directory_of_the_initramfs: "IMA-813", Reboot, Check::Silent, |setup| {
+    switch_root_to_a_directory_of_the_initramfs: "IMA-813", Reboot, SCRIPT, |setup| {
         switching(setup, "exec /switch_root /bin /sbin/init");
     };
-    switch_root_to_nowhere: "IMA-813", Reboot, Check::Silent, |setup| switching(setup, "exec /switch_root /none /sbin/init");
-    switch_root_to_a_directory_of_the_root: "IMA-815", Reboot, Check::Silent, |setup| {
+    switch_root_to_nowhere: "IMA-813", Reboot, SCRIPT, |setup| switching(setup, "exec /switch_root /none /sbin/init");
+    switch_root_to_a_directory_of_the_root: "IMA-815", Reboot, SCRIPT, |setup| {
         switching(setup, "exec /switch_root /mnt/usr /sbin/init");
     };
-    switch_root_out_of_a_real_root: "IMA-814", Reboot, Check::Silent, |setup| {
+    switch_root_out_of_a_real_root: "IMA-814", Reboot, SCRIPT, |setup| {
         switching(setup, "mount -t devtmpfs dev /mnt/dev\nexec chroot /mnt /usr/sbin/switch_root.static /dev /sbin/init");
     };
 }

@@ -69,6 +69,22 @@ named! {
     by_partuuid_mbr_and_offset: format!("PARTUUID={SIGNATURE:08x}-01/PARTNROFF=1"), "/dev/vda2", |setup| {
         setup.table = Table::Mbr { signature: SIGNATURE };
     };
+    by_device_logical: "/dev/vda6", "/dev/vda6", |setup| setup.table = Table::Logical { signature: SIGNATURE };
+    by_partuuid_logical: format!("PARTUUID={SIGNATURE:08x}-06"), "/dev/vda6", |setup| {
+        setup.table = Table::Logical { signature: SIGNATURE };
+    };
+    by_partuuid_logical_and_offset: format!("PARTUUID={SIGNATURE:08x}-05/PARTNROFF=1"), "/dev/vda6", |setup| {
+        setup.table = Table::Logical { signature: SIGNATURE };
+    };
+    by_partuuid_mbr_without_signature: "PARTUUID=00000000-02", "/dev/vda2", |setup| {
+        setup.table = Table::Mbr { signature: 0 };
+    };
+    by_partlabel_of_the_copy_of_a_table: "PARTLABEL=second", "/dev/vda2", |setup| {
+        setup.table = Table::GptCopy;
+        setup.append("gpt");
+    };
+    by_the_link_of_a_label: r"/dev/disk/by-label/ima\x2droot", "/dev/vda", |_| {};
+    of_the_type_that_is_recognised: "/dev/vda", "/dev/vda", |setup| setup.append("rootfstype=auto");
     by_partlabel: "PARTLABEL=second", "/dev/vda2", |setup| setup.table = Table::Gpt;
 }
 

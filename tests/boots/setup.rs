@@ -178,11 +178,7 @@ impl Setup {
     /// which is not read without mounting it.
     pub fn checked(&self) -> Option<&'static str> {
         let image = self.image();
-        // Of an MBR, the root's partition is given.
-        let disk = match self.table {
-            Table::Gpt => partitions::around(&image, self.table),
-            Table::None | Table::Mbr { .. } => image.clone(),
-        };
+        let disk = partitions::around(&image, self.table);
         let packed = self.packed();
         let initramfs = InitramfsBuilder::from_image(&packed).expect("the initramfs");
         // As the machine gets it: what is appended may end in init's arguments.
@@ -190,9 +186,9 @@ impl Setup {
         line.extend(self.root_name.iter().map(|name| format!("root={name}")));
         line.extend(self.append.iter().cloned());
         let line = line.join(" ");
-        let name = check::root_name(&initramfs, Some(&line));
+        let choice = check::RootChoice::new(&initramfs, Some(&line));
         let filesystem = imactl::select::FileSystem::default();
-        let read = check::Root::read(&disk, filesystem, name.as_ref());
+        let read = check::Root::read(&disk, filesystem, &choice);
         let mut files = vec![disk, image];
         files.dedup();
         remove(&files);

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::fault::{Code, Fault};
 use crate::filesystem::Uuid;
 
 /// The largest command line that is read, in bytes; no architecture's COMMAND_LINE_SIZE is larger than 16 KiB.
@@ -150,7 +151,9 @@ impl RootName {
                 ("disk/by-partuuid/", "PARTUUID="),
                 ("disk/by-partlabel/", "PARTLABEL="),
             ] {
-                if let Some(value) = name.strip_prefix(directory) {
+                if let Some(link) = name.strip_prefix(directory) {
+                    // A link's name has no directory of its own.
+                    let value = (!link.contains('/')).then(|| unescape(link)).flatten()?;
                     return Self::parse(&format!("{key}{value}"));
                 }
             }
@@ -187,6 +190,44 @@ impl RootName {
             major: number(major)?,
             minor: number(minor)?,
         })
+    }
+}
+
+/// Undoes udev's escapes in the names of links: `\xHH` for a byte (systemd, src/shared/device-nodes.c, `encode_devnode_name`; libblkid,
+/// `blkid_encode_string`). Nothing if the bytes are no text.
+fn unescape(link: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(link.len());
+    let mut rest = link.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = rest.strip_prefix(b"\\x").and_then(|digits| {
+            let (digits, after) = digits.split_first_chunk::<2>()?;
+            let digit = |byte: u8| (byte as char).to_digit(16);
+            let [high, low] = digits.map(digit);
+            Some((u8::try_from((high? << 4) | low?).ok()?, after))
+        });
+        let (byte, left) = escaped.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = left;
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The fault of a `root=` that is none of the forms.
+pub fn unknown_root(shown: &str, value: &str) -> Fault {
+    let fault = Fault::new(Code::RootSyntax, shown);
+    // The kernel's oldest form (block/early-lookup.c, `devt_from_devnum`; include/linux/kdev_t.h, `new_decode_dev`).
+    let is_hex = value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match u32::from_str_radix(value, 16).ok().filter(|_| is_hex) {
+        Some(number) => {
+            let (major, minor) = (
+                (number & 0xf_ff00) >> 8,
+                (number & 0xff) | ((number >> 12) & 0xf_ff00),
+            );
+            fault
+                .with_cause("a device's number in hexadecimal is not understood here")
+                .with_remedy(format!("write it in decimal, root={major}:{minor}, if that is what is meant; docs/command-line.md shows each form"))
+        }
+        None => fault,
     }
 }
 
@@ -301,6 +342,18 @@ mod tests {
                 "/dev/disk/by-partlabel/root",
                 RootName::PartLabel("root".into()),
             ),
+            // As udev writes links: a blank, a slash, UTF-8 and a backslash.
+            (
+                r"/dev/disk/by-label/my\x20root",
+                RootName::Label("my root".into()),
+            ),
+            (
+                r"/dev/disk/by-partlabel/a\x2fb\xc3\xa9\x5cx20\x5",
+                RootName::PartLabel(r"a/b\u{e9}\x20\x5".replace(r"\u{e9}", "\u{e9}")),
+            ),
+            (r"/dev/disk/by-uuid/AB\x2d1", RootName::Uuid("AB-1".into())),
+            // Elsewhere a backslash is one.
+            (r"LABEL=my\x20root", RootName::Label(r"my\x20root".into())),
             ("UUID=ABCD-1234", RootName::Uuid("ABCD-1234".into())),
             ("LABEL=my root", RootName::Label("my root".into())),
             ("PARTLABEL=root", RootName::PartLabel("root".into())),
@@ -329,12 +382,57 @@ mod tests {
             "99999999999:1",
             "nfs",
             "/dev/nfs/..",
+            "/dev/disk/by-label/",
+            "/dev/disk/by-label/a/b",
+            r"/dev/disk/by-label/\xff",
+            "b302",
+            "gpt-auto",
         ] {
             assert_eq!(RootName::parse(bad), None, "{bad}");
         }
     }
 
+    #[test]
+    fn a_number_in_hexadecimal_is_shown_in_decimal() {
+        for (value, decimal) in [
+            ("b302", Some("root=179:2,")),
+            ("801", Some("root=8:1,")),
+            ("0010fd05", Some("root=253:261,")),
+            ("gpt-auto", None),
+            ("+801", None),
+            ("", None),
+            ("fffffffff", None),
+        ] {
+            let fault = unknown_root(&format!("root={value}"), value);
+            assert_eq!(fault.code(), Code::RootSyntax);
+            let remedy = fault.remedy().to_string();
+            assert_eq!(
+                remedy.contains("in decimal"),
+                decimal.is_some(),
+                "{value}: {remedy}"
+            );
+            assert!(
+                remedy.contains(decimal.unwrap_or_default()),
+                "{value}: {remedy}"
+            );
+        }
+    }
+
     proptest! {
+        /// Whatever a label is, the link that udev makes of it names it.
+        #[test]
+        fn links_name_the_label(label in "\\PC{1,20}") {
+            let mut link = String::new();
+            for byte in label.bytes() {
+                match byte {
+                    b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'#' | b'+' | b'-' | b'.' | b':' | b'=' | b'@' | b'_' => link.push(byte.into()),
+                    _ => link += &format!("\\x{byte:02x}"),
+                }
+            }
+            let name = RootName::parse(&format!("/dev/disk/by-label/{link}"));
+            prop_assert_eq!(name, Some(RootName::Label(label)));
+        }
+
         #[test]
         fn hostile_lines_do_no_harm(line in "\\PC{0,200}") {
             for parameter in parameters(&line) {

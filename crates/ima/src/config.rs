@@ -413,7 +413,7 @@ impl Config {
             "revoked_keys" => Some(self.revoked.set_keys(value)),
             "revoked_serials" => Some(self.revoked.set_serials(value)),
             "root" => put(&mut self.root, RootName::parse(value).map(Some)),
-            "rootfstype" => put(&mut self.rootfstype, fstype(value).map(Some)),
+            "rootfstype" => put(&mut self.rootfstype, fstype(value)),
             "rootflags" => put(&mut self.rootflags, Some(Some(value.to_owned()))),
             "rootwait" => put(
                 &mut self.rootwait,
@@ -463,14 +463,15 @@ pub fn absolute(path: &str) -> Option<String> {
     (path.starts_with('/') && path.len() < 4096).then(|| path.to_owned())
 }
 
-/// The name of a file system type as the command line and the configuration may give it.
-pub fn fstype(name: &str) -> Option<String> {
+/// The type of a file system as the command line and the configuration may give it; `Some(None)` is `auto`: the type that the
+/// superblock says.
+pub fn fstype(name: &str) -> Option<Option<String>> {
     let sound = !name.is_empty()
         && name.len() < 64
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-    sound.then(|| name.to_owned())
+    sound.then(|| (name != "auto").then(|| name.to_owned()))
 }
 
 /// Why a configuration is refused.

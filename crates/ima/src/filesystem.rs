@@ -100,6 +100,15 @@ impl Kind {
             Self::Vfat => "vfat",
         }
     }
+
+    /// Whether a driver of that name mounts it (fs/ext4/super.c, `ext2_fs_type` and `ext3_fs_type`; fs/fat/namei_msdos.c).
+    pub fn is_mounted_as(self, fstype: &str) -> bool {
+        match self {
+            Self::Ext4 => matches!(fstype, "ext2" | "ext3" | "ext4"),
+            Self::Vfat => matches!(fstype, "vfat" | "msdos"),
+            _ => fstype == self.name(),
+        }
+    }
 }
 
 impl fmt::Display for Kind {

@@ -24,6 +24,7 @@ pub mod certificate;
 pub mod cmdline;
 pub mod config;
 pub mod cpio;
+pub mod device;
 pub mod elf;
 pub mod eventlog;
 pub mod evm;
@@ -36,6 +37,8 @@ pub mod hex;
 pub mod keyring;
 pub mod layout;
 pub mod measurement;
+
+pub mod mount_options;
 pub mod mountinfo;
 pub mod offer;
 pub mod partition;

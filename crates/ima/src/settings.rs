@@ -9,6 +9,7 @@ use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
 use crate::fault::{Code, Fault};
 use crate::forward::{self, Forwarded};
+use crate::partition;
 use crate::policy::Policy;
 
 /// Which root is booted.
@@ -51,7 +52,7 @@ pub struct Settings {
     pub config: Config,
     /// The root.
     pub root: Root,
-    /// The type of its file system, if it is given.
+    /// The type of its file system, if it is given and not `auto`.
     pub rootfstype: Option<String>,
     /// Mount options.
     pub rootflags: String,
@@ -59,6 +60,10 @@ pub struct Settings {
     pub read_only: bool,
     /// How long its device is waited for.
     pub rootwait: RootWait,
+    /// Whether the kernel takes the copy of a damaged GPT: see [`partition::gpt_is_forced`].
+    pub gpt_is_forced: bool,
+    /// Whether the kernel makes devices of the device mapper by itself: `dm-mod.create=` (drivers/md/dm-init.c).
+    pub creates_mapped_devices: bool,
     /// The real init.
     pub init: String,
     /// The arguments for the real init: of those that this init was given, the ones that the configuration forwards.
@@ -248,11 +253,11 @@ impl Settings {
             match known {
                 Parameter::Root => {
                     let name = RootName::parse(value.unwrap_or_default())
-                        .ok_or_else(|| Fault::new(Code::RootSyntax, shown.clone()))?;
+                        .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
                     root = Some(name);
                 }
                 Parameter::RootFsType => {
-                    rootfstype = Some(value.and_then(config::fstype).ok_or_else(invalid)?);
+                    rootfstype = value.and_then(config::fstype).ok_or_else(invalid)?;
                 }
                 Parameter::RootFlags => rootflags = value.ok_or_else(invalid)?.to_owned(),
                 Parameter::ReadOnly => read_only = true,
@@ -298,6 +303,9 @@ impl Settings {
                 RootWait::AtMost(time) => RootWait::AtMost(time.max(rootdelay)),
                 RootWait::Forever => RootWait::Forever,
             },
+            gpt_is_forced: partition::gpt_is_forced(line),
+            creates_mapped_devices: cmdline::parameters(line)
+                .any(|parameter| parameter.is("dm-mod.create")),
             init,
             arguments: forward::arguments(arguments, &config),
             forwarded,

@@ -1,12 +1,14 @@
 //! Whether a kernel, an initramfs and a root will boot together: what the init would refuse, found on the desk, with the
 //! init's codes.
 
+mod boot_parameters;
 mod disk;
 mod front;
 mod keys;
 mod libraries;
 mod modules;
 mod mount;
+pub mod mount_options;
 mod program;
 mod simulate;
 mod systemd;
@@ -19,9 +21,12 @@ use std::path::Path;
 use ima::certificate::Certificate;
 use ima::cmdline::RootName;
 use ima::config::{Config, Enforce, Lockdown};
+use ima::device;
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
 use ima::layout::Purpose;
+use ima::mount_options::{Attribute, MountOption};
+use ima::partition::Kind;
 use ima::policy::cover::{self, On};
 use ima::policy::lint::Release;
 use ima::policy::{Hook, Policy, Query};
@@ -78,50 +83,95 @@ pub struct Root {
     pub tree: Tree,
     /// The type that it has or will have.
     pub filesystem: FileSystem,
+    /// The kind of the partition table of its disk, if it is a partition.
+    pub table: Option<Kind>,
     /// What its superblocks say, if it is an image.
     pub superblocks: Option<Vec<Filesystem>>,
     /// What the kernel must have to mount it, if it is an image.
     pub needs: Vec<Need>,
+    /// Whether it will be mounted with `noexec`.
+    pub noexec: bool,
     /// Why the kernel would not mount it, if it is an image of that kind; then nothing is known of its files.
     pub unmountable: Option<Fault>,
 }
 
+/// File systems that take no notice of the device, and hold no program when they are mounted.
+const NODEV: [&str; 9] = [
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "devtmpfs",
+    "proc",
+    "ramfs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+];
+
 impl Root {
-    /// Reads a root, as [`crate::image::read`] does, but that an image which the kernel would not mount is a root too: one of
-    /// which that is known. Of the image of a disk with a GPT it is the partition that `name` means, or the only one with a
-    /// file system; that the init would find none is known of a root too.
+    /// Reads a root, as [`crate::image::read`] does, except that an image which the kernel would not mount is a root too: one
+    /// whose fault is known, and nothing else. In the image of a disk with a partition table the root is the partition that
+    /// `choice` names, or the only one with a file system.
     ///
     /// # Errors
     ///
     /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. `IMA-917` if nothing says which partition
     /// is meant.
-    pub fn read(path: &Path, otherwise: FileSystem, name: Option<&RootName>) -> Result<Self> {
+    pub fn read(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
+        let root = Self::read_chosen(path, otherwise, choice)?;
+        Ok(Self {
+            noexec: choice.noexec,
+            ..root
+        })
+    }
+
+    fn read_chosen(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
         if path.is_dir() {
             return Ok(Self::new(crate::image::read(path)?, otherwise));
         }
-        let disk = Disk::open(path).map_err(|error| unreadable(path, &error))?;
+        if let Some(name) = choice.fstype.as_deref().filter(|name| NODEV.contains(name)) {
+            let filesystem = FileSystem::by_name(name).unwrap_or(otherwise);
+            return Ok(Self::empty(filesystem, None));
+        }
+        let disk = Disk::open(path, choice.gpt_is_forced);
+        let disk = disk.map_err(|error| unreadable(path, &error))?;
         let Some(disk) = disk else {
-            return Self::read_image(path, otherwise);
+            return Self::read_image(path, otherwise, choice.fstype.as_deref());
         };
-        match disk.find(name) {
+        if let Some(refusal) = &choice.refusal {
+            return Ok(Self::empty(otherwise, Some(refusal.clone())));
+        }
+        let root = match disk.find(choice.name.as_ref()) {
             Ok(partition) => {
                 let image = disk.extract(partition);
                 let image = image.map_err(|error| unreadable(path, &error))?;
-                Self::read_image(image.path(), otherwise).map_err(|fault| in_file(fault, path))
+                Self::read_image(image.path(), otherwise, choice.fstype.as_deref())
+                    .map_err(|fault| in_file(fault, path))?
             }
-            Err(fault) if fault.code() == Code::Usage => Err(in_file(fault, path)),
-            Err(fault) => Ok(Self {
-                tree: Tree::new(),
-                filesystem: otherwise,
-                superblocks: None,
-                needs: Vec::new(),
-                unmountable: Some(in_file(fault, path)),
-            }),
+            Err(fault) if fault.code() == Code::Usage => return Err(in_file(fault, path)),
+            Err(fault) => Self::empty(otherwise, Some(in_file(fault, path))),
+        };
+        Ok(Self {
+            table: Some(disk.kind()),
+            ..root
+        })
+    }
+
+    /// A root without files.
+    fn empty(filesystem: FileSystem, unmountable: Option<Fault>) -> Self {
+        Self {
+            tree: Tree::new(),
+            filesystem,
+            table: None,
+            superblocks: None,
+            needs: Vec::new(),
+            noexec: false,
+            unmountable,
         }
     }
 
-    /// Reads an image or an archive.
-    fn read_image(path: &Path, otherwise: FileSystem) -> Result<Self> {
+    /// Reads an image or an archive, which the kernel will mount as `fstype`, or as what its superblock says.
+    fn read_image(path: &Path, otherwise: FileSystem, fstype: Option<&str>) -> Result<Self> {
         let shown = path.display();
         let mut file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let mut head = Vec::new();
@@ -134,7 +184,23 @@ impl Root {
             })
             .map_err(|error| unreadable(path, &error))?;
         let superblocks = filesystem::probe(&head);
-        let unmountable = if let Some(why) = filesystem::unmountable(&head, length) {
+        let is_other = |fstype: &&str| {
+            let mut found = superblocks.iter();
+            !is_archive(&head) && !found.any(|found| found.kind.is_mounted_as(fstype))
+        };
+        let unmountable = if let Some(fstype) = fstype.filter(is_other) {
+            let shown: Vec<String> = superblocks.iter().map(describe).collect();
+            let holds = match shown.as_slice() {
+                [] => "no file system that is recognised".to_owned(),
+                shown => shown.join(" and "),
+            };
+            Fault::new(
+                Code::RootMount,
+                format!("rootfstype={fstype}; the image holds {holds}"),
+            )
+            .with_cause("the root's file system is of another type than rootfstype= says")
+            .with_remedy("correct rootfstype=, or leave it out: the type is recognised")
+        } else if let Some(why) = filesystem::unmountable(&head, length) {
             Fault::new(Code::RootMount, format!("{shown}: {why}"))
                 .with_cause("the image is damaged, or newer than the kernel")
         } else if superblocks.is_empty() && !is_archive(&head) {
@@ -147,11 +213,8 @@ impl Root {
             });
         };
         Ok(Self {
-            tree: Tree::new(),
-            filesystem: otherwise,
             superblocks: Some(superblocks),
-            needs: Vec::new(),
-            unmountable: Some(unmountable),
+            ..Self::empty(otherwise, Some(unmountable))
         })
     }
 
@@ -161,25 +224,73 @@ impl Root {
         Self {
             filesystem: source.filesystem().unwrap_or(otherwise),
             tree: source.tree,
+            table: None,
             superblocks: source.superblocks,
             needs: Vec::new(),
+            noexec: false,
             unmountable: None,
         }
     }
 }
 
-/// The name by which the init would look for its root: on the command line, or in the configuration.
-#[must_use]
-pub fn root_name(initramfs: &InitramfsBuilder, command_line: Option<&str>) -> Option<RootName> {
-    let config = initramfs.configuration().ok()?;
-    let line = command_line.unwrap_or_default();
-    match Settings::merge(config, line, Vec::new(), &mut |_| {}) {
-        Ok(Settings {
-            root: settings::Root::Named(name),
-            ..
-        }) => Some(name),
-        _ => None,
+/// What configuration and command line say about the root.
+#[derive(Debug, Clone, Default)]
+pub struct RootChoice {
+    /// Its name.
+    pub name: Option<RootName>,
+    /// The type of its file system, where the init mounts it.
+    pub fstype: Option<String>,
+    /// Whether the init mounts it with `noexec`.
+    pub noexec: bool,
+    /// [`ima::partition::gpt_is_forced`]
+    pub gpt_is_forced: bool,
+    /// Why the init refuses what they say before it looks for a root, where the command line is known.
+    pub refusal: Option<Fault>,
+}
+
+impl RootChoice {
+    /// What an init in `initramfs` would be told. Where another initramfs mounts the root, that one's programs may understand
+    /// names that the init does not.
+    #[must_use]
+    pub fn new(initramfs: &InitramfsBuilder, command_line: Option<&str>) -> Self {
+        let Ok(config) = initramfs.configuration() else {
+            return Self::default();
+        };
+        let line = command_line.unwrap_or_default();
+        let alone = initramfs.place() == Place::Alone;
+        match Settings::merge(config, line, Vec::new(), &mut |_| {}) {
+            Ok(settings) => Self {
+                refusal: never_appears(&settings).filter(|_| alone),
+                name: match settings.root {
+                    settings::Root::Named(name) => Some(name),
+                    settings::Root::Mounted(_) | settings::Root::Unmounted => None,
+                },
+                noexec: alone
+                    && ima::mount_options::mount_options(&settings.rootflags)
+                        .any(|(_, option)| option == MountOption::Mount(Attribute::NoExec)),
+                fstype: settings.rootfstype.filter(|_| alone),
+                gpt_is_forced: settings.gpt_is_forced,
+            },
+            Err(fault) => Self {
+                gpt_is_forced: ima::partition::gpt_is_forced(line),
+                refusal: (command_line.is_some() && alone).then_some(fault),
+                ..Self::default()
+            },
+        }
     }
+}
+
+/// The fault of a root whose device only programs make that the initramfs does not run.
+fn never_appears(settings: &Settings) -> Option<Fault> {
+    let settings::Root::Named(name) = &settings.root else {
+        return None;
+    };
+    let RootName::Device(device) = name else {
+        return None;
+    };
+    let (cause, remedy) = device::never_appears(device, settings.creates_mapped_devices)?;
+    let fault = Fault::new(Code::RootMissing, name.to_string());
+    Some(fault.with_cause(cause).with_remedy(remedy))
 }
 
 /// Whether a file that begins so is a tar archive, packed or not.
@@ -229,6 +340,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         if let Some(kernel) = inputs.kernel {
             found.faults.extend(kernel_basics(kernel));
         }
+        found.initcalls(inputs.command_line, &[Code::NoSecurityfs, Code::NoIma]);
         let place = initramfs.place();
         let merged = found.settings(&config, inputs.command_line, place);
         let policy = found.add(initramfs.chosen_policy());
@@ -257,6 +369,10 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     };
     let init = merged.init;
     let appraises = policy.as_ref().is_some_and(Policy::appraises);
+    if appraises {
+        let keys = [Code::NoImaKeyring, Code::CertificateRefused];
+        found.initcalls(inputs.command_line, &keys);
+    }
     let certificates = found.keys(initramfs, inputs, &config, appraises);
     let mut offers = initramfs.certificate_files(Purpose::Evm);
     let named = merged.evm.certificate.iter();
@@ -270,15 +386,20 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     {
         found.faults.push(Fault::new(Code::EvmFix, parameter));
     }
-    if inputs
+    let no_evm = if inputs
         .kernel
-        .is_some_and(|kernel| wants_certificates && !kernel.is_builtin("EVM"))
+        .is_some_and(|kernel| !kernel.is_builtin("EVM"))
     {
+        Some("this kernel was built without CONFIG_EVM")
+    } else {
+        boot_parameters::is_left_out(boot_parameters::EVM, inputs.command_line)
+            .then_some("initcall_blacklist=init_evm")
+    };
+    if let Some(detail) = no_evm.filter(|_| wants_certificates) {
         let code = match required {
             true => Code::EvmOff,
             false => Code::NoEvmKeyring,
         };
-        let detail = "this kernel was built without CONFIG_EVM";
         found.faults.push(Fault::new(code, detail));
     }
     if let (Some(_), Some(kernel)) = (&evm_key, inputs.kernel) {
@@ -334,6 +455,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             hmac: evm_key.is_some(),
             kernel: inputs.number(),
             machine: initramfs.machine(),
+            noexec: root.noexec,
             denied: HashMap::new(),
         };
         let switch_root =
@@ -426,21 +548,6 @@ impl Findings {
         }
     }
 
-    /// The policies of the kernel's own that have it take only a signed one (ima_policy.c, `ima_init_policy`).
-    fn builtin_policy(&mut self, line: &str, kernel: Option<&KernelConfig>) {
-        let writable = kernel.is_none_or(|kernel| kernel.is_builtin("IMA_WRITE_POLICY"));
-        for parameter in ima::cmdline::parameters(line) {
-            let value = parameter.value.as_deref().unwrap_or_default();
-            let mut names = value.split([' ', '|', '\n']);
-            let demands = |name: &str| name == "secure_boot" || name == "appraise_tcb" && writable;
-            if parameter.is("ima_policy") && names.any(demands) {
-                let detail = format!("ima_policy={value} is on the command line");
-                self.faults.push(Fault::new(Code::PolicySignature, detail));
-                return;
-            }
-        }
-    }
-
     /// Whether the init would find the root and the kernel would mount it.
     fn mount(&mut self, inputs: &Inputs<'_>, config: Option<&Config>) {
         let alone = inputs
@@ -448,29 +555,34 @@ impl Findings {
             .is_none_or(|initramfs| initramfs.place() == Place::Alone);
         if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
             self.root(root, line, config);
+            self.initcalls(Some(line), &[Code::RootMissing]);
         }
         if let (Some(kernel), Some(initramfs), Some(config)) =
             (inputs.kernel, inputs.initramfs, config)
         {
             let modules = initramfs.module_names(config);
             let modules = modules.as_ref();
-            self.device(kernel, modules, inputs.command_line, config);
+            if alone {
+                self.device(kernel, modules, inputs, config);
+            }
             if let Some(root) = inputs.root {
                 self.mountable(kernel, modules, root, inputs.number());
             }
         }
-        if let Some(fault) = inputs.root.and_then(|root| root.unmountable.as_ref()) {
-            self.faults.push(fault.clone());
-        }
+        let unmountable = inputs.root.and_then(|root| root.unmountable.as_ref());
+        // What the init refuses in the command line is reported already.
+        let new = unmountable.filter(|fault| !self.faults.contains(fault));
+        self.faults.extend(new.cloned());
     }
 
-    /// The root by its name and type.
+    /// The root by its name, type and mount options.
     fn root(&mut self, root: &Root, line: &str, config: Option<&Config>) {
         use settings::Root::Named;
         let config = config.cloned().unwrap_or_default();
         let Ok(settings) = Settings::merge(config, line, Vec::new(), &mut |_| {}) else {
             return;
         };
+        self.faults.extend(never_appears(&settings));
         let Some(superblocks) = &root.superblocks else {
             return;
         };
@@ -505,6 +617,16 @@ impl Findings {
             }
         }
         let fstype = &root.filesystem.name;
+        if root.unmountable.is_none()
+            && let Some((option, cause)) = mount_options::refused(fstype, &settings.rootflags)
+        {
+            let detail = format!("rootflags: {option}");
+            self.faults.push(
+                Fault::new(Code::RootMount, detail)
+                    .with_cause(cause)
+                    .with_remedy("correct rootflags="),
+            );
+        }
         if filesystem::keeps_no_xattrs(fstype) {
             let detail = format!("the image is {fstype}");
             self.faults.push(Fault::new(Code::RootNoXattrs, detail));

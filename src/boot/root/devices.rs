@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ima::cmdline::RootName;
 use ima::fault::Stage;
 use ima::filesystem::{self, Filesystem};
-use ima::partition;
+use ima::partition::{Disk, Table};
 
 use crate::files::read_at;
 use crate::watch;
@@ -43,9 +43,42 @@ impl Device {
         self.partition.is_some()
     }
 
-    /// Whether there is a partition table on it that is understood here.
-    pub(super) fn has_table(&self) -> bool {
-        Table::read(self).is_some()
+    /// Its partition table, if it has one of a kind that is read.
+    pub(super) fn table(&self, gpt_is_forced: bool) -> Option<Table> {
+        let reading = format!("reading the partition table of {}", self.path());
+        watch::during(Stage::Root, reading, || self.read_table(gpt_is_forced))
+    }
+
+    fn read_table(&self, gpt_is_forced: bool) -> Option<Table> {
+        let file = File::open(self.path()).ok()?;
+        let block_size = std::fs::read_to_string(self.sysfs.join("queue/logical_block_size"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+            .filter(|size| (512..=65536).contains(size))?;
+        let disk = Disk {
+            length: self.sectors.checked_mul(512)?,
+            block_size,
+            gpt_is_forced,
+        };
+        Table::read(disk, |offset, length| {
+            let mut bytes = vec![0; length];
+            let length = read_at(&file, &mut bytes, offset).ok()?;
+            bytes.truncate(length);
+            Some(bytes)
+        })
+    }
+
+    /// Those of its partitions that have one of these numbers.
+    fn partitions(&self, numbers: &[u32], devices: &[Self]) -> Vec<Self> {
+        let own = |device: &&Self| {
+            device.sysfs.parent() == Some(self.sysfs.as_path())
+                && device
+                    .partition
+                    .is_some_and(|number| numbers.contains(&number))
+        };
+        devices.iter().filter(own).cloned().collect()
     }
 
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
@@ -89,8 +122,8 @@ fn device(path: &Path) -> Option<Device> {
     })
 }
 
-/// The devices that answer to the name.
-pub(super) fn named(name: &RootName, devices: &[Device]) -> Vec<Device> {
+/// The devices with that name. The kernel has made the partitions; their names are read from each disk's table.
+pub(super) fn named(name: &RootName, devices: &[Device], gpt_is_forced: bool) -> Vec<Device> {
     let filter = |holds: &dyn Fn(&Device) -> bool| -> Vec<Device> {
         devices
             .iter()
@@ -114,96 +147,18 @@ pub(super) fn named(name: &RootName, devices: &[Device]) -> Vec<Device> {
         RootName::Label(label) => {
             filter(&|device| holds(device, |found| found.label.as_ref() == Some(label)))
         }
-        RootName::PartUuid { uuid, offset } => filter(&|device| {
-            let names = |disk: &Table, number: u32| disk.uuid(number).as_ref() == Some(uuid);
-            is_partition(device, devices, *offset, names)
-        }),
-        RootName::PartLabel(label) => filter(&|device| {
-            let names = |disk: &Table, number: u32| disk.label(number) == Some(label);
-            is_partition(device, devices, 0, names)
-        }),
+        RootName::PartUuid { .. } | RootName::PartLabel(_) => {
+            let disks = devices.iter().filter(|device| !device.is_partition());
+            disks
+                .filter_map(|disk| Some((disk, disk.table(gpt_is_forced)?)))
+                .flat_map(|(disk, table)| disk.partitions(&table.named(name), devices))
+                .collect()
+        }
     }
 }
 
 fn holds(device: &Device, matches: impl Fn(&Filesystem) -> bool) -> bool {
     device.probe().is_ok_and(|found| found.iter().any(matches))
-}
-
-/// Whether the device is the partition so many behind one that the table names so.
-fn is_partition(
-    device: &Device,
-    devices: &[Device],
-    offset: i32,
-    names: impl Fn(&Table, u32) -> bool,
-) -> bool {
-    let check = || {
-        let number = device
-            .partition?
-            .checked_add_signed(offset.checked_neg()?)?;
-        let disk = devices
-            .iter()
-            .find(|disk| device.sysfs.parent() == Some(disk.sysfs.as_path()))?;
-        Some(names(&Table::read(disk)?, number))
-    };
-    check().unwrap_or(false)
-}
-
-/// A disk's partition table, as far as it names partitions.
-enum Table {
-    Gpt(Vec<partition::GptEntry>),
-    Mbr(u32),
-}
-
-impl Table {
-    fn read(disk: &Device) -> Option<Self> {
-        let reading = format!("reading the partition table of {}", disk.path());
-        watch::during(Stage::Root, reading, || Self::read_now(disk))
-    }
-
-    fn read_now(disk: &Device) -> Option<Self> {
-        let file = File::open(disk.path()).ok()?;
-        let mut sector = [0; 512];
-        read_at(&file, &mut sector, 0).ok()?;
-        if let Some(signature) = partition::mbr_signature(&sector) {
-            return Some(Self::Mbr(signature));
-        }
-        let block: u64 = std::fs::read_to_string(disk.sysfs.join("queue/logical_block_size"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-            .filter(|size| (512..=65536).contains(size))?;
-        let blocks = disk.sectors.checked_mul(512)?.checked_div(block)?;
-        partition::gpt(block, blocks, |offset, length| {
-            let mut bytes = vec![0; length];
-            let length = read_at(&file, &mut bytes, offset).ok()?;
-            bytes.truncate(length);
-            Some(bytes)
-        })
-        .map(Self::Gpt)
-    }
-
-    /// The partition's PARTUUID, in lower case.
-    fn uuid(&self, number: u32) -> Option<String> {
-        match self {
-            Self::Gpt(entries) => entries
-                .iter()
-                .find(|entry| entry.number == number)
-                .map(|entry| entry.uuid.to_string()),
-            Self::Mbr(signature) => Some(format!("{signature:08x}-{number:02x}")),
-        }
-    }
-
-    fn label(&self, number: u32) -> Option<&String> {
-        match self {
-            Self::Gpt(entries) => entries
-                .iter()
-                .find(|entry| entry.number == number)?
-                .label
-                .as_ref(),
-            Self::Mbr(_) => None,
-        }
-    }
 }
 
 /// The devices for a person: name, size, and what they hold.

@@ -4,38 +4,23 @@ use std::path::Path;
 use std::time::Duration;
 
 use ima::cmdline::RootName;
+use ima::device::{self, Driver};
 use ima::fault::{Code, Fault};
+use ima::partition::Kind;
+use ima::settings::Settings;
 
 use super::devices::{self, Device};
 
 /// How many devices without a driver are named.
 const MAX_SHOWN: usize = 4;
 
-/// What device names begin with, the module that makes devices of that name, and its option.
-const DRIVERS: [(&str, &str, &str); 8] = [
-    ("vd", "virtio_blk", "CONFIG_VIRTIO_BLK"),
-    ("nvme", "nvme", "CONFIG_BLK_DEV_NVME"),
-    (
-        "sd",
-        "sd_mod and that of the controller",
-        "CONFIG_BLK_DEV_SD and that of the controller: CONFIG_SATA_AHCI, CONFIG_SCSI_VIRTIO, CONFIG_USB_STORAGE",
-    ),
-    (
-        "mmcblk",
-        "mmc_block and that of the host",
-        "CONFIG_MMC_BLOCK and that of the host",
-    ),
-    ("sr", "sr_mod", "CONFIG_BLK_DEV_SR"),
-    ("xvd", "xen-blkfront", "CONFIG_XEN_BLKDEV_FRONTEND"),
-    ("ubiblock", "ubi", "CONFIG_MTD_UBI_BLOCK"),
-    ("mtdblock", "mtdblock", "CONFIG_MTD_BLOCK"),
-];
-
-/// Names that nothing in this initramfs makes.
-const NEVER: [&str; 4] = ["dm-", "mapper/", "md", "bcache"];
-
 /// The fault of a root that did not appear.
-pub(super) fn fault(name: &RootName, waited: Duration, devices: &[Device]) -> Fault {
+pub(super) fn fault(
+    name: &RootName,
+    waited: Duration,
+    devices: &[Device],
+    settings: &Settings,
+) -> Fault {
     let unreadable: Vec<String> = devices
         .iter()
         .filter(|device| device.probe().is_err())
@@ -60,11 +45,19 @@ pub(super) fn fault(name: &RootName, waited: Duration, devices: &[Device]) -> Fa
         .map(|device| Present {
             name: device.name(),
             partition: device.is_partition(),
-            table: device.has_table(),
+            table: device.table(settings.gpt_is_forced).map_or(
+                TableFound::None,
+                |table| match table.kind {
+                    Kind::Gpt if table.partitions.is_empty() => TableFound::Unusable,
+                    _ => TableFound::Sound,
+                },
+            ),
         })
         .collect();
+    let creates_mapped_devices = settings.creates_mapped_devices;
     let fault = Fault::new(Code::RootMissing, detail);
-    match reason(name, &present, &without_driver(Path::new("/sys/bus"))) {
+    let idle = without_driver(Path::new("/sys/bus"));
+    match reason(name, &present, &idle, creates_mapped_devices) {
         (Some(cause), Some(remedy)) => fault.with_cause(cause).with_remedy(remedy),
         (Some(cause), None) => fault.with_cause(cause),
         (None, _) => fault,
@@ -76,8 +69,16 @@ pub(super) fn fault(name: &RootName, waited: Duration, devices: &[Device]) -> Fa
 struct Present<'a> {
     name: &'a str,
     partition: bool,
-    /// Whether there is a partition table on it.
-    table: bool,
+    table: TableFound,
+}
+
+/// The partition table of a disk, as far as the reason depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TableFound {
+    None,
+    /// A GPT of which the kernel makes no partitions: it is empty, or damaged.
+    Unusable,
+    Sound,
 }
 
 /// Cause and remedy, as far as more can be said than that the device is not there.
@@ -85,6 +86,7 @@ fn reason(
     name: &RootName,
     present: &[Present<'_>],
     idle: &[String],
+    creates_mapped_devices: bool,
 ) -> (Option<String>, Option<String>) {
     let controllers = (!idle.is_empty()).then(|| {
         let shown: Vec<&str> = idle.iter().take(MAX_SHOWN).map(String::as_str).collect();
@@ -98,41 +100,37 @@ fn reason(
         None => cause,
     };
     if let RootName::Device(device) = name {
-        if let Some(prefix) = NEVER.iter().find(|prefix| device.starts_with(**prefix)) {
-            return (
-                Some(format!(
-                    "devices of the name {prefix}... are made by programs (LVM, RAID, encryption) that this init does not have"
-                )),
-                Some("put the root on a disk or partition of its own, or use an initramfs with those programs (dracut, initramfs-tools)".to_owned()),
-            );
+        if let Some((cause, remedy)) = device::never_appears(device, creates_mapped_devices) {
+            return (Some(cause), Some(remedy.to_owned()));
         }
-        let disk = disk_of(device);
+        let (disk, partition) = device::split(device);
         if let Some(found) = present.iter().find(|found| found.name == disk)
-            && disk != device
+            && partition.is_some()
         {
             return no_partition(disk, found.table);
         }
-        let driver = DRIVERS
-            .iter()
-            .find(|(prefix, ..)| device.starts_with(prefix));
-        if let Some((prefix, module, option)) = driver
-            && !present.iter().any(|found| found.name.starts_with(prefix))
+        if let Some(driver) = device::driver(device)
+            && !present
+                .iter()
+                .any(|found| found.name.starts_with(driver.prefix))
         {
+            let (modules, options) = names(driver);
             return (
                 Some(joined(format!(
-                    "there is no device of the kind {prefix}... at all: its driver, {module}, is not in the kernel or the initramfs, or the disk is not connected"
+                    "there is no device of the kind {}... at all: its driver, {modules}, is not in the kernel or the initramfs, or the disk is not connected",
+                    driver.prefix
                 ))),
                 Some(format!(
-                    "build {option} into the kernel, or pack the module: imactl initramfs --module"
+                    "build {options} into the kernel, or pack the module: imactl initramfs --module"
                 )),
             );
         }
     }
     if matches!(name, RootName::PartUuid { .. } | RootName::PartLabel(_))
-        && let Some(disk) = present.iter().find(|found| found.table)
+        && let Some(disk) = present.iter().find(|found| found.table != TableFound::None)
         && !present.iter().any(|found| found.partition)
     {
-        return no_partition(disk.name, true);
+        return no_partition(disk.name, disk.table);
     }
     if present.is_empty() {
         return (
@@ -149,43 +147,39 @@ fn reason(
     }
 }
 
-fn no_partition(disk: &str, table: bool) -> (Option<String>, Option<String>) {
-    if table {
-        (
-            Some(format!(
+fn no_partition(disk: &str, table: TableFound) -> (Option<String>, Option<String>) {
+    let (cause, remedy) = match table {
+        TableFound::Sound => (
+            format!(
                 "the disk {disk} is there, with a partition table, but the kernel made no such partition of it: it was built without support for the table, or the table has no entry of that number"
-            )),
-            Some("set CONFIG_EFI_PARTITION=y (GPT) or CONFIG_MSDOS_PARTITION=y (MBR) in the kernel; compare with the table (sfdisk -d)".to_owned()),
-        )
-    } else {
-        (
-            Some(format!(
-                "the disk {disk} is there, but has no partition table"
-            )),
-            Some(format!(
+            ),
+            "set CONFIG_EFI_PARTITION=y (GPT) or CONFIG_MSDOS_PARTITION=y (MBR) in the kernel; compare with the table (sfdisk -d)".to_owned(),
+        ),
+        TableFound::Unusable => (
+            format!(
+                "the disk {disk} is there, but its GPT lists no partition, or its checksums are wrong; the kernel takes the copy at the end of the disk only with gpt on its command line"
+            ),
+            format!("check and repair the table (sfdisk --verify /dev/{disk}, sgdisk --verify), or write the image again"),
+        ),
+        TableFound::None => (
+            format!("the disk {disk} is there, but has no partition table"),
+            format!(
                 "name the whole disk, root=/dev/{disk}, or write the partitioned image to it"
-            )),
-        )
-    }
+            ),
+        ),
+    };
+    (Some(cause), Some(remedy))
 }
 
-/// The disk that a device of that name is a partition of; itself if it is a disk (block/partitions/core.c: a disk whose name
-/// ends with a digit has a `p` before the number).
-fn disk_of(name: &str) -> &str {
-    let stem = name.trim_end_matches(|byte: char| byte.is_ascii_digit());
-    if stem.len() == name.len() {
-        return name;
-    }
-    match stem.strip_suffix('p') {
-        Some(disk) if disk.ends_with(|byte: char| byte.is_ascii_digit()) => disk,
-        _ if stem.ends_with(|byte: char| byte.is_ascii_lowercase())
-            && ["sd", "vd", "xvd", "hd"]
-                .iter()
-                .any(|prefix| stem.starts_with(prefix)) =>
-        {
-            stem
-        }
-        _ => name,
+/// The modules and the options that a disk of this kind needs.
+fn names(driver: &Driver) -> (String, String) {
+    let (module, option) = (driver.module, driver.option);
+    match driver.below {
+        None => (module.to_owned(), format!("CONFIG_{option}")),
+        Some((below, options)) => (
+            format!("{module} and that of {below}"),
+            format!("CONFIG_{option} and that of {below}{options}"),
+        ),
     }
 }
 
@@ -221,7 +215,7 @@ fn without_driver(buses: &Path) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn cause(name: &str, present: &[(&str, bool, bool)], idle: &[&str]) -> String {
+    fn cause(name: &str, present: &[(&str, bool, TableFound)], idle: &[&str]) -> String {
         let name = RootName::parse(name).unwrap();
         let present: Vec<Present<'_>> = present
             .iter()
@@ -232,7 +226,7 @@ mod tests {
             })
             .collect();
         let idle: Vec<String> = idle.iter().map(|text| (*text).to_owned()).collect();
-        let (cause, remedy) = reason(&name, &present, &idle);
+        let (cause, remedy) = reason(&name, &present, &idle, false);
         format!(
             "{}\n{}",
             cause.unwrap_or_default(),
@@ -242,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_driver_or_option_that_is_probably_missing_is_named() {
-        let disk = ("vda", false, true);
+        let disk = ("vda", false, TableFound::Sound);
         let controller = "pci 0000:00:04.0 (pci:v00008086)";
         for (name, present, idle, words) in [
             (
@@ -267,13 +261,21 @@ mod tests {
             ),
             (
                 "/dev/vda2",
-                &[("vda", false, false)],
+                &[("vda", false, TableFound::None)],
                 &[],
                 vec!["no partition table", "root=/dev/vda"],
             ),
             (
+                "PARTLABEL=root",
+                &[("vda", false, TableFound::Unusable)],
+                &[],
+                vec!["checksums", "gpt on its command line"],
+            ),
+            ("/dev/disk/by-id/x", &[disk], &[], vec!["udev", "UUID="]),
+            ("/dev/vg/root", &[disk], &[], vec!["LVM"]),
+            (
                 "/dev/mmcblk0p1",
-                &[("mmcblk0", false, true)],
+                &[("mmcblk0", false, TableFound::Sound)],
                 &[],
                 vec!["the disk mmcblk0"],
             ),
@@ -299,26 +301,13 @@ mod tests {
         assert_eq!(cause("LABEL=x", &[disk], &[]), "\n");
         assert_eq!(cause("/dev/vdb", &[disk], &[]), "\n");
         assert_eq!(
-            cause("PARTLABEL=x", &[disk, ("vda1", true, false)], &[]),
+            cause(
+                "PARTLABEL=x",
+                &[disk, ("vda1", true, TableFound::None)],
+                &[]
+            ),
             "\n"
         );
-    }
-
-    #[test]
-    fn disks_and_partitions_are_told_apart_by_name() {
-        for (name, disk) in [
-            ("vda", "vda"),
-            ("vda2", "vda"),
-            ("sdaa11", "sdaa"),
-            ("nvme0n1", "nvme0n1"),
-            ("nvme0n1p2", "nvme0n1"),
-            ("mmcblk0p1", "mmcblk0"),
-            ("mmcblk0", "mmcblk0"),
-            ("sr0", "sr0"),
-            ("", ""),
-        ] {
-            assert_eq!(disk_of(name), disk, "{name}");
-        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
+use ima::mount_options::{Attribute, MountOption, mount_options};
 use ima::mountinfo;
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -24,15 +25,16 @@ pub(super) struct Mounted {
     pub(super) options: String,
 }
 
-/// Options that belong to the mount, not to the file system.
-const ATTRIBUTES: [(&str, MountAttrFlags); 6] = [
-    ("nosuid", MountAttrFlags::MOUNT_ATTR_NOSUID),
-    ("nodev", MountAttrFlags::MOUNT_ATTR_NODEV),
-    ("noexec", MountAttrFlags::MOUNT_ATTR_NOEXEC),
-    ("noatime", MountAttrFlags::MOUNT_ATTR_NOATIME),
-    ("nodiratime", MountAttrFlags::MOUNT_ATTR_NODIRATIME),
-    ("strictatime", MountAttrFlags::MOUNT_ATTR_STRICTATIME),
-];
+const fn attribute(of: Attribute) -> MountAttrFlags {
+    match of {
+        Attribute::NoSuid => MountAttrFlags::MOUNT_ATTR_NOSUID,
+        Attribute::NoDev => MountAttrFlags::MOUNT_ATTR_NODEV,
+        Attribute::NoExec => MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        Attribute::NoAtime => MountAttrFlags::MOUNT_ATTR_NOATIME,
+        Attribute::NoDirAtime => MountAttrFlags::MOUNT_ATTR_NODIRATIME,
+        Attribute::StrictAtime => MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+    }
+}
 
 /// Mounts the device on [`ROOT`].
 pub(super) fn mount(
@@ -67,19 +69,18 @@ pub(super) fn mount(
     if read_only {
         set(fsconfig_set_flag(&context, "ro"), "ro")?;
     }
-    for option in flags.split(',').filter(|option| !option.is_empty()) {
-        // Whether it is read-only, ro and rw say.
-        if matches!(option, "defaults" | "ro" | "rw" | "relatime") {
-            continue;
-        }
+    for (option, parsed) in mount_options(flags) {
         options.push(option);
-        if let Some((_, attribute)) = ATTRIBUTES.iter().find(|(name, _)| *name == option) {
-            attributes |= *attribute;
-            continue;
-        }
-        let result = match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(&context, key, value),
-            None => fsconfig_set_flag(&context, option),
+        let result = match parsed {
+            MountOption::Mount(of) => {
+                attributes |= attribute(of);
+                continue;
+            }
+            MountOption::Filesystem { key, value: None } => fsconfig_set_flag(&context, key),
+            MountOption::Filesystem {
+                key,
+                value: Some(value),
+            } => fsconfig_set_string(&context, key, value),
         };
         set(result, option)?;
     }

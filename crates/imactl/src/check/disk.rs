@@ -6,45 +6,15 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use ima::cmdline::RootName;
+use ima::device::{self, Number};
 use ima::fault::{Code, Fault};
 use ima::filesystem::{self, Filesystem};
-use ima::partition::{self, GptEntry};
+use ima::partition::{self, Kind, Partition, Table};
 
 use crate::Result;
 
 /// The sizes of logical blocks that disks have: the image does not tell which its disk will have.
 const BLOCK_SIZES: [u64; 2] = [512, 4096];
-
-/// A partition's number in its device's name: `vda2`, `sda2`, and behind a disk's name that ends in a digit `nvme0n1p2`
-/// (block/partitions/core.c, `add_partition`). Nothing if the name is a disk's.
-fn partition_number(device: &str) -> Option<u32> {
-    let disk = device.trim_end_matches(|letter: char| letter.is_ascii_digit());
-    let number = device.get(disk.len()..)?.parse().ok()?;
-    let before = disk.strip_suffix('p').unwrap_or_default();
-    let numbered = before.ends_with(|letter: char| letter.is_ascii_digit());
-    let counted = ["nvme", "mmcblk", "loop", "nbd", "md", "dm-", "pmem"];
-    let is_disk = counted.iter().any(|kind| disk.starts_with(kind)) && !numbered;
-    (!is_disk).then_some(number)
-}
-
-/// A partition's number in its device's number, nothing if that is a disk's: of each disk's 16 minor numbers (drivers/scsi/sd.c,
-/// drivers/block/virtio_blk.c), or 8 (drivers/mmc/core/block.c).
-fn minor_number(major: u32, minor: u32) -> Result<Option<u32>> {
-    /// BLOCK_EXT_MAJOR (include/linux/major.h): numbers as they come, NVMe's among them.
-    const EXTENDED: u32 = 259;
-    const MMC: u32 = 179;
-    let number = match major {
-        EXTENDED => {
-            let detail = format!("root={major}:{minor}");
-            return Err(Fault::new(Code::Usage, detail)
-                .with_cause("devices get numbers with this major in the order in which they come, which no image tells")
-                .with_remedy("name the partition by PARTUUID=, or give an image of it alone"));
-        }
-        MMC => minor % 8,
-        _ => minor % 16,
-    };
-    Ok((number != 0).then_some(number))
-}
 
 /// Up to so many bytes from there.
 fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
@@ -62,40 +32,46 @@ fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// The image of a disk with a GPT.
+/// The image of a disk with a partition table.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: File,
-    length: u64,
-    block_size: u64,
-    /// Those that the kernel makes devices of.
-    partitions: Vec<GptEntry>,
+    table: Table,
 }
 
 impl Disk {
-    /// Opens the image; nothing if there is no GPT on it.
-    pub(super) fn open(path: &Path) -> std::io::Result<Option<Self>> {
+    /// Opens the image; nothing if there is no partition table on it. `gpt_is_forced` is [`partition::gpt_is_forced`].
+    pub(super) fn open(path: &Path, gpt_is_forced: bool) -> std::io::Result<Option<Self>> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let first = read_at(&file, 0, 512)?;
-        if !partition::is_protective(&first) {
+        // What a file system lies over is no table: FAT's boot sector, and an image of one that begins with a boot loader.
+        let head = read_at(&file, 0, filesystem::PROBE_LENGTH)?;
+        if !filesystem::probe(&head).is_empty() {
             return Ok(None);
         }
         let read = |offset, length| read_at(&file, offset, length).ok();
-        let table = BLOCK_SIZES.into_iter().find_map(|size| {
-            let blocks = length / size;
-            let mut partitions = partition::gpt(size, blocks, read)?;
-            // As the kernel does (block/partitions/efi.c, `is_pte_valid`).
-            partitions
-                .retain(|entry| entry.first_block <= entry.last_block && entry.last_block < blocks);
-            Some((size, partitions))
+        let mut tables = BLOCK_SIZES.into_iter().filter_map(|block_size| {
+            let disk = partition::Disk {
+                length,
+                block_size,
+                gpt_is_forced,
+            };
+            Table::read(disk, read)
         });
-        Ok(table.map(|(block_size, partitions)| Self {
-            file,
-            length,
-            block_size,
-            partitions,
-        }))
+        let first = tables.next();
+        let table = match first {
+            Some(table) if table.partitions.is_empty() => {
+                let other = tables.find(|other| !other.partitions.is_empty());
+                Some(other.unwrap_or(table))
+            }
+            first => first,
+        };
+        Ok(table.map(|table| Self { file, table }))
+    }
+
+    /// The kind of its table.
+    pub(super) const fn kind(&self) -> Kind {
+        self.table.kind
     }
 
     /// The partition that the init would mount.
@@ -103,12 +79,12 @@ impl Disk {
     /// # Errors
     ///
     /// The init's own, if it would find none or several; `IMA-917` if nothing says which is meant.
-    pub(super) fn find(&self, name: Option<&RootName>) -> Result<&GptEntry> {
-        let chosen: Vec<&GptEntry> = match name {
+    pub(super) fn find(&self, name: Option<&RootName>) -> Result<&Partition> {
+        let chosen: Vec<&Partition> = match name {
             Some(name) => self.named(name)?,
             None => {
-                let holding = |entry: &&GptEntry| !self.superblocks(entry).is_empty();
-                self.partitions.iter().filter(holding).collect()
+                let holding = |entry: &&Partition| !self.superblocks(entry).is_empty();
+                self.table.partitions.iter().filter(holding).collect()
             }
         };
         match (chosen.as_slice(), name) {
@@ -141,99 +117,87 @@ impl Disk {
         }
     }
 
-    /// The partitions that answer to the name, as the init looks for them.
-    fn named(&self, name: &RootName) -> Result<Vec<&GptEntry>> {
-        let filter = |holds: &dyn Fn(&GptEntry) -> bool| -> Vec<&GptEntry> {
-            self.partitions
-                .iter()
-                .filter(|entry| holds(entry))
-                .collect()
-        };
-        let behind = |offset: i32, holds: &dyn Fn(&GptEntry) -> bool| {
-            filter(&|entry| {
-                let number = offset
-                    .checked_neg()
-                    .and_then(|back| entry.number.checked_add_signed(back));
-                let mut all = self.partitions.iter();
-                all.any(|named| Some(named.number) == number && holds(named))
-            })
+    /// The partitions with that name, as the init looks for them.
+    fn named(&self, name: &RootName) -> Result<Vec<&Partition>> {
+        let filter = |holds: &dyn Fn(&Partition) -> bool| -> Vec<&Partition> {
+            let all = self.table.partitions.iter();
+            all.filter(|partition| holds(partition)).collect()
         };
         Ok(match name {
-            RootName::Device(device) => self.numbered(name, partition_number(device))?,
-            RootName::Number { major, minor } => {
-                self.numbered(name, minor_number(*major, *minor)?)?
-            }
-            RootName::Uuid(uuid) => filter(&|entry| {
-                self.superblocks(entry).iter().any(|found| {
+            RootName::Device(device) => self.numbered(name, device::split(device).1)?,
+            RootName::Number { major, minor } => match device::number(*major, *minor) {
+                Number::Disk => self.numbered(name, None)?,
+                Number::Partition(number) => self.numbered(name, Some(number))?,
+                Number::Unknown => {
+                    let detail = format!("root={major}:{minor}");
+                    return Err(Fault::new(Code::Usage, detail)
+                        .with_cause("devices get numbers with this major in the order in which they appear, which no image tells")
+                        .with_remedy("name the partition by PARTUUID=, or give an image of it alone"));
+                }
+            },
+            RootName::Uuid(uuid) => filter(&|partition| {
+                self.superblocks(partition).iter().any(|found| {
                     let found = found.uuid.as_ref();
                     found.is_some_and(|found| found.eq_ignore_ascii_case(uuid))
                 })
             }),
-            RootName::Label(label) => filter(&|entry| {
-                let mut found = self.superblocks(entry).into_iter();
+            RootName::Label(label) => filter(&|partition| {
+                let mut found = self.superblocks(partition).into_iter();
                 found.any(|found| found.label.as_ref() == Some(label))
             }),
-            RootName::PartUuid { uuid, offset } => {
-                behind(*offset, &|entry| entry.uuid.to_string() == *uuid)
+            RootName::PartUuid { .. } | RootName::PartLabel(_) => {
+                let numbers = self.table.named(name);
+                filter(&|partition| numbers.contains(&partition.number))
             }
-            RootName::PartLabel(label) => filter(&|entry| entry.label.as_ref() == Some(label)),
         })
     }
 
     /// The partition of that number, where `name` is not the disk itself.
-    fn numbered(&self, name: &RootName, number: Option<u32>) -> Result<Vec<&GptEntry>> {
+    fn numbered(&self, name: &RootName, number: Option<u32>) -> Result<Vec<&Partition>> {
         let number = number.ok_or_else(|| {
             Fault::new(Code::RootUnknown, format!("{name} is the whole disk"))
                 .with_cause("the file systems are in its partitions")
                 .with_remedy("name a partition: the number behind the disk's name, or PARTUUID=")
         })?;
-        let entries = self.partitions.iter();
-        Ok(entries.filter(|entry| entry.number == number).collect())
+        let all = self.table.partitions.iter();
+        Ok(all.filter(|partition| partition.number == number).collect())
     }
 
-    fn superblocks(&self, entry: &GptEntry) -> Vec<Filesystem> {
-        let most = filesystem::PROBE_LENGTH.min(usize::try_from(self.size(entry)).unwrap_or(0));
-        let head = read_at(&self.file, self.start(entry), most).unwrap_or_default();
+    fn superblocks(&self, partition: &Partition) -> Vec<Filesystem> {
+        let most = filesystem::PROBE_LENGTH.min(usize::try_from(partition.length).unwrap_or(0));
+        let head = read_at(&self.file, partition.start, most).unwrap_or_default();
         filesystem::probe(&head)
-    }
-
-    const fn start(&self, entry: &GptEntry) -> u64 {
-        entry.first_block * self.block_size
-    }
-
-    const fn size(&self, entry: &GptEntry) -> u64 {
-        (entry.last_block - entry.first_block + 1) * self.block_size
     }
 
     /// The partitions for a person.
     fn list(&self) -> String {
-        if self.partitions.is_empty() {
+        if self.table.partitions.is_empty() {
             return "no partitions".to_owned();
         }
-        let describe = |entry: &GptEntry| {
-            let mut words = vec![format!("partition {}", entry.number)];
-            words.extend(
-                entry
-                    .label
-                    .as_ref()
-                    .map(|label| format!("PARTLABEL={label}")),
-            );
-            words.push(format!("PARTUUID={}", entry.uuid));
-            words.extend(self.superblocks(entry).iter().map(super::describe));
+        let describe = |partition: &Partition| {
+            let mut words = vec![format!("partition {}", partition.number)];
+            let label = partition.label.as_ref();
+            words.extend(label.map(|label| format!("PARTLABEL={label}")));
+            let uuid = partition.uuid.as_ref();
+            words.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
+            words.extend(self.superblocks(partition).iter().map(super::describe));
             words.join(" ")
         };
-        let all: Vec<String> = self.partitions.iter().map(describe).collect();
+        let all: Vec<String> = self.table.partitions.iter().map(describe).collect();
         all.join(", ")
     }
 
     /// The partition as a file of its own. What is zeros in it takes no room.
-    pub(super) fn extract(&self, entry: &GptEntry) -> std::io::Result<tempfile::NamedTempFile> {
+    pub(super) fn extract(
+        &self,
+        partition: &Partition,
+    ) -> std::io::Result<tempfile::NamedTempFile> {
         const PIECE: usize = 1 << 20;
         let mut result = tempfile::Builder::new()
-            .prefix(&format!("partition-{}-", entry.number))
+            .prefix(&format!("partition-{}-", partition.number))
             .tempfile()?;
-        let (start, size) = (self.start(entry), self.size(entry));
-        let end = start.saturating_add(size).min(self.length);
+        let start = partition.start;
+        let end = start.saturating_add(partition.length);
         for offset in (start..end).step_by(PIECE) {
             let length = usize::try_from(end - offset).map_or(PIECE, |left| left.min(PIECE));
             let bytes = read_at(&self.file, offset, length)?;
@@ -244,7 +208,7 @@ impl Disk {
                 }
             }
         }
-        result.as_file().set_len(size)?;
+        result.as_file().set_len(partition.length)?;
         Ok(result)
     }
 }
@@ -255,7 +219,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
 
-    use crate::check::Root;
+    use crate::check::{Root, RootChoice};
     use crate::select::FileSystem;
 
     /// The superblock of an ext4 of 1 MiB with this UUID's byte and label.
@@ -299,14 +263,14 @@ mod tests {
     fn found(disk: &Disk, name: &str) -> std::result::Result<u32, Code> {
         let name = RootName::parse(name).unwrap();
         disk.find(Some(&name))
-            .map(|entry| entry.number)
+            .map(|partition| partition.number)
             .map_err(|fault| fault.code())
     }
 
     #[test]
     fn a_partition_is_found_as_the_init_would() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = Disk::open(&disk(directory.path())).unwrap().unwrap();
+        let disk = Disk::open(&disk(directory.path()), false).unwrap().unwrap();
         for (name, expected) in [
             ("PARTUUID=11111111-0000-4000-8000-000000000002", Ok(2)),
             (
@@ -351,7 +315,7 @@ mod tests {
     fn the_partition_s_file_is_what_lies_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = disk(directory.path());
-        let disk = Disk::open(&path).unwrap().unwrap();
+        let disk = Disk::open(&path, false).unwrap().unwrap();
         let name = RootName::parse("LABEL=two").unwrap();
         let file = disk.extract(disk.find(Some(&name)).unwrap()).unwrap();
         let whole = std::fs::read(&path).unwrap();
@@ -363,8 +327,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = disk(directory.path());
         let of = |name: &str| {
-            let name = RootName::parse(name).unwrap();
-            let root = Root::read(&path, FileSystem::default(), Some(&name)).unwrap();
+            let choice = RootChoice {
+                name: RootName::parse(name),
+                ..RootChoice::default()
+            };
+            let root = Root::read(&path, FileSystem::default(), &choice).unwrap();
             root.unmountable.map(|fault| fault.code())
         };
         assert_eq!(of("PARTLABEL=third"), Some(Code::RootMissing));
@@ -380,9 +347,14 @@ mod tests {
         let path = disk(directory.path());
         let file = File::options().write(true).open(&path).unwrap();
         file.write_all_at(&[0; 512], 512).unwrap();
-        let copy = Disk::open(&path).unwrap().unwrap();
+        let damaged = Disk::open(&path, false).unwrap().unwrap();
+        assert_eq!(found(&damaged, "LABEL=one"), Err(Code::RootMissing));
+        let copy = Disk::open(&path, true).unwrap().unwrap();
         assert_eq!(found(&copy, "LABEL=one"), Ok(2));
         file.write_all_at(&[0; 512], 0).unwrap();
-        assert!(Disk::open(&path).unwrap().is_none(), "without its MBR");
+        assert!(
+            Disk::open(&path, false).unwrap().is_none(),
+            "without its MBR"
+        );
     }
 }

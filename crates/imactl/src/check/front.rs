@@ -29,6 +29,7 @@ impl Findings {
         let certificates = parsed(initramfs, Purpose::Ima);
         let evm = parsed(initramfs, Purpose::Evm);
         let mut examiner = Examiner {
+            noexec: false,
             tree: &tree,
             chooser: &chooser,
             certificates: &certificates,

@@ -4,25 +4,18 @@ use std::collections::BTreeSet;
 
 use ima::cmdline::RootName;
 use ima::config::Config;
+use ima::device;
 use ima::fault::{Code, Fault};
 use ima::filesystem::Need;
+use ima::partition::Kind;
 use ima::policy::lint::Release;
 use ima::settings::{self, Settings};
 
-use super::{Findings, Root};
+use super::{Findings, Inputs, Root};
 use crate::kernel::check::KernelConfig;
 
 /// The names of the modules that are loaded, where they are known.
 type Modules = BTreeSet<String>;
-
-/// The drivers of disks that have names of their own: how a name begins, the option, and the module.
-const DISKS: [(&str, &str, &str); 5] = [
-    ("vd", "VIRTIO_BLK", "virtio_blk"),
-    ("sd", "BLK_DEV_SD", "sd_mod"),
-    ("nvme", "BLK_DEV_NVME", "nvme"),
-    ("mmcblk", "MMC_BLOCK", "mmc_block"),
-    ("xvd", "XEN_BLKDEV_FRONTEND", "xen_blkfront"),
-];
 
 /// The drivers of file systems: the type, the option, and the module.
 const FILE_SYSTEMS: [(&str, &str, &str); 6] = [
@@ -35,33 +28,38 @@ const FILE_SYSTEMS: [(&str, &str, &str); 6] = [
 ];
 
 impl Findings {
-    /// The driver of the disk that `root=` names, if its name tells which that is.
+    /// The driver of the disk that `root=` names, if its name tells which that is, and support for the disk's partition table.
     pub(super) fn device(
         &mut self,
         kernel: &KernelConfig,
         modules: Option<&Modules>,
-        line: Option<&str>,
+        inputs: &Inputs<'_>,
         config: &Config,
     ) {
-        let line = line.unwrap_or_default();
+        let line = inputs.command_line.unwrap_or_default();
         let settings = Settings::merge(config.clone(), line, Vec::new(), &mut |_| {});
-        let Ok(Settings {
-            root: settings::Root::Named(RootName::Device(device)),
+        let Ok(settings::Settings {
+            root: settings::Root::Named(name),
             ..
         }) = settings
         else {
             return;
         };
-        let name = device.rsplit('/').next().unwrap_or_default();
-        let driver = DISKS.iter().find(|(begin, ..)| {
-            name.strip_prefix(begin)
-                .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_alphanumeric()))
-        });
-        if let Some((_, option, module)) = driver
-            && let Some(cause) = missing(kernel, modules, option, module)
-        {
-            self.faults
-                .push(Fault::new(Code::RootMissing, format!("root={device}")).with_cause(cause));
+        let driver = match &name {
+            RootName::Device(device) => device::driver(device),
+            _ => None,
+        };
+        let driver =
+            driver.and_then(|driver| missing(kernel, modules, driver.option, driver.module));
+        let table = inputs.root.and_then(|root| root.table).map(Kind::option);
+        let table = table
+            .filter(|option| !kernel.is_builtin(option))
+            .map(|option| {
+                format!("CONFIG_{option} is not set: the kernel makes no partitions of the disk")
+            });
+        if let Some(cause) = driver.or(table) {
+            let fault = Fault::new(Code::RootMissing, format!("root={name}"));
+            self.faults.push(fault.with_cause(cause));
         }
     }
 

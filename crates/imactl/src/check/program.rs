@@ -31,6 +31,8 @@ pub(super) struct Examiner<'a> {
     pub(super) kernel: Option<Release>,
     /// What the init is made for.
     pub(super) machine: Option<ima::elf::Machine>,
+    /// Whether the root is mounted with `noexec`.
+    pub(super) noexec: bool,
     /// What is wrong with which file, once all were looked at.
     pub(super) denied: HashMap<Vec<u8>, Verdict>,
 }
@@ -74,6 +76,15 @@ impl<'a> Programs for Examiner<'a> {
     }
 
     fn may_run(&self, file: &Found<'a>) -> Result<(), Denial> {
+        if self.noexec {
+            return Err(Denial {
+                detail: "the root is mounted with noexec".to_owned(),
+                cause: Some(
+                    "rootflags= says noexec, with which the kernel executes nothing of the root"
+                        .to_owned(),
+                ),
+            });
+        }
         match self.denied.get(&file.name) {
             Some(verdict) => Err(Denial {
                 detail: verdict.to_string(),

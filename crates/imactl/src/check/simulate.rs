@@ -47,6 +47,7 @@ pub fn simulate(
 ) -> Result<Simulation> {
     let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
     let mut examiner = Examiner {
+        noexec: false,
         tree: &root.tree,
         chooser: &chooser,
         certificates,

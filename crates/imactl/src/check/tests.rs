@@ -59,12 +59,14 @@ impl Desk {
         let root = Root {
             tree: Tree::new(),
             filesystem: FileSystem::default(),
+            table: None,
             superblocks: Some(vec![Filesystem {
                 kind: filesystem::Kind::Ext4,
                 uuid: None,
                 label: Some("root".into()),
             }]),
             needs: Vec::new(),
+            noexec: false,
             unmountable: None,
         };
         let mut desk = Self {
@@ -399,7 +401,7 @@ fn images_that_no_kernel_mounts() {
     let path = directory.path().join("image");
     let of = |content: &[u8]| {
         std::fs::write(&path, content).unwrap();
-        let root = Root::read(&path, FileSystem::default(), None);
+        let root = Root::read(&path, FileSystem::default(), &RootChoice::default());
         root.map(|root| root.unmountable.map(|fault| fault.code()))
             .map_err(|fault| fault.code())
     };
@@ -419,7 +421,7 @@ fn an_archive_in_a_compression_that_is_not_read_is_named() {
     let path = directory.path().join("root.tar.bz2");
     for (program, name) in [("bzip2", "bzip2"), ("lz4 -l", "lz4")] {
         std::fs::write(&path, packed(program, &[0; 1024])).unwrap();
-        let fault = Root::read(&path, FileSystem::default(), None).unwrap_err();
+        let fault = Root::read(&path, FileSystem::default(), &RootChoice::default()).unwrap_err();
         assert_eq!(fault.code(), Code::SourceMalformed);
         let text = fault.to_string();
         for word in [name, "gzip, zstd or xz"] {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault, Severity};
-use imactl::check::{self, Denied, Findings, Inputs, Root};
+use imactl::check::{self, Denied, Findings, Inputs, Root, RootChoice};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
@@ -157,8 +157,8 @@ impl Check {
                 .with_cause("no file system of that name is known")
                 .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
-        let name = check::root_name(initramfs, self.append.as_deref());
-        Root::read(path, filesystem, name.as_ref())
+        let choice = RootChoice::new(initramfs, self.append.as_deref());
+        Root::read(path, filesystem, &choice)
     }
 }
 

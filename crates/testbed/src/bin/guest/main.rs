@@ -3,7 +3,9 @@
 //! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
 //! otherwise. With `testbed.mark=yes` it first leaves a file on the root's disk; with `testbed.write=yes` it writes files
-//! without end once it has reported. With a file `/rules` it only offers the rules in it to the kernel: see the module `rules`. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more attempt.
+//! without end once it has reported. With a file `/rules`, `/mount-options` or `/disks` it only asks the kernel what it makes of the
+//! contents: see the modules of these names. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more
+//! attempt.
 //! As an ordinary program:
 //!
 //! ```text
@@ -22,12 +24,14 @@
 mod attempts;
 mod below;
 mod copy;
+mod disks;
 mod faults;
 mod forge;
 mod fuse;
 mod kexec;
 mod look;
 mod map;
+mod mount_options;
 mod port;
 mod rules;
 mod system;
@@ -82,9 +86,19 @@ fn init() -> ExitCode {
     for problem in problems {
         system::say(&problem);
     }
-    if std::path::Path::new(rules::RULES).exists() {
-        if let Err(error) = rules::offer() {
-            system::say(&format!("cannot offer rules: {error}"));
+    let there = |path: &str| std::path::Path::new(path).exists();
+    let asked = if there(rules::RULES) {
+        Some(rules::offer())
+    } else if there(mount_options::OPTIONS) {
+        Some(mount_options::offer())
+    } else if there(disks::DISKS) {
+        Some(disks::asked())
+    } else {
+        None
+    };
+    if let Some(answered) = asked {
+        if let Err(error) = answered {
+            system::say(&format!("cannot ask the kernel: {error}"));
         }
         end(RebootMode::RB_POWER_OFF);
     }

@@ -1,0 +1,64 @@
+//! Parameters of the command line that change what the kernel itself does, before the init and its configuration have a say.
+
+use ima::cmdline;
+use ima::fault::{Code, Fault};
+
+use super::Findings;
+use crate::kernel::check::KernelConfig;
+
+/// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`), and the fault
+/// of a boot without them.
+const INITCALLS: [(&str, Code); 6] = [
+    // security/inode.c
+    ("securityfs_init", Code::NoSecurityfs),
+    // security/integrity/ima/ima_main.c
+    ("init_ima", Code::NoIma),
+    // security/keys/proc.c: /proc/keys
+    ("key_proc_init", Code::NoImaKeyring),
+    // crypto/asymmetric_keys/asymmetric_type.c
+    ("asymmetric_key_init", Code::CertificateRefused),
+    // certs/system_keyring.c
+    ("load_system_certificate_list", Code::CertificateRefused),
+    // drivers/block/virtio_blk.c
+    ("virtio_blk_init", Code::RootMissing),
+];
+
+/// The initcall of EVM (security/integrity/evm/evm_main.c).
+pub(super) const EVM: &str = "init_evm";
+
+/// Whether the command line keeps the kernel from calling that function.
+pub(super) fn is_left_out(initcall: &str, line: Option<&str>) -> bool {
+    cmdline::parameters(line.unwrap_or_default())
+        .filter(|parameter| parameter.is("initcall_blacklist"))
+        .filter_map(|parameter| parameter.value)
+        .any(|functions| functions.split(',').any(|function| function == initcall))
+}
+
+impl Findings {
+    /// The fault of an initcall that is left out, for those codes.
+    pub(super) fn initcalls(&mut self, line: Option<&str>, codes: &[Code]) {
+        let left_out = INITCALLS
+            .iter()
+            .filter(|(initcall, code)| codes.contains(code) && is_left_out(initcall, line));
+        self.faults.extend(left_out.map(|(initcall, code)| {
+            Fault::new(*code, format!("initcall_blacklist={initcall}"))
+                .with_cause("the command line keeps the kernel from initialising it")
+                .with_remedy("remove it from initcall_blacklist=")
+        }));
+    }
+
+    /// The policies of the kernel's own that have it take only a signed one (ima_policy.c, `ima_init_policy`).
+    pub(super) fn builtin_policy(&mut self, line: &str, kernel: Option<&KernelConfig>) {
+        let writable = kernel.is_none_or(|kernel| kernel.is_builtin("IMA_WRITE_POLICY"));
+        for parameter in cmdline::parameters(line) {
+            let value = parameter.value.as_deref().unwrap_or_default();
+            let mut names = value.split([' ', '|', '\n']);
+            let demands = |name: &str| name == "secure_boot" || name == "appraise_tcb" && writable;
+            if parameter.is("ima_policy") && names.any(demands) {
+                let detail = format!("ima_policy={value} is on the command line");
+                self.faults.push(Fault::new(Code::PolicySignature, detail));
+                return;
+            }
+        }
+    }
+}
