@@ -4,6 +4,7 @@
 
 pub mod chain;
 pub mod check;
+mod contained;
 pub mod deb;
 pub mod digest;
 pub mod file;

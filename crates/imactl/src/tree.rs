@@ -48,6 +48,41 @@ pub enum Content {
         /// Length in bytes.
         len: u64,
     },
+    /// Decoded whenever it is read: a file that an image holds compressed, or in more parts than are worth keeping.
+    Stored {
+        /// What decodes it.
+        file: Arc<dyn Stored>,
+        /// Length in bytes.
+        len: u64,
+    },
+}
+
+/// A regular file in an image that is decoded whenever it is read.
+pub trait Stored: std::fmt::Debug + Send + Sync {
+    /// Begins to read at the first byte.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    fn open(&self) -> Result<Box<dyn StoredReader + '_>>;
+}
+
+/// A regular file that is being decoded from its first byte to its last.
+pub trait StoredReader {
+    /// Passes over a hole that begins here, and returns its length in bytes: a multiple of 4096, or all that is left. It is 0
+    /// where there is data, and where the format does not tell.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    fn skip_hole(&mut self) -> Result<u64>;
+
+    /// Fills `piece` with the bytes that come next. There are as many: nobody asks for more than the length of the file.
+    ///
+    /// # Errors
+    ///
+    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    fn fill(&mut self, piece: &mut [u8]) -> Result<()>;
 }
 
 /// A part of a regular file, and where it lies in another one.
@@ -75,7 +110,7 @@ impl Content {
     pub fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Host { len, .. } | Self::Mapped { len, .. } => *len,
+            Self::Host { len, .. } | Self::Mapped { len, .. } | Self::Stored { len, .. } => *len,
         }
     }
 
@@ -90,7 +125,8 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if it cannot be read, `IMA-909` if a file has another length than when the tree was read.
+    /// `IMA-901` if it cannot be read, `IMA-909` if a file has another length than when the tree was read, `IMA-918` if it is in an
+    /// image that is damaged.
     pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         match self {
             Self::Bytes(bytes) => each(Piece::Data(bytes)),
@@ -122,6 +158,26 @@ impl Content {
                 }
                 Ok(())
             }
+            Self::Stored { file, len } => {
+                let mut reader = file.open()?;
+                let mut buffer = vec![0; usize::try_from(*len).unwrap_or(PIECE).min(PIECE)];
+                let mut at = 0;
+                while at < *len {
+                    let left = len.saturating_sub(at);
+                    let hole = reader.skip_hole()?.min(left);
+                    if hole > 0 {
+                        each(Piece::Hole(hole))?;
+                        at = at.saturating_add(hole);
+                        continue;
+                    }
+                    let take = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+                    let piece = buffer.get_mut(..take).unwrap_or_default();
+                    reader.fill(piece)?;
+                    each(Piece::Data(piece))?;
+                    at = at.saturating_add(take as u64);
+                }
+                Ok(())
+            }
             Self::Host { path, len } => OpenFile::open(path, *len)?.read(each),
         }
     }
@@ -130,7 +186,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// `IMA-901` if it cannot be read, `IMA-918` if it is in an image that is damaged.
     pub fn head(&self, limit: usize) -> Result<Vec<u8>> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.get(..limit).unwrap_or(bytes).to_vec()),
@@ -144,6 +200,11 @@ impl Content {
             Self::Mapped { file, runs, len } => {
                 let mut head = vec![0; usize::try_from(*len).unwrap_or(limit).min(limit)];
                 read_runs(file, runs, 0, &mut head)?;
+                Ok(head)
+            }
+            Self::Stored { file, len } => {
+                let mut head = vec![0; usize::try_from(*len).unwrap_or(limit).min(limit)];
+                file.open()?.fill(&mut head)?;
                 Ok(head)
             }
         }

@@ -4,10 +4,8 @@ mod erofs;
 mod squashfs;
 
 use std::fs::File;
-use std::io::{Read, Seek as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{Read as _, Seek as _};
 use std::path::Path;
-use std::sync::Arc;
 
 use ima::fault::{Code, Fault};
 use ima::filesystem::{self, Filesystem, Kind};
@@ -16,10 +14,12 @@ use crate::Result;
 use crate::file::{in_file, unreadable};
 use crate::image::ext4;
 use crate::select::FileSystem;
-use crate::tree::{Content, Run, Tree};
+use crate::tree::Tree;
 
-/// The most that the files of an image may hold together: a damaged image may claim any length, and holes cost it nothing.
-const MAX_CONTENT: u64 = 1 << 40;
+/// The longest name below the root, PATH_MAX.
+const MAX_PATH: usize = 4096;
+/// The longest target of a symbolic link, PATH_MAX.
+const MAX_TARGET: u64 = 4096;
 
 /// A root that was read.
 #[derive(Debug, Clone)]
@@ -137,84 +137,40 @@ pub(super) fn damaged(
     ))
 }
 
-/// Reads an image with a library that is meant for sound file systems: where it gives up in the middle, over a number out of
-/// range, the image is damaged. Its words about that are of no use to who reads them.
-fn contained<T>(
-    path: &Path,
-    kind: &str,
-    check: &str,
-    read: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| ()));
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-    std::panic::set_hook(hook);
-    result.unwrap_or_else(|_| Err(damaged(path, kind, check, &"a number out of range")))
+/// Counts what of an image is kept in memory: names and attributes. Both may lie where others do, so that a short image could
+/// hold any number; a sound one has a small part of its length.
+struct Kept {
+    left: u64,
 }
 
-/// A temporary file that holds the content of an image's files, one behind the other. Blocks of zeros take no room in it.
-struct Spool {
-    file: Arc<File>,
-    end: u64,
-}
-
-impl Spool {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            file: Arc::new(tempfile::tempfile().map_err(|error| Self::failed(&error))?),
-            end: 0,
-        })
-    }
-
-    fn failed(error: &std::io::Error) -> Fault {
-        Fault::new(Code::OutputUnwritable, format!("temporary file: {error}"))
-    }
-
-    /// Takes the content of a file, which the image says is `len` bytes long. The outer error is the spool's, the inner one
-    /// the image's.
-    fn take(&mut self, source: &mut impl Read, len: u64) -> Result<std::io::Result<Content>> {
-        const BLOCK: usize = 4096;
-        let offset = self.end.next_multiple_of(BLOCK as u64);
-        let end = match offset.checked_add(len) {
-            Some(end) if end <= MAX_CONTENT => end,
-            _ => {
-                return Ok(Err(std::io::Error::other(
-                    "its files claim to hold more than 1 TiB",
-                )));
-            }
-        };
-        let mut at = offset;
-        let mut buffer = vec![0; 1 << 18];
-        while at < end {
-            let room = usize::try_from(end - at)
-                .unwrap_or(buffer.len())
-                .min(buffer.len());
-            let piece = buffer.get_mut(..room).unwrap_or_default();
-            if let Err(error) = source.read_exact(piece) {
-                return Ok(Err(error));
-            }
-            for (block, start) in piece.chunks(BLOCK).zip((at..).step_by(BLOCK)) {
-                if block.iter().any(|byte| *byte != 0) {
-                    self.file
-                        .write_all_at(block, start)
-                        .map_err(|error| Self::failed(&error))?;
-                }
-            }
-            at += room as u64;
+impl Kept {
+    fn for_image(length: u64) -> Self {
+        const ALWAYS: u64 = 32 << 20;
+        const RATIO: u64 = 16;
+        Self {
+            left: length.saturating_mul(RATIO).saturating_add(ALWAYS),
         }
-        self.file
-            .set_len(end)
-            .map_err(|error| Self::failed(&error))?;
-        self.end = end;
-        let run = Run {
-            at: 0,
-            from: offset,
-            len,
-        };
-        Ok(Ok(Content::Mapped {
-            file: Arc::clone(&self.file),
-            runs: Arc::new([run]),
-            len,
-        }))
+    }
+
+    /// Whether there is room for so many bytes, and what goes with them.
+    fn room(&mut self, bytes: usize) -> bool {
+        const EACH: u64 = 128;
+        match self.left.checked_sub((bytes as u64).saturating_add(EACH)) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Whether there is room for another name.
+    fn name(&mut self, name: &[u8]) -> bool {
+        self.room(name.len())
+    }
+
+    /// Whether there is room for another attribute.
+    fn attribute(&mut self, name: &[u8], value: &[u8]) -> bool {
+        self.room(name.len().saturating_add(value.len()))
     }
 }
