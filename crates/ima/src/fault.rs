@@ -586,7 +586,7 @@ catalogue! {
         remedy: "make it again (an archive with tar --xattrs --format=pax), or give the directory"
     ToolMissing "IMA-919" Host Refusal
         what: "a program needed for this is not installed"
-        cause: "squashfs images are written by mksquashfs (squashfs-tools) and read by sqfs2tar (squashfs-tools-ng)"
+        cause: "squashfs images are written by mksquashfs (squashfs-tools); those compressed with lzo or lzma, or with xz and its filters, are read by sqfs2tar (squashfs-tools-ng)"
         remedy: "install the program that this message names, or use ext4 or erofs, which need no other program"
     TokenUnusable "IMA-920" Host Refusal
         what: "the token with the private key could not be used"

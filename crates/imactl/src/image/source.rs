@@ -164,11 +164,6 @@ impl Kept {
         }
     }
 
-    /// Whether there is room for another name.
-    fn name(&mut self, name: &[u8]) -> bool {
-        self.room(name.len())
-    }
-
     /// Whether there is room for another attribute.
     fn attribute(&mut self, name: &[u8], value: &[u8]) -> bool {
         self.room(name.len().saturating_add(value.len()))

@@ -1,3 +1,4 @@
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,6 +7,7 @@ use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 
 use super::*;
+use crate::digest::Over;
 use crate::key::{FileKey, KeyKind};
 use crate::select::FileSystem;
 use crate::tree::Timestamp;
@@ -903,10 +905,122 @@ fn compressed_images_of_other_tools_are_read() {
         ("mksquashfs", vec![root, path, "-comp", "xz", "-quiet"]),
         ("mksquashfs", vec![root, path, "-comp", "zstd", "-quiet"]),
         ("mksquashfs", vec![root, path, "-comp", "lz4", "-quiet"]),
+        // Those the program reads.
+        ("mksquashfs", vec![root, path, "-comp", "lzo", "-quiet"]),
+        ("mksquashfs", vec![root, path, "-comp", "lzma", "-quiet"]),
+        (
+            "mksquashfs",
+            vec![root, path, "-comp", "xz", "-Xbcj", "x86", "-quiet"],
+        ),
+        ("mksquashfs", vec![root, path, "-b", "4096", "-quiet"]),
+        (
+            "mksquashfs",
+            vec![root, path, "-no-fragments", "-noI", "-noD", "-quiet"],
+        ),
     ] {
         run(program, &arguments);
         let read = read(&image).unwrap();
         assert_same(&read.tree, &expected, &format!("{program} {arguments:?}"));
+        std::fs::remove_file(&image).unwrap();
+    }
+}
+
+/// Makes the root that the tests of reading squashfs and erofs have images of.
+fn varied(root: &Path) {
+    std::fs::create_dir_all(root.join("many")).unwrap();
+    std::fs::create_dir_all(root.join("deep/er/still")).unwrap();
+    for number in 0..2000 {
+        // Long names and an odd number of bytes: lists of entries and inodes lie over the ends of blocks.
+        let name = format!("many/{number}-{}", "n".repeat(number % 200));
+        std::fs::write(root.join(name), vec![number as u8; number % 3000]).unwrap();
+    }
+    let noise: Vec<u8> = (0..40_000_u32)
+        .flat_map(|number| number.wrapping_mul(0x9e37_79b9).to_le_bytes())
+        .collect();
+    // Blocks of data, holes between them, and an end that lies in a fragment.
+    let sparse = std::fs::File::create(root.join("sparse")).unwrap();
+    for at in [0, 1 << 20, (5 << 20) + 4096] {
+        sparse.write_all_at(&noise, at).unwrap();
+    }
+    sparse.set_len((9 << 20) + 77).unwrap();
+    // More blocks than one block of metadata has lengths of.
+    std::fs::write(root.join("long"), noise.repeat(100)).unwrap();
+    std::fs::write(root.join("empty"), b"").unwrap();
+    std::fs::hard_link(root.join("sparse"), root.join("deep/link")).unwrap();
+    std::os::unix::fs::symlink("er/../still", root.join("deep/symlink")).unwrap();
+    for (name, attribute, value) in [
+        ("sparse", "user.one", vec![7; 3000]),
+        ("long", "user.one", vec![7; 3000]),
+        ("long", "user.two", b"".to_vec()),
+        ("deep", "user.three", b"three".to_vec()),
+        ("empty", "user.one", vec![7; 3000]),
+    ] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(root.join(name), attribute, &value, flags).unwrap();
+    }
+    let touch = format!(
+        "find {} -depth -exec touch -h -d @1234567890 {{}} +",
+        root.display()
+    );
+    run("sh", &["-c", &touch]);
+}
+
+#[test]
+fn every_shape_of_file_is_read_from_squashfs_and_erofs() {
+    let directory = tempfile::tempdir().unwrap();
+    let (root, image) = (
+        directory.path().join("root"),
+        directory.path().join("image"),
+    );
+    varied(&root);
+    let expected = Tree::from_directory(&root).unwrap();
+    let (root, path) = (root.to_str().unwrap(), image.to_str().unwrap());
+    let mut commands: Vec<Vec<&str>> = ["gzip", "xz", "zstd", "lz4"]
+        .map(|compressor| vec!["mksquashfs", root, path, "-quiet", "-comp", compressor])
+        .to_vec();
+    commands.push(vec!["mksquashfs", root, path, "-quiet", "-b", "4096"]);
+    commands.push(vec![
+        "mksquashfs",
+        root,
+        path,
+        "-quiet",
+        "-b",
+        "1M",
+        "-noI",
+        "-noX",
+    ]);
+    commands.push(vec!["mkfs.erofs", "--quiet", path, root]);
+    commands.push(vec!["mkfs.erofs", "--quiet", "-zlz4", path, root]);
+    commands.push(vec![
+        "mkfs.erofs",
+        "--quiet",
+        "--chunksize=4096",
+        path,
+        root,
+    ]);
+    commands.push(vec![
+        "mkfs.erofs",
+        "--quiet",
+        "--chunksize=1048576",
+        path,
+        root,
+    ]);
+    for command in commands {
+        run(command[0], &command[1..]);
+        let read = read(&image).unwrap();
+        assert_same(&read.tree, &expected, &format!("{command:?}"));
+        // From the first byte to the last, holes as holes.
+        for (name, index) in read.tree.names() {
+            let (found, expected) = (read.tree.inode(index), expected.get(name).unwrap());
+            if let (Kind::File(found), Kind::File(expected)) = (&found.kind, &expected.kind) {
+                let digest = |content: &Content| {
+                    content
+                        .digest(Over::Content, HashAlgorithm::Sha256)
+                        .unwrap()
+                };
+                assert_eq!(digest(found), digest(expected), "{command:?} {name:?}");
+            }
+        }
         std::fs::remove_file(&image).unwrap();
     }
 }

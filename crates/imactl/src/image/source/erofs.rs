@@ -386,7 +386,7 @@ impl Reader<'_> {
     fn take(&mut self, name: &[u8], inode: DiskInode) -> Result<()> {
         let volume = self.volume;
         let bad = |error: &dyn std::fmt::Display| volume.bad(error);
-        if name.len() > MAX_PATH || !self.kept.name(name) {
+        if name.len() > MAX_PATH || !self.kept.room(name.len()) {
             return Err(bad(&"names without end"));
         }
         let kind = inode.file_type();
