@@ -754,4 +754,4 @@ fn as_uuid(digest: &[u8]) -> [u8; 16] {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -834,7 +834,26 @@ impl Tree {
     pub fn from_tar(archive: impl Read) -> Result<Self> {
         let unpacked = unpacked(archive)
             .map_err(|error| Fault::new(Code::SourceMalformed, error.to_string()))?;
-        archive::read(unpacked)
+        archive::read(archive::Stream(unpacked))
+    }
+
+    /// Reads a tar archive as [`from_tar`](Self::from_tar) does. The content of files stays in the archive if that is a regular
+    /// file and not compressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_tar`](Self::from_tar).
+    pub fn from_tar_file(file: File) -> Result<Self> {
+        let failed = |error: std::io::Error| Fault::new(Code::SourceMalformed, error.to_string());
+        let meta = file.metadata().map_err(failed)?;
+        let mut head = [0; 6];
+        if meta.is_file()
+            && file.read_exact_at(&mut head, 0).is_ok()
+            && Packing::of(&head).is_none()
+        {
+            return archive::read(archive::InPlace::new(file, meta.len()));
+        }
+        Self::from_tar(std::io::BufReader::new(file))
     }
 
     fn make_parents(&mut self, name: &[u8]) -> Result<()> {

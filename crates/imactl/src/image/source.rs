@@ -73,8 +73,7 @@ pub fn read(path: &Path) -> Result<Source> {
         }
         None => {
             file.rewind().map_err(|error| unreadable(path, &error))?;
-            let tree = Tree::from_tar(std::io::BufReader::new(file))
-                .map_err(|fault| in_file(fault, path))?;
+            let tree = Tree::from_tar_file(file).map_err(|fault| in_file(fault, path))?;
             return Ok(Source {
                 tree,
                 superblocks: None,

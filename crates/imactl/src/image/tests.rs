@@ -633,7 +633,7 @@ fn squashfs_and_tar_hold_the_same() {
 }
 
 /// Whether two trees are the same: names, properties, attributes, links, content.
-pub(super) fn assert_same(found: &Tree, expected: &Tree, what: &str) {
+pub(crate) fn assert_same(found: &Tree, expected: &Tree, what: &str) {
     let names = |tree: &Tree| -> Vec<String> {
         tree.names()
             .map(|(name, _)| String::from_utf8_lossy(name).into_owned())

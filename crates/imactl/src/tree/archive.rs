@@ -55,8 +55,83 @@ struct Extended {
     acl: bool,
 }
 
+/// What an archive is read from.
+pub trait Source: Read {
+    /// Passes over so many bytes, which must be there.
+    fn skip(&mut self, len: u64) -> std::io::Result<()>;
+
+    /// The file that the archive lies in, and where its next byte is, if the data of entries can stay there.
+    fn place(&self) -> Option<(&Arc<File>, u64)>;
+}
+
+/// An archive that is read once, from its beginning to its end.
+#[derive(Debug)]
+pub struct Stream<R>(pub R);
+
+impl<R: Read> Read for Stream<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read> Source for Stream<R> {
+    fn skip(&mut self, len: u64) -> std::io::Result<()> {
+        match std::io::copy(&mut self.0.by_ref().take(len), &mut std::io::sink())? {
+            passed if passed == len => Ok(()),
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn place(&self) -> Option<(&Arc<File>, u64)> {
+        None
+    }
+}
+
+/// An archive in a regular file. The data of its entries stays where it is.
+#[derive(Debug)]
+pub struct InPlace {
+    file: Arc<File>,
+    at: u64,
+    len: u64,
+}
+
+impl InPlace {
+    /// Begins at the first byte of a file that is `len` bytes long.
+    pub fn new(file: File, len: u64) -> Self {
+        Self {
+            file: Arc::new(file),
+            at: 0,
+            len,
+        }
+    }
+}
+
+impl Read for InPlace {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read_at(buffer, self.at)?;
+        self.at = self.at.saturating_add(count as u64);
+        Ok(count)
+    }
+}
+
+impl Source for InPlace {
+    fn skip(&mut self, len: u64) -> std::io::Result<()> {
+        match self.at.checked_add(len) {
+            Some(end) if end <= self.len => {
+                self.at = end;
+                Ok(())
+            }
+            _ => Err(std::io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn place(&self) -> Option<(&Arc<File>, u64)> {
+        Some((&self.file, self.at))
+    }
+}
+
 /// Reads an archive, which must be uncompressed.
-pub fn read(mut archive: impl Read) -> Result<Tree> {
+pub fn read(mut archive: impl Source) -> Result<Tree> {
     let spool = Arc::new(tempfile::tempfile().map_err(spool_error)?);
     let mut offset = 0;
     let mut tree = Tree::new();
@@ -282,31 +357,32 @@ struct Entry<'a, R> {
     left: u64,
 }
 
-impl<R: Read> Entry<'_, R> {
+impl<R: Source> Entry<'_, R> {
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
         self.left = self
             .left
             .checked_sub(buffer.len() as u64)
-            .ok_or_else(|| malformed("a sparse file whose map is longer than its data"))?;
+            .ok_or_else(longer)?;
         self.archive.read_exact(buffer).map_err(unreadable)
     }
 
     /// Passes over what is left of the data, and over what fills its last record.
     fn finish(&mut self, size: u64) -> Result<()> {
-        let mut left = self
-            .left
-            .saturating_add(size.next_multiple_of(RECORD as u64) - size);
+        let padding = size.next_multiple_of(RECORD as u64) - size;
+        let left = self.left.saturating_add(padding);
         self.left = 0;
-        let mut buffer = vec![0; 65_536];
-        while left > 0 {
-            let take = left.min(buffer.len() as u64);
-            self.archive
-                .read_exact(buffer.get_mut(..take as usize).unwrap_or_default())
-                .map_err(unreadable)?;
-            left -= take;
-        }
-        Ok(())
+        self.archive.skip(left).map_err(unreadable)
     }
+
+    /// Passes over data.
+    fn skip(&mut self, len: u64) -> Result<()> {
+        self.left = self.left.checked_sub(len).ok_or_else(longer)?;
+        self.archive.skip(len).map_err(unreadable)
+    }
+}
+
+fn longer() -> Fault {
+    malformed("a sparse file whose map is longer than its data")
 }
 
 impl Extended {
@@ -401,7 +477,7 @@ fn take(archive: &mut impl Read, size: u64) -> Result<Vec<u8>> {
 
 /// The map at the beginning of a sparse file's data: the number of pieces and then the offset and length of each, in decimal
 /// lines, filled up to a whole record.
-fn sparse_map<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<(u64, u64)>> {
+fn sparse_map<R: Source>(entry: &mut Entry<'_, R>) -> Result<Vec<(u64, u64)>> {
     let bad = || malformed("a sparse file with a malformed map");
     let mut numbers = Vec::new();
     let mut line = Vec::new();
@@ -461,8 +537,9 @@ fn gnu_sparse_map(header: &[u8; RECORD], archive: &mut impl Read) -> Result<Vec<
     Ok(pieces)
 }
 
-/// Copies pieces of a file of `len` bytes to the spool; between them it is zero.
-fn spool_pieces<R: Read>(
+/// Takes the pieces of a file of `len` bytes; between them it is zero. If they cannot stay where they are, they are copied to the
+/// spool, without those blocks that are all zeros.
+fn spool_pieces<R: Source>(
     entry: &mut Entry<'_, R>,
     spool: &Arc<File>,
     offset: u64,
@@ -472,9 +549,12 @@ fn spool_pieces<R: Read>(
     let end = offset
         .checked_add(len)
         .ok_or_else(|| malformed("files of more than 2^64 bytes"))?;
-    // The length an archive announces costs nothing until there is data: the spool is sparse.
-    spool.set_len(end).map_err(spool_error)?;
-    let mut buffer = vec![0; PIECE];
+    let stays = entry.archive.place().map(|(file, _)| Arc::clone(file));
+    if stays.is_none() {
+        // The length an archive announces costs nothing until there is data: the spool is sparse.
+        spool.set_len(end).map_err(spool_error)?;
+    }
+    let mut buffer = Vec::new();
     let mut runs: Vec<Run> = Vec::new();
     for &(start, mut left) in pieces {
         if start.checked_add(left).is_none_or(|end| end > len) {
@@ -483,23 +563,36 @@ fn spool_pieces<R: Read>(
         if runs.last().is_some_and(|last| start < last.end()) {
             return Err(malformed("a sparse file with pieces out of order"));
         }
-        let mut at = offset + start;
+        let from = match entry.archive.place() {
+            Some((_, from)) => from,
+            None => offset.saturating_add(start),
+        };
         runs.push(Run {
             at: start,
-            from: at,
+            from,
             len: left,
         });
+        if stays.is_some() {
+            entry.skip(left)?;
+            continue;
+        }
+        buffer.resize(PIECE, 0);
+        let mut at = from;
         while left > 0 {
             let take = left.min(PIECE as u64);
             let piece = buffer.get_mut(..take as usize).unwrap_or_default();
             entry.read_exact(piece)?;
-            spool.write_all_at(piece, at).map_err(spool_error)?;
+            for (block, place) in piece.chunks(4096).zip((at..).step_by(4096)) {
+                if block.iter().any(|byte| *byte != 0) {
+                    spool.write_all_at(block, place).map_err(spool_error)?;
+                }
+            }
             at += take;
             left -= take;
         }
     }
     Ok(Content::Mapped {
-        file: Arc::clone(spool),
+        file: stays.unwrap_or_else(|| Arc::clone(spool)),
         runs: runs.into(),
         len,
     })
@@ -620,9 +713,25 @@ mod tests {
         std::fs::read(path).unwrap()
     }
 
+    /// Reads an archive as a stream and in place, which must make no difference.
+    fn both(archive: &[u8]) -> Result<Tree> {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, archive).unwrap();
+        let stream = read(Stream(archive));
+        let place = read(InPlace::new(file, archive.len() as u64));
+        match (&stream, &place) {
+            (Ok(one), Ok(other)) => {
+                crate::image::tests::assert_same(other, one, "in place");
+            }
+            (Err(one), Err(other)) => assert_eq!(one.to_string(), other.to_string()),
+            _ => panic!("{stream:?} as a stream, {place:?} in place"),
+        }
+        stream
+    }
+
     #[test]
     fn attributes_with_any_bytes() {
-        let tree = read(&sample()[..]).unwrap();
+        let tree = read(Stream(&sample()[..])).unwrap();
         assert_eq!(
             tree.get(b"a/file").unwrap().xattrs[&b"security.ima"[..]],
             b"\x03\n\0="
@@ -635,7 +744,7 @@ mod tests {
         let end = whole.len() - 2 * RECORD;
         for len in (0..=end).step_by(256) {
             assert_eq!(
-                read(&whole[..len]).unwrap_err().code(),
+                read(Stream(&whole[..len])).unwrap_err().code(),
                 Code::SourceMalformed,
                 "{len} of {end}"
             );
@@ -705,7 +814,7 @@ mod tests {
 
     fn layer(entries: &[Vec<u8>]) -> Result<Tree> {
         let archive = [&entries.concat()[..], &[0; 2 * RECORD]].concat();
-        read(&archive[..])
+        both(&archive)
     }
 
     fn names(tree: &Tree) -> Vec<String> {
@@ -819,7 +928,7 @@ mod tests {
     proptest! {
         #[test]
         fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
-            prop_assert!(read(&bytes[..]).is_err());
+            prop_assert!(both(&bytes).is_err());
         }
 
         #[test]
@@ -831,7 +940,7 @@ mod tests {
             let sum: u32 = archive[start..start + RECORD].iter().enumerate()
                 .map(|(at, &byte)| u32::from(if (148..156).contains(&at) { b' ' } else { byte })).sum();
             archive[start + 148..start + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-            let _ = read(&archive[..]);
+            let _ = both(&archive);
         }
 
         /// No value of an attribute is changed on its way through base64.
