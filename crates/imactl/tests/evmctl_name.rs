@@ -365,6 +365,77 @@ fn trees_are_signed_whole_and_a_failure_is_told() {
 }
 
 #[test]
+fn below_what_is_no_directory_there_is_nothing_to_sign() {
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell(
+        "mkdir empty; echo text >file; ln -s file link; ln -s empty directory",
+        at,
+    )
+    .good();
+    for command in [
+        "ima_sign -r --key keys/ima.key",
+        "ima_hash -r",
+        "sign -r --portable --key keys/ima.key",
+        "ima_clear -r",
+        "ima_fix -r",
+        "ima_hash -r -t f",
+        "ima_hash -r -t x",
+    ] {
+        for operand in ["file", "link", "nosuch"] {
+            let arguments = format!("{command} {operand}");
+            let (mine, other) = (ours(&arguments, at), theirs(&arguments, at));
+            assert_eq!(
+                (mine.code, other.code),
+                (125, 125),
+                "{arguments}: {mine:?} {other:?}"
+            );
+            assert_eq!(mine.out, other.out, "{arguments}");
+            let said = format!("Failed to open directory {operand}");
+            assert!(other.err.contains(&said), "{arguments}: {other:?}");
+            assert!(mine.err.contains(&said), "{arguments}: {mine:?}");
+        }
+        for operand in ["empty", "directory"] {
+            let arguments = format!("{command} {operand}");
+            let (mine, other) = (ours(&arguments, at), theirs(&arguments, at));
+            assert_eq!(
+                (mine.code, other.code),
+                (0, 0),
+                "{arguments}: {mine:?} {other:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_made_nowhere_is_refused_with_the_reason() {
+    let keys = with_keys("rsa2048");
+    let at = keys.path();
+    shell("echo text >file", at).good();
+    let plain = ours("ima_sign -n --key keys/ima.key file", at).good();
+    let v2 = ours("ima_sign -n --v2 --key keys/ima.key file", at).good();
+    assert_eq!(plain.out, v2.out);
+    for (arguments, code, reason) in [
+        (
+            "ima_sign -n --v3 --key keys/ima.key file",
+            1,
+            "no kernel before 7.1",
+        ),
+        (
+            "sign -n --v3 --portable --key keys/ima.key file",
+            1,
+            "no kernel before 7.1",
+        ),
+        ("hmac file", 125, "the kernel writes HMACs itself"),
+    ] {
+        let refused = ours(arguments, at);
+        assert_eq!(refused.code, code, "{arguments}: {refused:?}");
+        assert!(refused.err.contains(reason), "{arguments}: {refused:?}");
+        assert_eq!(theirs(arguments, at).code, code, "{arguments}");
+    }
+}
+
+#[test]
 fn digests_on_standard_input() {
     let keys = with_keys("rsa2048");
     let at = keys.path();

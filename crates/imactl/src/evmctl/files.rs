@@ -16,8 +16,8 @@ use super::output::{Done, Failed, Said};
 /// So many files are worked on before what they gave is printed.
 const AT_ONCE: usize = 1024;
 
-/// Does `work` with each operand or, with `-r`, each regular file below them, on all cores; what is said is in the order of the
-/// names.
+/// Does `work` with each operand or, with `-r`, each regular file below them, which must be directories, on all cores; what is
+/// said is in the order of the names.
 pub fn each(
     name: &str,
     options: &Options,
@@ -34,6 +34,17 @@ pub fn each(
         let operand = Path::new(operand);
         if !options.recursive {
             end = end.and(work(operand, said));
+            continue;
+        }
+        // evmctl opens it as a directory, whatever it is (evmctl.c, `find`).
+        if let Err(error) = std::fs::read_dir(operand) {
+            said.err(format_args!(
+                "Failed to open directory {}",
+                operand.display()
+            ));
+            let fault = unreadable(operand, &error)
+                .with_remedy("give a directory, or leave out -r for a file");
+            end = end.and(Err(said.fault(&fault)));
             continue;
         }
         if options.types.is_some() && !options.has_type('f') {

@@ -124,7 +124,7 @@ enum Takes {
 }
 
 /// Long names, the short one of the same meaning, and whether there is a value. `inode` is evmctl's, `ino` what its help says.
-const LONG: [(&str, Option<u8>, Takes); 40] = [
+const LONG: [(&str, Option<u8>, Takes); 42] = [
     ("help", Some(b'h'), Takes::Nothing),
     ("imasig", Some(b's'), Takes::Nothing),
     ("imahash", Some(b'd'), Takes::Nothing),
@@ -162,6 +162,8 @@ const LONG: [(&str, Option<u8>, Takes); 40] = [
     ("veritysig", None, Takes::Nothing),
     ("hwtpm", None, Takes::Nothing),
     ("hmackey", None, Takes::Value),
+    ("v2", None, Takes::Nothing),
+    ("v3", None, Takes::Nothing),
     ("-n", Some(b'n'), Takes::Nothing),
     ("-v", Some(b'v'), Takes::Nothing),
     ("-i", Some(b'i'), Takes::Nothing),
@@ -316,6 +318,15 @@ impl Options {
             "keyid-from-cert" => self.key_id_from = Some(PathBuf::from(OsStr::from_bytes(&bytes))),
             "veritysig" => self.verity = true,
             "hmackey" => self.hmac_key = Some(PathBuf::from(OsStr::from_bytes(&bytes))),
+            // Not in 1.6.2: what is made without it anyway.
+            "v2" => {}
+            "v3" => {
+                said.err(format_args!(
+                    "--v3: signatures of version 3 on files are not made, as no kernel before 7.1 takes them. \
+                     Sign without --v3, which makes version 2; sign_hash --veritysig makes version 3 of fs-verity digests."
+                ));
+                return Err(Failed(1));
+            }
             // Of newer releases: which TPM is looked at by itself here.
             "hwtpm" => {}
             _ => return Err(wrong(&format!("unrecognized option '--{name}'"), said)),
@@ -444,9 +455,11 @@ mod tests {
             "--mode 70000",
             "--ima abc",
             "--pcrs sha0,f",
+            "--v3",
+            "--v2=x",
         ] {
             assert_eq!(parse(bad).unwrap_err(), Failed(1), "{bad}");
         }
-        assert!(parse("--engine pkcs11 --hwtpm -v").is_ok());
+        assert!(parse("--engine pkcs11 --hwtpm -v --v2").is_ok());
     }
 }
