@@ -8,9 +8,26 @@ pub mod release;
 
 use crate::packed::Packing;
 
-/// What a file is by its first bytes, for a message about one that was given for another; nothing if that is not known.
+/// Bytes that tell what a compressed file is.
+const HEAD: usize = 4096;
+
+/// What a file is by its first bytes, for a message about one that was given for another; nothing if that is not known. Of a
+/// compressed one it is told what is in it, where that can be seen.
 #[must_use]
 pub fn kind(file: &[u8]) -> Option<String> {
+    plain_kind(file).or_else(|| {
+        let packing = Packing::of(file)?;
+        let name = packing.name();
+        let inside = packing.head(file, HEAD);
+        Some(match inside.and_then(|head| plain_kind(&head)) {
+            Some(kind) => format!("{kind}, compressed with {name}"),
+            None => format!("compressed with {name}, as an initramfs is"),
+        })
+    })
+}
+
+/// What a file is that is not compressed as a whole.
+fn plain_kind(file: &[u8]) -> Option<String> {
     let at = |place: usize, magic: &[u8]| {
         file.get(place..)
             .is_some_and(|rest| rest.starts_with(magic))
@@ -32,10 +49,7 @@ pub fn kind(file: &[u8]) -> Option<String> {
             "a flattened device tree, such as a FIT image".to_owned()
         }
         () if at(0, &[0x27, 0x05, 0x19, 0x56]) => "a U-Boot image".to_owned(),
-        () => {
-            let name = Packing::of(file)?.name();
-            format!("compressed with {name}, as an initramfs is")
-        }
+        () => return None,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Compressed data as the kernel knows it: an initramfs, the kernel in a bzImage, modules.
 
-use std::io::{Cursor, Error, Result, Write};
+use std::io::{Cursor, Error, Read as _, Result, Write};
 
 /// A way to compress, by its first bytes (lib/decompress.c, `compressed_formats`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,22 @@ impl Packing {
             Self::Lz4 => "RD_LZ4",
             Self::Zstd => "RD_ZSTD",
         }
+    }
+
+    /// The first bytes of what is packed, at most `limit`; nothing if they cannot be unpacked without the rest.
+    #[must_use]
+    pub fn head(self, packed: &[u8], limit: usize) -> Option<Vec<u8>> {
+        let mut head = Vec::new();
+        let read = |reader: &mut dyn std::io::Read, head: &mut Vec<u8>| {
+            std::io::Read::take(reader, limit as u64).read_to_end(head)
+        };
+        match self {
+            Self::Gzip => read(&mut flate2::bufread::GzDecoder::new(packed), &mut head),
+            Self::Zstd => read(&mut zstd::Decoder::with_buffer(packed).ok()?, &mut head),
+            _ => return None,
+        }
+        .ok()?;
+        Some(head)
     }
 
     /// Unpacks the first stream of `packed` as the kernel does, which takes each by itself; gives how many bytes it took too.

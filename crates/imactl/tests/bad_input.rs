@@ -76,6 +76,73 @@ fn what_compares_nothing_is_no_success() {
     assert_eq!(checked.code, 1, "{checked:?}");
 }
 
+/// What is given for a kernel or its configuration, and is neither, is named by both commands.
+#[test]
+fn what_is_no_kernel_is_named() {
+    let directory = with_keys("p256");
+    let at = directory.path();
+    let image = |place: usize, magic: &[u8]| {
+        let mut image = vec![0; 1 << 16];
+        image[place..place + magic.len()].copy_from_slice(magic);
+        image
+    };
+    std::fs::write(at.join("Image"), image(0x38, b"ARM\x64")).unwrap();
+    // An EFI stub makes an arm64 Image an EFI program too.
+    let mut stub = image(0x38, b"ARM\x64");
+    stub[..2].copy_from_slice(b"MZ");
+    std::fs::write(at.join("Image.efi"), stub).unwrap();
+    // A PE header with one section of that name.
+    let mut unified = image(0, b"MZ");
+    unified[0x3c] = 0x80;
+    unified[0x80..0x84].copy_from_slice(b"PE\0\0");
+    unified[0x86] = 1;
+    unified[0x98..0x9e].copy_from_slice(b".linux");
+    std::fs::write(at.join("linux.efi"), unified).unwrap();
+    shell(
+        "gzip -k Image; : >init; echo init | cpio -o -H newc --quiet >initrd
+         gzip -k initrd; zstd -q initrd
+         echo 'appraise func=BPRM_CHECK appraise_type=imasig' >policy",
+        at,
+    )
+    .good();
+    for (file, named) in [
+        ("Image", "an arm64 Image"),
+        ("Image.efi", "an arm64 Image"),
+        ("Image.gz", "an arm64 Image, compressed with gzip"),
+        ("linux.efi", "a unified kernel image"),
+        ("initrd", "an initramfs (a cpio archive)"),
+        (
+            "initrd.gz",
+            "an initramfs (a cpio archive), compressed with gzip",
+        ),
+        (
+            "initrd.zst",
+            "an initramfs (a cpio archive), compressed with zstd",
+        ),
+    ] {
+        for (command, code) in [
+            (format!("check --initramfs initrd --kernel {file}"), "IMA-9"),
+            (
+                format!("kernel check --policy policy --config {file}"),
+                "IMA-916",
+            ),
+            (
+                format!("kernel add-ca --image {file} --cert keys/ca.der --out out"),
+                "IMA-914",
+            ),
+        ] {
+            let refused = imactl(&command, at).refused(code);
+            assert!(refused.err.contains(named), "{command}: {refused:?}");
+            assert!(refused.err.contains(file), "{command}: {refused:?}");
+            let remedy = refused.err.split("remedy: ").nth(1).unwrap_or_default();
+            assert!(
+                remedy.contains("vmlinux") && remedy.contains("only-section=.linux"),
+                "{command}: {refused:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn keys_without_a_password_are_not_made() {
     let directory = tempfile::tempdir().unwrap();

@@ -976,7 +976,19 @@ fn a_kernel_that_is_none_is_named() {
         (image(0x38, b"ARM\x64"), "an arm64 Image"),
         (unified, "a unified kernel image"),
         (archive(b"init"), "an initramfs"),
-        (packed("zstd", &archive(b"init")), "zstd"),
+        (
+            packed("zstd", &archive(b"init")),
+            "an initramfs (a cpio archive), compressed with zstd",
+        ),
+        (
+            packed("gzip", &archive(b"init")),
+            "an initramfs (a cpio archive), compressed with gzip",
+        ),
+        (
+            packed("gzip", &image(0x38, b"ARM\x64")),
+            "an arm64 Image, compressed with gzip",
+        ),
+        (packed("gzip", b"text"), "compressed with gzip"),
     ] {
         let fault = KernelConfig::parse(&file).unwrap_err();
         assert!(fault.to_string().contains(named), "{fault}");

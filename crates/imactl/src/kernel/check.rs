@@ -52,10 +52,12 @@ impl KernelConfig {
             .map(|(option, value)| (option.to_owned(), value.to_owned()))
             .collect();
         if options.is_empty() {
-            return Err(bad(match super::kind(bytes) {
-                Some(kind) => format!("it is {kind}"),
-                None => "it has no line of the form CONFIG_...=...".to_owned(),
-            }));
+            return Err(match super::kind(bytes) {
+                Some(kind) => bad(format!("it is {kind}")).with_remedy(
+                    "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)",
+                ),
+                None => bad("it has no line of the form CONFIG_...=...".to_owned()),
+            });
         }
         // "# Linux/x86 6.12.1 Kernel Configuration"
         let release = text
