@@ -575,7 +575,7 @@ impl InitramfsBuilder {
                     })?;
                     builder.take(&entry, &mut links);
                 }
-                builder.share(links);
+                builder.share(links)?;
                 builder.packings.insert(packing);
                 at += taken;
                 continue;
@@ -608,7 +608,7 @@ impl InitramfsBuilder {
                     Err(error) => return Err(bad(error.to_string())),
                 }
             }
-            builder.share(links);
+            builder.share(links)?;
             at = end;
         }
     }
@@ -630,8 +630,10 @@ impl InitramfsBuilder {
         self.entries.insert(name, taken);
     }
 
-    /// Gives the content of a file to its other names: the archive has it with one of them.
-    fn share(&mut self, links: Links) {
+    /// Gives the content of a file to its other names: the archive has it with one of them. All of it together must not be longer
+    /// than what is unpacked.
+    fn share(&mut self, links: Links) -> Result<()> {
+        let mut left = MAX_UNPACKED;
         for names in links.into_values().filter(|names| names.len() > 1) {
             let data = names
                 .iter()
@@ -643,10 +645,17 @@ impl InitramfsBuilder {
                 if let (Some(entry), Some(data)) = (self.entries.get_mut(&name), &data)
                     && entry.data.is_empty()
                 {
+                    left = left.checked_sub(data.len() as u64).ok_or_else(|| {
+                        Fault::new(
+                            Code::SourceMalformed,
+                            format!("initramfs: hard links to more than {MAX_UNPACKED} bytes"),
+                        )
+                    })?;
                     entry.data.clone_from(data);
                 }
             }
         }
+        Ok(())
     }
 
     /// All files of the initramfs.

@@ -2,6 +2,8 @@
 
 use std::io::{Cursor, Error, Read as _, Result, Write};
 
+use crate::contained::contained;
+
 /// A way to compress, by its first bytes (lib/decompress.c, `compressed_formats`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)] // the names are the documentation
@@ -108,7 +110,17 @@ impl Packing {
                 let end = packed.iter().rposition(|byte| *byte != 0);
                 let length = end.map_or(0, |end| end + 1);
                 let stream = packed.get(..length).unwrap_or_default();
-                lzma_rs::xz_decompress(&mut Cursor::new(stream), &mut unpacked)
+                match xz_length(stream) {
+                    Some(length) if length > limit => return Err(too_much()),
+                    Some(_) => {}
+                    None => {
+                        return Err(Error::other(
+                            "malformed xz data, or such with a filter for machine code, which is not unpacked here",
+                        ));
+                    }
+                }
+                contained(|| lzma_rs::xz_decompress(&mut Cursor::new(stream), &mut unpacked))
+                    .ok_or_else(|| Error::other("malformed xz data"))?
                     .map_err(|error| Error::other(format!("malformed xz data ({error:?})")))?;
                 packed.len()
             }
@@ -116,16 +128,25 @@ impl Packing {
                 // The decoder takes nothing behind the stream, where there may be zeros; but some may be the stream's last bytes.
                 let end = packed.iter().rposition(|byte| *byte != 0);
                 let length = end.map_or(0, |end| end + 1);
-                let mut result = Ok(());
+                let options = lzma_rs::decompress::Options {
+                    // What it keeps before it hands it out is as long as the stream's header says.
+                    memlimit: usize::try_from(limit).ok(),
+                    ..lzma_rs::decompress::Options::default()
+                };
+                let mut result = Some(Ok(()));
                 for zeros in 0..=LZMA_FLUSH {
                     let stream = packed.get(..length + zeros).unwrap_or(packed);
                     unpacked.bytes.clear();
                     unpacked.left = limit;
-                    result = lzma_rs::lzma_decompress(&mut Cursor::new(stream), &mut unpacked);
-                    if result.is_ok() {
+                    result = contained(|| {
+                        let stream = &mut Cursor::new(stream);
+                        lzma_rs::lzma_decompress_with_options(stream, &mut unpacked, &options)
+                    });
+                    if matches!(result, Some(Ok(()))) {
                         break;
                     }
                 }
+                let result = result.ok_or_else(|| Error::other("malformed lzma data"))?;
                 result.map_err(|error| Error::other(format!("malformed lzma data ({error:?})")))?;
                 packed.len()
             }
@@ -143,6 +164,75 @@ impl Packing {
 
 /// How many bytes LZMA's range coder ends with.
 const LZMA_FLUSH: usize = 5;
+
+/// Adds up what the chunks of an xz stream announce ("The .xz File Format", 2.1.1 and 3.1; lib/xz/xz_dec_lzma2.c): the decoder
+/// keeps all that it unpacks, so its length must be known before. There is nothing for a malformed stream, nor for one with a
+/// filter before LZMA2.
+pub(crate) fn xz_length(stream: &[u8]) -> Option<u64> {
+    const STREAM_HEADER: usize = 12;
+    const LZMA2: u8 = 0x21;
+    let check = match stream.get(7)? & 0xf {
+        0 => 0,
+        1 => 4,
+        4 => 8,
+        10 => 32,
+        _ => return None,
+    };
+    let mut at = STREAM_HEADER;
+    let mut length = 0_u64;
+    loop {
+        let block = stream.get(at..)?;
+        let (&size, fields) = block.split_first()?;
+        // The index begins with a zero, where a block has its size.
+        if size == 0 {
+            return Some(length);
+        }
+        let (&flags, mut fields) = fields.split_first()?;
+        if flags & 0x3f != 0 {
+            return None;
+        }
+        // The lengths of the block, packed and unpacked: numbers of seven bits a byte.
+        for present in [0x40, 0x80] {
+            if flags & present != 0 {
+                let length = fields.iter().position(|byte| byte & 0x80 == 0)?;
+                fields = fields.get(length.checked_add(1)?..)?;
+            }
+        }
+        if fields.first() != Some(&LZMA2) {
+            return None;
+        }
+        let header = usize::from(size).checked_add(1)?.checked_mul(4)?;
+        let mut chunks = block.get(header..)?;
+        loop {
+            let (&control, rest) = chunks.split_first()?;
+            let skip = match (control, rest) {
+                (0, _) => {
+                    chunks = rest;
+                    break;
+                }
+                (1 | 2, [a, b, ..]) => {
+                    let bytes = usize::from(u16::from_be_bytes([*a, *b])).checked_add(1)?;
+                    length = length.checked_add(bytes as u64)?;
+                    bytes.checked_add(2)?
+                }
+                (0x80.., [a, b, c, d, ..]) => {
+                    let high = u64::from(control & 0x1f) << 16;
+                    let bytes = high | u64::from(u16::from_be_bytes([*a, *b]));
+                    length = length.checked_add(bytes)?.checked_add(1)?;
+                    let packed = usize::from(u16::from_be_bytes([*c, *d])).checked_add(1)?;
+                    // With new properties there is a byte of them.
+                    let properties = usize::from(control >= 0xc0);
+                    packed.checked_add(4)?.checked_add(properties)?
+                }
+                _ => return None,
+            };
+            chunks = rest.get(skip..)?;
+        }
+        // What is checked is filled up to a multiple of four bytes, as is all before it.
+        let end = stream.len().checked_sub(chunks.len())?;
+        at = end.checked_next_multiple_of(4)?.checked_add(check)?;
+    }
+}
 
 /// LZ4's legacy format, which the kernel takes alone: a magic number, then blocks, each with its length before it
 /// (lib/decompress_unlz4.c). Gives how many bytes it took.
@@ -170,6 +260,10 @@ fn lz4(packed: &[u8], unpacked: &mut Bounded) -> Result<usize> {
     Ok(packed.len() - rest.len())
 }
 
+fn too_much() -> Error {
+    Error::other("it unpacks to more than is read here")
+}
+
 /// Bytes up to a limit.
 struct Bounded {
     bytes: Vec<u8>,
@@ -181,7 +275,7 @@ impl Write for Bounded {
         self.left = self
             .left
             .checked_sub(bytes.len() as u64)
-            .ok_or_else(|| Error::other("it unpacks to more than is read here"))?;
+            .ok_or_else(too_much)?;
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -255,7 +349,34 @@ mod tests {
         assert!(error.to_string().contains("lzo"), "{error}");
     }
 
+    #[test]
+    fn xz_streams_announce_their_length() {
+        for length in [0, 1, 100, 100_000, 5_000_000_usize] {
+            let content: Vec<u8> = (0..length).map(|at| (at * at / 999) as u8).collect();
+            for options in [
+                &["--check=crc32"][..],
+                &["--check=crc64"],
+                &["--check=none"],
+            ] {
+                let stream = packed(&[&["xz", "-c"], options].concat(), &content);
+                assert_eq!(
+                    xz_length(&stream),
+                    Some(length as u64),
+                    "{length} {options:?}"
+                );
+            }
+        }
+        let filtered = packed(&["xz", "-c", "--x86", "--lzma2"], b"content");
+        assert_eq!(xz_length(&filtered), None);
+    }
+
     proptest! {
+        #[test]
+        fn lengths_of_damaged_xz_streams_end(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            let stream = [&b"\xfd7zXZ\0\0\x01\0\0\0\0\x02\0\x21"[..], &bytes].concat();
+            let _ = xz_length(&stream);
+        }
+
         #[test]
         fn damaged_data_never_unpacks_to_more_than_allowed(
             which in 0_usize..5, at in any::<prop::sample::Index>(), value in any::<[u8; 4]>(), cut in any::<prop::sample::Index>(),
