@@ -27,8 +27,9 @@ use proptest::prelude::*;
 const ADDRESSES: u64 = 512 << 20;
 /// What a case may take.
 const TIME: Duration = Duration::from_secs(10);
-/// The longest file whose digest is asked for: a file of holes may have any length, and its digest takes as long as that is.
-const LONGEST: u64 = 1 << 30;
+/// The longest file whose digest is asked for, or that is put into an archive: a file of holes may have any length, and both take
+/// as long as that is.
+const LONGEST: u64 = 64 << 20;
 
 /// How each image is made of `root`. Without checksums and compression damage reaches what lies behind them.
 const IMAGES: [(&str, &str); 13] = [
@@ -164,14 +165,19 @@ fn damage(image: &[u8], changes: &[Change], is_tar: bool) -> Vec<u8> {
     image
 }
 
+/// Whether a file is longer than [`LONGEST`].
+fn has_long_files(tree: &Tree) -> bool {
+    tree.names().any(|(_, index)| {
+        matches!(&tree.inode(index).kind, Kind::File(content) if content.len() > LONGEST)
+    })
+}
+
 /// Everything that is done with the tree of an image.
 fn use_tree(tree: &Tree, samples: &Samples) -> Result<(), Fault> {
     let certificates = vec![samples.certificate.clone()];
     let policy = Policy::parse(b"appraise func=BPRM_CHECK appraise_type=imasig\n").unwrap();
     let filesystem = FileSystem::by_name("ext4").unwrap();
-    let long = tree.names().any(|(_, index)| {
-        matches!(&tree.inode(index).kind, Kind::File(content) if content.len() > LONGEST)
-    });
+    let long = has_long_files(tree);
     if !long {
         for chooser in [None, Some(Chooser::new(policy.clone(), filesystem.clone()))] {
             let options = VerifyOptions {
@@ -207,6 +213,10 @@ fn use_image(name: &str, image: &[u8], samples: &Samples, format: Format) -> Res
     std::fs::write(&path, image).unwrap();
     let source = image::read(&path)?;
     use_tree(&source.tree, samples)?;
+    let format = match format {
+        Format::Tar if has_long_files(&source.tree) => Format::Erofs,
+        format => format,
+    };
     ImageBuilder::new(source.tree)
         .format(format)
         .build(&directory.path().join("image"))?;
