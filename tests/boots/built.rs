@@ -218,3 +218,15 @@ pub fn debian_kernel() -> (PathBuf, Release, KernelConfig) {
     let config = KernelConfig::parse(&config).expect("the kernel's configuration");
     (image, number.expect("the kernel's release"), config)
 }
+
+/// The policy parsers of newer kernels, each with its release.
+pub fn policy_parsers() -> Vec<(PathBuf, Release)> {
+    let directories = paths_of("qemu/policy-parsers", &[]).into_iter();
+    directories
+        .map(|directory| {
+            let release = std::fs::read_to_string(directory.join("release")).expect("the release");
+            let release = release.trim().parse().expect("the release");
+            (directory.join("parser"), release)
+        })
+        .collect()
+}

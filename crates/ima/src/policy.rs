@@ -527,17 +527,8 @@ impl Policy {
 
     /// The rules that can be understood, the others skipped: for what a newer kernel shows of its policy.
     pub fn parse_known(text: &[u8]) -> Self {
-        // The kernel writes digest_type= behind appraise_type= (ima_policy_show), an order in which it takes no rule
-        // (ima_parse_rule).
-        let mut ordered = Vec::with_capacity(text.len());
-        for line in text.split(|&byte| byte == b'\n') {
-            let mut words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-            words.sort_by_key(|word| word.starts_with(b"appraise_type="));
-            ordered.extend(words.join(&b' '));
-            ordered.push(b'\n');
-        }
         Self {
-            lines: parse::lines(&ordered).filter_map(Result::ok).collect(),
+            lines: parse::lines(text).filter_map(Result::ok).collect(),
         }
     }
 
@@ -603,7 +594,7 @@ pub struct PolicyError {
 pub enum PolicyErrorKind {
     /// Not a keyword.
     UnknownKeyword,
-    /// `#` inside a rule, which kernels before Linux 7.3 do not take for the start of a comment.
+    /// `#` inside a rule, which kernels before Linux 7.2 do not take for the start of a comment.
     CommentInRule,
     /// The line starts with `/`.
     Path,
@@ -633,8 +624,6 @@ pub enum PolicyErrorKind {
     PcrWithoutMeasure,
     /// `appraise_type=` or `appraise_algos=` without `appraise`.
     AppraiseOption,
-    /// `digest_type=verity` after `appraise_type=`.
-    VerityAfterType,
     /// `digest_type=verity` with another `appraise_type=` than `sigv3`.
     VerityNeedsSigv3,
     /// The condition does not go with this `func=`.
@@ -677,7 +666,6 @@ impl PolicyErrorKind {
             }
             Self::PcrWithoutMeasure => "pcr= goes with measure only",
             Self::AppraiseOption => "appraise_type= and appraise_algos= go with appraise only",
-            Self::VerityAfterType => "digest_type=verity must stand before appraise_type=",
             Self::VerityNeedsSigv3 => "digest_type=verity with appraise needs appraise_type=sigv3",
             Self::NotForHook => "the kernel does not take this together with this func=",
             Self::ActionNotForHook => "the kernel does not take this action for this func=",

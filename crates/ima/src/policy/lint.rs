@@ -182,10 +182,10 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
     findings
 }
 
-/// A policy as a kernel of that release reads it: from Linux 7.3, a `#` behind a rule starts a comment. Lines keep their numbers.
+/// A policy as a kernel of that release reads it: from Linux 7.2, a `#` after a rule starts a comment. Lines keep their numbers.
 #[must_use]
 pub fn as_read_by(text: &[u8], kernel: Option<Release>) -> Cow<'_, [u8]> {
-    if kernel.is_none_or(|kernel| kernel < Release::new(7, 3)) {
+    if kernel.is_none_or(|kernel| kernel < Release::new(7, 2)) {
         return Cow::Borrowed(text);
     }
     let comment = |line: &[u8]| {
@@ -275,6 +275,15 @@ fn newer(line: &Line) -> Vec<(Release, String)> {
             6,
             6,
             "appraise_flag= without appraise_type=imasig|modsig or check_blacklist",
+        ),
+        is(
+            line.text
+                .split([' ', '\t'])
+                .skip_while(|token| !token.starts_with("appraise_type="))
+                .any(|token| token.starts_with("digest_type=")),
+            7,
+            1,
+            "digest_type=verity after appraise_type=sigv3",
         ),
         is(rule.verity, 5, 19, "digest_type=verity"),
         is(
@@ -427,11 +436,11 @@ mod tests {
     }
 
     #[test]
-    fn comments_behind_rules_are_of_linux_7_3() {
+    fn comments_after_rules_are_of_linux_7_2() {
         let text = b"measure # all\n# a line\nappraise func=BPRM_CHECK\t#x\n";
         let read = |major, minor| as_read_by(text, Some(Release::new(major, minor)));
-        assert_eq!(read(7, 2), Cow::Borrowed(text));
-        let newer = read(7, 3);
+        assert_eq!(read(7, 1), Cow::Borrowed(text));
+        let newer = read(7, 2);
         assert_eq!(
             String::from_utf8_lossy(&newer),
             "measure\n# a line\nappraise func=BPRM_CHECK\n"
@@ -447,6 +456,11 @@ mod tests {
             ("measure fsname=fuse fs_subtype=sshfs\n", (6, 19), (6, 12)),
             (
                 "appraise func=BPRM_CHECK appraise_type=sigv3\n",
+                (7, 1),
+                (7, 0),
+            ),
+            (
+                "appraise func=FILE_CHECK appraise_type=sigv3 digest_type=verity\n",
                 (7, 1),
                 (7, 0),
             ),

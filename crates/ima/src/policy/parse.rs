@@ -268,9 +268,6 @@ impl Builder {
             "keyrings" => list(&mut rule.keyrings, value),
             "label" => list(&mut rule.label, value),
             "digest_type" => {
-                if rule.appraise_type.is_some() {
-                    return Err(Kind::VerityAfterType);
-                }
                 if nonempty(value)? != "verity" {
                     return Err(Kind::BadValue);
                 }
@@ -403,7 +400,10 @@ fn validate(rule: &Rule) -> Result<(), (&'static str, Kind)> {
             ])?;
         }
     }
-    if rule.action == Action::Appraise && rule.verity && rule.appraise_type.is_none() {
+    if rule.action == Action::Appraise
+        && rule.verity
+        && rule.appraise_type != Some(AppraiseType::Sigv3)
+    {
         return Err(("digest_type", Kind::VerityNeedsSigv3));
     }
     Ok(())
