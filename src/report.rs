@@ -1,4 +1,4 @@
-//! What happened, for the real system: `/run/ima-init/report.json`. Its keys are documented in docs/report.md.
+//! What happened, for the real system: `/run/ima-init/report.json`. Its keys are documented in docs/reference/report.md.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;

@@ -1,4 +1,4 @@
-//! Attacks by root in the running system: what holds, and what does not. docs/threat-model.md names each of these tests.
+//! Attacks by root in the running system: what holds, and what does not. docs/explanation/threat-model.md names each of these tests.
 //!
 //! The root's init is a script, run by a signed busybox: what is done needs no program of the attacker's. The guest program's
 //! tools (`guest tool`) stand for signed programs that make the system calls which busybox does not make.

@@ -1,6 +1,6 @@
 //! The fault catalogue: every refusal and warning of the project, once.
 //!
-//! The init prints from it, `imactl explain CODE` shows it, and `docs/errors.md` is generated from it. A code is
+//! The init prints from it, `imactl explain CODE` shows it, and `docs/reference/errors.md` is generated from it. A code is
 //! stable: it is never given another meaning, and a fault that goes away leaves its number unused.
 //!
 //! | range | stage |
@@ -190,11 +190,11 @@ catalogue! {
     ConfigInvalid "IMA-202" Configuration Refusal
         what: "the configuration has an error"
         cause: "a line of /etc/ima/ima-init.conf is not key=value, or names a key or value that does not exist"
-        remedy: "correct the line; docs/configuration.md lists the keys, and imactl initramfs checks them when it builds"
+        remedy: "correct the line; docs/reference/configuration.md lists the keys, and imactl initramfs checks them when it builds"
     CmdlineInvalid "IMA-203" Configuration Refusal
         what: "a parameter on the kernel command line has a bad value"
         cause: "the value cannot be understood, and guessing what to boot is not safe"
-        remedy: "correct it in the boot loader; docs/command-line.md lists the parameters and their values"
+        remedy: "correct it in the boot loader; docs/reference/command-line.md lists the parameters and their values"
     AppraiseWeakened "IMA-204" Configuration Refusal
         what: "the kernel command line turns appraisal off"
         cause: "ima_appraise=off, log or fix is on the command line, and the configuration says enforce=required"
@@ -253,7 +253,7 @@ catalogue! {
     RootSyntax "IMA-401" Root Refusal
         what: "root= cannot be understood"
         cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=) and PARTLABEL="
-        remedy: "correct root= in the boot loader or the configuration; docs/command-line.md shows each form"
+        remedy: "correct root= in the boot loader or the configuration; docs/reference/command-line.md shows each form"
     RootMissing "IMA-402" Root Refusal
         what: "the root device did not appear"
         cause: "no block device of that name came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
@@ -310,7 +310,7 @@ catalogue! {
     EvmKeyRefused "IMA-506" Keys Refusal
         what: "EVM's HMAC key was not loaded"
         cause: "the initramfs has one, and without it the owner, mode and attributes of files would go unchecked"
-        remedy: "make the key again as docs/configuration.md says, and put it and its master key into the initramfs; or leave both out"
+        remedy: "make the key again as docs/reference/configuration.md says, and put it and its master key into the initramfs; or leave both out"
     EvmOff "IMA-507" Keys Refusal
         what: "EVM is not in force"
         cause: "a certificate for .evm is in the initramfs, and the kernel has no .evm keyring or no securityfs evm file: CONFIG_EVM is not set, or initcall_blacklist= on the command line switches it off; owner, mode and attributes of files would go unchecked"
@@ -832,7 +832,7 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The catalogue as the Markdown page `docs/errors.md`.
+/// The catalogue as the Markdown page `docs/reference/errors.md`.
 pub fn markdown() -> String {
     let mut page = String::from(
         "# Errors\n\n\

@@ -17,7 +17,7 @@ pub const SIGNATURE: &str = ".sig";
 /// Where the kernel shows its command line; where the init has put a filtered copy, that is seen there.
 pub const COMMAND_LINE: &str = "/proc/cmdline";
 
-/// The init's report for the real system; docs/report.md documents its keys.
+/// The init's report for the real system; docs/reference/report.md documents its keys.
 pub const REPORT: &str = "/run/ima-init/report.json";
 
 /// A directory of the init's that only root may enter, in the running system too.

@@ -12,7 +12,7 @@ Examples:
   imactl explain IMA-504
   imactl explain 504
   imactl explain              all codes
-  imactl explain --markdown   all codes as the page docs/errors.md")]
+  imactl explain --markdown   all codes as the page docs/reference/errors.md")]
 pub struct Explain {
     /// The code, with or without IMA-
     code: Option<String>,

@@ -1,6 +1,6 @@
 //! The command line of `evmctl` (ima-evm-utils 1.4): its commands, options, output and exit statuses, on the library of `imactl`.
 //!
-//! Nothing is computed here. What differs from evmctl on purpose is in docs/evmctl.md.
+//! Nothing is computed here. What differs from evmctl on purpose is in docs/reference/evmctl.md.
 
 mod evm;
 mod files;

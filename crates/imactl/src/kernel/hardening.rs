@@ -2,7 +2,7 @@
 //! memory, change the kernel, or start another.
 //!
 //! None of it keeps ima-init from booting. What is `required` ends the promise for whoever is root: the kernel's memory can be
-//! written, or another kernel be started, by documented interfaces. docs/threat-model.md has the whole.
+//! written, or another kernel be started, by documented interfaces. docs/explanation/threat-model.md has the whole.
 
 use ima::config::{Lockdown, lists_lockdown};
 use ima::policy::cover::On;
