@@ -1,4 +1,4 @@
-//! An image of a root, ext4 (of imactl and of mke2fs) or erofs, with any bytes in any places, read with all its files.
+//! An image of a root, ext4 (of imactl and of mke2fs), erofs or squashfs, with any bytes in any places, read with all its files.
 #![no_main]
 
 use std::io::{Seek as _, SeekFrom, Write as _};
@@ -12,7 +12,7 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("image");
     let mut images = Vec::new();
-    for format in [Format::Ext4, Format::Erofs] {
+    for format in [Format::Ext4, Format::Erofs, Format::Squashfs] {
         ImageBuilder::new(Tree::new())
             .file("usr/bin/program", 0o755, vec![b'x'; 10_000])
             .file("etc/small", 0o644, "text")
