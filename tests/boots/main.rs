@@ -8,6 +8,7 @@ mod accepted;
 mod asked;
 mod attacks;
 mod built;
+mod compressions;
 mod devices;
 mod explained;
 mod faults;
