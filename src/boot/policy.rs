@@ -12,7 +12,7 @@ use ima::config::{Cover, Enforce};
 use ima::fault::{Code, Fault, Severity, Stage};
 use ima::layout;
 use ima::policy::cover::{self, On};
-use ima::policy::{Action, Hook, MAX_POLICY, Policy};
+use ima::policy::{Hook, MAX_POLICY, Policy};
 use ima::settings::Settings;
 use log::info;
 use nix::errno::Errno;
@@ -157,7 +157,7 @@ pub fn enforce(
         canary: Canary::new()?,
         log: KernelLog::from_now(),
     };
-    let expected = kernel.expected(&wanted);
+    let expected = Running::expected(&wanted);
     let proofs = proof::prove(&mut kernel, &wanted, expected, report)?;
     proved(&wanted, proofs, report);
     Ok(PolicyInForce { wanted, keys })
@@ -174,7 +174,7 @@ pub fn prove_again(wanted: Wanted, report: &mut Report) -> Result<PolicyInForce,
         canary: Canary::new()?,
         log: KernelLog::from_start(),
     };
-    let expected = kernel.expected(&wanted);
+    let expected = Running::expected(&wanted);
     let proofs = proof::prove_again(&mut kernel, &wanted, expected, report)?;
     proved(&wanted, proofs, report);
     Ok(PolicyInForce { wanted, keys })
@@ -210,7 +210,7 @@ pub fn extend(
     require_cover(wanted, on, report)?;
     additional(wanted, keys, &root, report);
     let canary = Canary::new()?;
-    let demanded = wanted.required && canary.is_appraised(&wanted.policy);
+    let demanded = wanted.required && wanted.policy.appraises_tmpfs();
     if demanded && canary.execute() != Tried::Denied {
         // Rules are only ever appended; this must not happen, and must not pass if it does.
         let detail = "after the real root's policies were loaded, an unsigned program runs";
@@ -227,13 +227,10 @@ struct Running {
 }
 
 impl Running {
-    fn expected(&self, wanted: &Wanted) -> Expected {
+    fn expected(wanted: &Wanted) -> Expected {
         Expected {
-            canary: self.canary.is_appraised(&wanted.policy),
-            programs: wanted.policy.rules().any(|rule| {
-                rule.action == Action::Appraise
-                    && rule.hook.is_none_or(|hook| hook == Hook::BprmCheck)
-            }),
+            canary: wanted.policy.appraises_tmpfs(),
+            programs: wanted.policy.appraises_programs(),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::setup::{
 use crate::tree::{Format, INIT, SWITCH_ROOT};
 
 /// Why `imactl check` is not asked: it reads what an initramfs packs, and this was unpacked over it.
-const OVER: &str = "entries that no initramfs of imactl's has";
+const OVER: &str = "imactl makes no such initramfs";
 
 const CONFIG: &str = "etc/ima/ima-init.conf";
 

@@ -330,3 +330,14 @@ pub fn sign_init_with_another_key(setup: &mut Setup) {
         .root
         .add_signed(crate::tree::INIT, 0o755, &init, &P256);
 }
+
+/// Why `imactl check` does not give the init's answer is said in its documentation.
+#[test]
+fn what_check_cannot_know_is_documented() {
+    let page = String::from_utf8(source("docs/reference/imactl.md")).expect("text");
+    for row in rows() {
+        if let Check::Silent(reason) | Check::NotAsked(reason) = row.check {
+            assert!(page.contains(reason), "{}: {reason}", row.name);
+        }
+    }
+}

@@ -412,6 +412,11 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     }
     found.lockdown(&config, inputs.kernel, inputs.command_line);
     let Some(policy) = policy else { return found };
+    if policy.appraises_programs() && !policy.appraises_tmpfs() {
+        found
+            .faults
+            .push(Fault::new(Code::TmpfsFree, initramfs.policy_path()));
+    }
     let signed = initramfs.check_policy_signature();
     if let (Some(line), Ok(false) | Err(_)) = (inputs.command_line, &signed) {
         found.builtin_policy(line, inputs.kernel);

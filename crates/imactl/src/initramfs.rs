@@ -416,6 +416,14 @@ impl InitramfsBuilder {
             .map(|(.., policy)| policy)
     }
 
+    /// The path of that policy.
+    pub(crate) fn policy_path(&self) -> &'static str {
+        match self.data(layout::POLICY) {
+            Some(_) => layout::POLICY,
+            None => layout::DEFAULT_POLICY,
+        }
+    }
+
     /// EVM's HMAC key that the init will load, if it has one; which file that is, the command line may say.
     ///
     /// # Errors

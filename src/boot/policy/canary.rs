@@ -6,8 +6,6 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
 use ima::fault::{Code, Fault};
-use ima::filesystem::TMPFS_MAGIC;
-use ima::policy::{Hook, Policy, Query};
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use rustix::fs::{Mode, OFlags, XattrFlags, openat};
@@ -93,12 +91,6 @@ impl Canary {
             Errno::ENOEXEC => Tried::NoProgram,
             errno => Tried::Failed(errno),
         }
-    }
-
-    /// Whether the policy appraises it.
-    pub(super) fn is_appraised(&self, policy: &Policy) -> bool {
-        let query = Query::by_root(Hook::BprmCheck, TMPFS_MAGIC, "tmpfs");
-        policy.appraisal(&query).is_some()
     }
 
     /// Whether the kernel was built to appraise: then it refuses a security.ima of a type that there is not, whatever the

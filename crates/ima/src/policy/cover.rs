@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::{Access, Action, Comparison, Hook, Line, Mask, Policy, Rule};
+use super::{Access, Action, Comparison, Hook, Line, Mask, Policy, Query, Rule};
 use crate::fault::{Code, Fault};
 use crate::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 
@@ -160,6 +160,20 @@ pub fn fault(policy: &Policy, on: On<'_>, scope: Scope, required: bool) -> Optio
 }
 
 impl Policy {
+    /// Whether a program of root's on a tmpfs needs a signature: the init tries it with an unsigned one, to prove that the policy is in
+    /// force.
+    pub fn appraises_tmpfs(&self) -> bool {
+        let query = Query::by_root(Hook::BprmCheck, TMPFS_MAGIC, "tmpfs");
+        self.appraisal(&query).is_some()
+    }
+
+    /// Whether the policy appraises programs, on some file system at least.
+    pub fn appraises_programs(&self) -> bool {
+        self.rules().any(|rule| {
+            rule.action == Action::Appraise && rule.hook.is_none_or(|hook| hook == Hook::BprmCheck)
+        })
+    }
+
     /// Returns the first of `hooks` through which something passes on these file systems without a signature, if there is one.
     ///
     /// The answer does not depend on who accesses a file, nor on anything that is written on the disk. It follows the kernel's
