@@ -130,23 +130,26 @@ need_rust() {
     need_packages rustc-web cargo-web rust-web-src musl-tools gcc libc6-dev ca-certificates "$@"
 }
 
-# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed and
-# testbed_boot to the programs' paths, and ship to the directory of the static ones: ima-init, switch_root, guest.
+# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, scenario_boot
+# and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones: ima-init, switch_root, guest.
 build_programs() {
     local target paths
     progress "building the host tools" "$cache/log/cargo-host" \
-        cargo build --manifest-path "$top/Cargo.toml" --locked --release -p imactl -p ima-testbed
+        cargo build --manifest-path "$top/Cargo.toml" --locked --release \
+        -p imactl -p ima-testbed -p ima-init-scenarios
     target=$(cargo metadata --manifest-path "$top/Cargo.toml" --locked --no-deps --format-version 1 |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     paths=$(mktemp)
     progress "building the static programs" "$cache/log/ship" sh -c "'$top/build/ship' guest >'$paths'"
     imactl=$target/release/imactl
     testbed=$target/release/testbed
-    testbed_boot=$target/release/ima-testbed-boot
+    scenario_boot=$target/release/scenario-boot
+    scenario_debian_setup=$target/release/scenario-debian-setup
     ship=$(dirname "$(head -1 "$paths")")
     rm "$paths"
     local program
-    for program in "$imactl" "$testbed" "$testbed_boot" "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
+    for program in "$imactl" "$testbed" "$scenario_boot" "$scenario_debian_setup" \
+        "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
         [[ -x $program ]] || die "the build did not make $program"
     done
 }

@@ -13,7 +13,7 @@ use ima_testbed::{Disk, Ending, Machine, Outcome, Running, SignRequest, TestbedE
 use serde_json::Value;
 
 const USAGE: &str = "\
-Usage: ima-testbed-boot --kernel BZIMAGE --initramfs FILE --disk FILE [OPTION]...
+Usage: scenario-boot --kernel BZIMAGE --initramfs FILE --disk FILE [OPTION]...
 
 Boots the machine, waits until its guest program has reported and switched it off, and shows what was enforced.
 Exits with 0 if everything came out as it must, with 1 if not, with 2 if the machine could not be started.
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("ima-testbed-boot: {error}");
+            eprintln!("scenario-boot: {error}");
             ExitCode::from(2)
         }
     }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use story::{STAGES, Stage};
 
 const USAGE: &str = "\
-Usage: ima-testbed-person --disk FILE [OPTION]... [STAGE]...
+Usage: scenario-debian-setup --disk FILE [OPTION]... [STAGE]...
 
 Boots the system of the disk image once for each STAGE, in this order whatever the order they are given in, and does there what
 the stage is about. If none is given, these are install, log and enforced. What the system writes stays in the image.
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     match options(arguments).and_then(|options| story::tell(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ima-testbed-person: {error}");
+            eprintln!("scenario-debian-setup: {error}");
             ExitCode::FAILURE
         }
     }
