@@ -26,7 +26,7 @@ pub fn init_report(report: &Report) -> &Value {
 
 pub fn assert_warned(outcome: &Outcome, code: &str) {
     assert!(
-        outcome.says(&format!("[{code}]")),
+        outcome.console_contains(&format!("[{code}]")),
         "{code}: {}",
         story(outcome)
     );
@@ -378,7 +378,7 @@ fn evm_hmac_key() {
         let value = value.expect("security.evm");
         assert_eq!((value.len(), value[0]), (21, 2), "{value:?}");
         assert!(
-            outcome.says("keys: EVM: HMAC key loaded"),
+            outcome.console_contains("keys: EVM: HMAC key loaded"),
             "{}",
             story(&outcome)
         );
@@ -711,7 +711,7 @@ fn systemd_loads_its_policy() {
     assert_eq!(setup.checked(), None);
     let outcome = until(&setup, "Successfully loaded the IMA custom policy");
     assert!(
-        !outcome.says("Failed to load IMA policy"),
+        !outcome.console_contains("Failed to load IMA policy"),
         "{}",
         story(&outcome)
     );
@@ -764,7 +764,11 @@ fn no_signal_is_left_ignored_for_the_init() {
     setup.append("-- Sig status");
     let outcome = setup.boot();
     for line in ["SigBlk:\t0000000000000000", "SigIgn:\t0000000000000000"] {
-        assert!(outcome.says(line), "{line}: {}", story(&outcome));
+        assert!(
+            outcome.console_contains(line),
+            "{line}: {}",
+            story(&outcome)
+        );
     }
 }
 

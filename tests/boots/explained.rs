@@ -115,5 +115,5 @@ fn a_certificate_without_identifier_is_warned_of() {
     setup.put("etc/keys/x509_ima2.der", unnamed.der());
     let outcome = setup.boot();
     crate::setup::assert_booted(&outcome);
-    assert!(outcome.says("[IMA-557]"), "{}", story(&outcome));
+    assert!(outcome.console_contains("[IMA-557]"), "{}", story(&outcome));
 }

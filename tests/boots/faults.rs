@@ -203,7 +203,9 @@ fn judge(outcome: &Outcome, unchanged: bool) -> std::result::Result<Result, Stri
     match code {
         Some(code) if acted(outcome, &code) => Ok(Result::Refused(code)),
         // Before main there is nobody who could refuse.
-        None if matches!(outcome.ending, Ending::Panic(_)) && !outcome.says("ima-init: ") => {
+        None if matches!(outcome.ending, Ending::Panic(_))
+            && !outcome.console_contains("ima-init: ") =>
+        {
             Ok(Result::Died)
         }
         Some(_) => wrong("refused, but its action did not follow"),
@@ -216,8 +218,8 @@ fn judge(outcome: &Outcome, unchanged: bool) -> std::result::Result<Result, Stri
 fn acted(outcome: &Outcome, code: &str) -> bool {
     let before = code.starts_with("IMA-1") || code.starts_with("IMA-2");
     match outcome.ending {
-        Ending::PowerOff => outcome.says("action: poweroff in 0 s"),
-        Ending::Reboot => before && outcome.says("action: reboot in 10 s"),
+        Ending::PowerOff => outcome.console_contains("action: poweroff in 0 s"),
+        Ending::Reboot => before && outcome.console_contains("action: reboot in 10 s"),
         _ => false,
     }
 }
@@ -245,7 +247,7 @@ fn counted(traced: Traced) -> Vec<u64> {
         }
     }
     assert!(
-        outcome.says(&format!("{FAULTS}{} calls until the handover", calls.len())),
+        outcome.console_contains(&format!("{FAULTS}{} calls until the handover", calls.len())),
         "{}",
         story(&outcome)
     );
@@ -266,17 +268,21 @@ fn fail(
         .and_then(|(_, rest)| rest.split_once(' '))
         .and_then(|(number, _)| number.parse().ok());
     match made {
-        Some(number) => (name_of(number), judge(&outcome, unchanged), outcome.ran),
+        Some(number) => (
+            name_of(number),
+            judge(&outcome, unchanged),
+            outcome.duration,
+        ),
         // A boot that waited less made fewer calls.
         None if outcome.guest_ran() => (
             "not reached".to_owned(),
             judge(&outcome, unchanged),
-            outcome.ran,
+            outcome.duration,
         ),
         None => (
             "none".to_owned(),
             Err(format!("the tracer failed no call: {}", story(&outcome))),
-            outcome.ran,
+            outcome.duration,
         ),
     }
 }

@@ -59,7 +59,7 @@ impl Tally {
     fn add(&mut self, outcome: &Outcome) {
         if !outcome.reports.is_empty() {
             self.in_the_real_init += 1;
-        } else if outcome.says("mounted on /rootfs") {
+        } else if outcome.console_contains("mounted on /rootfs") {
             self.before_the_real_init += 1;
         } else {
             self.before_the_mount += 1;
@@ -156,7 +156,7 @@ fn chain(which: u64) {
 }
 
 fn refused(outcome: &Outcome) -> bool {
-    outcome.says("refused: [") || outcome.says("Kernel panic")
+    outcome.console_contains("refused: [") || outcome.console_contains("Kernel panic")
 }
 
 #[test]

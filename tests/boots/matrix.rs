@@ -151,7 +151,7 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
     let (outcome, disk) = setup.boot_on_a_disk();
     assert_refused(&outcome, row.code, row.action);
     assert!(
-        outcome.says(setup.says),
+        outcome.console_contains(setup.says),
         "“{}” is not on the console: {}",
         setup.says,
         story(&outcome)
@@ -174,7 +174,8 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
 /// roots. A switch_root that has refused was itself executed.
 pub fn assert_nothing_executed(outcome: &Outcome) {
     for program in executed(outcome) {
-        let it_refused = outcome.says("refused: [IMA-81") || outcome.says("switching to /rootfs");
+        let it_refused = outcome.console_contains("refused: [IMA-81")
+            || outcome.console_contains("switching to /rootfs");
         let switching = program.ends_with("/switch_root.static") && it_refused;
         assert!(
             ["canary", "/canary"].contains(&program)

@@ -227,7 +227,7 @@ fn on_failure_shell() {
             .wait_for_console("ima-init: action: shell")
             .expect("the action is announced");
         running
-            .type_text("echo $((6*7))-is-the-answer; poweroff -f\n")
+            .send_text("echo $((6*7))-is-the-answer; poweroff -f\n")
             .expect("a console");
         running
             .wait_for_console("42-is-the-answer")

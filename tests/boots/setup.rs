@@ -268,7 +268,7 @@ impl Setup {
             attached = attached.keep_writes();
         }
         if let Some(bytes) = self.answers {
-            attached = attached.silent_after(bytes);
+            attached = attached.hang_after(bytes);
         }
         for sectors in &self.unreadable {
             attached = attached.unreadable(sectors.clone());
@@ -402,7 +402,7 @@ pub fn assert_refused(outcome: &Outcome, code: &str, action: Action) {
 /// The boot must reach the root's init, and that must be able to switch the machine off.
 pub fn assert_booted(outcome: &Outcome) -> &ima_testbed::report::Report {
     assert_eq!(outcome.ending, Ending::PowerOff, "{}", story(outcome));
-    assert_eq!(outcome.garbled, [""; 0]);
+    assert_eq!(outcome.invalid_messages, [""; 0]);
     let report = outcome
         .report()
         .unwrap_or_else(|| panic!("the root's init did not report: {}", story(outcome)));

@@ -365,7 +365,11 @@ fn fill(from: &Path, to: &Path, fstype: &str) {
         .start()
         .expect("the machine starts")
         .finish();
-    assert!(outcome.says("filled"), "{}", crate::setup::story(&outcome));
+    assert!(
+        outcome.console_contains("filled"),
+        "{}",
+        crate::setup::story(&outcome)
+    );
     fs::remove_file(path).expect("the initramfs");
 }
 

@@ -2,70 +2,70 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a machine could not be started, watched or changed.
+/// The reason why a machine could not be started, observed or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum TestbedError {
-    /// A file the machine is made of is not there: said before QEMU says it less clearly.
+    /// A file that the machine needs cannot be read.
     #[error("{what} {path}: {source}; build it, or correct the path")]
     Missing {
-        /// What it is to the machine.
+        /// What the file is: `kernel`, `initramfs` or `disk`.
         what: &'static str,
-        /// Its path.
+        /// The path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A program could not be started.
+    /// A program of the host could not be started.
     #[error("cannot start {program}: {source}; install it (Debian: {package})")]
     Spawn {
-        /// The program.
+        /// The name of the program.
         program: String,
-        /// The Debian package it comes in.
+        /// The Debian package that contains it.
         package: &'static str,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A socket, thread or temporary directory could not be made.
+    /// A socket or temporary directory could not be made or used.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was to be done.
+        /// The operation that failed.
         what: &'static str,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// QEMU ended before it had connected to its sockets: an option it does not know, memory it does not get.
+    /// QEMU ended before the machine started: an unknown option, too little memory, an accelerator that does not work.
     #[error("QEMU ended before the machine started ({status}): {stderr}")]
     NotStarted {
-        /// How it ended.
+        /// The exit status of QEMU.
         status: String,
-        /// What it wrote.
+        /// The error output of QEMU.
         stderr: String,
     },
-    /// QEMU refused a request.
-    #[error("QEMU refuses {command}: {answer}")]
+    /// QEMU refused a QMP command.
+    #[error("QEMU refused {command}: {answer}")]
     Qmp {
-        /// The request.
+        /// The name of the command.
         command: String,
-        /// Its answer.
+        /// The answer of QEMU.
         answer: String,
     },
     /// The machine has no late disk of that number.
     #[error("the machine has no late disk {0}")]
     NoSuchDisk(usize),
-    /// What was waited for did not come in time.
-    #[error("waited {waited:?} for {event}; the console ends with:\n{console}")]
-    Late {
-        /// What was waited for.
+    /// An event did not happen in time.
+    #[error("{event} did not happen within {waited:?}; the console ends with:\n{console}")]
+    TimedOut {
+        /// The event.
         event: String,
-        /// For how long.
+        /// The time waited.
         waited: Duration,
         /// The last lines of the console.
         console: String,
     },
-    /// The machine ended before what was waited for came.
+    /// The machine ended before an event happened.
     #[error("the machine ended before {event}; the console ends with:\n{console}")]
     Ended {
-        /// What was waited for.
+        /// The event.
         event: String,
         /// The last lines of the console.
         console: String,

@@ -49,15 +49,15 @@ pub mod attempts;
 mod error;
 mod machine;
 mod outcome;
-mod person;
 mod process;
 mod qmp;
 pub mod report;
 mod running;
+mod serial_console;
 mod tpm;
 
 pub use error::TestbedError;
 pub use machine::{Accel, Bus, Disk, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
-pub use person::{Person, Said};
-pub use running::{Running, Seen};
+pub use running::{MachineOutput, Running};
+pub use serial_console::{CommandOutput, SerialConsole};

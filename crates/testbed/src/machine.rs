@@ -108,10 +108,10 @@ impl Disk {
         self
     }
 
-    /// It answers until this many bytes have been read or written, and then no more: what is asked of it afterwards waits for
-    /// ever. QEMU itself is not kept from ending by that, nor the device from being reset.
+    /// Requests to the device hang forever once this many bytes have been read or written. QEMU can still end, and the guest can
+    /// still reset the device.
     #[must_use]
-    pub fn silent_after(mut self, bytes: u64) -> Disk {
+    pub fn hang_after(mut self, bytes: u64) -> Disk {
         self.answers = Some(bytes);
         self
     }

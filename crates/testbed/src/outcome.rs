@@ -5,23 +5,23 @@ use serde_json::Value;
 
 use crate::report::Report;
 
-/// How a machine ended.
+/// The way in which a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The guest switched it off.
+    /// The guest switched the machine off.
     PowerOff,
-    /// The guest restarted it.
+    /// The guest restarted the machine.
     Reboot,
-    /// The guest halted: the kernel said so and stands still; we ended the machine.
+    /// The guest halted: the kernel printed "System halted" and stopped. The library then ended the machine.
     Halt,
-    /// The kernel panicked, with these words.
+    /// The kernel panicked, with this message.
     Panic(String),
-    /// We ended it, as asked: [`crate::Running::kill`].
+    /// [`crate::Running::kill`] ended the machine.
     Killed,
-    /// It ran into its time limit, and we ended it.
+    /// The machine reached its time limit, and the library ended it.
     TimedOut,
-    /// QEMU itself ended: its exit status and what it wrote.
-    Broken(String),
+    /// QEMU itself ended, with this exit status and error output.
+    QemuFailed(String),
 }
 
 impl fmt::Display for Ending {
@@ -30,55 +30,55 @@ impl fmt::Display for Ending {
             Ending::PowerOff => f.write_str("power-off"),
             Ending::Reboot => f.write_str("reboot"),
             Ending::Halt => f.write_str("halt"),
-            Ending::Panic(words) => write!(f, "kernel panic: {words}"),
+            Ending::Panic(message) => write!(f, "kernel panic: {message}"),
             Ending::Killed => f.write_str("killed"),
             Ending::TimedOut => f.write_str("time limit"),
-            Ending::Broken(words) => write!(f, "QEMU ended: {words}"),
+            Ending::QemuFailed(reason) => write!(f, "QEMU failed: {reason}"),
         }
     }
 }
 
-/// What became of a machine.
+/// The result of running a machine to its end.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// The way in which the machine ended.
     pub ending: Ending,
-    /// All that its serial console showed; bytes that are not UTF-8 replaced.
+    /// Everything that the serial console showed. Bytes that are not UTF-8 are replaced.
     pub console: String,
-    /// What the guest program reported, in order.
+    /// The reports of the guest program, in order.
     pub reports: Vec<Report>,
-    /// What came over the report's port and was no message, with the reason.
-    pub garbled: Vec<String>,
-    /// QEMU's own events, as QMP gives them.
+    /// Lines from the report port that are not valid messages, each with the reason.
+    pub invalid_messages: Vec<String>,
+    /// The events of QEMU, as QMP reports them.
     pub events: Vec<Value>,
-    /// How long it ran.
-    pub ran: Duration,
+    /// The time from the start of QEMU until the machine ended.
+    pub duration: Duration,
 }
 
 impl Outcome {
-    /// The last report of the guest program.
+    /// Returns the last report of the guest program, if there is one.
     #[must_use]
     pub fn report(&self) -> Option<&Report> {
         self.reports.last()
     }
 
-    /// Whether any line of the console contains this text.
+    /// Returns whether the console contains this text.
     #[must_use]
-    pub fn says(&self, text: &str) -> bool {
+    pub fn console_contains(&self, text: &str) -> bool {
         self.console.contains(text)
     }
 
-    /// Whether the guest program ran at all: it says so on the console before it does anything else.
+    /// Returns whether the guest program ran: it prints a line to the console before anything else.
     #[must_use]
     pub fn guest_ran(&self) -> bool {
-        !self.reports.is_empty() || self.says(crate::report::HELLO)
+        !self.reports.is_empty() || self.console_contains(crate::report::GUEST_STARTED)
     }
 }
 
 const PANIC: &str = "Kernel panic - not syncing: ";
 
-/// The words of a panic, if the console shows one.
-pub(crate) fn panic_words(console: &str) -> Option<String> {
+/// Returns the message of a panic, if the console shows one.
+pub(crate) fn panic_message(console: &str) -> Option<String> {
     let (_, rest) = console.split_once(PANIC)?;
     Some(
         rest.lines()
@@ -89,22 +89,26 @@ pub(crate) fn panic_words(console: &str) -> Option<String> {
     )
 }
 
-/// Whether the kernel stands still for good. A panic without `panic=` ends in this line (kernel/panic.c); a halt in
-/// the other (kernel/reboot.c).
-pub(crate) fn stands_still(console: &str) -> bool {
+/// Returns whether the kernel has stopped for good. A panic without `panic=` ends with the first line (kernel/panic.c), a
+/// halt with the second (kernel/reboot.c).
+pub(crate) fn has_stopped(console: &str) -> bool {
     console.contains("---[ end Kernel panic") || console.contains("reboot: System halted")
 }
 
-/// Whether the kernel says that it restarts the machine: after its devices were shut down (kernel/reboot.c), or without
-/// (drivers/tty/sysrq.c).
-fn restarts(console: &str) -> bool {
+/// Returns whether the kernel printed that it restarts the machine: after shutting its devices down (kernel/reboot.c), or at
+/// once (drivers/tty/sysrq.c).
+fn printed_restart(console: &str) -> bool {
     console.contains("reboot: Restarting system") || console.contains("sysrq: Resetting")
 }
 
-/// How the machine ended, from QEMU's last words and the guest's.
-pub(crate) fn ending(console: &str, events: &[Value], broken: impl FnOnce() -> String) -> Ending {
-    if let Some(words) = panic_words(console) {
-        return Ending::Panic(words);
+/// Determines how the machine ended from the console and the events of QEMU.
+pub(crate) fn ending(
+    console: &str,
+    events: &[Value],
+    qemu_failure: impl FnOnce() -> String,
+) -> Ending {
+    if let Some(message) = panic_message(console) {
+        return Ending::Panic(message);
     }
     if console.contains("reboot: System halted") {
         return Ending::Halt;
@@ -116,10 +120,10 @@ pub(crate) fn ending(console: &str, events: &[Value], broken: impl FnOnce() -> S
         .and_then(|event| event["data"]["reason"].as_str());
     match reason {
         Some("guest-shutdown") => Ending::PowerOff,
-        // A triple fault resets the machine too, but the kernel says nothing then.
-        Some("guest-reset") if restarts(console) => Ending::Reboot,
-        Some(reason) => Ending::Broken(format!("{reason}, without the kernel's words of a reboot")),
-        None => Ending::Broken(broken()),
+        // A triple fault resets the machine too, but the kernel prints nothing then.
+        Some("guest-reset") if printed_restart(console) => Ending::Reboot,
+        Some(reason) => Ending::QemuFailed(format!("{reason}, but the kernel printed no restart")),
+        None => Ending::QemuFailed(qemu_failure()),
     }
 }
 
@@ -129,7 +133,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn endings() {
+    fn endings_are_told_apart() {
         let shutdown = |reason: &str| {
             vec![json!({"event": "SHUTDOWN", "data": {"guest": true, "reason": reason}})]
         };
@@ -168,9 +172,9 @@ mod tests {
                 "triple fault",
                 "[ 1.0] booting\n",
                 shutdown("guest-reset"),
-                Ending::Broken("guest-reset, without the kernel's words of a reboot".into()),
+                Ending::QemuFailed("guest-reset, but the kernel printed no restart".into()),
             ),
-            ("crash", "", vec![], Ending::Broken("signal 11".into())),
+            ("crash", "", vec![], Ending::QemuFailed("signal 11".into())),
         ];
         for (name, console, events, expected) in rows {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Child processes that do not outlive us.
+//! Child processes that do not outlive this process.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,11 +11,11 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 type Request = (Command, Sender<io::Result<Child>>);
 
-/// Start a program that the kernel kills when this process ends, however it ends.
+/// Starts a program that the kernel kills when this process ends, however it ends.
 ///
 /// The signal is sent at the end of the *thread* that started the child (prctl(2), PR_SET_PDEATHSIG), and a test runs in
 /// a thread of its own that may hand its machine to another. Hence all children are started from one thread that lives
-/// as long as the process. `setpriv` makes the request for us, between fork and exec.
+/// as long as the process. `setpriv` calls prctl(2) between fork and exec.
 pub(crate) fn spawn(program: &str, prepare: impl FnOnce(&mut Command)) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<Sender<Request>>> = OnceLock::new();
     let mut command = Command::new("setpriv");
@@ -26,7 +26,7 @@ pub(crate) fn spawn(program: &str, prepare: impl FnOnce(&mut Command)) -> io::Re
         let (requests, queue) = channel::<Request>();
         thread::spawn(move || {
             for (mut command, answer) in queue {
-                // The asker waits for the answer, so the channel is open.
+                // The caller waits for the answer, so the channel is open.
                 let _ = answer.send(command.spawn());
             }
         });
@@ -43,8 +43,8 @@ pub(crate) fn spawn(program: &str, prepare: impl FnOnce(&mut Command)) -> io::Re
         .map_err(|_| io::Error::other("the thread that starts programs has ended"))?
 }
 
-/// A handle that kills a child whose waiting another thread has taken over; it cannot hit a process that got the same
-/// number later.
+/// A handle that kills a child for which another thread waits. It holds a pidfd, so it never signals a later process with the
+/// same process ID.
 #[derive(Debug)]
 pub(crate) struct Killer(OwnedFd);
 

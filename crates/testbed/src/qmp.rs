@@ -1,11 +1,11 @@
-//! QEMU's machine protocol, as far as it is needed: requests one at a time, and events.
+//! The sending side of the QEMU Machine Protocol (QMP).
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 
-/// Sends requests; answers and events come through the reader's thread.
+/// Sends commands. The reader's thread receives answers and events.
 #[derive(Debug)]
 pub(crate) struct Sender(UnixStream);
 

@@ -1,6 +1,6 @@
-//! What the guest program tells the host, and the conversation over the virtio-serial port.
+//! The report of the guest program, and the messages on the virtio-serial port.
 //!
-//! One JSON object a line. The guest sends [`FromGuest`]; the host answers a [`FromGuest::Sign`] with a [`ToGuest`].
+//! Each line is a JSON object. The guest sends [`FromGuest`]; the host answers a [`FromGuest::Sign`] with a [`ToGuest`].
 
 use std::collections::BTreeMap;
 
@@ -10,22 +10,22 @@ use serde::{Deserialize, Serialize};
 /// Name of the virtio-serial port (`/sys/class/virtio-ports/*/name` in the guest).
 pub const PORT: &str = "org.ima-init.report";
 
-/// How lines about calls that it has fail begin.
+/// Prefix of the lines that the guest program prints about the system calls that it makes fail.
 pub const FAULTS: &str = "ima-testbed faults: ";
 
-/// What the guest program writes to the console before anything else: where it is missing, no program of the root ran.
-pub const HELLO: &str = "ima-testbed guest: running";
+/// The line that the guest program prints to the console before anything else. Without it, no program of the root ran.
+pub const GUEST_STARTED: &str = "ima-testbed guest: running";
 
-/// The file that the guest program makes on its root before it does anything else, where `testbed.mark=yes` is on the command line.
+/// The file that the guest program creates on its root before anything else if `testbed.mark=yes` is on the command line.
 pub const MARK: &str = "/testbed-was-here";
 
-/// A message of the guest.
+/// A message from the guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum FromGuest {
-    /// All that it saw.
+    /// The report.
     Report(Box<Report>),
-    /// A request to sign a file it has just made.
+    /// A request to sign a file that the guest program has just made.
     Sign {
         /// Its path in the guest.
         path: String,
@@ -50,13 +50,13 @@ pub enum ToGuest {
     },
 }
 
-/// What the guest program saw. What could not be read is empty or `None`, and says why in `problems`.
+/// The state of the guest as its program saw it. A field that could not be read is empty or `None`, and `problems` has the reason.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
-    /// Process number: 1 where it is the init.
+    /// Process ID of the guest program: 1 if it is the init.
     pub pid: u32,
-    /// Its arguments, its own name first.
+    /// Its arguments, beginning with its own name.
     pub arguments: Vec<String>,
     /// Its environment.
     pub environment: BTreeMap<String, String>,
@@ -72,15 +72,15 @@ pub struct Report {
     pub pcr10: BTreeMap<String, String>,
     /// PCRs 0 to 9 by bank, in order.
     pub pcrs: BTreeMap<String, Vec<String>>,
-    /// What is mounted, in order.
+    /// The mounts, in order.
     pub mounts: Vec<Mount>,
-    /// The keyrings of the kernel and what is on them.
+    /// The keyrings of the kernel and the keys on them.
     pub keyrings: BTreeMap<String, Keyring>,
-    /// Whether `ima` is there in securityfs.
+    /// Whether securityfs has the directory `ima`.
     pub ima: bool,
-    /// The policy in force, if the kernel lets it be read.
+    /// The IMA policy in force, if the kernel lets it be read.
     pub policy: Option<String>,
-    /// Why not, otherwise: the name of the error.
+    /// The name of the error otherwise, such as `EACCES`.
     pub policy_unreadable: Option<String>,
     /// ascii_runtime_measurements.
     pub measurements_ascii: String,
@@ -90,22 +90,22 @@ pub struct Report {
     pub init: Option<serde_json::Value>,
     /// Lines of the kernel's log that concern integrity, with their time.
     pub kernel_log: Vec<String>,
-    /// What came of the attempts; empty if none were asked for.
+    /// The attempts with their results. Empty if none were requested.
     pub attempts: Vec<Attempt>,
-    /// Of a system with systemd: how far it came.
+    /// How far the boot got, on a system with systemd.
     pub system: Option<System>,
-    /// What could not be found out, and why.
+    /// The parts of the report that could not be read, and why.
     pub problems: Vec<String>,
 }
 
 /// A line of /proc/self/mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Where.
+    /// The mount point.
     pub point: String,
-    /// Type of the file system.
+    /// The type of the file system.
     pub fstype: String,
-    /// What is mounted.
+    /// The device or other source.
     pub source: String,
     /// Options of the mount.
     pub options: Vec<String>,
@@ -122,22 +122,22 @@ pub struct Keyring {
     pub keys: Vec<String>,
 }
 
-/// An attempt to run what may or must not run.
+/// An attempt to do something that the policy should allow or deny.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// Its name: stable, for tests.
     pub name: String,
-    /// What was tried, in words.
+    /// A description of what was tried.
     pub tried: String,
-    /// What should come of it.
+    /// The expected result.
     pub expected: Expected,
-    /// What came of it.
+    /// The actual result.
     pub result: AttemptResult,
-    /// Whether that is what should.
+    /// Whether the actual result is the expected one.
     pub passed: bool,
 }
 
-/// What should come of an attempt.
+/// The expected result of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expected {
@@ -148,7 +148,7 @@ pub enum Expected {
     Denied,
 }
 
-/// What came of an attempt.
+/// The actual result of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
 pub enum AttemptResult {
@@ -163,13 +163,13 @@ pub enum AttemptResult {
     /// The attempt could not be made: a file is missing, the host did not answer.
     #[default]
     NotMade,
-    /// As above, with the reason.
+    /// The attempt could not be made, for this reason.
     NotMadeBecause(String),
 }
 
 impl Attempt {
-    /// Judge a result. Allowed means that it worked; denied means the error IMA denies with, EACCES, and nothing else: any
-    /// other failure would hide that the kernel did not look.
+    /// Compares a result with the expected one. "Allowed" means success. "Denied" means `EACCES`, the error with which IMA denies
+    /// access, and nothing else: any other failure would hide that the kernel did not appraise the file.
     #[must_use]
     pub fn judge(name: &str, tried: &str, expected: Expected, result: AttemptResult) -> Attempt {
         let passed = match expected {
@@ -190,7 +190,7 @@ impl Attempt {
     }
 }
 
-/// How far a system with systemd came.
+/// How far the boot of a system with systemd got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct System {
     /// `systemctl is-system-running`.

@@ -22,14 +22,14 @@ use crate::{Machine, SignRequest, TestbedError, Tpm};
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Longest message taken from the guest, in bytes: a measurement list of a large system is a few megabytes.
+/// Longest message accepted from the guest, in bytes. The measurement list of a large system has a few megabytes.
 const MAX_MESSAGE: u64 = 64 << 20;
 
-/// How much of the console and how much of the report's port is taken, in bytes, from a guest that does not stop talking.
+/// Limits in bytes on what is kept of the console and read from the report port, for guests that never stop writing.
 const MAX_CONSOLE: usize = 64 << 20;
-const MAX_CONVERSATION: u64 = 256 << 20;
+const MAX_REPORT_PORT: u64 = 256 << 20;
 
-/// A machine that runs. Dropping it ends the machine.
+/// A running machine. Dropping it ends QEMU and swtpm.
 #[derive(Debug)]
 pub struct Running {
     machine: Machine,
@@ -43,14 +43,14 @@ pub struct Running {
     started: Instant,
 }
 
-/// What has been seen of a machine so far.
+/// The output of a running machine so far, as [`Running::wait_for`] passes it on.
 #[derive(Debug)]
-pub struct Seen<'a> {
-    /// The console from the start.
+pub struct MachineOutput<'a> {
+    /// The serial console from the start.
     pub console: Cow<'a, str>,
-    /// The guest program's reports.
+    /// The reports of the guest program.
     pub reports: &'a [Report],
-    /// QEMU's events.
+    /// The events of QEMU, as QMP reports them.
     pub events: &'a [Value],
 }
 
@@ -64,16 +64,16 @@ struct Shared {
 struct State {
     console: Vec<u8>,
     reports: Vec<Report>,
-    garbled: Vec<String>,
+    invalid_messages: Vec<String>,
     events: Vec<Value>,
     answers: VecDeque<Value>,
     open_streams: usize,
-    /// QEMU's exit status and what it wrote.
+    /// The exit status and error output of QEMU.
     exit: Option<String>,
 }
 
 impl State {
-    /// QEMU is gone and all that it had written is read.
+    /// Returns whether QEMU has ended and all its output has been read.
     fn ended(&self) -> bool {
         self.exit.is_some() && self.open_streams == 0
     }
@@ -99,7 +99,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Wait until `until` gives something or the deadline passes.
+    /// Waits until `until` returns a value or the deadline passes.
     fn wait<T>(
         &self,
         deadline: Instant,
@@ -124,7 +124,6 @@ impl Shared {
 
 impl Running {
     pub(crate) fn start(machine: &Machine) -> Result<Running, TestbedError> {
-        // Of the accelerator's probe too, so that it does not count.
         let directory = tempfile::Builder::new()
             .prefix("testbed-")
             .tempdir()
@@ -144,8 +143,8 @@ impl Running {
         let mut child = spawn(QEMU, |command| {
             command
                 .args(&arguments)
-                // snapshot=on keeps what is written there.
-                .env("TMPDIR", snapshots(directory.path()))
+                // QEMU keeps the writes to drives with snapshot=on there.
+                .env("TMPDIR", snapshot_directory(directory.path()))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::piped());
@@ -215,7 +214,7 @@ impl Running {
             started,
         };
         // An accelerator that does not work ends QEMU between its connecting and the guest's first instruction.
-        if running.request("qmp_capabilities", json!({})).is_err() {
+        if running.qmp("qmp_capabilities", json!({})).is_err() {
             running.qemu.kill();
             return Err(not_started(&running.shared));
         }
@@ -226,26 +225,27 @@ impl Running {
         self.started + self.machine.time_limit
     }
 
-    /// Wait until `until` gives something of what has been seen: at most `limit`, and never beyond the machine's own.
+    /// Waits until `until` returns a value for the output of the machine, and returns the value. Waits at most for `limit`, and
+    /// never beyond the time limit of the machine. `event` describes in the error what was waited for.
     ///
     /// # Errors
-    /// The time is over, or the machine has ended. `event` names in the error what was waited for.
+    /// [`TestbedError::TimedOut`], or [`TestbedError::Ended`] if the machine ended first.
     pub fn wait_for<T>(
         &self,
         event: &str,
         limit: Duration,
-        mut until: impl FnMut(&Seen<'_>) -> Option<T>,
+        mut until: impl FnMut(&MachineOutput<'_>) -> Option<T>,
     ) -> Result<T, TestbedError> {
         let from = Instant::now();
         let result = self
             .shared
             .wait(self.deadline().min(from + limit), |state| {
-                let seen = Seen {
+                let output = MachineOutput {
                     console: state.console(),
                     reports: &state.reports,
                     events: &state.events,
                 };
-                match until(&seen) {
+                match until(&output) {
                     Some(value) => Some(Ok(value)),
                     None if state.ended() => Some(Err(TestbedError::Ended {
                         event: event.to_owned(),
@@ -255,7 +255,7 @@ impl Running {
                 }
             });
         result.unwrap_or_else(|| {
-            Err(TestbedError::Late {
+            Err(TestbedError::TimedOut {
                 event: event.to_owned(),
                 waited: from.elapsed(),
                 console: self.shared.lock().tail(),
@@ -263,70 +263,69 @@ impl Running {
         })
     }
 
-    /// Wait until a line of the console contains this text; gives the line.
+    /// Waits until a complete line of the console contains this text, and returns the line.
     ///
     /// # Errors
-    /// As [`Running::wait_for`].
+    /// Those of [`Running::wait_for`].
     pub fn wait_for_console(&self, text: &str) -> Result<String, TestbedError> {
         self.wait_for(
             &format!("“{text}” on the console"),
             self.machine.time_limit,
-            |seen| {
-                let at = seen.console.find(text)?;
-                // A whole line, with its end.
-                let start = seen.console[..at].rfind('\n').map_or(0, |end| end + 1);
-                let end = at + seen.console[at..].find('\n')?;
-                Some(seen.console[start..end].trim_end().to_owned())
+            |output| {
+                let at = output.console.find(text)?;
+                // A complete line, with its end.
+                let start = output.console[..at].rfind('\n').map_or(0, |end| end + 1);
+                let end = at + output.console[at..].find('\n')?;
+                Some(output.console[start..end].trim_end().to_owned())
             },
         )
     }
 
-    /// Wait until the guest program has reported; gives its first report.
+    /// Waits until the guest program has reported, and returns its first report.
     ///
     /// # Errors
-    /// As [`Running::wait_for`].
+    /// Those of [`Running::wait_for`].
     pub fn wait_for_report(&self) -> Result<Report, TestbedError> {
         self.wait_for(
             "the guest program's report",
             self.machine.time_limit,
-            |seen| seen.reports.first().cloned(),
+            |output| output.reports.first().cloned(),
         )
     }
 
-    /// Let the machine run for this long; fails if it ends meanwhile. For events that must come late, and to show that
-    /// something does not happen.
+    /// Lets the machine run for this long: to delay an event, or to show that something does not happen.
     ///
     /// # Errors
-    /// The machine has ended.
+    /// [`TestbedError::Ended`] if the machine ends meanwhile.
     pub fn run_for(&self, time: Duration) -> Result<(), TestbedError> {
-        match self.wait_for("the time was over", time, |_| None::<()>) {
-            Err(TestbedError::Late { .. }) => Ok(()),
+        match self.wait_for("the end of the delay", time, |_| None::<()>) {
+            Err(TestbedError::TimedOut { .. }) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => Ok(()),
         }
     }
 
-    /// How long it has been running.
+    /// Returns the time since QEMU was started.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// The console so far.
+    /// Returns everything that the serial console has shown so far.
     #[must_use]
     pub fn console(&self) -> String {
         self.shared.lock().console().into_owned()
     }
 
-    /// Type into the serial console; a line needs its `\n`.
+    /// Sends text to the serial console. A line needs its `\n`.
     ///
     /// # Errors
-    /// QEMU is gone.
-    pub fn type_text(&self, text: &str) -> Result<(), TestbedError> {
+    /// QEMU has ended.
+    pub fn send_text(&self, text: &str) -> Result<(), TestbedError> {
         let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
         console
             .write_all(text.as_bytes())
-            .map_err(TestbedError::io("type into the console"))
+            .map_err(TestbedError::io("write to the serial console"))
     }
 
     /// Attach the late disk `number`, counted from 0 among the machine's late disks.
@@ -348,20 +347,19 @@ impl Running {
             .into_iter()
             .map(|(key, value)| (key.to_owned(), Value::from(value)))
             .collect();
-        self.request("device_add", Value::Object(arguments))
-            .map(drop)
+        self.qmp("device_add", Value::Object(arguments)).map(drop)
     }
 
-    /// A request of QEMU's machine protocol; gives its `return`.
+    /// Sends a command of the QEMU Machine Protocol (QMP), and returns the `return` member of the answer.
     ///
     /// # Errors
-    /// QEMU's error, or that it is gone.
-    pub fn request(&self, command: &str, arguments: Value) -> Result<Value, TestbedError> {
+    /// [`TestbedError::Qmp`] if QEMU refused the command or has ended.
+    pub fn qmp(&self, command: &str, arguments: Value) -> Result<Value, TestbedError> {
         let refused = |answer: String| TestbedError::Qmp {
             command: command.to_owned(),
             answer,
         };
-        // Held until the answer is there: QEMU answers in order.
+        // Held until the answer has arrived: QEMU answers in order.
         let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
         qmp.send(command, &arguments)
             .map_err(|error| refused(error.to_string()))?;
@@ -373,29 +371,29 @@ impl Running {
                 answer => Some(answer),
             });
         match answer.flatten() {
-            None => Err(refused("it gave no answer".to_owned())),
+            None => Err(refused("no answer".to_owned())),
             Some(mut answer) if answer.get("return").is_some() => Ok(answer["return"].take()),
             Some(answer) => Err(refused(answer["error"]["desc"].to_string())),
         }
     }
 
-    /// Take its power away, now.
+    /// Ends the machine at once, as a power failure would.
     #[must_use]
     pub fn kill(self) -> Outcome {
         self.end(Some(Ending::Killed))
     }
 
-    /// Wait until it ends: by itself, by standing still after a halt or a panic, or by its time limit.
+    /// Waits until the machine ends: by itself, with a halt or a panic, or at its time limit.
     #[must_use]
     pub fn finish(self) -> Outcome {
         let ended = self.shared.wait(self.deadline(), |state| {
-            (state.ended() || outcome::stands_still(&state.console())).then_some(())
+            (state.ended() || outcome::has_stopped(&state.console())).then_some(())
         });
         self.end(ended.is_none().then_some(Ending::TimedOut))
     }
 
     fn end(self, forced: Option<Ending>) -> Outcome {
-        let ran = self.started.elapsed();
+        let duration = self.started.elapsed();
         self.qemu.kill();
         // After SIGKILL the kernel closes its sockets; only an unkillable QEMU would make us give up here.
         self.shared
@@ -409,16 +407,16 @@ impl Running {
                 state
                     .exit
                     .clone()
-                    .unwrap_or_else(|| "it does not end".to_owned())
+                    .unwrap_or_else(|| "it did not end".to_owned())
             })
         });
         Outcome {
             ending,
             console,
             reports: std::mem::take(&mut state.reports),
-            garbled: std::mem::take(&mut state.garbled),
+            invalid_messages: std::mem::take(&mut state.invalid_messages),
             events: std::mem::take(&mut state.events),
-            ran,
+            duration,
         }
     }
 }
@@ -429,7 +427,7 @@ impl Drop for Running {
     }
 }
 
-/// QEMU's last words, once it has ended.
+/// Makes the error of a QEMU that ended at its start, from its exit status and error output.
 fn not_started(shared: &Shared) -> TestbedError {
     let deadline = Instant::now() + Duration::from_secs(10);
     let words = shared.wait(deadline, |state| state.exit.clone());
@@ -443,8 +441,8 @@ fn not_started(shared: &Shared) -> TestbedError {
     }
 }
 
-/// A directory for what the guest writes to shared images: on a disk, not on a tmpfs that /tmp may be.
-fn snapshots(directory: &Path) -> std::path::PathBuf {
+/// Returns the directory for what guests write to shared images: on a disk, because /tmp may be a tmpfs.
+fn snapshot_directory(directory: &Path) -> std::path::PathBuf {
     let disk = Path::new("/var/tmp");
     if disk.is_dir() {
         disk.to_owned()
@@ -492,8 +490,8 @@ fn read_qmp(stream: UnixStream, shared: Arc<Shared>) {
 fn read_report(stream: UnixStream, shared: Arc<Shared>, machine: Machine) {
     thread::spawn(move || {
         if let Ok(answers) = stream.try_clone() {
-            converse(
-                BufReader::new(stream.take(MAX_CONVERSATION)),
+            answer_messages(
+                BufReader::new(stream.take(MAX_REPORT_PORT)),
                 answers,
                 &shared,
                 &machine,
@@ -503,7 +501,7 @@ fn read_report(stream: UnixStream, shared: Arc<Shared>, machine: Machine) {
     });
 }
 
-fn converse(
+fn answer_messages(
     mut messages: impl BufRead,
     mut answers: UnixStream,
     shared: &Shared,
@@ -536,7 +534,7 @@ fn converse(
             }
             Err(error) => {
                 let start = String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned();
-                shared.change(|state| state.garbled.push(format!("{error}: {start}")));
+                shared.change(|state| state.invalid_messages.push(format!("{error}: {start}")));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! swtpm beside a machine.
+//! The TPM emulator swtpm.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -18,7 +18,7 @@ pub(crate) struct Emulator {
 impl Emulator {
     pub(crate) fn start(directory: &Path) -> Result<Emulator, TestbedError> {
         let socket = directory.join("tpm.socket");
-        // It gets a socket that listens already, so that nobody has to wait until it does.
+        // swtpm inherits a listening socket, so that QEMU can connect at once.
         let listener =
             UnixListener::bind(&socket).map_err(TestbedError::io("make the TPM's socket"))?;
         let state = directory.join("tpm");
@@ -50,7 +50,7 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        // It ends by itself when QEMU's connection closes; if it has not yet, its state is of no use to anyone.
+        // swtpm ends by itself when QEMU closes the connection. If it has not yet, its state is no longer needed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

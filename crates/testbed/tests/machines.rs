@@ -138,7 +138,7 @@ fn tpm_is_measured_into_and_the_list_replays() {
         .finish();
     assert_eq!(outcome.ending, Ending::PowerOff, "{}", outcome.console);
     assert!(outcome.guest_ran());
-    assert_eq!(outcome.garbled, [""; 0]);
+    assert_eq!(outcome.invalid_messages, [""; 0]);
     let report = outcome.report().unwrap();
     assert_eq!(report.pid, 1);
     assert!(report.command_line.contains("first.word=1"));
@@ -274,12 +274,16 @@ fn time_limits_hold() {
         .start()
         .unwrap();
     match running.wait_for_console("never said") {
-        Err(TestbedError::Late { .. }) => {}
+        Err(TestbedError::TimedOut { .. }) => {}
         other => panic!("{other:?}"),
     }
     let outcome = running.finish();
     assert_eq!(outcome.ending, Ending::TimedOut);
-    assert!(outcome.ran < Duration::from_secs(9), "{:?}", outcome.ran);
+    assert!(
+        outcome.duration < Duration::from_secs(9),
+        "{:?}",
+        outcome.duration
+    );
 }
 
 /// Nothing is left of a machine whose owner went away: not QEMU, not swtpm.

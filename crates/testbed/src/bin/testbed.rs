@@ -211,7 +211,7 @@ fn run(mut arguments: VecDeque<String>) -> Result<ExitCode, Error> {
     println!(
         "\nThe machine ended with: {} ({:.1} s)",
         outcome.ending,
-        outcome.ran.as_secs_f64()
+        outcome.duration.as_secs_f64()
     );
     let Some(report) = outcome.report() else {
         println!("No guest program reported.");

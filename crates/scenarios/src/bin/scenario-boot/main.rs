@@ -186,7 +186,7 @@ fn shell(options: &Options) -> Result<bool, Error> {
                     break;
                 };
                 let text = String::from_utf8_lossy(&keys[..length]);
-                if running.type_text(&text).is_err() {
+                if running.send_text(&text).is_err() {
                     break;
                 }
             }
@@ -212,7 +212,7 @@ fn watch(
         });
         match still {
             Ok(()) | Err(TestbedError::Ended { .. }) => break,
-            Err(TestbedError::Late { console, .. }) => show(running.elapsed(), &console),
+            Err(TestbedError::TimedOut { console, .. }) => show(running.elapsed(), &console),
             Err(error) => return Err(error),
         }
     }
@@ -263,7 +263,7 @@ fn present(options: &Options, outcome: &Outcome, took: Duration) -> bool {
         }
         None => refused(options, outcome, &mut wrong),
     }
-    for words in &outcome.garbled {
+    for words in &outcome.invalid_messages {
         wrong.push(format!("the guest sent what is no report: {words}"));
     }
     println!();
@@ -578,7 +578,7 @@ fn refused(options: &Options, outcome: &Outcome, wrong: &mut Vec<String>) {
                 "neither the init nor the kernel says that it refused {path}"
             ));
         }
-        Some(_) if matches!(outcome.ending, Ending::TimedOut | Ending::Broken(_)) => {
+        Some(_) if matches!(outcome.ending, Ending::TimedOut | Ending::QemuFailed(_)) => {
             wrong.push(format!("the machine ended with: {}", outcome.ending));
         }
         Some(path) => {
@@ -604,7 +604,7 @@ fn refused_as(code: &str, outcome: &Outcome, story: &[&str], wrong: &mut Vec<Str
             outcome.ending
         ));
     }
-    if outcome.says("handover: executing") {
+    if outcome.console_contains("handover: executing") {
         wrong.push("it handed over before it refused".to_owned());
     }
 }

@@ -3,13 +3,13 @@
 
 mod grub;
 mod session;
-mod story;
+mod stages;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use story::{STAGES, Stage};
+use stages::{STAGES, Stage};
 
 const USAGE: &str = "\
 Usage: scenario-debian-setup --disk FILE [OPTION]... [STAGE]...
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match options(arguments).and_then(|options| story::tell(&options)) {
+    match options(arguments).and_then(|options| stages::run(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("scenario-debian-setup: {error}");
@@ -87,7 +87,7 @@ fn options(mut arguments: VecDeque<String>) -> Result<Options, Error> {
             .filter(|stage| {
                 chosen.iter().any(|name| name == stage.name)
                     || all
-                    || (chosen.is_empty() && stage.usual)
+                    || (chosen.is_empty() && stage.default)
             })
             .collect(),
     })

@@ -1,9 +1,9 @@
-//! One boot of the system with a person logged in: what GRUB would start, and commands whose end is judged.
+//! One boot of the system with root logged in on the serial console, and commands whose results are checked.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ima_testbed::{Disk, Ending, Machine, Person, Said};
+use ima_testbed::{CommandOutput, Disk, Ending, Machine, SerialConsole};
 
 use crate::{Error, Options, grub};
 
@@ -19,9 +19,9 @@ pub const LONG: Duration = Duration::from_secs(900);
 /// All of one boot.
 const MACHINE: Duration = Duration::from_secs(1800);
 
-/// A boot with root logged in.
+/// A boot of the system with root logged in on the serial console.
 pub struct Session {
-    person: Person,
+    serial: SerialConsole,
     /// The kernel's command line, without the console that the machine adds.
     pub command_line: String,
     /// The release of the kernel that GRUB would start.
@@ -36,7 +36,7 @@ impl Session {
         let files = tempfile::tempdir()?;
         let entry = match grub::read(image, "/boot/grub/grub.cfg")? {
             Some(text) => grub::first_entry(&text)?,
-            None => installed_first(image)?,
+            None => entry_without_grub(image)?,
         };
         let (kernel, initramfs) = (files.path().join("kernel"), files.path().join("initramfs"));
         grub::take(image, &entry.kernel, &kernel)?;
@@ -58,86 +58,95 @@ impl Session {
         }
         let started = Instant::now();
         // QEMU has read both files once it runs.
-        let person = Person::log_in(machine.start()?, "root", ROOT_PASSWORD, BOOT)?;
+        let serial = SerialConsole::log_in(machine.start()?, "root", ROOT_PASSWORD, BOOT)?;
         let mut session = Session {
-            person,
+            serial,
             command_line: entry.command_line,
             release: entry.kernel.trim_start_matches("/boot/vmlinuz-").to_owned(),
             started,
         };
         // The kernel's messages would get between the lines; they stay in its log.
-        session.must(
+        session.expect_success(
             "dmesg --console-off; export SYSTEMD_PAGER=cat SYSTEMD_COLORS=0 TERM=dumb LC_ALL=C",
         )?;
         Ok(session)
     }
 
-    /// Since power-on.
+    /// Returns the time since power-on.
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Types a command and waits for its end, whatever its status.
-    pub fn run(&mut self, command: &str) -> Result<Said, Error> {
-        Ok(self.person.run(command, SHORT)?)
+    /// Runs a command, whatever its exit status.
+    pub fn run(&mut self, command: &str) -> Result<CommandOutput, Error> {
+        Ok(self.serial.run(command, SHORT)?)
     }
 
-    /// The same for one that takes longer.
-    pub fn run_long(&mut self, command: &str) -> Result<Said, Error> {
-        Ok(self.person.run(command, LONG)?)
+    /// Runs a command that takes long, whatever its exit status.
+    pub fn run_long(&mut self, command: &str) -> Result<CommandOutput, Error> {
+        Ok(self.serial.run(command, LONG)?)
     }
 
-    /// Types a command that must succeed; gives its output.
-    pub fn must(&mut self, command: &str) -> Result<String, Error> {
-        good(self.run(command)?)
+    /// Runs a command that must succeed, and returns its output.
+    pub fn expect_success(&mut self, command: &str) -> Result<String, Error> {
+        succeeded(self.run(command)?)
     }
 
-    /// The same for one that takes longer.
-    pub fn must_long(&mut self, command: &str) -> Result<String, Error> {
-        good(self.run_long(command)?)
+    /// Runs a command that takes long and must succeed, and returns its output.
+    pub fn expect_success_long(&mut self, command: &str) -> Result<String, Error> {
+        succeeded(self.run_long(command)?)
     }
 
-    /// Types a command that must succeed and whose output must have this text.
-    pub fn must_say(&mut self, command: &str, text: &str) -> Result<String, Error> {
-        let output = self.must(command)?;
+    /// Runs a command that must succeed and whose output must contain this text. Returns the output.
+    pub fn expect_output(&mut self, command: &str, text: &str) -> Result<String, Error> {
+        let output = self.expect_success(command)?;
         if output.contains(text) {
             Ok(output)
         } else {
-            Err(format!("“{command}” does not say “{text}”:\n{output}").into())
+            Err(format!("the output of “{command}” does not contain “{text}”:\n{output}").into())
         }
     }
 
-    /// Types a command that must end with this status and whose output must have this text.
-    pub fn must_fail(&mut self, command: &str, status: u32, text: &str) -> Result<String, Error> {
-        let said = self.run_long(command)?;
-        if said.status == status && said.says(text) {
-            Ok(said.output)
+    /// Runs a command that must exit with this status and whose output must contain this text. Returns the output.
+    pub fn expect_failure(
+        &mut self,
+        command: &str,
+        status: u32,
+        text: &str,
+    ) -> Result<String, Error> {
+        let output = self.run_long(command)?;
+        if output.status == status && output.contains(text) {
+            Ok(output.output)
         } else {
             Err(format!(
-                "“{command}” must end with status {status} and say “{text}”; its status is {}:\n{}",
-                said.status, said.output
+                "“{command}” must exit with status {status} and print “{text}”; it exited with status {}:\n{}",
+                output.status, output.output
             )
             .into())
         }
     }
 
-    /// Types a command that asks; each question with its answer, in order. Gives all that it said.
-    pub fn asked(&mut self, command: &str, answers: &[(&str, &str)]) -> Result<Said, Error> {
-        self.person.start(command, SHORT)?;
+    /// Runs a command that asks questions, and answers each in order. Returns all of its output.
+    pub fn run_with_answers(
+        &mut self,
+        command: &str,
+        answers: &[(&str, &str)],
+    ) -> Result<CommandOutput, Error> {
+        self.serial.start(command, SHORT)?;
         let mut all = String::new();
         for (question, answer) in answers {
-            all.push_str(&self.person.see(question, LONG)?);
-            self.person.type_line(answer)?;
+            all.push_str(&self.serial.wait_for(question, LONG)?);
+            self.serial.send_line(answer)?;
         }
-        let mut said = self.person.end(command, LONG)?;
-        all.push_str(&said.output);
-        said.output = all.replace('\r', "");
-        Ok(said)
+        let mut output = self.serial.wait_for_exit(command, LONG)?;
+        all.push_str(&output.output);
+        output.output = all.replace('\r', "");
+        Ok(output)
     }
 
-    /// Switches the system off as a person does, and keeps the console if that is wanted.
-    pub fn switch_off(self, console: Option<&Path>) -> Result<(), Error> {
-        let outcome = self.person.leave("systemctl poweroff")?;
+    /// Switches the system off with systemctl, and saves the console to this file.
+    pub fn power_off(self, console: Option<&Path>) -> Result<(), Error> {
+        let outcome = self.serial.finish("systemctl poweroff")?;
         if let Some(path) = console {
             std::fs::write(path, &outcome.console)?;
         }
@@ -147,7 +156,7 @@ impl Session {
         let lines: Vec<&str> = outcome.console.lines().collect();
         let tail = lines.len().saturating_sub(25);
         Err(format!(
-            "switched off, the machine ended with: {}; the console ends with:\n{}",
+            "the machine must power off; it ended with: {}; the console ends with:\n{}",
             outcome.ending,
             lines[tail..].join("\n")
         )
@@ -155,8 +164,8 @@ impl Session {
     }
 }
 
-/// What an installation of Debian starts before update-grub has run once.
-fn installed_first(image: &Path) -> Result<grub::Entry, Error> {
+/// Returns what a fresh installation of Debian starts, before update-grub has run.
+fn entry_without_grub(image: &Path) -> Result<grub::Entry, Error> {
     let names = grub::names(image, "/boot")?;
     let release = names
         .iter()
@@ -169,14 +178,14 @@ fn installed_first(image: &Path) -> Result<grub::Entry, Error> {
     })
 }
 
-/// The output of a command that must have succeeded.
-pub fn good(said: Said) -> Result<String, Error> {
-    if said.status == 0 {
-        return Ok(said.output);
+/// Returns the output of a command that must have succeeded.
+pub fn succeeded(output: CommandOutput) -> Result<String, Error> {
+    if output.success() {
+        return Ok(output.output);
     }
     Err(format!(
-        "“{}” ended with status {}:\n{}",
-        said.command, said.status, said.output
+        "“{}” exited with status {}:\n{}",
+        output.command, output.status, output.output
     )
     .into())
 }

@@ -18,7 +18,7 @@ use rustix::mount::{MountFlags, mount};
 use sha2::{Digest, Sha256};
 
 use crate::below;
-use crate::look::{self, errno_name};
+use crate::inspect::{self, errno_name};
 use crate::map::map_executable;
 use crate::port::Port;
 use crate::users::{Action, User, attempt};
@@ -118,7 +118,7 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
     made.extend(kexec());
     made.extend(from_fuse());
     // Only under a policy that appraises what is read; whoever chose it says so.
-    if look::parameter("testbed.files").as_deref() == Some("appraised") {
+    if inspect::parameter("testbed.files").as_deref() == Some("appraised") {
         let read = |name| outcome(fs::read(path(name)).map(drop));
         made.extend([
             Attempt::judge(
@@ -141,7 +141,7 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
     made.extend(below::attempts());
     made.extend(new_program(port));
     // A program of the root itself that was changed after it was signed.
-    if let Some(file) = look::parameter("testbed.try") {
+    if let Some(file) = inspect::parameter("testbed.try") {
         made.push(Attempt::judge(
             "tampered-file",
             &format!("run {file}, changed after it was signed"),
@@ -403,7 +403,7 @@ pub fn run(program: &Path) -> AttemptResult {
 /// EACCES would look like IMA's.
 fn scratch() -> io::Result<PathBuf> {
     let directory = PathBuf::from("/run/ima-testbed");
-    if !look::mounted("/run/ima-testbed") {
+    if !inspect::mounted("/run/ima-testbed") {
         fs::create_dir_all(&directory)?;
         mount("tmpfs", &directory, "tmpfs", MountFlags::empty(), None)?;
     }
@@ -479,7 +479,7 @@ pub fn load_module(file: &Path) -> AttemptResult {
 }
 
 pub fn add_policy(file: &Path) -> AttemptResult {
-    let Some(ima) = look::ima_directory(&mut Vec::new()) else {
+    let Some(ima) = inspect::ima_directory(&mut Vec::new()) else {
         return AttemptResult::NotMadeBecause("there is no IMA".to_owned());
     };
     let add = || -> io::Result<()> {

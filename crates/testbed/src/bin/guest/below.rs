@@ -14,7 +14,7 @@ use rustix::fs::XattrFlags;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::attempts::{path, write_program};
-use super::look::errno_name;
+use super::inspect::errno_name;
 
 /// Exit status where nothing lies so deep, or no attribute can be set there.
 const NOTHING: i32 = 98;

@@ -20,7 +20,7 @@ pub fn tree(from: Option<&String>, to: Option<&String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            system::say(&format!("cannot copy: {error}"));
+            system::log(&format!("cannot copy: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::ioctl::{NoArg, Setter, ioctl};
 
-use crate::{look, system};
+use crate::{inspect, system};
 
 /// The images, one after the other, in the initramfs.
 pub const DISKS: &str = "/disks";
@@ -42,7 +42,7 @@ const LO_FLAGS_PARTSCAN: u32 = 8;
 /// Shows the images as the parameters `testbed.disk-size` and `testbed.block-size` say.
 pub fn asked() -> io::Result<()> {
     let number = |name: &str| {
-        let value = look::parameter(name).unwrap_or_default();
+        let value = inspect::parameter(name).unwrap_or_default();
         value.parse::<u32>().map_err(io::Error::other)
     };
     let size = number("testbed.disk-size")?;
@@ -74,11 +74,11 @@ fn show(size: u64, block_size: u32) -> io::Result<()> {
         };
         // SAFETY: the operation reads the structure it is defined with and writes nothing.
         unsafe { ioctl(&device, Setter::<LOOP_CONFIGURE, _>::new(config)) }?;
-        system::say(&format!("disk {image}: {}", partitions()?));
+        system::log(&format!("disk {image}: {}", partitions()?));
         // SAFETY: the operation takes no argument.
         unsafe { ioctl(&device, NoArg::<LOOP_CLR_FD>::new()) }?;
     }
-    system::say("disks: all");
+    system::log("disks: all");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub fn start() -> ExitCode {
         }
         Err(error) => error,
     };
-    system::say(&format!("{INIT}: {error}"));
+    system::log(&format!("{INIT}: {error}"));
     ExitCode::FAILURE
 }
 
@@ -72,7 +72,7 @@ mod tracer {
     }
 
     pub(super) fn say(text: &str) {
-        crate::system::say(text);
+        crate::system::log(text);
     }
 }
 

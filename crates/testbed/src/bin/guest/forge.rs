@@ -16,7 +16,7 @@ pub fn keys() -> ExitCode {
     match make() {
         Ok(()) => ExitCode::SUCCESS,
         Err(errno) => {
-            system::say(&format!("cannot forge keys: {errno}"));
+            system::log(&format!("cannot forge keys: {errno}"));
             ExitCode::FAILURE
         }
     }

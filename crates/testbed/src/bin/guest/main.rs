@@ -28,8 +28,8 @@ mod disks;
 mod faults;
 mod forge;
 mod fuse;
+mod inspect;
 mod kexec;
-mod look;
 mod map;
 mod mount_options;
 mod port;
@@ -82,9 +82,9 @@ fn main() -> ExitCode {
 
 fn init() -> ExitCode {
     let problems = system::prepare();
-    system::hello();
+    system::announce();
     for problem in problems {
-        system::say(&problem);
+        system::log(&problem);
     }
     let there = |path: &str| std::path::Path::new(path).exists();
     let asked = if there(rules::RULES) {
@@ -98,24 +98,24 @@ fn init() -> ExitCode {
     };
     if let Some(answered) = asked {
         if let Err(error) = answered {
-            system::say(&format!("cannot ask the kernel: {error}"));
+            system::log(&format!("cannot ask the kernel: {error}"));
         }
         end(RebootMode::RB_POWER_OFF);
     }
-    if look::parameter("testbed.mark").is_some()
+    if inspect::parameter("testbed.mark").is_some()
         && let Err(problem) = system::mark()
     {
-        system::say(&problem);
+        system::log(&problem);
     }
     // Without the files there is nothing to try.
     let with_attempts = attempts::path(ima_testbed::attempts::names::SIGNED).exists();
     report(false, with_attempts);
-    if look::parameter("testbed.write").is_some() {
+    if inspect::parameter("testbed.write").is_some() {
         let problem = write::forever();
-        system::say(&format!("cannot write: {problem}"));
+        system::log(&format!("cannot write: {problem}"));
         return ExitCode::FAILURE;
     }
-    match look::parameter("testbed.end").as_deref() {
+    match inspect::parameter("testbed.end").as_deref() {
         Some("reboot") => end(RebootMode::RB_AUTOBOOT),
         Some("halt") => end(RebootMode::RB_HALT_SYSTEM),
         // The end of PID 1 is a panic.
@@ -129,18 +129,18 @@ fn report(system: bool, with_attempts: bool) -> ExitCode {
     if system {
         report.system = Some(system::settle(&mut report.problems));
     }
-    look::around(&mut report);
+    inspect::fill(&mut report);
     let mut port = port::open();
     if with_attempts {
         report.attempts = attempts::make(port.as_mut().ok());
-        // The attempts' own entries belong to the story.
-        look::at_log(&mut report);
+        // The attempts add entries to the kernel log.
+        inspect::read_kernel_log(&mut report);
     }
     let sent = port.and_then(|mut port| port.send(&FromGuest::Report(Box::new(report))));
     match sent {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            system::say(&format!("cannot report: {error}"));
+            system::log(&format!("cannot report: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -149,6 +149,6 @@ fn report(system: bool, with_attempts: bool) -> ExitCode {
 fn end(mode: RebootMode) -> ExitCode {
     rustix::fs::sync();
     let Err(error) = reboot(mode);
-    system::say(&format!("cannot end the machine: {error}"));
+    system::log(&format!("cannot end the machine: {error}"));
     ExitCode::FAILURE
 }

@@ -22,7 +22,7 @@ pub fn offer() -> io::Result<()> {
                 answers[number / 8] |= 0x80 >> (number % 8);
             }
         }
-        system::say(&format!("mount options: {}", encode_hex(&answers)));
+        system::log(&format!("mount options: {}", encode_hex(&answers)));
     }
     Ok(())
 }

@@ -38,9 +38,9 @@ pub fn offer() -> io::Result<()> {
                 answers[number / 8] |= 0x80 >> (number % 8);
             }
         }
-        system::say(&format!("rules: {}", encode_hex(&answers)));
+        system::log(&format!("rules: {}", encode_hex(&answers)));
     }
-    system::say("rules: all");
+    system::log("rules: all");
     Ok(())
 }
 

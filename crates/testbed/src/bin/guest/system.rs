@@ -4,11 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::process::Command;
 
-use ima_testbed::report::{HELLO, MARK, System};
+use ima_testbed::report::{GUEST_STARTED, MARK, System};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use rustix::mount::{MountFlags, mount, mount_remount};
 
-use crate::look;
+use crate::inspect;
 
 /// Mount what an init finds mounted, where it is not. Gives what could not be.
 pub fn prepare() -> Vec<String> {
@@ -23,7 +23,7 @@ pub fn prepare() -> Vec<String> {
             "/dev" => fs::exists("/dev/null").unwrap_or(false),
             "/proc" => fs::exists("/proc/self").unwrap_or(false),
             "/sys" => fs::exists("/sys/class").unwrap_or(false),
-            _ => look::mounted(point),
+            _ => inspect::mounted(point),
         };
         if there {
             continue;
@@ -54,7 +54,7 @@ pub fn mark() -> Result<(), String> {
 }
 
 /// A line on the console: standard output is nothing in an initramfs without /dev/console.
-pub fn say(text: &str) {
+pub fn log(text: &str) {
     let line = format!("ima-testbed guest: {text}\n");
     let console = fs::File::options().write(true).open("/dev/console");
     // Nobody is left to tell.
@@ -65,8 +65,10 @@ pub fn say(text: &str) {
 }
 
 /// The line that shows that this program ran.
-pub fn hello() {
-    say(HELLO.strip_prefix("ima-testbed guest: ").unwrap_or(HELLO));
+pub fn announce() {
+    log(GUEST_STARTED
+        .strip_prefix("ima-testbed guest: ")
+        .unwrap_or(GUEST_STARTED));
 }
 
 fn output(problems: &mut Vec<String>, arguments: &[&str]) -> String {
@@ -82,7 +84,7 @@ fn output(problems: &mut Vec<String>, arguments: &[&str]) -> String {
 
 /// Wait until systemd has done what it had to, and see how it went.
 pub fn settle(problems: &mut Vec<String>) -> System {
-    hello();
+    announce();
     let state = output(problems, &["is-system-running", "--wait"]);
     let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
     let failed = output(
@@ -111,6 +113,6 @@ pub fn settle(problems: &mut Vec<String>) -> System {
             .next()
             .and_then(|seconds| seconds.parse().ok())
             .unwrap_or_default(),
-        denials: look::denials(problems),
+        denials: inspect::denials(problems),
     }
 }

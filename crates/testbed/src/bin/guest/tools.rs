@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use nix::libc;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
-use crate::look::errno_name;
+use crate::inspect::errno_name;
 use crate::{kexec, verity};
 
 /// Exit status of a tool that failed.

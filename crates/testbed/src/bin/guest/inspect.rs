@@ -56,8 +56,8 @@ pub fn ima_directory(problems: &mut Vec<String>) -> Option<PathBuf> {
     directory.exists().then_some(directory)
 }
 
-/// Everything but the attempts and the system's state.
-pub fn around(report: &mut Report) {
+/// Fills in the report, except for the attempts and the state of systemd.
+pub fn fill(report: &mut Report) {
     let mut problems = std::mem::take(&mut report.problems);
     report.pid = std::process::id();
     report.arguments = std::env::args_os()
@@ -112,11 +112,11 @@ pub fn around(report: &mut Report) {
             .ok();
     }
     report.problems = problems;
-    at_log(report);
+    read_kernel_log(report);
 }
 
-/// The lines of the kernel's log that concern integrity, up to now.
-pub fn at_log(report: &mut Report) {
+/// Reads the lines of the kernel log that concern integrity.
+pub fn read_kernel_log(report: &mut Report) {
     report.kernel_log = kernel_log(&mut report.problems)
         .into_iter()
         .filter(|line| {
