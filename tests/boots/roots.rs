@@ -178,7 +178,8 @@ fn late_device() {
             running
                 .run_for(Duration::from_millis(7_500))
                 .expect("it goes on waiting");
-            running.plug(0).expect("the disk is plugged");
+            let disk = running.machine().disks().next().expect("a disk");
+            running.plug(disk).expect("the disk is plugged");
         });
         assert_booted(&outcome);
         let came = time_of(&outcome.console, "512-byte logical blocks");

@@ -262,7 +262,7 @@ impl Setup {
         let disk = partitions::around(&image, self.table);
         let mut attached = Disk::new(&disk).bus(self.bus);
         if self.late {
-            attached = attached.late();
+            attached = attached.hotplug();
         }
         if self.keeps_writes {
             attached = attached.keep_writes();

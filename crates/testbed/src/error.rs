@@ -49,9 +49,19 @@ pub enum TestbedError {
         /// The answer of QEMU.
         answer: String,
     },
-    /// The machine has no late disk of that number.
-    #[error("the machine has no late disk {0}")]
-    NoSuchDisk(usize),
+    /// The handle belongs to a disk of another machine.
+    #[error(
+        "this machine has no such disk; take the handle from Machine::add_disk or Machine::disks of this machine"
+    )]
+    UnknownDisk,
+    /// The disk is present from the start and cannot be attached.
+    #[error(
+        "disk {path} is attached from the start; declare it with Disk::hotplug to attach it later"
+    )]
+    NotHotplug {
+        /// The path of the image.
+        path: PathBuf,
+    },
     /// An event did not happen in time.
     #[error("{event} did not happen within {waited:?}; the console ends with:\n{console}")]
     TimedOut {

@@ -30,10 +30,11 @@
 //! ```no_run
 //! # use ima_testbed::{Disk, Machine};
 //! # fn main() -> Result<(), ima_testbed::TestbedError> {
-//! let machine = Machine::new("bzImage").initramfs("initramfs.cpio.gz").disk(Disk::new("root.ext4").late());
+//! let mut machine = Machine::new("bzImage").initramfs("initramfs.cpio.gz");
+//! let root = machine.add_disk(Disk::new("root.ext4").hotplug());
 //! let running = machine.start()?;
 //! running.wait_for_console("waiting for the root")?;
-//! running.plug(0)?;
+//! running.plug(root)?;
 //! let outcome = running.finish();
 //! # Ok(())
 //! # }
@@ -46,6 +47,7 @@
 //! is used is found out by booting with it ([`Accel::Auto`]), because a `/dev/kvm` that opens need not work.
 
 pub mod attempts;
+mod disk;
 mod error;
 mod machine;
 mod outcome;
@@ -56,8 +58,9 @@ mod running;
 mod serial_console;
 mod tpm;
 
+pub use disk::{Bus, Disk, DiskHandle};
 pub use error::TestbedError;
-pub use machine::{Accel, Bus, Disk, Machine, SignRequest, Tpm};
+pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};

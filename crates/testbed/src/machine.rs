@@ -1,185 +1,55 @@
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::disk::{Bus, Disk, DiskHandle, escape};
 use crate::{Running, TestbedError};
 
-/// Whether the machine has a TPM.
+/// The TPM of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tpm {
-    /// None at all.
+    /// No TPM.
     #[default]
     None,
-    /// A TPM 2.0 of swtpm behind `tpm-tis`, new with each start.
+    /// A TPM 2.0 emulated by swtpm behind a TIS interface, with new state at each start.
     Swtpm,
 }
 
-/// What executes the guest's instructions.
+/// The accelerator: what executes the instructions of the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accel {
-    /// KVM if a machine started with it shows the kernel's first line within seconds, else TCG. The answer is remembered
-    /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment says it without trying.
+    /// KVM if a machine started with it prints the first line of the kernel within seconds, otherwise TCG. The result is cached
+    /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment sets it without a try.
     #[default]
     Auto,
-    /// KVM, without trying it first.
+    /// KVM, without a try.
     Kvm,
-    /// QEMU's translator: works everywhere.
+    /// TCG, the translator of QEMU, which works everywhere.
     Tcg,
-    /// TCG that counts instructions (`-icount shift=0,sleep=off`): guest times hardly differ from run to run, for
-    /// measuring.
+    /// TCG that counts instructions (`-icount shift=0,sleep=off`), for measurements: times in the guest differ little between
+    /// runs.
     TcgCounting,
 }
 
-/// How a disk is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Bus {
-    /// /dev/vdX, a PCI device of its own.
-    #[default]
-    VirtioBlk,
-    /// /dev/sdX on a controller that is there from the start.
-    VirtioScsi,
-}
-
-/// A raw disk image.
-#[derive(Clone, Debug)]
-pub struct Disk {
-    pub(crate) path: PathBuf,
-    pub(crate) bus: Bus,
-    pub(crate) serial: Option<String>,
-    pub(crate) read_only: bool,
-    pub(crate) snapshot: bool,
-    pub(crate) late: bool,
-    pub(crate) unreadable: Vec<Range<u64>>,
-    pub(crate) answers: Option<u64>,
-}
-
-impl Disk {
-    /// The image at `path`, there from the start. What the guest writes goes to a temporary file and is lost, so that
-    /// machines can share an image.
-    pub fn new(path: impl AsRef<Path>) -> Disk {
-        Disk {
-            path: path.as_ref().to_owned(),
-            bus: Bus::default(),
-            serial: None,
-            read_only: false,
-            snapshot: true,
-            late: false,
-            unreadable: Vec::new(),
-            answers: None,
-        }
-    }
-
-    /// How it is attached.
-    #[must_use]
-    pub fn bus(mut self, bus: Bus) -> Disk {
-        self.bus = bus;
-        self
-    }
-
-    /// Its serial number, of at most 20 bytes: /sys/block/vdX/serial.
-    #[must_use]
-    pub fn serial(mut self, serial: impl Into<String>) -> Disk {
-        self.serial = Some(serial.into());
-        self
-    }
-
-    /// The device refuses writes.
-    #[must_use]
-    pub fn read_only(mut self) -> Disk {
-        self.read_only = true;
-        self
-    }
-
-    /// What the guest writes goes to the image itself. It is not waited until it is on the host's medium: that is lost only
-    /// with the host.
-    #[must_use]
-    pub fn keep_writes(mut self) -> Disk {
-        self.snapshot = false;
-        self
-    }
-
-    /// Reading these sectors (of 512 bytes) fails, as of a bad medium; up to `u64::MAX`, reading anything does. Said again, more
-    /// do.
-    #[must_use]
-    pub fn unreadable(mut self, sectors: Range<u64>) -> Disk {
-        self.unreadable.push(sectors);
-        self
-    }
-
-    /// Requests to the device hang forever once this many bytes have been read or written. QEMU can still end, and the guest can
-    /// still reset the device.
-    #[must_use]
-    pub fn hang_after(mut self, bytes: u64) -> Disk {
-        self.answers = Some(bytes);
-        self
-    }
-
-    /// The image as the options of `-drive`.
-    fn drive(&self) -> String {
-        let path = escape(&self.path);
-        if self.unreadable.is_empty() {
-            return format!("format=raw,file={path}");
-        }
-        let mut text = format!(
-            "driver=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename={path}"
-        );
-        // A rule is of one sector or of all; the guest reads pages, of eight.
-        let sectors = self.unreadable.iter().flat_map(|range| {
-            let all = range.end == u64::MAX;
-            let each = range.clone().step_by(8).map(Some);
-            all.then_some(None)
-                .into_iter()
-                .chain(each.take_while(move |_| !all))
-        });
-        for (number, sector) in sectors.enumerate() {
-            let mut rule = |option: &str| {
-                text.push_str(&format!(",file.inject-error.{number}.{option}"));
-            };
-            for option in ["event=none", "iotype=read", "errno=5"] {
-                rule(option);
-            }
-            if let Some(sector) = sector {
-                rule(&format!("sector={sector}"));
-            }
-        }
-        text
-    }
-
-    /// A byte a second, once as many as it answers are through.
-    fn throttling(&self) -> String {
-        self.answers
-            .map(|bytes| format!(",throttling.bps-total=1,throttling.bps-total-max={bytes}"))
-            .unwrap_or_default()
-    }
-
-    /// It is not there until [`Running::plug`] attaches it.
-    #[must_use]
-    pub fn late(mut self) -> Disk {
-        self.late = true;
-        self
-    }
-}
-
-/// What a guest asks the host to sign: a file it has just made.
+/// A request of the guest program to sign a file that it has just made.
 #[derive(Clone, Debug)]
 pub struct SignRequest {
-    /// The file's path in the guest.
+    /// The path of the file in the guest.
     pub path: String,
-    /// SHA-256 of its content.
+    /// The SHA-256 digest of its content.
     pub sha256: [u8; 32],
 }
 
 type Signer = Arc<dyn Fn(&SignRequest) -> Result<Vec<u8>, String> + Send + Sync>;
 
-/// What a machine is made of. A value: it can be cloned, changed and started as often as wanted.
+/// The description of a machine. It is a value: clone it, change it, and start it as often as needed.
 #[derive(Clone)]
 pub struct Machine {
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: Option<PathBuf>,
     pub(crate) append: Vec<String>,
-    pub(crate) disks: Vec<Disk>,
+    pub(crate) disks: Vec<(DiskHandle, Disk)>,
     pub(crate) tpm: Tpm,
     pub(crate) accel: Accel,
     pub(crate) memory_mib: u32,
@@ -204,8 +74,9 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine (q35, one CPU, 512 MiB, serial console, no TPM, no disk, at most two minutes) with this bzImage. An ELF
-    /// `vmlinux` does not do: QEMU then puts the initramfs over the ACPI tables, and the guest finds no TPM.
+    /// Describes a machine with this kernel: one CPU, 512 MiB of memory, a serial console, no TPM, no disk, and a time limit of two
+    /// minutes. The kernel must be a bzImage: with an ELF `vmlinux`, QEMU places the initramfs over the ACPI tables, and the guest
+    /// finds no TPM.
     pub fn new(kernel: impl AsRef<Path>) -> Machine {
         Machine {
             kernel: kernel.as_ref().to_owned(),
@@ -223,77 +94,89 @@ impl Machine {
         }
     }
 
-    /// The initramfs.
+    /// Sets the initramfs.
     #[must_use]
     pub fn initramfs(mut self, path: impl AsRef<Path>) -> Machine {
         self.initramfs = Some(path.as_ref().to_owned());
         self
     }
 
-    /// One disk more. Those there from the start come in this order: the first is /dev/vda, or /dev/sda of its bus.
+    /// Adds a disk. The disks that are present from the start have this order: the first on its bus is `/dev/vda` or `/dev/sda`.
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Machine {
-        self.disks.push(disk);
+        self.add_disk(disk);
         self
     }
 
-    /// Whether there is a TPM.
+    /// Adds a disk as [`Machine::disk`] does, and returns its handle for [`Running::plug`].
+    pub fn add_disk(&mut self, disk: Disk) -> DiskHandle {
+        let handle = DiskHandle::unique();
+        self.disks.push((handle, disk));
+        handle
+    }
+
+    /// Returns the handles of the disks, in the order in which they were added.
+    pub fn disks(&self) -> impl Iterator<Item = DiskHandle> {
+        self.disks.iter().map(|(handle, _)| *handle)
+    }
+
+    /// Sets the TPM.
     #[must_use]
     pub fn tpm(mut self, tpm: Tpm) -> Machine {
         self.tpm = tpm;
         self
     }
 
-    /// More of the kernel command line. `console=ttyS0 no_timer_check` is there already.
+    /// Appends parameters to the kernel command line. It begins with `console=ttyS0 no_timer_check`.
     #[must_use]
     pub fn append(mut self, parameters: impl Into<String>) -> Machine {
         self.append.push(parameters.into());
         self
     }
 
-    /// What executes the guest's instructions.
+    /// Sets the accelerator.
     #[must_use]
     pub fn accel(mut self, accel: Accel) -> Machine {
         self.accel = accel;
         self
     }
 
-    /// Memory in MiB.
+    /// Sets the amount of memory, in MiB.
     #[must_use]
     pub fn memory_mib(mut self, mib: u32) -> Machine {
         self.memory_mib = mib;
         self
     }
 
-    /// Number of CPUs.
+    /// Sets the number of CPUs.
     #[must_use]
     pub fn cpus(mut self, cpus: u32) -> Machine {
         self.cpus = cpus;
         self
     }
 
-    /// One more argument of QEMU, as it stands.
+    /// Adds an argument to the command line of QEMU, unchanged.
     #[must_use]
     pub fn qemu_argument(mut self, argument: impl Into<String>) -> Machine {
         self.extra.push(argument.into());
         self
     }
 
-    /// How long the machine may run before it is killed; every wait ends by then.
+    /// Sets how long the machine may run before it is killed. Every wait ends by then.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Machine {
         self.time_limit = limit;
         self
     }
 
-    /// Copy the console to our standard error as it comes.
+    /// Copies the serial console to standard error while the machine runs.
     #[must_use]
     pub fn tee(mut self) -> Machine {
         self.tee = true;
         self
     }
 
-    /// Who answers when the guest program asks for a signature of a file it has made: the value for its security.ima.
+    /// Sets the function that answers signature requests of the guest program with the value for `security.ima`.
     #[must_use]
     pub fn signer(
         mut self,
@@ -303,10 +186,10 @@ impl Machine {
         self
     }
 
-    /// Start it.
+    /// Starts the machine.
     ///
     /// # Errors
-    /// A file or program that is missing, or QEMU's refusal of the machine. The guest has not run then.
+    /// A file or program is missing, or QEMU refused the machine. The guest has not run then.
     pub fn start(&self) -> Result<Running, TestbedError> {
         let files = [
             ("kernel", Some(&self.kernel)),
@@ -314,7 +197,7 @@ impl Machine {
         ]
         .into_iter()
         .filter_map(|(what, path)| Some((what, path?)))
-        .chain(self.disks.iter().map(|disk| ("disk", &disk.path)));
+        .chain(self.disks.iter().map(|(_, disk)| ("disk", &disk.path)));
         for (what, path) in files {
             std::fs::metadata(path).map_err(|source| TestbedError::Missing {
                 what,
@@ -325,7 +208,7 @@ impl Machine {
         Running::start(self)
     }
 
-    /// The arguments of QEMU, for sockets in `directory`.
+    /// Returns the arguments of QEMU, for sockets in `directory`.
     pub(crate) fn arguments(&self, directory: &Path, tpm: Option<&Path>) -> Vec<String> {
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
@@ -349,7 +232,7 @@ impl Machine {
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-display", "none".into());
-        // A reset ends QEMU, as switching off does; its events say which it was.
+        // A reset ends QEMU, as power-off does. Its events tell which of them it was.
         add(
             "-action",
             "reboot=shutdown,shutdown=poweroff,panic=none".into(),
@@ -370,10 +253,14 @@ impl Machine {
             add("-tpmdev", "emulator,id=tpm,chardev=tpm".into());
             add("-device", "tpm-tis,tpmdev=tpm".into());
         }
-        if self.disks.iter().any(|disk| disk.bus == Bus::VirtioScsi) {
+        if self
+            .disks
+            .iter()
+            .any(|(_, disk)| disk.bus == Bus::VirtioScsi)
+        {
             add("-device", "virtio-scsi-pci,id=scsi".into());
         }
-        for (number, disk) in self.disks.iter().enumerate() {
+        for (number, (_, disk)) in self.disks.iter().enumerate() {
             let on = |yes| if yes { "on" } else { "off" };
             add(
                 "-drive",
@@ -385,8 +272,8 @@ impl Machine {
                     disk.throttling()
                 ),
             );
-            if disk.late {
-                // The root bus of q35 takes no devices later: a port for each that comes.
+            if disk.hotplug {
+                // The root bus takes no devices later: each disk gets a port.
                 if disk.bus == Bus::VirtioBlk {
                     add(
                         "-device",
@@ -410,8 +297,8 @@ impl Machine {
         if let Some(initramfs) = &self.initramfs {
             add("-initrd", escape(initramfs));
         }
-        // The kernel's test whether the timer's interrupts arrive takes the time by a loop, and panics ("IO-APIC + timer
-        // doesn't work!") if the host has just given the machine no CPU (arch/x86/kernel/apic/io_apic.c, `check_timer`).
+        // The kernel tests in a timed loop whether timer interrupts arrive, and panics ("IO-APIC + timer doesn't work!") if the
+        // host gives the machine no CPU meanwhile (arch/x86/kernel/apic/io_apic.c, `check_timer`).
         let mut append = vec!["console=ttyS0".to_owned(), "no_timer_check".to_owned()];
         append.extend(self.append.iter().cloned());
         add("-append", append.join(" "));
@@ -420,7 +307,7 @@ impl Machine {
         arguments
     }
 
-    /// The device of a disk, as the keys and values of `-device` and of QMP's `device_add`.
+    /// Returns the device of a disk as keys and values for `-device` and for the QMP command `device_add`.
     pub(crate) fn device(&self, number: usize, disk: &Disk) -> Vec<(&'static str, String)> {
         let mut pairs = match disk.bus {
             Bus::VirtioBlk => vec![("driver", "virtio-blk-pci".to_owned())],
@@ -429,7 +316,7 @@ impl Machine {
                 ("bus", "scsi.0".to_owned()),
             ],
         };
-        if disk.late && disk.bus == Bus::VirtioBlk {
+        if disk.hotplug && disk.bus == Bus::VirtioBlk {
             pairs.push(("bus", format!("port{number}")));
         }
         pairs.push(("id", format!("device{number}")));
@@ -439,11 +326,6 @@ impl Machine {
         }
         pairs
     }
-}
-
-/// QEMU doubles commas in values.
-fn escape(path: &Path) -> String {
-    path.display().to_string().replace(',', ",,")
 }
 
 fn resolve(accel: Accel, kernel: &Path) -> Accel {
@@ -459,8 +341,8 @@ fn resolve(accel: Accel, kernel: &Path) -> Accel {
     })
 }
 
-/// A /dev/kvm that opens may fail when a register is set, or hang in the guest's decompressor: only a kernel that speaks
-/// shows that it works.
+/// Returns whether a kernel boots with KVM. A /dev/kvm that can be opened may still fail when a register is set, or hang in the
+/// decompressor of the guest: only the output of a kernel shows that it works.
 fn kvm_boots(kernel: &Path) -> bool {
     let opens = std::fs::File::options()
         .read(true)

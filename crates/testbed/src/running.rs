@@ -18,7 +18,7 @@ use crate::process::{Killer, spawn};
 use crate::qmp;
 use crate::report::{FromGuest, Report, ToGuest, decode_hex, encode_hex};
 use crate::tpm::Emulator;
-use crate::{Machine, SignRequest, TestbedError, Tpm};
+use crate::{DiskHandle, Machine, SignRequest, TestbedError, Tpm};
 
 const QEMU: &str = "qemu-system-x86_64";
 
@@ -328,19 +328,30 @@ impl Running {
             .map_err(TestbedError::io("write to the serial console"))
     }
 
-    /// Attach the late disk `number`, counted from 0 among the machine's late disks.
+    /// Returns the description from which the machine was started.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Attaches a disk that was declared with [`Disk::hotplug`](crate::Disk::hotplug).
     ///
     /// # Errors
-    /// There is no such disk, or QEMU refuses it: it is there already, the machine has ended.
-    pub fn plug(&self, number: usize) -> Result<(), TestbedError> {
-        let (index, disk) = self
+    /// [`TestbedError::UnknownDisk`] and [`TestbedError::NotHotplug`] for other disks; [`TestbedError::Qmp`] if the disk is
+    /// attached already or the machine has ended.
+    pub fn plug(&self, disk: DiskHandle) -> Result<(), TestbedError> {
+        let (index, (_, disk)) = self
             .machine
             .disks
             .iter()
             .enumerate()
-            .filter(|(_, disk)| disk.late)
-            .nth(number)
-            .ok_or(TestbedError::NoSuchDisk(number))?;
+            .find(|(_, (handle, _))| *handle == disk)
+            .ok_or(TestbedError::UnknownDisk)?;
+        if !disk.hotplug {
+            return Err(TestbedError::NotHotplug {
+                path: disk.path.clone(),
+            });
+        }
         let arguments: Map<String, Value> = self
             .machine
             .device(index, disk)

@@ -85,9 +85,9 @@ fn machine(initramfs: &Path) -> Machine {
     Machine::new(kernel()).initramfs(initramfs)
 }
 
-fn disk_image() -> tempfile::TempPath {
+fn disk_image(bytes: u64) -> tempfile::TempPath {
     let file = tempfile::NamedTempFile::new().unwrap();
-    file.as_file().set_len(1 << 20).unwrap();
+    file.as_file().set_len(bytes).unwrap();
     file.into_temp_path()
 }
 
@@ -227,25 +227,32 @@ fn attempts_fail_where_nothing_is_enforced() {
 }
 
 #[test]
-fn late_disks_come_when_they_are_plugged() {
+fn hotplug_disks_appear_when_they_are_plugged() {
     let image = initramfs(&[]);
-    let first = disk_image();
+    let (first, other) = (disk_image(1 << 20), disk_image(2 << 20));
+    let unknown = Machine::new(kernel()).add_disk(Disk::new(&first));
     for bus in [Bus::VirtioBlk, Bus::VirtioScsi] {
         // A guest that waits for ever: no init there.
-        let running = machine(&image)
-            .append("rdinit=/none root=/dev/none rootwait")
-            .disk(Disk::new(&first).late().bus(bus).serial("late"))
-            .start()
-            .unwrap();
+        let mut machine = machine(&image).append("rdinit=/none root=/dev/none rootwait");
+        let present = machine.add_disk(Disk::new(&other).bus(bus));
+        let late = machine.add_disk(Disk::new(&first).hotplug().bus(bus).serial("late"));
+        let running = machine.start().unwrap();
         let line = running.wait_for_console("Waiting for root device").unwrap();
         assert!(line.contains("/dev/none"), "{line}");
         assert!(!running.console().contains("2048 512-byte logical blocks"));
-        running.plug(0).unwrap();
+        running.plug(late).unwrap();
         running
             .wait_for_console("2048 512-byte logical blocks")
             .unwrap();
-        assert!(matches!(running.plug(1), Err(TestbedError::NoSuchDisk(1))));
-        assert!(matches!(running.plug(0), Err(TestbedError::Qmp { .. })));
+        assert!(matches!(running.plug(late), Err(TestbedError::Qmp { .. })));
+        assert!(matches!(
+            running.plug(present),
+            Err(TestbedError::NotHotplug { .. })
+        ));
+        assert!(matches!(
+            running.plug(unknown),
+            Err(TestbedError::UnknownDisk)
+        ));
         assert_eq!(running.kill().ending, Ending::Killed);
     }
 }
