@@ -46,6 +46,7 @@
 //! What is needed on the host: `qemu-system-x86_64`, `swtpm` for machines with a TPM, `setpriv` (util-linux). Whether KVM
 //! is used is found out by booting with it ([`Accel::Auto`]), because a `/dev/kvm` that opens need not work.
 
+mod architecture;
 pub mod attempts;
 mod disk;
 mod error;
@@ -58,6 +59,7 @@ mod running;
 mod serial_console;
 mod tpm;
 
+pub use architecture::{Architecture, UnknownArchitecture};
 pub use disk::{Bus, Disk, DiskHandle};
 pub use error::TestbedError;
 pub use machine::{Accel, Machine, SignRequest, Tpm};

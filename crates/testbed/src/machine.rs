@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::disk::{Bus, Disk, DiskHandle, escape};
-use crate::{Running, TestbedError};
+use crate::{Architecture, Running, TestbedError};
 
 /// The TPM of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,8 @@ pub enum Tpm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Accel {
     /// KVM if a machine started with it prints the first line of the kernel within seconds, otherwise TCG. The result is cached
-    /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment sets it without a try.
+    /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment sets it without a try. Always TCG if the architecture
+    /// is not that of the host.
     #[default]
     Auto,
     /// KVM, without a try.
@@ -46,6 +47,7 @@ type Signer = Arc<dyn Fn(&SignRequest) -> Result<Vec<u8>, String> + Send + Sync>
 /// The description of a machine. It is a value: clone it, change it, and start it as often as needed.
 #[derive(Clone)]
 pub struct Machine {
+    pub(crate) architecture: Architecture,
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: Option<PathBuf>,
     pub(crate) append: Vec<String>,
@@ -63,6 +65,7 @@ pub struct Machine {
 impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine")
+            .field("architecture", &self.architecture)
             .field("kernel", &self.kernel)
             .field("initramfs", &self.initramfs)
             .field("append", &self.append)
@@ -74,11 +77,14 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// Describes a machine with this kernel: one CPU, 512 MiB of memory, a serial console, no TPM, no disk, and a time limit of two
-    /// minutes. The kernel must be a bzImage: with an ELF `vmlinux`, QEMU places the initramfs over the ACPI tables, and the guest
-    /// finds no TPM.
+    /// Describes a machine with this kernel: the architecture of the host, one CPU, 512 MiB of memory, a serial console, no TPM, no
+    /// disk, and a time limit of two minutes.
+    ///
+    /// The kernel must be the image that [`Architecture::kernel_image`] names. With an ELF `vmlinux` for x86-64, QEMU places the
+    /// initramfs over the ACPI tables, and the guest finds no TPM.
     pub fn new(kernel: impl AsRef<Path>) -> Machine {
         Machine {
+            architecture: Architecture::default(),
             kernel: kernel.as_ref().to_owned(),
             initramfs: None,
             append: Vec::new(),
@@ -92,6 +98,13 @@ impl Machine {
             tee: false,
             signer: None,
         }
+    }
+
+    /// Sets the architecture.
+    #[must_use]
+    pub fn architecture(mut self, architecture: Architecture) -> Machine {
+        self.architecture = architecture;
+        self
     }
 
     /// Sets the initramfs.
@@ -127,7 +140,8 @@ impl Machine {
         self
     }
 
-    /// Appends parameters to the kernel command line. It begins with `console=ttyS0 no_timer_check`.
+    /// Appends parameters to the kernel command line. It begins with `console=` for the serial console and, on x86-64, with
+    /// `no_timer_check`.
     #[must_use]
     pub fn append(mut self, parameters: impl Into<String>) -> Machine {
         self.append.push(parameters.into());
@@ -219,8 +233,8 @@ impl Machine {
             )
         };
 
-        add("-machine", "q35".into());
-        match resolve(self.accel, &self.kernel) {
+        add("-machine", self.architecture.machine_type().into());
+        match self.resolve_accel() {
             Accel::Kvm => add("-accel", "kvm".into()),
             Accel::TcgCounting => {
                 add("-accel", "tcg".into());
@@ -228,7 +242,7 @@ impl Machine {
             }
             Accel::Tcg | Accel::Auto => add("-accel", "tcg".into()),
         }
-        add("-cpu", "max".into());
+        add("-cpu", self.architecture.cpu().into());
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-display", "none".into());
@@ -251,7 +265,10 @@ impl Machine {
         if let Some(tpm) = tpm {
             add("-chardev", format!("socket,id=tpm,path={}", escape(tpm)));
             add("-tpmdev", "emulator,id=tpm,chardev=tpm".into());
-            add("-device", "tpm-tis,tpmdev=tpm".into());
+            add(
+                "-device",
+                format!("{},tpmdev=tpm", self.architecture.tpm_device()),
+            );
         }
         if self
             .disks
@@ -297,9 +314,7 @@ impl Machine {
         if let Some(initramfs) = &self.initramfs {
             add("-initrd", escape(initramfs));
         }
-        // The kernel tests in a timed loop whether timer interrupts arrive, and panics ("IO-APIC + timer doesn't work!") if the
-        // host gives the machine no CPU meanwhile (arch/x86/kernel/apic/io_apic.c, `check_timer`).
-        let mut append = vec!["console=ttyS0".to_owned(), "no_timer_check".to_owned()];
+        let mut append = vec![self.architecture.command_line()];
         append.extend(self.append.iter().cloned());
         add("-append", append.join(" "));
         arguments.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
@@ -326,24 +341,28 @@ impl Machine {
         }
         pairs
     }
-}
 
-fn resolve(accel: Accel, kernel: &Path) -> Accel {
-    static FOUND: OnceLock<Accel> = OnceLock::new();
-    if accel != Accel::Auto {
-        return accel;
+    /// Returns the accelerator to use: never [`Accel::Auto`].
+    fn resolve_accel(&self) -> Accel {
+        static FOUND: OnceLock<Accel> = OnceLock::new();
+        if self.accel != Accel::Auto {
+            return self.accel;
+        }
+        if Some(self.architecture) != Architecture::host() {
+            return Accel::Tcg;
+        }
+        *FOUND.get_or_init(|| match std::env::var("IMA_TESTBED_ACCEL").as_deref() {
+            Ok("kvm") => Accel::Kvm,
+            Ok("tcg") => Accel::Tcg,
+            _ if kvm_boots(self.architecture, &self.kernel) => Accel::Kvm,
+            _ => Accel::Tcg,
+        })
     }
-    *FOUND.get_or_init(|| match std::env::var("IMA_TESTBED_ACCEL").as_deref() {
-        Ok("kvm") => Accel::Kvm,
-        Ok("tcg") => Accel::Tcg,
-        _ if kvm_boots(kernel) => Accel::Kvm,
-        _ => Accel::Tcg,
-    })
 }
 
 /// Returns whether a kernel boots with KVM. A /dev/kvm that can be opened may still fail when a register is set, or hang in the
 /// decompressor of the guest: only the output of a kernel shows that it works.
-fn kvm_boots(kernel: &Path) -> bool {
+fn kvm_boots(architecture: Architecture, kernel: &Path) -> bool {
     let opens = std::fs::File::options()
         .read(true)
         .write(true)
@@ -351,9 +370,53 @@ fn kvm_boots(kernel: &Path) -> bool {
         .is_ok();
     opens
         && Machine::new(kernel)
+            .architecture(architecture)
             .accel(Accel::Kvm)
-            .append("earlyprintk=ttyS0")
+            .append(architecture.early_console())
             .time_limit(Duration::from_secs(5))
             .start()
             .is_ok_and(|probe| probe.wait_for_console("Linux version").is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The arguments differ between architectures in nothing but what [`Architecture`] says.
+    #[test]
+    fn arguments_follow_the_architecture() {
+        for architecture in Architecture::ALL {
+            let machine = Machine::new("kernel")
+                .architecture(architecture)
+                .accel(Accel::Tcg)
+                .append("quiet")
+                .disk(Disk::new("disk"));
+            let arguments = machine.arguments(Path::new("/run"), Some(Path::new("/run/tpm")));
+            let has = |option: &str, value: &str| {
+                arguments
+                    .windows(2)
+                    .any(|pair| pair[0] == option && pair[1] == value)
+            };
+            assert!(has("-machine", architecture.machine_type()));
+            assert!(has(
+                "-device",
+                &format!("{},tpmdev=tpm", architecture.tpm_device())
+            ));
+            let x86 = architecture == Architecture::X86_64;
+            let line = match (architecture.console(), x86) {
+                (console, true) => format!("console={console} no_timer_check quiet"),
+                (console, false) => format!("console={console} quiet"),
+            };
+            assert!(has("-append", &line), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn clones_share_handles() {
+        let mut machine = Machine::new("kernel");
+        let first = machine.add_disk(Disk::new("a"));
+        let second = machine.add_disk(Disk::new("a"));
+        assert_ne!(first, second);
+        assert!(machine.clone().disks().eq([first, second]));
+    }
 }

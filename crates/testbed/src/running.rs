@@ -20,8 +20,6 @@ use crate::report::{FromGuest, Report, ToGuest, decode_hex, encode_hex};
 use crate::tpm::Emulator;
 use crate::{DiskHandle, Machine, SignRequest, TestbedError, Tpm};
 
-const QEMU: &str = "qemu-system-x86_64";
-
 /// Longest message accepted from the guest, in bytes. The measurement list of a large system has a few megabytes.
 const MAX_MESSAGE: u64 = 64 << 20;
 
@@ -140,7 +138,8 @@ impl Running {
         let socket = tpm.as_ref().map(|tpm| tpm.socket.as_path());
         let arguments = machine.arguments(directory.path(), socket);
         let started = Instant::now();
-        let mut child = spawn(QEMU, |command| {
+        let program = machine.architecture.qemu_program();
+        let mut child = spawn(program, |command| {
             command
                 .args(&arguments)
                 // QEMU keeps the writes to drives with snapshot=on there.
@@ -150,8 +149,8 @@ impl Running {
                 .stderr(Stdio::piped());
         })
         .map_err(|source| TestbedError::Spawn {
-            program: QEMU.to_owned(),
-            package: "qemu-system-x86",
+            program: program.to_owned(),
+            package: machine.architecture.qemu_package(),
             source,
         })?;
         let killer = Killer::of(&child).map_err(TestbedError::io("watch QEMU"))?;
