@@ -1,12 +1,12 @@
-//! The files with which the guest program tries what an appraising kernel must allow and deny.
+//! The files with which the guest program tests what a kernel that appraises must allow and deny.
 //!
-//! An image builder puts them into the root and signs them as each says; the guest program finds them by name.
+//! An image builder puts them into the root and signs each as [`File::signature_of`] says. The guest program finds them by name.
 
-/// Where they are in the root, without the leading slash.
+/// The directory of the files in the root, without the leading slash.
 pub const DIRECTORY: &str = "usr/lib/ima-testbed";
 
-/// A systemd service that reports how far the system came, makes the attempts and switches the machine off. It belongs
-/// into `etc/systemd/system`, and is wanted by no target: a link in `multi-user.target.wants` starts it.
+/// A systemd service that makes the attempts and reports once the system is up, then powers the machine off. It belongs into
+/// `etc/systemd/system`; a link in `multi-user.target.wants` enables it.
 pub const SYSTEMD_UNIT: &str = include_str!("../systemd/ima-testbed.service");
 
 /// Names of the files, within [`DIRECTORY`].
@@ -57,20 +57,21 @@ pub mod names {
 
 /// A file for the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct File {
-    /// Its path in the root, without the leading slash.
+    /// The path in the root, without the leading slash.
     pub path: String,
-    /// Its permissions.
+    /// The permission bits.
     pub mode: u32,
-    /// Its content.
+    /// The content.
     pub content: Vec<u8>,
-    /// What its security.ima is a signature of; `None`: it gets no security.ima. Other than `content` for the file that was
-    /// changed after it was signed.
+    /// The content of which `security.ima` must be a signature, or `None` if the file gets no `security.ima`. It differs from
+    /// `content` for the file that is changed after it was signed.
     pub signature_of: Option<Vec<u8>>,
 }
 
-/// The files for attempts with `program`: the guest program, or any static program that exits with 0 when its first
-/// argument is `ok`. `module` is one that loads into the kernel and does nothing.
+/// Returns the files for attempts with `program`: the guest program, or any static program that exits with status 0 if its first
+/// argument is `ok`. `module` is a kernel module without effect.
 #[must_use]
 pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
     let file = |name: &str, mode: u32, content: &[u8], signature_of: Option<&[u8]>| File {
@@ -134,6 +135,17 @@ pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
     let policy = b"dont_measure func=FILE_CHECK uid=4294967294\n";
     files.push(file(names::UNSIGNED_POLICY, 0o644, policy, None));
     files
+}
+
+/// Returns the guest program as a file of the root, for the service [`SYSTEMD_UNIT`].
+#[must_use]
+pub fn guest_program(program: &[u8]) -> File {
+    File {
+        path: format!("{DIRECTORY}/{}", names::GUEST),
+        mode: 0o755,
+        content: program.to_vec(),
+        signature_of: Some(program.to_vec()),
+    }
 }
 
 /// A bzImage that kexec_file_load(2) takes (`bzImage64_probe` and `bzImage64_load` in arch/x86/kernel/kexec-bzimage64.c): a setup

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The bus on which a disk is attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Bus {
     /// A PCI device of its own with virtio-blk: `/dev/vda`, `/dev/vdb`, ...
     #[default]

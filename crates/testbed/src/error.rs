@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// The reason why a machine could not be started, observed or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TestbedError {
     /// A file that the machine needs cannot be read.
     #[error("{what} {path}: {source}; build it, or correct the path")]

@@ -8,6 +8,7 @@ use crate::{Architecture, Running, TestbedError};
 
 /// The TPM of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tpm {
     /// No TPM.
     #[default]
@@ -18,6 +19,7 @@ pub enum Tpm {
 
 /// The accelerator: what executes the instructions of the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Accel {
     /// KVM if a machine started with it prints the first line of the kernel within seconds, otherwise TCG. The result is cached
     /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment sets it without a try. Always TCG if the architecture
@@ -35,6 +37,7 @@ pub enum Accel {
 
 /// A request of the guest program to sign a file that it has just made.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SignRequest {
     /// The path of the file in the guest.
     pub path: String,

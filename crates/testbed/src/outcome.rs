@@ -7,6 +7,7 @@ use crate::report::Report;
 
 /// The way in which a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ending {
     /// The guest switched the machine off.
     PowerOff,
@@ -40,6 +41,7 @@ impl fmt::Display for Ending {
 
 /// The result of running a machine to its end.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The way in which the machine ended.
     pub ending: Ending,

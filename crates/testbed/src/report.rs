@@ -3,6 +3,7 @@
 //! Each line is a JSON object. The guest sends [`FromGuest`]; the host answers a [`FromGuest::Sign`] with a [`ToGuest`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 pub use ima::hex::{decode as decode_hex, encode as encode_hex};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ pub const MARK: &str = "/testbed-was-here";
 /// A message from the guest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FromGuest {
     /// The report.
     Report(Box<Report>),
@@ -37,6 +39,7 @@ pub enum FromGuest {
 /// The host's answer to [`FromGuest::Sign`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ToGuest {
     /// The value for security.ima, hexadecimal.
     Signed {
@@ -53,6 +56,7 @@ pub enum ToGuest {
 /// The state of the guest as its program saw it. A field that could not be read is empty or `None`, and `problems` has the reason.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Report {
     /// Process ID of the guest program: 1 if it is the init.
     pub pid: u32,
@@ -100,6 +104,7 @@ pub struct Report {
 
 /// A line of /proc/self/mountinfo.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Mount {
     /// The mount point.
     pub point: String,
@@ -115,6 +120,7 @@ pub struct Mount {
 
 /// A keyring of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Keyring {
     /// Its serial, hexadecimal as in /proc/keys.
     pub serial: String,
@@ -124,6 +130,7 @@ pub struct Keyring {
 
 /// An attempt to do something that the policy should allow or deny.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Attempt {
     /// Its name: stable, for tests.
     pub name: String,
@@ -151,6 +158,7 @@ pub enum Expected {
 /// The actual result of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", content = "value")]
+#[non_exhaustive]
 pub enum AttemptResult {
     /// The program ran and ended with this status.
     Exited(i32),
@@ -165,6 +173,29 @@ pub enum AttemptResult {
     NotMade,
     /// The attempt could not be made, for this reason.
     NotMadeBecause(String),
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Expected::Allowed => "allowed",
+            Expected::Denied => "denied",
+        })
+    }
+}
+
+impl fmt::Display for AttemptResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttemptResult::Exited(0) | AttemptResult::Succeeded => f.write_str("allowed"),
+            AttemptResult::Exited(status) => write!(f, "run, with exit status {status}"),
+            AttemptResult::Killed(signal) => write!(f, "killed by signal {signal}"),
+            AttemptResult::Failed(error) if error == "EACCES" => f.write_str("denied"),
+            AttemptResult::Failed(error) => write!(f, "failed with {error}"),
+            AttemptResult::NotMade => f.write_str("not made"),
+            AttemptResult::NotMadeBecause(reason) => write!(f, "not made: {reason}"),
+        }
+    }
 }
 
 impl Attempt {
@@ -192,6 +223,7 @@ impl Attempt {
 
 /// How far the boot of a system with systemd got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct System {
     /// `systemctl is-system-running`.
     pub state: String,

@@ -43,6 +43,7 @@ pub struct Running {
 
 /// The output of a running machine so far, as [`Running::wait_for`] passes it on.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct MachineOutput<'a> {
     /// The serial console from the start.
     pub console: Cow<'a, str>,

@@ -6,6 +6,7 @@ use crate::{Outcome, Running, TestbedError};
 
 /// The result of a command that was run on the serial console.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CommandOutput {
     /// The command line.
     pub command: String,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use ima_testbed::report::{AttemptResult, Expected, Report, decode_hex, encode_hex};
+use ima_testbed::report::{Report, decode_hex, encode_hex};
 use ima_testbed::{Accel, Disk, Ending, Machine, SignRequest, Tpm, attempts};
 
 const USAGE: &str = "\
@@ -97,12 +97,7 @@ fn files(mut arguments: VecDeque<String>) -> Result<ExitCode, Error> {
     let program = read(&guest.ok_or("--guest is missing; testbed --help shows the usage")?)?;
 
     let mut all = attempts::files(&program, module.as_deref());
-    all.push(attempts::File {
-        path: format!("{}/{}", attempts::DIRECTORY, attempts::names::GUEST),
-        mode: 0o755,
-        content: program.clone(),
-        signature_of: Some(program),
-    });
+    all.push(attempts::guest_program(&program));
     for file in all {
         let path = root.join(&file.path);
         write(&path, &file.content, file.mode)?;
@@ -293,20 +288,11 @@ fn show(report: &Report) {
         .max()
         .unwrap_or(0);
     for attempt in &report.attempts {
-        let must = match attempt.expected {
-            Expected::Allowed => "must be allowed",
-            Expected::Denied => "must be denied ",
-        };
-        let came = match &attempt.result {
-            AttemptResult::Exited(0) | AttemptResult::Succeeded => "allowed".to_owned(),
-            AttemptResult::Exited(status) => format!("ran, exit status {status}"),
-            AttemptResult::Killed(signal) => format!("killed by signal {signal}"),
-            AttemptResult::Failed(error) if error == "EACCES" => "denied".to_owned(),
-            AttemptResult::Failed(error) => format!("failed with {error}"),
-            AttemptResult::NotMade => "not made".to_owned(),
-            AttemptResult::NotMadeBecause(reason) => format!("not made: {reason}"),
-        };
+        let (must, came) = (attempt.expected, &attempt.result);
         let verdict = if attempt.passed { "ok  " } else { "WRONG" };
-        println!("{verdict} {:width$}  {must}  {came}", attempt.tried);
+        println!(
+            "{verdict} {:width$}  must be {must:<7}  {came}",
+            attempt.tried
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ima::audit::IntegrityRecord;
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
-use ima_testbed::report::{AttemptResult, Expected, Report, decode_hex, encode_hex};
+use ima_testbed::report::{AttemptResult, Report, decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, Outcome, Running, SignRequest, TestbedError, Tpm};
 use serde_json::Value;
 
@@ -519,19 +519,7 @@ fn attempts(report: &Report, options: &Options, wrong: &mut Vec<String>) {
     println!("\nAttempts made inside the running system:\n");
     println!("  {:<width$}  must be  was", "attempt");
     for attempt in &report.attempts {
-        let must = match attempt.expected {
-            Expected::Allowed => "allowed",
-            Expected::Denied => "denied",
-        };
-        let was = match &attempt.result {
-            AttemptResult::Exited(0) | AttemptResult::Succeeded => "allowed".to_owned(),
-            AttemptResult::Exited(status) => format!("run, with exit status {status}"),
-            AttemptResult::Killed(signal) => format!("killed by signal {signal}"),
-            AttemptResult::Failed(error) if error == "EACCES" => "denied".to_owned(),
-            AttemptResult::Failed(error) => format!("failed with {error}"),
-            AttemptResult::NotMade => "not made".to_owned(),
-            AttemptResult::NotMadeBecause(reason) => format!("not made: {reason}"),
-        };
+        let (must, was) = (attempt.expected, &attempt.result);
         // Where the kernel is known to take one policy only, a second one is out of anybody's reach.
         let out_of_reach = options.one_policy
             && matches!(&attempt.result, AttemptResult::NotMadeBecause(reason)

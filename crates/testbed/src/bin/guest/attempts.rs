@@ -552,5 +552,6 @@ fn sign(file: &Path, sha256: [u8; 32], port: Option<&mut Port>) -> io::Result<()
             )?)
         }
         ToGuest::Refused { reason } => Err(io::Error::other(reason)),
+        _ => Err(io::Error::other("the host sent an unknown answer")),
     }
 }

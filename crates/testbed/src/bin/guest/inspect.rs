@@ -156,12 +156,14 @@ fn mounts(problems: &mut Vec<String>) -> Vec<Mount> {
     let list = |text: &str| text.split(',').map(str::to_owned).collect();
     let mounts = bytes(Path::new("/proc/self/mountinfo"), problems);
     mountinfo::mounts(&mounts)
-        .map(|mount| Mount {
-            point: String::from_utf8_lossy(&mount.point).into_owned(),
-            options: list(&mount.options),
-            fstype: mount.fstype,
-            source: mount.source,
-            super_options: list(&mount.super_options),
+        .map(|mount| {
+            let mut line = Mount::default();
+            line.point = String::from_utf8_lossy(&mount.point).into_owned();
+            line.options = list(&mount.options);
+            line.fstype = mount.fstype;
+            line.source = mount.source;
+            line.super_options = list(&mount.super_options);
+            line
         })
         .collect()
 }
@@ -190,13 +192,10 @@ fn keyrings(problems: &mut Vec<String>) -> BTreeMap<String, Keyring> {
                 .find(|key| key.serial.get() == link)
                 .map_or_else(|| format!("{link:08x}"), |key| key.description.to_owned())
         });
-        found.insert(
-            name.to_owned(),
-            Keyring {
-                serial: format!("{:08x}", key.serial.get()),
-                keys: described.collect(),
-            },
-        );
+        let mut keyring = Keyring::default();
+        keyring.serial = format!("{:08x}", key.serial.get());
+        keyring.keys = described.collect();
+        found.insert(name.to_owned(), keyring);
     }
     found
 }

@@ -82,7 +82,7 @@ fn output(problems: &mut Vec<String>, arguments: &[&str]) -> String {
     }
 }
 
-/// Wait until systemd has done what it had to, and see how it went.
+/// Waits until systemd has finished the boot, and returns how far it got.
 pub fn settle(problems: &mut Vec<String>) -> System {
     announce();
     let state = output(problems, &["is-system-running", "--wait"]);
@@ -99,20 +99,20 @@ pub fn settle(problems: &mut Vec<String>) -> System {
     );
     let default_target = output(problems, &["get-default"]);
     let active = output(problems, &["is-active", &default_target]);
-    System {
-        state,
-        failed_units: failed
-            .lines()
-            .filter_map(|line| line.split_whitespace().next())
-            .map(str::to_owned)
-            .collect(),
-        target_reached: active == "active",
-        default_target,
-        seconds: uptime
-            .split_whitespace()
-            .next()
-            .and_then(|seconds| seconds.parse().ok())
-            .unwrap_or_default(),
-        denials: inspect::denials(problems),
-    }
+    let mut system = System::default();
+    system.state = state;
+    system.failed_units = failed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
+    system.target_reached = active == "active";
+    system.default_target = default_target;
+    system.seconds = uptime
+        .split_whitespace()
+        .next()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or_default();
+    system.denials = inspect::denials(problems);
+    system
 }
