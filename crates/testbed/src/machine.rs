@@ -1,9 +1,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::disk::{Bus, Disk, DiskHandle, escape};
+use crate::report::{decode_hex, encode_hex};
 use crate::{Architecture, Running, TestbedError};
 
 /// The TPM of a machine.
@@ -203,6 +205,14 @@ impl Machine {
         self
     }
 
+    /// Sets a shell command that answers signature requests of the guest program. It is run as `COMMAND SHA256 PATH` by `sh`, with the
+    /// digest in hexadecimal, and must print the value for `security.ima` in hexadecimal.
+    #[must_use]
+    pub fn sign_command(self, command: impl Into<String>) -> Machine {
+        let command = command.into();
+        self.signer(move |request| run_sign_command(&command, request))
+    }
+
     /// Starts the machine.
     ///
     /// # Errors
@@ -363,6 +373,24 @@ impl Machine {
     }
 }
 
+fn run_sign_command(command: &str, request: &SignRequest) -> Result<Vec<u8>, String> {
+    let output = Command::new("sh")
+        .args(["-c", &format!("{command} \"$@\""), "sh"])
+        .arg(encode_hex(&request.sha256))
+        .arg(&request.path)
+        .output()
+        .map_err(|error| format!("cannot start sh: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "{command}: {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
+    }
+    decode_hex(String::from_utf8_lossy(&output.stdout).trim())
+        .ok_or_else(|| format!("{command}: the output is not a value in hexadecimal"))
+}
+
 /// Returns whether a kernel boots with KVM. A /dev/kvm that can be opened may still fail when a register is set, or hang in the
 /// decompressor of the guest: only the output of a kernel shows that it works.
 fn kvm_boots(architecture: Architecture, kernel: &Path) -> bool {
@@ -412,6 +440,21 @@ mod tests {
             };
             assert!(has("-append", &line), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn sign_commands_get_the_digest_and_the_path() {
+        let request = SignRequest {
+            path: "/a b".to_owned(),
+            sha256: [0xab; 32],
+        };
+        let sign = |command: &str| run_sign_command(command, &request);
+        assert_eq!(
+            sign("sign() { test \"$2\" = '/a b' && printf %.4s \"$1\"; }; sign"),
+            Ok(vec![0xab, 0xab])
+        );
+        assert!(sign("echo no hex; :").unwrap_err().contains("hexadecimal"));
+        assert!(sign("echo why >&2; false").unwrap_err().contains("why"));
     }
 
     #[test]

@@ -317,7 +317,7 @@ fn killing_the_process_ends_the_machine() {
     let image = initramfs(&[]);
     let marker = format!("killed.{}", std::process::id());
     let mut owner = Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--tpm", "--tcg", "--append"])
+        .args(["run", "--tpm", "--accel", "tcg", "--append"])
         .arg(format!("rdinit=/none root=/dev/none rootwait {marker}"))
         .arg("--kernel")
         .arg(kernel())

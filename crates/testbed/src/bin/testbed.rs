@@ -1,59 +1,161 @@
-//! The testbed on the command line: the files of the attempts for an image builder, and a machine with its report.
+//! The testbed on the command line: files for an image builder, and a machine with its report.
 
-use std::collections::VecDeque;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use ima_testbed::report::{Report, decode_hex, encode_hex};
-use ima_testbed::{Accel, Disk, Ending, Machine, SignRequest, Tpm, attempts};
-
-const USAGE: &str = "\
-Usage: testbed files --guest PROGRAM [--module FILE.ko] [--systemd] DIRECTORY
-       testbed run --kernel BZIMAGE [OPTION]...
-
-files   puts the guest program and the files of its attempts into a directory that will be a root, and prints for each
-        file to be signed a line: its path in the root, a tab, and the path of a file with the content to sign (the same
-        file, but for the one that is changed after it was signed)
-  --guest PROGRAM   the guest program, static
-  --module FILE     a module of the root's kernel that does nothing, to load with and without signature
-  --systemd         also a service that reports and makes the attempts once systemd has settled, and switches off
-
-run     starts a machine, waits until it ends, and shows what its guest program reported; exits with 0 if it was
-        switched off and every attempt ended as it must
-  --kernel FILE     a bzImage
-  --initramfs FILE
-  --disk FILE       a raw image; may be repeated. What the guest writes is lost
-  --append TEXT     more of the kernel command line
-  --tpm             with a TPM (swtpm)
-  --memory MIB      512 unless told
-  --cpus N          1 unless told
-  --tcg, --kvm      what executes; found out by trying unless told
-  --count           TCG that counts instructions: the guest's times hardly differ from run to run
-  --sign COMMAND    run for the program that the guest makes: COMMAND SHA256 PATH, prints security.ima in hexadecimal
-  --report FILE     keep the report, as JSON
-  --console FILE    keep the console
-  --limit SECONDS   end the machine after this time; 300 unless told
-  --quiet           do not show the console while it runs
-";
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ima_testbed::report::Report;
+use ima_testbed::{Accel, Architecture, Disk, Ending, Machine, Tpm, attempts};
 
 type Error = Box<dyn std::error::Error>;
 
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  testbed files: the files were written. testbed run: the guest powered the machine off, and every
+     attempt had the expected result
+  1  testbed run: the machine ended otherwise, the guest program did not report, or an attempt had
+     another result
+  2  the command line is wrong, a file cannot be read or written, or the machine could not be started";
+
+const EXAMPLES: &str = "\
+Examples:
+  testbed files --guest guest --module dummy.ko --systemd root/
+  testbed run --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img --append root=/dev/vda --tpm";
+
+/// Boot kernels with IMA in QEMU, and see what they measure and deny
+#[derive(Debug, Parser)]
+#[command(name = "testbed", version, max_term_width = 100, after_help = format!("{EXIT_STATUS}\n\n{EXAMPLES}"))]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Files(Files),
+    Run(Run),
+}
+
+/// Write the guest program and the files of its attempts into a directory that will be a root
+///
+/// Prints a line for each file that needs a signature: its path in the root, a tab, and the path of a file with the content to
+/// sign. The two are the same file, except for the one that is changed after it was signed.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 if the files were written, 2 otherwise.
+
+Example:
+  testbed files --guest guest --module dummy.ko --systemd root/")]
+struct Files {
+    /// The guest program, statically linked
+    #[arg(long, value_name = "PROGRAM")]
+    guest: PathBuf,
+    /// A kernel module without effect, to be loaded with and without a signature
+    #[arg(long, value_name = "FILE.ko")]
+    module: Option<PathBuf>,
+    /// Add a systemd service that makes the attempts and reports once the system is up, then powers off
+    #[arg(long)]
+    systemd: bool,
+    /// The directory that will be the root
+    #[arg(value_name = "DIRECTORY")]
+    root: PathBuf,
+}
+
+/// Boot a machine, wait until it ends, and print the report of its guest program
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status:
+  0  the guest powered the machine off, and every attempt had the expected result
+  1  the machine ended otherwise, the guest program did not report, or an attempt had another result
+  2  the command line is wrong, or the machine could not be started
+
+Examples:
+  testbed run --kernel bzImage --initramfs initramfs.cpio.gz --append ima_policy=tcb --tpm
+  testbed run --kernel bzImage --disk root.img --append root=/dev/vda --report report.json
+  testbed run --arch aarch64 --kernel Image --initramfs initramfs.cpio.gz")]
+struct Run {
+    /// The kernel: bzImage, Image or zImage, depending on the architecture
+    #[arg(long, value_name = "FILE")]
+    kernel: PathBuf,
+    /// The initramfs
+    #[arg(long, value_name = "FILE")]
+    initramfs: Option<PathBuf>,
+    /// A raw disk image; repeat for more disks. What the guest writes is lost
+    #[arg(long = "disk", value_name = "FILE")]
+    disks: Vec<PathBuf>,
+    /// Parameters for the kernel command line; may be repeated
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    append: Vec<String>,
+    /// Emulate a TPM 2.0 with swtpm
+    #[arg(long)]
+    tpm: bool,
+    /// The architecture of the machine
+    #[arg(long, value_name = "NAME", default_value_t, value_parser = architectures())]
+    arch: Architecture,
+    /// The accelerator
+    #[arg(long, value_enum, default_value_t)]
+    accel: AccelName,
+    /// Memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512)]
+    memory: u32,
+    /// The number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+    /// Answer signature requests of the guest program: run as `COMMAND SHA256 PATH` by a shell, it prints the value for
+    /// security.ima in hexadecimal
+    #[arg(long, value_name = "COMMAND")]
+    sign: Option<String>,
+    /// Save the report here, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Save the serial console here
+    #[arg(long, value_name = "FILE")]
+    console: Option<PathBuf>,
+    /// End the machine after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+    /// Do not copy the serial console to standard error
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum AccelName {
+    /// KVM if a kernel boots with it, otherwise TCG
+    #[default]
+    Auto,
+    /// KVM
+    Kvm,
+    /// TCG, which works everywhere
+    Tcg,
+    /// TCG that counts instructions: times in the guest differ little between runs
+    TcgCounting,
+}
+
+impl From<AccelName> for Accel {
+    fn from(name: AccelName) -> Accel {
+        match name {
+            AccelName::Auto => Accel::Auto,
+            AccelName::Kvm => Accel::Kvm,
+            AccelName::Tcg => Accel::Tcg,
+            AccelName::TcgCounting => Accel::TcgCounting,
+        }
+    }
+}
+
+fn architectures() -> impl TypedValueParser<Value = Architecture> {
+    PossibleValuesParser::new(Architecture::ALL.map(Architecture::name))
+        .try_map(|name| name.parse::<Architecture>())
+}
+
 fn main() -> ExitCode {
-    let mut arguments: VecDeque<String> = std::env::args().skip(1).collect();
-    let result = match arguments.pop_front().as_deref() {
-        Some("files") => files(arguments),
-        Some("run") => run(arguments),
-        Some("-h" | "--help") => {
-            print!("{USAGE}");
-            return ExitCode::SUCCESS;
-        }
-        _ => {
-            eprint!("{USAGE}");
-            return ExitCode::from(2);
-        }
+    let result = match Arguments::parse().command {
+        Command::Files(options) => options.write(),
+        Command::Run(options) => options.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("testbed: {error}");
@@ -61,78 +163,49 @@ fn main() -> ExitCode {
     })
 }
 
-fn value(option: &str, arguments: &mut VecDeque<String>) -> Result<String, Error> {
-    arguments
-        .pop_front()
-        .ok_or_else(|| format!("{option} needs a value; testbed --help shows the usage").into())
-}
-
-fn number<T: std::str::FromStr>(
-    option: &str,
-    arguments: &mut VecDeque<String>,
-) -> Result<T, Error> {
-    let text = value(option, arguments)?;
-    text.parse()
-        .map_err(|_| format!("{option} {text}: not a number").into())
+impl Files {
+    fn write(&self) -> Result<ExitCode, Error> {
+        let program = read(&self.guest)?;
+        let module = self.module.as_deref().map(read).transpose()?;
+        let mut files = attempts::files(&program, module.as_deref());
+        files.push(attempts::guest_program(&program));
+        for file in files {
+            let path = self.root.join(&file.path);
+            write(&path, &file.content, file.mode)?;
+            let Some(signed) = file.signature_of else {
+                continue;
+            };
+            // Where the two differ, the signed content is put beside the root, under the root's name.
+            let content = if signed == file.content {
+                path
+            } else {
+                let beside = self.root.with_extension("signed-content");
+                write(&beside, &signed, 0o644)?;
+                beside
+            };
+            println!("{}\t{}", file.path, content.display());
+        }
+        if self.systemd {
+            let units = self.root.join("etc/systemd/system");
+            let unit = attempts::SYSTEMD_UNIT.as_bytes();
+            write(&units.join("ima-testbed.service"), unit, 0o644)?;
+            let wants = units.join("multi-user.target.wants");
+            fs::create_dir_all(&wants)?;
+            let link = wants.join("ima-testbed.service");
+            if fs::symlink_metadata(&link).is_err() {
+                symlink("../ima-testbed.service", link)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|error| format!("{}: {error}", path.display()).into())
-}
-
-fn files(mut arguments: VecDeque<String>) -> Result<ExitCode, Error> {
-    let (mut guest, mut module, mut systemd, mut root) = (None, None, false, None);
-    while let Some(argument) = arguments.pop_front() {
-        match argument.as_str() {
-            "--guest" => guest = Some(PathBuf::from(value("--guest", &mut arguments)?)),
-            "--module" => module = Some(read(Path::new(&value("--module", &mut arguments)?))?),
-            "--systemd" => systemd = true,
-            option if option.starts_with('-') => {
-                return Err(format!("unknown option {option}").into());
-            }
-            _ => root = Some(PathBuf::from(argument)),
-        }
-    }
-    let root = root.ok_or("which directory? testbed --help shows the usage")?;
-    let program = read(&guest.ok_or("--guest is missing; testbed --help shows the usage")?)?;
-
-    let mut all = attempts::files(&program, module.as_deref());
-    all.push(attempts::guest_program(&program));
-    for file in all {
-        let path = root.join(&file.path);
-        write(&path, &file.content, file.mode)?;
-        let Some(signed) = file.signature_of else {
-            continue;
-        };
-        // The one that differs: what was signed stays beside the root, under the root's name.
-        let content = if signed == file.content {
-            path
-        } else {
-            let beside = root.with_extension("signed-content");
-            write(&beside, &signed, 0o644)?;
-            beside
-        };
-        println!("{}\t{}", file.path, content.display());
-    }
-    if systemd {
-        let units = root.join("etc/systemd/system");
-        write(
-            &units.join("ima-testbed.service"),
-            attempts::SYSTEMD_UNIT.as_bytes(),
-            0o644,
-        )?;
-        let wants = units.join("multi-user.target.wants");
-        fs::create_dir_all(&wants)?;
-        let link = wants.join("ima-testbed.service");
-        if fs::symlink_metadata(&link).is_err() {
-            std::os::unix::fs::symlink("../ima-testbed.service", link)?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).map_err(failed)?;
     }
@@ -141,117 +214,64 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
     Ok(())
 }
 
-fn run(mut arguments: VecDeque<String>) -> Result<ExitCode, Error> {
-    let mut kernel = None;
-    let mut changes: Vec<Box<dyn FnOnce(Machine) -> Machine>> = Vec::new();
-    let (mut report_to, mut console_to, mut quiet) = (None, None, false);
-    let mut limit = Duration::from_secs(300);
-    while let Some(option) = arguments.pop_front() {
-        let rest = &mut arguments;
-        match option.as_str() {
-            "--kernel" => kernel = Some(value(&option, rest)?),
-            "--report" => report_to = Some(value(&option, rest)?),
-            "--console" => console_to = Some(value(&option, rest)?),
-            "--limit" => limit = Duration::from_secs(number(&option, rest)?),
-            "--quiet" => quiet = true,
-            "--tpm" => changes.push(Box::new(|machine| machine.tpm(Tpm::Swtpm))),
-            "--tcg" => changes.push(Box::new(|machine| machine.accel(Accel::Tcg))),
-            "--count" => changes.push(Box::new(|machine| machine.accel(Accel::TcgCounting))),
-            "--kvm" => changes.push(Box::new(|machine| machine.accel(Accel::Kvm))),
-            "--initramfs" => {
-                let path = value(&option, rest)?;
-                changes.push(Box::new(move |machine| machine.initramfs(path)));
-            }
-            "--disk" => {
-                let disk = Disk::new(value(&option, rest)?);
-                changes.push(Box::new(move |machine| machine.disk(disk)));
-            }
-            "--append" => {
-                let text = value(&option, rest)?;
-                changes.push(Box::new(move |machine| machine.append(text)));
-            }
-            "--memory" => {
-                let mib = number(&option, rest)?;
-                changes.push(Box::new(move |machine| machine.memory_mib(mib)));
-            }
-            "--cpus" => {
-                let cpus = number(&option, rest)?;
-                changes.push(Box::new(move |machine| machine.cpus(cpus)));
-            }
-            "--sign" => {
-                let command = value(&option, rest)?;
-                changes.push(Box::new(move |machine| {
-                    machine.signer(move |request| sign(&command, request))
-                }));
-            }
-            _ => {
-                return Err(
-                    format!("unknown option {option}; testbed --help shows the usage").into(),
-                );
-            }
+impl Run {
+    fn machine(&self) -> Machine {
+        let mut machine = Machine::new(&self.kernel)
+            .architecture(self.arch)
+            .accel(self.accel.into())
+            .memory_mib(self.memory)
+            .cpus(self.cpus)
+            .tpm(if self.tpm { Tpm::Swtpm } else { Tpm::None })
+            .time_limit(Duration::from_secs(self.limit));
+        if let Some(initramfs) = &self.initramfs {
+            machine = machine.initramfs(initramfs);
         }
+        for disk in &self.disks {
+            machine = machine.disk(Disk::new(disk));
+        }
+        for parameters in &self.append {
+            machine = machine.append(parameters);
+        }
+        if let Some(command) = &self.sign {
+            machine = machine.sign_command(command);
+        }
+        if !self.quiet {
+            machine = machine.tee();
+        }
+        machine
     }
-    let mut machine =
-        Machine::new(kernel.ok_or("--kernel is missing; testbed --help shows the usage")?);
-    for change in changes {
-        machine = change(machine);
-    }
-    if !quiet {
-        machine = machine.tee();
-    }
-    let outcome = machine.time_limit(limit).start()?.finish();
-    if let Some(path) = console_to {
-        fs::write(path, &outcome.console)?;
-    }
-    println!(
-        "\nThe machine ended with: {} ({:.1} s)",
-        outcome.ending,
-        outcome.duration.as_secs_f64()
-    );
-    let Some(report) = outcome.report() else {
-        println!("No guest program reported.");
-        return Ok(ExitCode::FAILURE);
-    };
-    if let Some(path) = report_to {
-        fs::write(path, serde_json::to_vec_pretty(report)?)?;
-    }
-    show(report);
-    let good =
-        outcome.ending == Ending::PowerOff && report.attempts.iter().all(|attempt| attempt.passed);
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
 
-fn sign(command: &str, request: &SignRequest) -> Result<Vec<u8>, String> {
-    let output = Command::new("sh")
-        .args(["-c", &format!("{command} \"$@\""), "sh"])
-        .arg(encode_hex(&request.sha256))
-        .arg(&request.path)
-        .output()
-        .map_err(|error| format!("{command}: {error}"))?;
-    if !output.status.success() {
-        return Err(format!(
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        ));
-    }
-    decode_hex(String::from_utf8_lossy(&output.stdout).trim())
-        .ok_or_else(|| format!("{command} did not print a value in hexadecimal"))
-}
-
-fn show(report: &Report) {
-    println!(
-        "Kernel {}, {}",
-        report.kernel,
-        if report.tpm {
-            "with a TPM"
+    fn run(&self) -> Result<ExitCode, Error> {
+        let outcome = self.machine().start()?.finish();
+        if let Some(path) = &self.console {
+            write(path, outcome.console.as_bytes(), 0o644)?;
+        }
+        println!(
+            "\nThe machine ended with: {} ({:.1} s)",
+            outcome.ending,
+            outcome.duration.as_secs_f64()
+        );
+        let Some(report) = outcome.report() else {
+            println!("The guest program did not report.");
+            return Ok(ExitCode::FAILURE);
+        };
+        if let Some(path) = &self.report {
+            write(path, &serde_json::to_vec_pretty(report)?, 0o644)?;
+        }
+        print_report(report);
+        let passed = outcome.ending == Ending::PowerOff
+            && report.attempts.iter().all(|attempt| attempt.passed);
+        Ok(if passed {
+            ExitCode::SUCCESS
         } else {
-            "without a TPM"
-        }
-    );
+            ExitCode::FAILURE
+        })
+    }
+}
+
+fn print_report(report: &Report) {
+    let tpm = if report.tpm { "with" } else { "without" };
+    println!("Kernel {}, {tpm} a TPM", report.kernel);
     for (name, keyring) in &report.keyrings {
         for key in &keyring.keys {
             println!("Key on {name}: {key}");
@@ -281,18 +301,56 @@ fn show(report: &Report) {
         return;
     }
     println!();
-    let width = report
-        .attempts
-        .iter()
-        .map(|attempt| attempt.tried.len())
-        .max()
-        .unwrap_or(0);
+    let widths = report.attempts.iter().map(|attempt| attempt.tried.len());
+    let width = widths.max().unwrap_or_default();
     for attempt in &report.attempts {
-        let (must, came) = (attempt.expected, &attempt.result);
-        let verdict = if attempt.passed { "ok  " } else { "WRONG" };
         println!(
-            "{verdict} {:width$}  must be {must:<7}  {came}",
-            attempt.tried
+            "{:<5} {:width$}  expected: {:<7}  result: {}",
+            if attempt.passed { "ok" } else { "WRONG" },
+            attempt.tried,
+            attempt.expected,
+            attempt.result
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn repeated_options_keep_their_order() {
+        let arguments = Arguments::parse_from([
+            "testbed",
+            "run",
+            "--kernel",
+            "k",
+            "--disk",
+            "a",
+            "--append",
+            "x=1 -- y",
+            "--disk",
+            "b",
+            "--append",
+            "-z",
+            "--arch",
+            "riscv64",
+            "--accel",
+            "tcg-counting",
+        ]);
+        let Command::Run(run) = arguments.command else {
+            panic!("{arguments:?}");
+        };
+        assert_eq!(run.disks, [Path::new("a"), Path::new("b")]);
+        assert_eq!(run.append, ["x=1 -- y", "-z"]);
+        assert_eq!(run.arch, Architecture::Riscv64);
+        assert_eq!(Accel::from(run.accel), Accel::TcgCounting);
     }
 }
