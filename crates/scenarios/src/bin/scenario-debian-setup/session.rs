@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ima_testbed::{CommandOutput, Disk, Ending, Machine, SerialConsole};
 
-use crate::{Error, Options, grub};
+use crate::{Error, grub};
 
 /// Root's password in the system.
 pub const ROOT_PASSWORD: &str = "root of the test";
@@ -31,8 +31,7 @@ pub struct Session {
 
 impl Session {
     /// Boots what GRUB would, and logs in.
-    pub fn start(options: &Options) -> Result<Session, Error> {
-        let image = &options.disk;
+    pub fn start(image: &Path, verbose: bool) -> Result<Session, Error> {
         let files = tempfile::tempdir()?;
         let entry = match grub::read(image, "/boot/grub/grub.cfg")? {
             Some(text) => grub::first_entry(&text)?,
@@ -53,7 +52,7 @@ impl Session {
             .qemu_argument("-nic")
             .qemu_argument("user,restrict=on,model=virtio-net-pci")
             .time_limit(MACHINE);
-        if options.verbose {
+        if verbose {
             machine = machine.tee();
         }
         let started = Instant::now();

@@ -1,5 +1,6 @@
 //! The stages, with the checks of each.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -67,18 +68,18 @@ pub const STAGES: [Stage; 7] = [
 ];
 
 /// Runs the chosen stages in order.
-pub fn run(options: &Options) -> Result<(), Error> {
-    for stage in &options.stages {
+pub fn run(options: &Options, disk: &Path) -> Result<(), Error> {
+    for stage in options.stages() {
         let started = Instant::now();
         println!("\n{}: {}", stage.name, stage.about);
-        let result = run_stage(options, stage);
+        let result = run_stage(options, disk, stage);
         result.map_err(|error| format!("{}: {error}", stage.name))?;
         println!("  ({:.0} s)", started.elapsed().as_secs_f64());
         if let Some(directory) = &options.keep {
             std::fs::create_dir_all(directory)?;
             let status = Command::new("cp")
                 .args(["--sparse=always", "--reflink=auto"])
-                .arg(&options.disk)
+                .arg(disk)
                 .arg(directory.join(format!("{}.img", stage.name)))
                 .status()?;
             if !status.success() {
@@ -89,8 +90,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn run_stage(options: &Options, stage: &Stage) -> Result<(), Error> {
-    let mut session = Session::start(options)?;
+fn run_stage(options: &Options, disk: &Path, stage: &Stage) -> Result<(), Error> {
+    let mut session = Session::start(disk, options.verbose)?;
     (stage.run)(&mut session)?;
     let console = match &options.console {
         Some(directory) => {
