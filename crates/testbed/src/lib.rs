@@ -1,12 +1,11 @@
-//! QEMU and swtpm machines as values, for tests of Linux's integrity subsystem.
+//! Virtual machines in QEMU, with swtpm as their TPM, for tests of Linux IMA and EVM.
 //!
-//! A [`Machine`] says what the machine is made of; [`Machine::start`] gives a [`Running`] one, which ends in an
-//! [`Outcome`]: how it ended ([`Ending`]: off, reboot, halt, panic), everything its console showed, and what the guest
-//! program in it reported. Nothing is left running: dropping a `Running`, or the end of the process however it comes
-//! about, kills the machine and its TPM.
+//! A [`Machine`] describes a machine: kernel, initramfs, disks, TPM, command line. [`Machine::start`] returns a [`Running`]
+//! machine, which ends in an [`Outcome`]: how it ended ([`Ending`]), everything that its console showed, and what the guest
+//! program reported. QEMU and swtpm never outlive the test: dropping a [`Running`], or the end of the process in any way, kills
+//! them.
 //!
 //! ```no_run
-//! use std::time::Duration;
 //! use ima_testbed::{Disk, Ending, Machine, Tpm};
 //!
 //! # fn main() -> Result<(), ima_testbed::TestbedError> {
@@ -24,8 +23,8 @@
 //! # }
 //! ```
 //!
-//! A machine can be watched while it runs; a wait ends with the event, the end of the machine or the time limit, and
-//! never sleeps:
+//! Tests can wait for events while the machine runs. A wait ends with the event, with the end of the machine, or at the time
+//! limit; tests need no sleeps:
 //!
 //! ```no_run
 //! # use ima_testbed::{Disk, Machine};
@@ -40,11 +39,27 @@
 //! # }
 //! ```
 //!
-//! The guest program (`guest`, see [`report`]) is PID 1 of small test roots or a service of large ones. It tells over a
-//! virtio-serial port what it sees and what came of [`attempts`] to run what must not run.
+//! [`SerialConsole`] logs in on the console and runs commands:
 //!
-//! What is needed on the host: `qemu-system-x86_64`, `swtpm` for machines with a TPM, `setpriv` (util-linux). Whether KVM
-//! is used is found out by booting with it ([`Accel::Auto`]), because a `/dev/kvm` that opens need not work.
+//! ```no_run
+//! # use std::time::Duration;
+//! # use ima_testbed::{Machine, SerialConsole};
+//! # fn main() -> Result<(), ima_testbed::TestbedError> {
+//! # let machine = Machine::new("bzImage");
+//! let limit = Duration::from_secs(60);
+//! let mut console = SerialConsole::log_in(machine.start()?, "root", "secret", limit)?;
+//! let output = console.run("cat /sys/kernel/security/ima/policy", limit)?;
+//! assert!(output.success() && output.contains("appraise"));
+//! let outcome = console.finish("poweroff")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The guest program (`guest`, see [`report`]) is PID 1 of small test roots, or a systemd service of large ones. It reports over
+//! a virtio-serial port what it sees, and the results of its [`attempts`] to run what must not run.
+//!
+//! The host needs QEMU for the [`Architecture`] of the machine, `swtpm` for machines with a TPM, and `setpriv` (util-linux).
+//! [`Accel::Auto`] boots a kernel to find out whether KVM works, because a `/dev/kvm` that can be opened need not work.
 
 mod architecture;
 pub mod attempts;
@@ -66,3 +81,8 @@ pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
