@@ -138,6 +138,7 @@ impl Running {
         };
         let socket = tpm.as_ref().map(|tpm| tpm.socket.as_path());
         let arguments = machine.arguments(directory.path(), socket);
+        // `arguments` may have booted a machine to try KVM; that time does not count.
         let started = Instant::now();
         let program = machine.architecture.qemu_program();
         let mut child = spawn(program, |command| {
