@@ -46,11 +46,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         // The kernel measured more files after the guest program had read the PCR.
         PcrMatch::Prefix { entries } => entries,
         PcrMatch::No => {
-            println!("It is not the replay of the measurement list.");
+            println!("It does not match the measurement list.");
             return Ok(ExitCode::FAILURE);
         }
     };
-    println!("It is the replay of {entries} entries of the measurement list.");
+    println!("It matches the measurement list (entries: {entries}).");
     println!("The machine ended with: {}", outcome.ending);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! The testbed on the command line: files for an image builder, and a machine with its report.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -169,6 +170,8 @@ impl Files {
         let module = self.module.as_deref().map(read).transpose()?;
         let mut files = attempts::files(&program, module.as_deref());
         files.push(attempts::guest_program(&program));
+        // Printed last: a reader that goes away must not leave half of the files unwritten.
+        let mut lines = String::new();
         for file in files {
             let path = self.root.join(&file.path);
             write(&path, &file.content, file.mode)?;
@@ -183,7 +186,7 @@ impl Files {
                 write(&beside, &signed, 0o644)?;
                 beside
             };
-            println!("{}\t{}", file.path, content.display());
+            lines.push_str(&format!("{}\t{}\n", file.path, content.display()));
         }
         if self.systemd {
             let units = self.root.join("etc/systemd/system");
@@ -196,6 +199,9 @@ impl Files {
                 symlink("../ima-testbed.service", link)?;
             }
         }
+        std::io::stdout()
+            .write_all(lines.as_bytes())
+            .map_err(|error| format!("cannot write to standard output: {error}"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

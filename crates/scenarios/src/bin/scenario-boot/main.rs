@@ -25,14 +25,17 @@ type Error = Box<dyn std::error::Error>;
     max_term_width = 100,
     after_help = "\
 Exit status:
-  0  everything had the expected result; with --refused or --tampered, the boot or the file was refused
+  0  everything had the expected result; with --refused or --tampered, this includes the refusal
   1  something had another result; the last lines say what
   2  the command line is wrong, or the machine could not be started
 
 Examples:
-  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img --append 'root=/dev/vda rw'
-  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk changed.img --append root=/dev/vda --refused IMA-713
-  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img --append root=/dev/vda --shell"
+  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img \\
+      --append 'root=/dev/vda rw' --report report.json
+  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk changed.img \\
+      --append root=/dev/vda --refused IMA-713
+  scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img \\
+      --append root=/dev/vda --shell"
 )]
 struct Options {
     /// The kernel, a bzImage
