@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::session::{Session, succeeded};
 use crate::{Error, Options};
 
+/// Prints the records of denials in this boot: from the kernel's log, and from auditd's where it runs.
+const RECORDS: &str = "{ dmesg; ausearch --input-logs --raw --message INTEGRITY_DATA --start boot </dev/null 2>/dev/null; }";
+
 /// One boot of the system, with what is done and checked in it.
 pub struct Stage {
     /// Its name.
@@ -198,7 +201,10 @@ fn log(session: &mut Session) -> Result<(), Error> {
     print_denials(session)?;
     session.expect_success("cp /usr/bin/printf /usr/local/bin/tool")?;
     session.expect_output("/usr/local/bin/tool '%s %s\\n' not denied", "not denied")?;
-    session.expect_output("dmesg | grep type=1800", "name=\"/usr/local/bin/tool\"")?;
+    session.expect_output(
+        &format!("{RECORDS} | grep tool"),
+        "name=\"/usr/local/bin/tool\"",
+    )?;
     print_step(
         session,
         "an unsigned program runs, and the kernel's log has it",
@@ -363,7 +369,11 @@ fn undone(session: &mut Session) -> Result<(), Error> {
     session.expect_success("cp /usr/bin/printf /usr/local/bin/undone")?;
     session.expect_output("/usr/local/bin/undone '%s %s\\n' not denied", "not denied")?;
     // grep ends with 1 where it finds nothing, and with 2 where it cannot look.
-    session.expect_failure("dmesg | grep -e type=1800 -e ima-init:", 1, "")?;
+    session.expect_failure(
+        &format!("{RECORDS} | grep -e type=1800 -e type=INTEGRITY_DATA -e ima-init:"),
+        1,
+        "",
+    )?;
     session
         .expect_success("now=/boot/initrd.img-$(uname -r); ! lsinitramfs $now | grep ima-init")?;
     // A kernel that was installed since has no initramfs of before.
@@ -472,7 +482,10 @@ fn assert_denied_until_signed(session: &mut Session) -> Result<(), Error> {
     let hello = "/usr/local/bin/new '%s %s\\n' now runs";
     session.expect_success("cp /usr/bin/printf /usr/local/bin/new")?;
     session.expect_failure(hello, 126, "Permission denied")?;
-    session.expect_output("dmesg | tail -n 20", "name=\"/usr/local/bin/new\"")?;
+    session.expect_output(
+        &format!("{RECORDS} | tail -n 20"),
+        "name=\"/usr/local/bin/new\"",
+    )?;
     let as_nobody = "setpriv --reuid=nobody --regid=nogroup --clear-groups";
     let with_capabilities = "setpriv --reuid=nobody --inh-caps=+all --ambient-caps=+all";
     for by in [as_nobody, with_capabilities] {
@@ -550,7 +563,9 @@ fn sign(session: &mut Session, path: &str) -> Result<(), Error> {
 
 /// Prints the records of denials since power-on, each kind once: who was denied what, and why.
 fn print_denials(session: &mut Session) -> Result<(), Error> {
-    let log = session.expect_success("dmesg | grep -e type=1800 -e suppressed; true")?;
+    let log = session.expect_success(&format!(
+        "{RECORDS} | grep -e type=1800 -e type=INTEGRITY_DATA -e suppressed; true"
+    ))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut kinds: Vec<String> = log
         .lines()
