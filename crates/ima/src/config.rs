@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cmdline::RootName;
+use crate::dm_verity::RootHash;
 use crate::forward::Pattern;
 use crate::revocation::Revocations;
 
@@ -146,6 +147,41 @@ impl RootWait {
     }
 }
 
+/// `verity_corruption=`: what the kernel does when the running system reads a block of a verity root that is not the one that it
+/// should be. Until the real init is executed such a block is an error, and the boot is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Corruption {
+    /// Restart.
+    Restart,
+    /// Panic.
+    Panic,
+    /// Give the reader an error.
+    Error,
+}
+
+impl Corruption {
+    /// Every value.
+    pub const ALL: [Self; 3] = [Self::Restart, Self::Panic, Self::Error];
+
+    /// The value of the key.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Panic => "panic",
+            Self::Error => "error",
+        }
+    }
+
+    /// The argument of dm-verity's that asks for it (drivers/md/dm-verity-target.c); an error is what it gives unasked.
+    pub const fn argument(self) -> Option<&'static str> {
+        match self {
+            Self::Restart => Some("restart_on_corruption"),
+            Self::Panic => Some("panic_on_corruption"),
+            Self::Error => None,
+        }
+    }
+}
+
 /// `stall_timeout` where nothing says it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -274,6 +310,14 @@ pub struct Config {
     pub lockdown: Lockdown,
     /// `kexec`: whether another kernel may be loaded.
     pub kexec: bool,
+    /// `verity`: the root is mounted only through dm-verity, with this root hash.
+    pub verity: Option<RootHash>,
+    /// `verity_hash`: the device of the hash tree, if it is another one than the root's.
+    pub verity_hash: Option<RootName>,
+    /// `verity_hash_offset`: where its superblock begins, in bytes.
+    pub verity_hash_offset: Option<u64>,
+    /// `verity_corruption`
+    pub verity_corruption: Corruption,
 }
 
 impl Default for Config {
@@ -303,6 +347,10 @@ impl Default for Config {
             modules: Vec::new(),
             lockdown: Lockdown::No,
             kexec: false,
+            verity: None,
+            verity_hash: None,
+            verity_hash_offset: None,
+            verity_corruption: Corruption::Restart,
         }
     }
 }
@@ -329,6 +377,7 @@ impl Config {
         let mut config = Self::default();
         let mut seen: Vec<&str> = Vec::new();
         let mut shell_line = None;
+        let mut verity_line = None;
         for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
             let line = std::str::from_utf8(line)
                 .ok()
@@ -354,6 +403,12 @@ impl Config {
             if key == "on_failure" && config.on_failure == OnFailure::Shell {
                 shell_line = Some(number);
             }
+            if key.starts_with("verity_") {
+                verity_line = Some((number, key));
+            }
+        }
+        if let (Some((number, key)), None) = (verity_line, &config.verity) {
+            return Err(error(number, key, ConfigErrorKind::WithoutVerity));
         }
         match shell_line {
             Some(number) if !config.debug => {
@@ -437,6 +492,15 @@ impl Config {
                     .find(|level| level.name() == value),
             ),
             "kexec" => put(&mut self.kexec, yes_or_no(value)),
+            "verity" => put(&mut self.verity, RootHash::parse(value).map(Some)),
+            "verity_hash" => put(&mut self.verity_hash, RootName::parse(value).map(Some)),
+            "verity_hash_offset" => put(&mut self.verity_hash_offset, offset(value).map(Some)),
+            "verity_corruption" => put(
+                &mut self.verity_corruption,
+                Corruption::ALL
+                    .into_iter()
+                    .find(|corruption| corruption.name() == value),
+            ),
             _ => None,
         }
     }
@@ -456,6 +520,13 @@ fn yes_or_no(value: &str) -> Option<bool> {
         "no" => Some(false),
         _ => None,
     }
+}
+
+/// A number of bytes in whole sectors, on a device that Linux can have.
+fn offset(value: &str) -> Option<u64> {
+    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
+    let bytes: u64 = digits.then(|| value.parse().ok()).flatten()?;
+    (bytes.is_multiple_of(512) && bytes <= 1 << 60).then_some(bytes)
 }
 
 /// An absolute path, as configuration and command line may give it.
@@ -503,6 +574,8 @@ pub enum ConfigErrorKind {
     TooLarge,
     /// `on_failure=shell` without `debug=yes`.
     ShellNeedsDebug,
+    /// A key about a verity root, and no `verity=`: the root would not be verified.
+    WithoutVerity,
 }
 
 impl ConfigErrorKind {
@@ -516,6 +589,7 @@ impl ConfigErrorKind {
             Self::NotText => "there are bytes that are no printable text",
             Self::TooLarge => "the file is larger than 64 KiB",
             Self::ShellNeedsDebug => "on_failure=shell is taken only with debug=yes",
+            Self::WithoutVerity => "this key says how the root is verified, and verity= is missing",
         }
     }
 }
@@ -560,7 +634,8 @@ mod tests {
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
-              lockdown=integrity\nkexec=yes",
+              lockdown=integrity\nkexec=yes\nverity=ABababababababababababababababababababababababababababababababab\n\
+              verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic",
         )
         .unwrap();
         assert_eq!(
@@ -594,13 +669,17 @@ mod tests {
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
                 lockdown: Lockdown::Integrity,
                 kexec: true,
+                verity: RootHash::new(vec![0xab; 32]),
+                verity_hash: Some(RootName::PartLabel("root-verity".into())),
+                verity_hash_offset: Some(4096),
+                verity_corruption: Corruption::Panic,
             }
         );
     }
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 16] = [
+        let cases: [(&[u8], &str); 21] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -647,6 +726,23 @@ mod tests {
             (
                 b"rootfstype=ext4,vfat",
                 "line 1, `ext4,vfat`: not a value that this key takes",
+            ),
+            (
+                b"verity=abcd",
+                "line 1, `abcd`: not a value that this key takes",
+            ),
+            (b"verity=", "line 1: not a value that this key takes"),
+            (
+                b"root=/dev/vda\nverity_hash=/dev/vdb\n",
+                "line 2, `verity_hash`: this key says how the root is verified, and verity= is missing",
+            ),
+            (
+                b"verity_hash_offset=100",
+                "line 1, `100`: not a value that this key takes",
+            ),
+            (
+                b"verity_corruption=ignore",
+                "line 1, `ignore`: not a value that this key takes",
             ),
             (
                 b"enforce=required\0",

@@ -282,6 +282,34 @@ catalogue! {
         what: "the root's device does not answer"
         cause: "what the init asked of the disk was not answered within stall_timeout=: a bad medium, cable or controller, a virtual machine whose host waits for its own disk, or a device far slower than that"
         remedy: "see the kernel's messages above; replace the medium; if the device is only slow, set stall_timeout= in ima-init.conf, or rootwait to wait without end"
+    VerityTarget "IMA-409" Root Refusal
+        what: "the kernel has no dm-verity, which the configuration demands"
+        cause: "CONFIG_BLK_DEV_DM or CONFIG_DM_VERITY is not set, or they are modules that the initramfs does not load, or initcall_blacklist= on the command line leaves them out"
+        remedy: "boot a kernel with CONFIG_BLK_DEV_DM=y and CONFIG_DM_VERITY=y, or load the modules: imactl initramfs --module dm-verity"
+    VerityTreeMissing "IMA-410" Root Refusal
+        what: "the device of the root's hash tree was not found"
+        cause: "no block device that verity_hash= names came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
+        remedy: "compare verity_hash= in ima-init.conf with the devices listed above; set verity_hash_offset= if the tree is on the root's own device"
+    VeritySuperblock "IMA-411" Root Refusal
+        what: "there is no hash tree that fits the root"
+        cause: "where verity_hash= and verity_hash_offset= say that the tree is, there is no superblock of veritysetup's format, version 1, or it is damaged"
+        remedy: "compare both with what imactl image --verity or veritysetup format printed; write image and tree to the disk again"
+    VerityTable "IMA-412" Root Refusal
+        what: "the kernel refused to set up dm-verity for the root"
+        cause: "the device mapper did not take the device or its table; what the kernel says of it is in its log above"
+        remedy: "see the kernel's messages above: it may lack the hash algorithm, or not take blocks of that length; take dm-mod.create= off the command line if the name is taken"
+    VerityRootHash "IMA-413" Root Refusal
+        what: "the root's hash tree is not the one that the configuration trusts"
+        cause: "its topmost block does not have the root hash that verity= in ima-init.conf gives: image and initramfs are not of the same build, or somebody made another tree"
+        remedy: "set verity= to the root hash that was printed when this image was made, if it is the right one; or write the right image to the disk"
+    VerityCorrupted "IMA-414" Root Refusal
+        what: "the root is not what it was when its hash tree was made"
+        cause: "a block of the image or of its tree does not have the digest that it should have: the disk was written to, the medium fails, or the image was not written whole"
+        remedy: "write image and tree to the disk again, and do not mount the image writable; if that does not help, replace the medium"
+    VerityElsewhere "IMA-415" Root Refusal
+        what: "the configuration demands a verity root, and another initramfs mounts it"
+        cause: "verity= in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be verified"
+        remedy: "make the initramfs with imactl initramfs; or take verity= out of ima-init.conf and have the other initramfs verify the root (systemd.verity=, roothash=)"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cmdline::{self, RootName};
-use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
+use crate::config::{self, Config, Corruption, Enforce, OnFailure, Parameter, RootWait};
+use crate::dm_verity::RootHash;
 use crate::fault::{Code, Fault};
 use crate::forward::{self, Forwarded};
 use crate::partition;
@@ -45,6 +46,38 @@ pub struct EvmFiles {
     pub master: Option<String>,
 }
 
+/// How a root is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verity {
+    /// What must come out.
+    pub root_hash: RootHash,
+    /// The device of the hash tree, if it is another one than the root's.
+    pub tree: Option<RootName>,
+    /// Where its superblock begins, in bytes.
+    pub offset: u64,
+    /// What the kernel does when the running system reads a wrong block.
+    pub corruption: Corruption,
+}
+
+impl Verity {
+    /// What the configuration demands. Where it says nothing of the tree, that is the partition that the Discoverable Partitions
+    /// Specification has for it.
+    fn of(config: &Config) -> Option<Self> {
+        let root_hash = config.verity.clone()?;
+        let [_, partition] = root_hash.partitions();
+        let tree = match (&config.verity_hash, config.verity_hash_offset) {
+            (None, None) => Some(partition),
+            (name, _) => name.clone(),
+        };
+        Some(Self {
+            root_hash,
+            tree,
+            offset: config.verity_hash_offset.unwrap_or_default(),
+            corruption: config.verity_corruption,
+        })
+    }
+}
+
 /// What to boot and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -58,6 +91,8 @@ pub struct Settings {
     pub rootflags: String,
     /// Whether it is mounted read-only.
     pub read_only: bool,
+    /// How its device is verified; if at all, it is mounted in no other way.
+    pub verity: Option<Verity>,
     /// How long its device is waited for.
     pub rootwait: RootWait,
     /// Whether the kernel takes the copy of a damaged GPT: see [`partition::gpt_is_forced`].
@@ -143,7 +178,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`.
+    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`, `VerityElsewhere`.
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -159,7 +194,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`.
+    /// `CmdlineInvalid`, `VerityElsewhere`.
     pub fn in_front(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -182,7 +217,17 @@ impl Settings {
         if config.on_failure == OnFailure::Shell {
             warn(Fault::new(Code::DebugShell, config::PATH));
         }
-        let mut root = config.root.clone();
+        let verity = Verity::of(&config);
+        if verity.is_some()
+            && let Some(other) = &elsewhere
+        {
+            return Err(Fault::new(Code::VerityElsewhere, format!("root: {other}")));
+        }
+        let discovered = verity.as_ref().map(|verity| verity.root_hash.partitions());
+        let mut root = config
+            .root
+            .clone()
+            .or_else(|| discovered.map(|[data, _]| data));
         let mut rootfstype = config.rootfstype.clone();
         let mut rootflags = config.rootflags.clone().unwrap_or_default();
         let mut rootwait = config.rootwait;
@@ -256,6 +301,16 @@ impl Settings {
                         .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
                     root = Some(name);
                 }
+                // A type or an option may have the kernel mount something else than the device that is verified (tmpfs; btrfs
+                // and erofs, device=), and that device is read-only.
+                Parameter::RootFsType | Parameter::RootFlags | Parameter::ReadWrite
+                    if verity.is_some() =>
+                {
+                    let fault = Fault::new(Code::CmdlineIgnored, shown)
+                        .with_cause("the root is verified by dm-verity: what is mounted, and how, is up to ima-init.conf")
+                        .with_remedy("take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed");
+                    warn(fault);
+                }
                 Parameter::RootFsType => {
                     rootfstype = value.and_then(config::fstype).ok_or_else(invalid)?;
                 }
@@ -299,6 +354,7 @@ impl Settings {
             rootfstype,
             rootflags,
             read_only,
+            verity,
             rootwait: match rootwait {
                 RootWait::AtMost(time) => RootWait::AtMost(time.max(rootdelay)),
                 RootWait::Forever => RootWait::Forever,
@@ -421,6 +477,52 @@ mod tests {
         assert_eq!(settings.root, Root::Named(RootName::Device("vda".into())));
         assert!(settings.read_only);
         assert_eq!(warnings, ["IMA-251 root=/dev/vdb", "IMA-251 rw"]);
+    }
+
+    #[test]
+    fn a_verity_root_is_verified_whatever_the_line_says() {
+        let hash = "00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let verity = |tree: Option<&str>, offset| {
+            Some(Verity {
+                root_hash: RootHash::parse(hash).unwrap(),
+                tree: tree.map(|name| RootName::parse(name).unwrap()),
+                offset,
+                corruption: Corruption::Restart,
+            })
+        };
+        let line = "root=/dev/vda rw verity= verity=no rootfstype=tmpfs rootflags=device=/dev/vdb";
+        let discovered = "PARTUUID=0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
+        for (keys, expected) in [
+            ("", verity(Some(discovered), 0)),
+            ("verity_hash_offset=8192", verity(None, 8192)),
+            ("verity_hash=/dev/vdb", verity(Some("/dev/vdb"), 0)),
+            (
+                "verity_hash=/dev/vdb\nverity_hash_offset=512",
+                verity(Some("/dev/vdb"), 512),
+            ),
+        ] {
+            let (settings, warnings) = settings(&format!("verity={hash}\n{keys}"), line).unwrap();
+            assert_eq!(settings.verity, expected, "{keys}");
+            assert!(settings.read_only && settings.rootfstype.is_none());
+            assert_eq!(settings.rootflags, "");
+            assert_eq!(
+                warnings,
+                [
+                    "IMA-251 rw",
+                    "IMA-251 rootfstype=tmpfs",
+                    "IMA-251 rootflags=device=/dev/vdb"
+                ]
+            );
+        }
+        let (found, _) = settings(&format!("verity={hash}"), "").unwrap();
+        let data = "PARTUUID=00112233-4455-6677-8899-aabbccddeeff";
+        assert_eq!(found.root, Root::Named(RootName::parse(data).unwrap()));
+        let config = Config::parse(format!("verity={hash}").as_bytes()).unwrap();
+        let root = Path::new("/root");
+        let inside = Settings::inside(config.clone(), line, root, Vec::new(), &mut |_| {});
+        assert_eq!(inside.unwrap_err().code(), Code::VerityElsewhere);
+        let front = Settings::in_front(config, line, &mut |_| {});
+        assert_eq!(front.unwrap_err().code(), Code::VerityElsewhere);
     }
 
     #[test]
