@@ -127,10 +127,22 @@ fn first_half(
 fn second_half(
     start: &Start,
     settings: Settings,
-    mut policy: policy::PolicyInForce,
+    policy: policy::PolicyInForce,
     report: &mut Report,
 ) -> Result<preflight::Ready, Fault> {
     let root = root::mount(&policy, &settings, report)?;
+    let verification = root.verification().clone();
+    ask(start, settings, policy, root, report).map_err(|fault| verification.closer(fault))
+}
+
+/// Offers the kernel what the root brings, and asks it about the root's programs.
+fn ask(
+    start: &Start,
+    settings: Settings,
+    mut policy: policy::PolicyInForce,
+    root: root::MountedRoot,
+    report: &mut Report,
+) -> Result<preflight::Ready, Fault> {
     during(Stage::Keys, "reading the root's certificates", || {
         keys::extend(policy.keys_mut(), &settings, &root, report)
     })?;

@@ -61,6 +61,8 @@ pub struct RootRecord {
     pub fstype: String,
     /// The mount options.
     pub options: String,
+    /// The root hash, if it is verified by dm-verity.
+    pub verity: Option<String>,
 }
 
 /// The report while the boot goes on.
@@ -224,6 +226,7 @@ impl Report {
                 json.key("device").string(&self.root.device);
                 json.key("fstype").string(&self.root.fstype);
                 json.key("options").string(&self.root.options);
+                json.key("verity").optional(self.root.verity.as_deref());
             });
             json.key("switch_root").string(&self.switch_root);
             json.key("init").string(&self.init);

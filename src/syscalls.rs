@@ -138,6 +138,40 @@ pub fn map_executable(file: &File) -> Verdict {
     Verdict::Allowed
 }
 
+/// The length of `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h), which a request to the device mapper begins with.
+#[cfg(feature = "verity")]
+pub const DM_HEADER: usize = 312;
+
+/// ioctl(2) on `/dev/mapper/control`: a request of that number (`DM_*_CMD`), whose answer takes its place. The kernel reads and
+/// writes as many bytes as the header's `data_size` says, which is set here.
+///
+/// # Errors
+///
+/// What the kernel says; EINVAL if the buffer has no room for the header.
+#[cfg(feature = "verity")]
+pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<(), Errno> {
+    const GROUP: u8 = 0xfd;
+    // Behind the three numbers of the version.
+    const DATA_SIZE: std::ops::Range<usize> = 12..16;
+    let length = u32::try_from(buffer.len()).map_err(|_| Errno::EINVAL)?;
+    if buffer.len() < DM_HEADER {
+        return Err(Errno::EINVAL);
+    }
+    let field = buffer.get_mut(DATA_SIZE).ok_or(Errno::EINVAL)?;
+    field.copy_from_slice(&length.to_ne_bytes());
+    let request = rustix::ioctl::opcode::read_write::<[u8; DM_HEADER]>(GROUP, number);
+    // SAFETY: the kernel reads and writes at most `data_size` bytes from the address (drivers/md/dm-ioctl.c, `copy_params`,
+    // `ctl_ioctl`), which is the length of the buffer, and keeps no reference to it. It writes bytes, of which any are valid.
+    let result = unsafe {
+        libc::ioctl(
+            control.as_raw_fd(),
+            request as libc::Ioctl,
+            buffer.as_mut_ptr(),
+        )
+    };
+    Errno::result(result).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +182,15 @@ mod tests {
         assert_eq!(map_executable(&own), Verdict::Allowed);
         let directory = File::open("/").unwrap();
         assert_eq!(map_executable(&directory), Verdict::Denied(Errno::ENODEV));
+    }
+
+    #[cfg(feature = "verity")]
+    #[test]
+    fn a_request_to_the_device_mapper_has_room_for_its_header() {
+        let null = File::open("/dev/null").unwrap();
+        let ask = |length| device_mapper(&null, 0, &mut vec![0; length]);
+        assert_eq!(ask(DM_HEADER - 1), Err(Errno::EINVAL));
+        assert_eq!(ask(DM_HEADER), Err(Errno::ENOTTY));
     }
 
     #[test]

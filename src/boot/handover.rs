@@ -79,7 +79,8 @@ pub struct Left(());
 ///
 /// # Errors
 ///
-/// `HandoverExec`: the kernel denied it after all.
+/// `HandoverExec`: the kernel denied it after all. Of a root that is verified, `VerityCorrupted`, `VerityRootHash`,
+/// `VerityTable`.
 pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Left, Fault> {
     match &ready.next {
         Next::SwitchRoot(file) => {
@@ -128,6 +129,7 @@ fn execute(
     .map(CString::new)
     .collect::<Result<_, _>>()
     .map_err(|_| failed(Errno::EINVAL))?;
+    ready.root.verification().arm()?;
     info!(
         "{}: executing {path} {}",
         Stage::Handover,

@@ -72,6 +72,17 @@ impl KernelLog {
         words.join("; ")
     }
 
+    /// What the kernel said of the device mapper since then, for a message.
+    #[cfg(feature = "verity")]
+    pub(super) fn device_mapper(&mut self) -> String {
+        self.read();
+        let words = self.lines.iter().filter_map(|line| {
+            let words = line.strip_prefix("device-mapper: ")?;
+            Some(words.trim_end())
+        });
+        words.collect::<Vec<_>>().join("; ")
+    }
+
     /// Why the kernel denied this process a file since then, in its own words: `IMA-signature-required`, `invalid-signature`
     /// and the like (security/integrity/integrity_audit.c, `integrity_audit_message`).
     pub(super) fn denial(&mut self) -> Option<String> {

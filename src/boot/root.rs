@@ -3,6 +3,11 @@
 mod devices;
 mod missing;
 mod mounting;
+#[cfg(feature = "verity")]
+mod verity;
+#[cfg(not(feature = "verity"))]
+#[path = "root/no_verity.rs"]
+mod verity;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -21,6 +26,7 @@ use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
 use crate::watch;
 use devices::Device;
+use verity::Verified;
 
 /// How often a line says what is waited for.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -32,6 +38,30 @@ pub struct MountedRoot {
     directory: OwnedFd,
     magic: u64,
     fstype: String,
+    verification: Verification,
+}
+
+/// Whether and how what is read of the root is verified.
+#[derive(Debug, Clone)]
+pub struct Verification(Option<Verified>);
+
+impl Verification {
+    /// The fault of a boot that failed on this root: where a wrong block was met, that, and not what came of it.
+    pub fn closer(&self, fault: Fault) -> Fault {
+        match &self.0 {
+            Some(verified) => verified.closer(fault),
+            None => fault,
+        }
+    }
+
+    /// Leaves the root to the real system: from now on a wrong block has the effect that the configuration chose.
+    ///
+    /// # Errors
+    ///
+    /// `VerityCorrupted`, `VerityRootHash`: one was met already, and nobody has failed by it; `VerityTable`.
+    pub(super) fn arm(&self) -> Result<(), Fault> {
+        self.0.as_ref().map_or(Ok(()), Verified::arm)
+    }
 }
 
 impl MountedRoot {
@@ -50,6 +80,11 @@ impl MountedRoot {
         &self.directory
     }
 
+    /// How it is verified.
+    pub const fn verification(&self) -> &Verification {
+        &self.verification
+    }
+
     /// The magic of its super block, for the policy's `fsmagic=`.
     pub const fn magic(&self) -> u64 {
         self.magic
@@ -66,7 +101,8 @@ impl MountedRoot {
 ///
 /// # Errors
 ///
-/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`; `RootNotMounted`.
+/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`; `RootNotMounted`. Of a root that is to be
+/// verified: `VerityTarget`, `VerityTreeMissing`, `VeritySuperblock`, `VerityTable`, `VerityRootHash`, `VerityCorrupted`.
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,
@@ -81,9 +117,26 @@ pub fn mount(
         }
     };
     let device = wait(name, settings)?;
+    let verification = match &settings.verity {
+        None => Verification(None),
+        Some(verity) => Verification(Some(Verified::set_up(&device, verity, settings)?)),
+    };
+    mount_device(name, &device, &verification, settings, report)
+        .map_err(|fault| verification.closer(fault))
+}
+
+/// Mounts the device, or the one that verifies it.
+fn mount_device(
+    name: &RootName,
+    device: &Device,
+    verification: &Verification,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<MountedRoot, Fault> {
+    let device = verification.0.as_ref().map_or(device, Verified::device);
     let fstype = match &settings.rootfstype {
         Some(name) => name.clone(),
-        None => recognise(&device)?.kind.name().to_owned(),
+        None => recognise(device)?.kind.name().to_owned(),
     };
     warn_of_xattrs(&device.path(), &fstype, report);
     let mounted = watch::during(Stage::Root, format!("mounting {}", device.path()), || {
@@ -99,9 +152,17 @@ pub fn mount(
         device: device.path(),
         fstype: fstype.clone(),
         options: mounted.options.clone(),
+        verity: verification
+            .0
+            .as_ref()
+            .map(|verified| verified.root_hash().to_string()),
+    };
+    let over = match &verification.0 {
+        Some(verified) => format!(" ({})", verified.text()),
+        None => String::new(),
     };
     let text = format!(
-        "{name} is {}, {fstype} ({}), mounted on {ROOT}",
+        "{name} is {}{over}, {fstype} ({}), mounted on {ROOT}",
         device.path(),
         mounted.options
     );
@@ -111,6 +172,7 @@ pub fn mount(
         directory: mounted.directory,
         magic: mounted.magic,
         fstype,
+        verification: verification.clone(),
     })
 }
 
@@ -134,6 +196,7 @@ fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
         directory: adopted.directory,
         magic: adopted.magic,
         fstype,
+        verification: Verification(None),
     })
 }
 

@@ -38,6 +38,18 @@ impl Device {
         &self.name
     }
 
+    /// Its number, as the device mapper takes it.
+    #[cfg(feature = "verity")]
+    pub(super) fn number(&self) -> String {
+        format!("{}:{}", self.major, self.minor)
+    }
+
+    /// Its length in bytes.
+    #[cfg(feature = "verity")]
+    pub(super) const fn length(&self) -> u64 {
+        self.sectors.saturating_mul(512)
+    }
+
     /// Whether it is a partition.
     pub(super) const fn is_partition(&self) -> bool {
         self.partition.is_some()
@@ -102,6 +114,12 @@ pub(super) fn all() -> Vec<Device> {
         .collect();
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     devices
+}
+
+/// The device of a directory in sysfs.
+#[cfg(feature = "verity")]
+pub(super) fn at(path: &Path) -> Option<Device> {
+    device(path).filter(|device| device.sectors > 0)
 }
 
 fn device(path: &Path) -> Option<Device> {

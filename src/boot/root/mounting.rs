@@ -144,6 +144,7 @@ fn record(path: &Path, mounts: &[u8]) -> Option<RootRecord> {
         fstype: mount.fstype,
         device: mount.source,
         options: mount.options,
+        verity: None,
     })
 }
 

@@ -1,0 +1,40 @@
+//! An init that was built without dm-verity: a configuration that demands it is refused.
+
+use ima::dm_verity::RootHash;
+use ima::fault::{Code, Fault};
+use ima::settings::{Settings, Verity};
+
+use super::devices::Device;
+
+/// No root is verified.
+#[derive(Debug, Clone)]
+pub(super) enum Verified {}
+
+impl Verified {
+    /// Refuses.
+    pub(super) fn set_up(_: &Device, _: &Verity, _: &Settings) -> Result<Self, Fault> {
+        Err(Fault::new(Code::VerityTarget, "verity= is set")
+            .with_cause("this ima-init was built without its feature verity")
+            .with_remedy("use an ima-init that was built with it"))
+    }
+
+    pub(super) const fn device(&self) -> &Device {
+        match *self {}
+    }
+
+    pub(super) const fn text(&self) -> String {
+        match *self {}
+    }
+
+    pub(super) const fn root_hash(&self) -> &RootHash {
+        match *self {}
+    }
+
+    pub(super) fn closer(&self, _: Fault) -> Fault {
+        match *self {}
+    }
+
+    pub(super) const fn arm(&self) -> Result<(), Fault> {
+        match *self {}
+    }
+}
