@@ -28,6 +28,7 @@ pub mod sign;
 pub mod tree;
 pub mod verifier;
 pub mod verify;
+pub mod verity;
 pub mod words;
 pub mod x509;
 pub mod xattr;

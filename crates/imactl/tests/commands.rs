@@ -419,6 +419,50 @@ fn images_that_cannot_be_written() {
     assert!(!at.join("killed.img").exists());
 }
 
+/// veritysetup takes what is printed.
+#[test]
+fn images_with_a_hash_tree() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    shell("mkdir source; head -c 3M /dev/urandom >source/noise", at).good();
+    let options =
+        "--verity --verity-salt abcdef --verity-uuid 5e1f0e4a-7c1b-4a57-9d0c-8f6f4be2a001";
+    let made = imactl(&format!("image --from source {options} --out root.img"), at).good();
+    let value = |key: &str| {
+        let mut lines = made.out.lines();
+        let value = lines.find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value
+            .unwrap_or_else(|| panic!("{key}: {made:?}"))
+            .to_owned()
+    };
+    let (hash, offset) = (value("verity"), value("verity_hash_offset"));
+    let verify = format!("verify root.img root.img {hash} --hash-offset={offset}");
+    run("veritysetup", verify.split(' '), at).good();
+    let apart = imactl(
+        &format!("image --from source {options} --verity-out tree --out data --json"),
+        at,
+    )
+    .good();
+    let json: serde_json::Value = serde_json::from_str(&apart.out).unwrap();
+    assert_eq!(json["verity"]["root_hash"], hash.as_str());
+    let verify = format!("verify data tree {hash}");
+    run("veritysetup", verify.split(' '), at).good();
+    // Random without the two.
+    let other = imactl("image --from source --verity --out other --json", at).good();
+    let json: serde_json::Value = serde_json::from_str(&other.out).unwrap();
+    assert_ne!(json["verity"]["root_hash"], hash.as_str());
+    for (arguments, code) in [
+        ("--verity --format tar --out bad", "IMA-917"),
+        ("--verity --verity-out missing/tree --out bad", "IMA-902"),
+        ("--verity --out missing/bad", "IMA-902"),
+    ] {
+        imactl(&format!("image --from source {arguments}"), at).refused(code);
+        assert!(!at.join("bad").exists(), "{arguments}");
+    }
+    let names = listing(at);
+    assert_eq!(names.len(), 5, "{names:?}");
+}
+
 #[test]
 fn images_and_initramfs_without_privilege_twice_the_same() {
     let directory = with_keys("rsa2048");

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use ima::fault::{Code, Fault};
+use imactl::file::unwritable;
 use imactl::image::{Format, ImageBuilder, Signing, Summary};
 use imactl::manifest::Manifest;
 use imactl::select::Pattern;
 use imactl::tree::Tree;
+use imactl::verity;
 use serde_json::json;
 
 use super::options::{self, ChooserOptions, EvmOptions, KeyOptions};
@@ -29,6 +31,7 @@ Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --format squashfs --out root.squashfs
   imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img
   imactl image --from root.img --format erofs --out root.erofs
+  imactl image --from root.tar --format erofs --verity --out root.erofs
   imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img"
 )]
 pub struct Image {
@@ -164,6 +167,19 @@ struct Make {
     /// Make no journal
     #[arg(long)]
     no_journal: bool,
+    /// Make a hash tree for dm-verity over the image, and print its root hash for ima-init.conf; the tree is written behind the
+    /// image, or to --verity-out
+    #[arg(long)]
+    verity: bool,
+    /// Write the hash tree to this file
+    #[arg(long, value_name = "FILE", requires = "verity")]
+    verity_out: Option<PathBuf>,
+    /// Salt of the hash tree in hexadecimal, at most 256 bytes; random if not given
+    #[arg(long, value_name = "HEX", value_parser = salt, requires = "verity")]
+    verity_salt: Option<Salt>,
+    /// UUID of the hash tree; random if not given
+    #[arg(long, value_name = "UUID", value_parser = options::uuid, requires = "verity")]
+    verity_uuid: Option<[u8; 16]>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -188,6 +204,11 @@ impl Make {
             FormatName::Erofs => (Format::Erofs, "erofs"),
             FormatName::Tar => (Format::Tar, "ext4"),
         };
+        if self.verity && matches!(self.format, FormatName::Tar) {
+            return Err(Fault::new(Code::Usage, "--verity with --format tar")
+                .with_cause("a hash tree is made over a file system, and an archive is none")
+                .with_remedy("choose --format ext4, squashfs or erofs"));
+        }
         let mut tree = Tree::new();
         for (index, source) in self.sources.iter().enumerate() {
             let read = imactl::image::read(source)?.tree;
@@ -243,29 +264,97 @@ impl Make {
         let progress = Progress::new("reading", files);
         // Without one only `sign` is parsed.
         let out = self.out.unwrap_or_default();
-        let summary = builder.build_with(&out, &|| progress.step())?;
+        // The name is not given to an image whose tree is not whole.
+        let beside = self.verity.then(|| beside(&out)).transpose()?;
+        let image = beside.as_deref().unwrap_or(&out);
+        let summary = builder.build_with(image, &|| progress.step())?;
         progress.finish();
-        report(&out, &summary, self.json)
+        let made = match self.verity {
+            false => None,
+            true => {
+                let random = verity::Parameters::random()?;
+                let parameters = verity::Parameters {
+                    salt: self.verity_salt.map_or(random.salt, |salt| salt.0),
+                    uuid: self.verity_uuid.unwrap_or(random.uuid),
+                };
+                Some(verity::make(
+                    image,
+                    self.verity_out.as_deref(),
+                    &parameters,
+                )?)
+            }
+        };
+        if let Some(whole) = beside {
+            whole
+                .persist(&out)
+                .map_err(|error| unwritable(&out, &error.error))?;
+        }
+        if self.json {
+            return report_json(&summary, made.as_ref());
+        }
+        report(&out, &summary, false)?;
+        if let Some(made) = made {
+            output::line(format_args!("verity={}", made.root_hash))?;
+            match self.verity_out {
+                None => output::line(format_args!("verity_hash_offset={}", made.offset))?,
+                Some(path) => output::line(format_args!("# hash tree: {}", path.display()))?,
+            }
+        }
+        Ok(Outcome::Good)
     }
+}
+
+/// A file beside another, removed unless it gets its name.
+fn beside(path: &Path) -> Result<tempfile::TempPath> {
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let file = tempfile::Builder::new()
+        .prefix(".imactl-")
+        .tempfile_in(directory.unwrap_or(Path::new(".")));
+    let file = file.map_err(|error| unwritable(path, &error))?;
+    Ok(file.into_temp_path())
+}
+
+/// A salt: one value, where clap would take the elements of a vector for many.
+#[derive(Debug, Clone)]
+struct Salt(Vec<u8>);
+
+fn salt(text: &str) -> std::result::Result<Salt, String> {
+    imactl::hex::decode(text)
+        .filter(|salt| salt.len() <= ima::dm_verity::MAX_SALT)
+        .map(Salt)
+        .ok_or_else(|| "not an even number of at most 512 hexadecimal digits".to_owned())
+}
+
+fn report_json(summary: &Summary, made: Option<&verity::Made>) -> Result {
+    let mut object = json!({
+        "bytes": summary.size,
+        "inodes": summary.inodes,
+        "signed": summary.signed,
+        "unsigned": summary.unsigned,
+    });
+    if let Some(made) = made {
+        object["verity"] = json!({
+            "root_hash": made.root_hash.to_string(),
+            "offset": made.offset,
+        });
+    }
+    output::json(&object)?;
+    Ok(Outcome::Good)
 }
 
 fn report(out: &Path, summary: &Summary, json: bool) -> Result {
     if json {
-        output::json(&json!({
-            "bytes": summary.size,
-            "inodes": summary.inodes,
-            "signed": summary.signed,
-            "unsigned": summary.unsigned,
-        }))?;
-    } else {
-        output::line(format_args!(
-            "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",
-            out.display(),
-            summary.size >> 20,
-            summary.inodes,
-            summary.signed,
-            summary.unsigned
-        ))?;
+        return report_json(summary, None);
     }
+    output::line(format_args!(
+        "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",
+        out.display(),
+        summary.size >> 20,
+        summary.inodes,
+        summary.signed,
+        summary.unsigned
+    ))?;
     Ok(Outcome::Good)
 }
