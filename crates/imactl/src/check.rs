@@ -12,11 +12,12 @@ pub mod mount_options;
 mod program;
 mod simulate;
 mod systemd;
+mod verity;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ima::certificate::Certificate;
 use ima::cmdline::RootName;
@@ -24,6 +25,7 @@ use ima::config::{Config, Enforce, Lockdown};
 use ima::device;
 use ima::fault::{Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
+use ima::hash::HashAlgorithm;
 use ima::layout::Purpose;
 use ima::mount_options::{Attribute, MountOption};
 use ima::partition::Kind;
@@ -31,7 +33,7 @@ use ima::policy::cover::{self, On};
 use ima::policy::lint::Release;
 use ima::policy::{Hook, Policy, Query};
 use ima::program::{INIT, INTERPRETER};
-use ima::settings::{self, EvmFiles, Settings};
+use ima::settings::{self, EvmFiles, Settings, Verity};
 
 use crate::Result;
 use crate::file::{in_file, unreadable};
@@ -91,6 +93,8 @@ pub struct Root {
     pub needs: Vec<Need>,
     /// Whether it will be mounted with `noexec`.
     pub noexec: bool,
+    /// The hash algorithm of the tree that it was verified with.
+    pub verified: Option<HashAlgorithm>,
     /// Why the kernel would not mount it, if it is an image of that kind; then nothing is known of its files.
     pub unmountable: Option<Fault>,
 }
@@ -136,16 +140,17 @@ impl Root {
         let disk = Disk::open(path, choice.gpt_is_forced);
         let disk = disk.map_err(|error| unreadable(path, &error))?;
         let Some(disk) = disk else {
-            return Self::read_image(path, otherwise, choice.fstype.as_deref());
+            let part = verity::Part::whole(path).map_err(|error| unreadable(path, &error))?;
+            return Self::read_device(path, &part, None, otherwise, choice);
         };
         if let Some(refusal) = &choice.refusal {
             return Ok(Self::empty(otherwise, Some(refusal.clone())));
         }
         let root = match disk.find(choice.name.as_ref()) {
             Ok(partition) => {
-                let image = disk.extract(partition);
-                let image = image.map_err(|error| unreadable(path, &error))?;
-                Self::read_image(image.path(), otherwise, choice.fstype.as_deref())
+                let part = verity::Part::of(&disk, partition);
+                let part = part.map_err(|error| unreadable(path, &error))?;
+                Self::read_device(path, &part, Some(&disk), otherwise, choice)
                     .map_err(|fault| in_file(fault, path))?
             }
             Err(fault) if fault.code() == Code::Usage => return Err(in_file(fault, path)),
@@ -154,6 +159,40 @@ impl Root {
         Ok(Self {
             table: Some(disk.kind()),
             ..root
+        })
+    }
+
+    /// Reads what the kernel would mount of a device: all of it, or what is verified.
+    fn read_device(
+        path: &Path,
+        part: &verity::Part,
+        disk: Option<&Disk>,
+        otherwise: FileSystem,
+        choice: &RootChoice,
+    ) -> Result<Self> {
+        let fstype = choice.fstype.as_deref();
+        let tree = match &choice.verity {
+            None => None,
+            Some(wanted) => match verity::tree(path, part, disk, wanted, choice.tree.as_deref()) {
+                Ok(tree) => tree.map(|tree| (wanted, tree)),
+                Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
+            },
+        };
+        let Some((wanted, tree)) = tree else {
+            if part.is_whole {
+                return Self::read_image(path, otherwise, fstype);
+            }
+            let image = part.extract(part.length);
+            let image = image.map_err(|error| unreadable(path, &error))?;
+            return Self::read_image(image.path(), otherwise, fstype);
+        };
+        let (image, algorithm) = match verity::verified(path, part, &tree, wanted) {
+            Ok(verified) => verified,
+            Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
+        };
+        Ok(Self {
+            verified: Some(algorithm),
+            ..Self::read_image(image.path(), otherwise, fstype)?
         })
     }
 
@@ -166,6 +205,7 @@ impl Root {
             superblocks: None,
             needs: Vec::new(),
             noexec: false,
+            verified: None,
             unmountable,
         }
     }
@@ -228,6 +268,7 @@ impl Root {
             superblocks: source.superblocks,
             needs: Vec::new(),
             noexec: false,
+            verified: None,
             unmountable: None,
         }
     }
@@ -244,6 +285,10 @@ pub struct RootChoice {
     pub noexec: bool,
     /// [`ima::partition::gpt_is_forced`]
     pub gpt_is_forced: bool,
+    /// How the init has it verified.
+    pub verity: Option<Verity>,
+    /// The image of the device of the hash tree, where that is not on the root's disk. Without it such a root is not verified.
+    pub tree: Option<PathBuf>,
     /// Why the init refuses what they say before it looks for a root, where the command line is known.
     pub refusal: Option<Fault>,
 }
@@ -270,6 +315,8 @@ impl RootChoice {
                         .any(|(_, option)| option == MountOption::Mount(Attribute::NoExec)),
                 fstype: settings.rootfstype.filter(|_| alone),
                 gpt_is_forced: settings.gpt_is_forced,
+                verity: settings.verity.filter(|_| alone),
+                tree: None,
             },
             Err(fault) => Self {
                 gpt_is_forced: ima::partition::gpt_is_forced(line),
@@ -561,6 +608,9 @@ impl Findings {
         if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
             self.root(root, line, config);
             self.initcalls(Some(line), &[Code::RootMissing]);
+            if config.is_some_and(|config| config.verity.is_some()) {
+                self.initcalls(Some(line), &[Code::VerityTarget]);
+            }
         }
         if let (Some(kernel), Some(initramfs), Some(config)) =
             (inputs.kernel, inputs.initramfs, config)
@@ -569,6 +619,9 @@ impl Findings {
             let modules = modules.as_ref();
             if alone {
                 self.device(kernel, modules, inputs, config);
+                if config.verity.is_some() {
+                    self.verity(kernel, modules, inputs.root);
+                }
             }
             if let Some(root) = inputs.root {
                 self.mountable(kernel, modules, root, inputs.number());

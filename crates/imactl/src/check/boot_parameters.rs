@@ -8,7 +8,7 @@ use crate::kernel::check::KernelConfig;
 
 /// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`), and the fault
 /// of a boot without them.
-const INITCALLS: [(&str, Code); 6] = [
+const INITCALLS: [(&str, Code); 8] = [
     // security/inode.c
     ("securityfs_init", Code::NoSecurityfs),
     // security/integrity/ima/ima_main.c
@@ -21,6 +21,10 @@ const INITCALLS: [(&str, Code); 6] = [
     ("load_system_certificate_list", Code::CertificateRefused),
     // drivers/block/virtio_blk.c
     ("virtio_blk_init", Code::RootMissing),
+    // drivers/md/dm.c
+    ("dm_init", Code::VerityTarget),
+    // drivers/md/dm-verity-target.c
+    ("dm_verity_init", Code::VerityTarget),
 ];
 
 /// The initcall of EVM (security/integrity/evm/evm_main.c).

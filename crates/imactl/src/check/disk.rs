@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use ima::cmdline::RootName;
@@ -12,25 +11,10 @@ use ima::filesystem::{self, Filesystem};
 use ima::partition::{self, Kind, Partition, Table};
 
 use crate::Result;
+use crate::file::read_at;
 
 /// The sizes of logical blocks that disks have: the image does not tell which its disk will have.
 const BLOCK_SIZES: [u64; 2] = [512, 4096];
-
-/// Up to so many bytes from there.
-fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset.saturating_add(filled as u64)) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
-}
 
 /// The image of a disk with a partition table.
 #[derive(Debug)]
@@ -187,35 +171,39 @@ impl Disk {
         all.join(", ")
     }
 
-    /// The partition as a file of its own. What is zeros in it takes no room.
-    pub(super) fn extract(
-        &self,
-        partition: &Partition,
-    ) -> std::io::Result<tempfile::NamedTempFile> {
-        const PIECE: usize = 1 << 20;
-        let mut result = tempfile::Builder::new()
-            .prefix(&format!("partition-{}-", partition.number))
-            .tempfile()?;
-        let start = partition.start;
-        let end = start.saturating_add(partition.length);
-        for offset in (start..end).step_by(PIECE) {
-            let length = usize::try_from(end - offset).map_or(PIECE, |left| left.min(PIECE));
-            let bytes = read_at(&self.file, offset, length)?;
-            for (block, at) in bytes.chunks(4096).zip((offset - start..).step_by(4096)) {
-                if block.iter().any(|byte| *byte != 0) {
-                    result.seek(SeekFrom::Start(at))?;
-                    result.write_all(block)?;
-                }
+    /// The image.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// A part of a file as a file of its own. What is zeros in it takes no room.
+pub(super) fn extract(
+    file: &File,
+    start: u64,
+    length: u64,
+) -> std::io::Result<tempfile::NamedTempFile> {
+    const PIECE: usize = 1 << 20;
+    let mut result = tempfile::Builder::new().prefix("partition-").tempfile()?;
+    let end = start.saturating_add(length);
+    for offset in (start..end).step_by(PIECE) {
+        let length = usize::try_from(end - offset).map_or(PIECE, |left| left.min(PIECE));
+        let bytes = read_at(file, offset, length)?;
+        for (block, at) in bytes.chunks(4096).zip((offset - start..).step_by(4096)) {
+            if block.iter().any(|byte| *byte != 0) {
+                result.seek(SeekFrom::Start(at))?;
+                result.write_all(block)?;
             }
         }
-        result.as_file().set_len(partition.length)?;
-        Ok(result)
     }
+    result.as_file().set_len(length)?;
+    Ok(result)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::FileExt as _;
     use std::path::PathBuf;
     use std::process::{Command, Stdio};
 
@@ -317,7 +305,8 @@ mod tests {
         let path = disk(directory.path());
         let disk = Disk::open(&path, false).unwrap().unwrap();
         let name = RootName::parse("LABEL=two").unwrap();
-        let file = disk.extract(disk.find(Some(&name)).unwrap()).unwrap();
+        let part = disk.find(Some(&name)).unwrap();
+        let file = extract(disk.file(), part.start, part.length).unwrap();
         let whole = std::fs::read(&path).unwrap();
         assert_eq!(std::fs::read(file.path()).unwrap(), whole[3 << 20..4 << 20]);
     }

@@ -7,6 +7,7 @@ use ima::config::Config;
 use ima::device;
 use ima::fault::{Code, Fault};
 use ima::filesystem::Need;
+use ima::hash::HashAlgorithm;
 use ima::partition::Kind;
 use ima::policy::lint::Release;
 use ima::settings::{self, Settings};
@@ -60,6 +61,36 @@ impl Findings {
         if let Some(cause) = driver.or(table) {
             let fault = Fault::new(Code::RootMissing, format!("root={name}"));
             self.faults.push(fault.with_cause(cause));
+        }
+    }
+
+    /// dm-verity, and the hash algorithm of the root's tree.
+    pub(super) fn verity(
+        &mut self,
+        kernel: &KernelConfig,
+        modules: Option<&Modules>,
+        root: Option<&Root>,
+    ) {
+        let drivers = [("BLK_DEV_DM", "dm_mod"), ("DM_VERITY", "dm_verity")];
+        let mut missing = drivers
+            .iter()
+            .filter_map(|(option, module)| missing(kernel, modules, option, module));
+        if let Some(cause) = missing.next() {
+            let fault = Fault::new(Code::VerityTarget, "verity= is set");
+            self.faults.push(fault.with_cause(cause));
+            return;
+        }
+        let algorithm = root.and_then(|root| root.verified);
+        let option = match algorithm {
+            Some(HashAlgorithm::Sha256) => "CRYPTO_SHA256",
+            Some(HashAlgorithm::Sha384 | HashAlgorithm::Sha512) => "CRYPTO_SHA512",
+            Some(_) => "CRYPTO_SHA3",
+            None => return,
+        };
+        if !kernel.is_available(option) {
+            let fault = Fault::new(Code::VerityTable, "the kernel lacks the hash algorithm");
+            self.faults
+                .push(fault.with_cause(format!("CONFIG_{option} is not set")));
         }
     }
 

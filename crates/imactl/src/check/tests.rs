@@ -67,6 +67,7 @@ impl Desk {
             }]),
             needs: Vec::new(),
             noexec: false,
+            verified: None,
             unmountable: None,
         };
         let mut desk = Self {

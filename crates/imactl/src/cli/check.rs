@@ -44,6 +44,9 @@ pub struct Check {
     /// PAX attributes
     #[arg(long, value_name = "PATH")]
     root: Option<PathBuf>,
+    /// The image with the root's hash tree, where ima-init.conf has verity= and the tree is on another disk than the root
+    #[arg(long, value_name = "FILE", requires = "root")]
+    hash_tree: Option<PathBuf>,
     /// Type of the root's file system, if the root is a directory or an archive
     #[arg(long, value_name = "TYPE", default_value = "ext4")]
     filesystem: String,
@@ -157,7 +160,10 @@ impl Check {
                 .with_cause("no file system of that name is known")
                 .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
         })?;
-        let choice = RootChoice::new(initramfs, self.append.as_deref());
+        let choice = RootChoice {
+            tree: self.hash_tree.clone(),
+            ..RootChoice::new(initramfs, self.append.as_deref())
+        };
         Root::read(path, filesystem, &choice)
     }
 }
