@@ -16,7 +16,7 @@ use ima_testbed::{Ending, Outcome};
 use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, story};
-use crate::{front, hostile, initramfs, lines, media, refused};
+use crate::{front, hostile, initramfs, lines, media, refused, verity};
 
 /// What the machine does after a refusal: `on_failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +117,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         hostile::ROWS,
         lines::ROWS,
         media::ROWS,
+        verity::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::built::scratch;
@@ -93,17 +94,7 @@ pub fn around(image: &Path, table: Table) -> PathBuf {
             .enumerate()
             {
                 let entry = &mut entries[index * 128..][..128];
-                // "Linux filesystem data".
-                entry[..16].copy_from_slice(&[
-                    0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8,
-                    0x47, 0x7d, 0xe4,
-                ]);
-                entry[16..32].copy_from_slice(&guid(index as u8 + 1).0);
-                entry[32..40].copy_from_slice(&first.to_le_bytes());
-                entry[40..48].copy_from_slice(&last.to_le_bytes());
-                for (unit, place) in name.encode_utf16().zip(entry[56..].chunks_exact_mut(2)) {
-                    place.copy_from_slice(&unit.to_le_bytes());
-                }
+                gpt_entry(entry, guid(index as u8 + 1).0, [first, last], name);
             }
             if table == Table::Gpt {
                 put(1, &gpt_header(1, total - 1, 2, total, &entries));
@@ -117,6 +108,54 @@ pub fn around(image: &Path, table: Table) -> PathBuf {
         }
     }
     path
+}
+
+/// A disk with a GPT of two partitions: these images, with these PARTUUIDs as they are written.
+pub fn pair(images: [&Path; 2], uuids: [[u8; 16]; 2]) -> PathBuf {
+    let contents = images.map(|image| std::fs::read(image).expect("an image"));
+    let (disk, path) = tempfile::NamedTempFile::new_in(scratch())
+        .expect("a disk")
+        .keep()
+        .expect("a disk");
+    let mut entries = vec![0; 128 * 128];
+    let mut end = FIRST;
+    let put = |sector: u64, bytes: &[u8]| {
+        disk.write_all_at(bytes, sector * SECTOR).expect("a write");
+    };
+    for (index, (content, mut uuid)) in contents.iter().zip(uuids).enumerate() {
+        let sectors = (content.len() as u64).div_ceil(SECTOR);
+        put(end, content);
+        // In the table, the first three groups are little-endian.
+        uuid[..4].reverse();
+        uuid[4..6].reverse();
+        uuid[6..8].reverse();
+        let entry = &mut entries[index * 128..][..128];
+        gpt_entry(entry, uuid, [end, end + sectors - 1], "");
+        end += sectors.next_multiple_of(FIRST);
+    }
+    let total = end + FIRST;
+    disk.set_len(total * SECTOR).expect("room for the disk");
+    put(0, &mbr(0, &[mbr_entry(0xee, 1, total - 1)]));
+    put(1, &gpt_header(1, total - 1, 2, total, &entries));
+    put(2, &entries);
+    put(total - 33, &entries);
+    let copy = gpt_header(total - 1, 1, total - 33, total, &entries);
+    put(total - 1, &copy);
+    path
+}
+
+fn gpt_entry(entry: &mut [u8], uuid: [u8; 16], [first, last]: [u64; 2], name: &str) {
+    // "Linux filesystem data".
+    entry[..16].copy_from_slice(&[
+        0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d,
+        0xe4,
+    ]);
+    entry[16..32].copy_from_slice(&uuid);
+    entry[32..40].copy_from_slice(&first.to_le_bytes());
+    entry[40..48].copy_from_slice(&last.to_le_bytes());
+    for (unit, place) in name.encode_utf16().zip(entry[56..].chunks_exact_mut(2)) {
+        place.copy_from_slice(&unit.to_le_bytes());
+    }
 }
 
 fn mbr_entry(kind: u8, first: u64, sectors: u64) -> [u8; 16] {

@@ -186,7 +186,10 @@ impl Setup {
         line.extend(self.root_name.iter().map(|name| format!("root={name}")));
         line.extend(self.append.iter().cloned());
         let line = line.join(" ");
-        let choice = check::RootChoice::new(&initramfs, Some(&line));
+        let choice = check::RootChoice {
+            tree: self.more_disks.first().cloned(),
+            ..check::RootChoice::new(&initramfs, Some(&line))
+        };
         let filesystem = imactl::select::FileSystem::default();
         let read = check::Root::read(&disk, filesystem, &choice);
         let mut files = vec![disk, image];
