@@ -6,7 +6,7 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
@@ -326,12 +326,8 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
     logging::lift_limits();
     let fault = failed(errno);
     Err(match errno {
-        Errno::ENOENT => {
-            fault.with_cause("it, or the interpreter it names, is not in the real root")
-        }
-        Errno::ENOEXEC => fault
-            .with_cause("it is no program for this machine")
-            .with_remedy("install an init that is built for this machine, and sign it"),
+        Errno::ENOENT => fault.because(Cause::INIT_ABSENT),
+        Errno::ENOEXEC => fault.because(Cause::INIT_FOREIGN),
         _ => fault,
     })
 }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use ima::config::{self, Config, Enforce};
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::layout;
 use ima::settings::Settings;
 use log::info;
@@ -45,8 +45,7 @@ pub fn settings(
             Code::CmdlineInvalid,
             format!("{}: {error}", layout::COMMAND_LINE),
         )
-        .with_cause("the kernel does not show its command line, and so not what to boot")
-        .with_remedy("see the kernel's messages above; try again")
+        .because(Cause::COMMAND_LINE_UNREADABLE)
     })?;
     let arguments = start.arguments().to_vec();
     let mut warn = |fault| report.warn(fault);

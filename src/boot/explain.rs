@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 
 use ima::certificate::Certificate;
+use ima::fault::{Cause, Explanation};
 use ima::hash::Hasher;
 use ima::signature::{ImaXattr, SignatureV2};
 use ima::verify::{self, VerifyError};
@@ -17,46 +18,36 @@ const MAX_XATTR: usize = 2048;
 
 /// Why appraisal denied a file: from its security.ima and the certificates on the keyring, and what the kernel said since
 /// `log` was begun; nothing if all seems well and the kernel says nothing.
-pub(super) fn denial(file: &File, keys: &KeysLoaded, log: &mut KernelLog) -> Option<String> {
+pub(super) fn denial(file: &File, keys: &KeysLoaded, log: &mut KernelLog) -> Option<Explanation> {
     let found = attributes(file, keys);
-    match (found, log.denial()) {
-        (Some(found), Some(said)) => Some(format!("{found}; the kernel says {said}")),
-        (None, Some(said)) => Some(format!("the kernel says {said}")),
-        (found, None) => found,
+    let said = log
+        .denial()
+        .map(|words| Cause::DENIAL_LOGGED.with(&[&words]));
+    match (found, said) {
+        (Some(found), Some(said)) => Some(found.and(said)),
+        (found, said) => found.or(said),
     }
 }
 
 /// What is wrong with a file's security.ima.
-fn attributes(file: &File, keys: &KeysLoaded) -> Option<String> {
+fn attributes(file: &File, keys: &KeysLoaded) -> Option<Explanation> {
     if keys.evm() && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
-        return Some(
-            "it has no security.evm, and EVM is on (the initramfs has a certificate or the HMAC key for it)"
-                .to_owned(),
-        );
+        return Some(Cause::NO_SECURITY_EVM.into());
     }
     let certificates = keys.certificates();
     let mut value = vec![0; MAX_XATTR];
     let length = match rustix::fs::fgetxattr(file, "security.ima", &mut value[..]) {
         Ok(length) => length,
-        Err(RustixErrno::NODATA) => {
-            return Some("it is unsigned: it has no security.ima".to_owned());
-        }
-        Err(RustixErrno::OPNOTSUPP) => {
-            return Some(
-                "its file system keeps no extended attributes, so it can have no signature"
-                    .to_owned(),
-            );
-        }
-        Err(errno) => return Some(format!("its security.ima cannot be read: {errno}")),
+        Err(RustixErrno::NODATA) => return Some(Cause::UNSIGNED.into()),
+        Err(RustixErrno::OPNOTSUPP) => return Some(Cause::NO_XATTRS.into()),
+        Err(errno) => return Some(Cause::SIGNATURE_UNREADABLE.with(&[&errno.to_string()])),
     };
     value.truncate(length);
     match ImaXattr::parse(&value) {
-        Err(error) => Some(format!("its security.ima is no signature: {error}")),
-        Ok(ImaXattr::Digest { .. }) => {
-            Some("its security.ima holds a hash only, no signature".to_owned())
-        }
+        Err(error) => Some(Cause::SIGNATURE_MALFORMED.with(&[&error.to_string()])),
+        Ok(ImaXattr::Digest { .. }) => Some(Cause::HASH_ONLY.into()),
         Ok(ImaXattr::Signature(signature)) => signature_denial(file, &signature, certificates),
-        Ok(_) => Some("its security.ima is of a kind that this policy does not take".to_owned()),
+        Ok(_) => Some(Cause::SIGNATURE_KIND.into()),
     }
 }
 
@@ -64,7 +55,7 @@ fn signature_denial(
     file: &File,
     signature: &SignatureV2,
     certificates: &[Certificate],
-) -> Option<String> {
+) -> Option<Explanation> {
     let Some(signer) = certificates
         .iter()
         .find(|certificate| certificate.key_id() == signature.key_id)
@@ -73,15 +64,12 @@ fn signature_denial(
             .iter()
             .map(|certificate| certificate.key_id().to_string())
             .collect();
-        return Some(format!(
-            "it is signed with key id {}, which is not on the keyring (there is {})",
-            signature.key_id,
-            if known.is_empty() {
-                "none".to_owned()
-            } else {
-                known.join(", ")
-            }
-        ));
+        let known = match known.as_slice() {
+            [] => "none".to_owned(),
+            known => known.join(", "),
+        };
+        let id = signature.key_id.to_string();
+        return Some(Cause::SIGNER_NOT_ON_KEYRING.with(&[&id, &known]));
     };
     let mut hasher = Hasher::new(signature.algo)?;
     let mut buffer = vec![0; 1 << 16];
@@ -90,14 +78,12 @@ fn signature_denial(
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(length) => hasher.update(buffer.get(..length).unwrap_or_default()),
-            Err(error) => return Some(format!("it cannot be read: {error}")),
+            Err(error) => return Some(Cause::FILE_UNREADABLE.with(&[&error.to_string()])),
         }
     }
     match verify::verify_signature(signer, &hasher.finish(), signature) {
         Ok(()) => None,
-        Err(VerifyError::Mismatch) => {
-            Some("it was changed after it was signed (or the signature is damaged)".to_owned())
-        }
-        Err(error) => Some(format!("its signature cannot be verified: {error}")),
+        Err(VerifyError::Mismatch) => Some(Cause::CHANGED_AFTER_SIGNING.into()),
+        Err(error) => Some(Cause::SIGNATURE_UNVERIFIABLE.with(&[&error.to_string()])),
     }
 }

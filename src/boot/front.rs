@@ -12,7 +12,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::TMPFS_MAGIC;
 use ima::layout;
 use ima::program::{self, FRONTED_INIT};
@@ -129,11 +129,10 @@ fn move_fault(error: MoveError) -> Fault {
     match (error.step, error.errno) {
         (Step::Attribute(_), Errno::OPNOTSUPP) => {
             Fault::new(Code::InitramfsSignatures, error.to_string())
-                .with_cause("the kernel's tmpfs keeps no such attributes")
-                .with_remedy("build the kernel with CONFIG_TMPFS_XATTR")
+                .because(Cause::TMPFS_WITHOUT_XATTRS)
         }
         (Step::Attribute(_), _) => Fault::new(Code::InitramfsSignatures, error.to_string())
-            .with_cause("the kernel does not take this attribute"),
+            .because(Cause::ATTRIBUTE_NOT_TAKEN),
         (Step::Copy, _) => Fault::new(Code::InitramfsMove, error.to_string()),
     }
 }

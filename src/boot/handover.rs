@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::layout;
 use log::{info, warn};
 use nix::errno::Errno;
@@ -107,9 +107,7 @@ fn execute(
         let fault = Fault::new(Code::HandoverExec, detail);
         match errno {
             // What kinds of program a kernel runs it alone knows, and says only now.
-            Errno::ENOEXEC => fault
-                .with_cause("it is no program for this machine")
-                .with_remedy("install ima-init's switch_root, built for this machine, and sign it"),
+            Errno::ENOEXEC => fault.because(Cause::SWITCH_ROOT_FOREIGN),
             _ => fault,
         }
     };
@@ -155,7 +153,7 @@ fn execute(
     }
     Err(
         match explain::denial(switch_root, ready.policy.keys(), &mut log) {
-            Some(cause) => fault.with_cause(cause),
+            Some(cause) => fault.because(cause),
             None => fault,
         },
     )

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ima::certificate::Certificate;
 use ima::config::{self, Config, Enforce};
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::keyring::Serial;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
@@ -91,14 +91,12 @@ impl Place<'_> {
         match self {
             Self::Initramfs(initramfs) => initramfs.names(path).map_err(|errno| {
                 let detail = format!("{}: {}", path.display(), files::describe(errno));
-                Fault::new(Code::CertificateInvalid, detail)
-                    .with_cause("the directory of certificates in the initramfs cannot be read, or something is mounted over it")
+                Fault::new(Code::CertificateInvalid, detail).because(Cause::CERTIFICATES_UNREADABLE)
             }),
             Self::Root(root) => files::names_in(root.directory(), path).map_err(|errno| {
                 let detail = format!("{}: {}", root.shown(path), files::describe(errno));
                 Fault::new(Code::RootCertificate, detail)
-                    .with_cause("the directory of certificates in the real root cannot be read")
-                    .with_remedy("check the file system (fsck)")
+                    .because(Cause::ROOT_CERTIFICATES_UNREADABLE)
             }),
         }
     }
@@ -206,7 +204,7 @@ pub fn extend(
 fn not_offered(paths: impl IntoIterator<Item = String>, why: &str, report: &mut Report) {
     for path in paths {
         let fault = Fault::new(Code::RootCertificate, format!("{path}: {why}"))
-            .with_cause("it was not offered to the kernel");
+            .because(Cause::CERTIFICATE_NOT_OFFERED);
         report.warn(fault);
     }
 }
@@ -400,8 +398,7 @@ fn evm(
     if let Err(error) = std::fs::write(EVM, format!("{:#x}", mode | EVM_LOCKED)) {
         let detail = format!("{EVM}: {error}");
         if key.is_some() {
-            return Err(Fault::new(Code::EvmKeyRefused, detail)
-                .with_cause("the kernel has no EVM (CONFIG_EVM), or did not find the key"));
+            return Err(Fault::new(Code::EvmKeyRefused, detail).because(Cause::EVM_NOT_ENABLED));
         }
         evm_off(&detail, config, report)?;
         return Ok(false);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ima::config::Config;
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use rustix::io::Errno;
 
 use crate::files::{Initramfs, describe};
@@ -43,16 +43,12 @@ pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
 fn refused(path: &str, errno: Errno, compressed: bool) -> Fault {
     let fault = Fault::new(Code::ModuleRefused, format!("{path}: {}", describe(errno)));
     match errno {
-        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOEXEC if compressed => fault.with_cause(
-            "the module is compressed, and this kernel cannot unpack it (CONFIG_MODULE_DECOMPRESS and its algorithm)",
-        ),
-        Errno::NOEXEC => fault.with_cause("the module is of another kernel or damaged"),
-        Errno::NOENT => fault.with_cause(
-            "it needs a symbol that no module before it in modules= has, or the kernel's own version of it is another",
-        ),
-        Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG => {
-            fault.with_cause("the module's own signature is missing or wrong, and this kernel demands one")
+        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOEXEC if compressed => {
+            fault.because(Cause::MODULE_COMPRESSED)
         }
+        Errno::NOEXEC => fault.because(Cause::MODULE_FOREIGN),
+        Errno::NOENT => fault.because(Cause::MODULE_SYMBOL),
+        Errno::KEYREJECTED | Errno::NOKEY | Errno::BADMSG => fault.because(Cause::MODULE_SIGNATURE),
         _ => fault,
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use ima::config::{Cover, Enforce};
-use ima::fault::{Code, Fault, Severity, Stage};
+use ima::fault::{Cause, Code, Explanation, Fault, Severity, Stage};
 use ima::layout;
 use ima::policy::cover::{self, On};
 use ima::policy::{Hook, MAX_POLICY, Policy};
@@ -286,9 +286,7 @@ fn load(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
             );
             let fault = Fault::new(Code::PolicyRefused, detail);
             Err(match log.refused_rule() {
-                Some(read) => fault.with_cause(format!(
-                    "a keyword, hook or algorithm in the rule is beyond this kernel; it read so far: {read}"
-                )),
+                Some(read) => fault.because(Cause::RULE_BEYOND_KERNEL.with(&[&read])),
                 None => fault,
             })
         }
@@ -337,8 +335,7 @@ fn load_signed(wanted: &Wanted, canary: &Canary) -> Result<(), Fault> {
             ))
         })?;
     write_path(&copy).map_err(|errno| {
-        fault(format!("{} ({errno:?})", errno.desc()))
-            .with_cause("the kernel refused the packed signature: it is of another policy or by a key that is not on the keyring")
+        fault(format!("{} ({errno:?})", errno.desc())).because(Cause::POLICY_SIGNATURE_REFUSED)
     })
 }
 
@@ -375,9 +372,8 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
     let directory = Path::new(layout::ROOT_POLICIES);
     let names = files::names_in(root.directory(), directory).unwrap_or_else(|errno| {
         let detail = format!("{}: {}", root.shown(directory), files::describe(errno));
-        let fault = Fault::new(Code::RootPolicyRefused, detail)
-            .with_cause("the directory of policies cannot be read")
-            .with_remedy("check the file system (fsck)");
+        let fault =
+            Fault::new(Code::RootPolicyRefused, detail).because(Cause::ROOT_POLICIES_UNREADABLE);
         report.warn(fault);
         Vec::new()
     });
@@ -413,10 +409,7 @@ fn additional(wanted: &Wanted, keys: &KeysLoaded, root: &MountedRoot, report: &m
     if more > 0 {
         let detail = format!("{}: {more} more", root.shown(directory));
         let fault = Fault::new(Code::RootPolicyRefused, detail)
-            .with_cause(format!(
-                "at most {MAX_ADDITIONAL} policies of the real root are offered to the kernel"
-            ))
-            .with_remedy("put their rules together into fewer files");
+            .because(Cause::TOO_MANY_ROOT_POLICIES.with(&[&MAX_ADDITIONAL.to_string()]));
         report.warn(fault);
     }
 }
@@ -442,11 +435,8 @@ fn add(
     root: &MountedRoot,
 ) -> Result<Added, Fault> {
     let warning = |code, why: &str| Fault::new(code, format!("{shown}: {why}"));
-    let unreadable = |why: &str| {
-        warning(Code::RootPolicyRefused, why)
-            .with_cause("it cannot be read, so it was not offered to the kernel")
-            .with_remedy("make it a regular file, or remove it; check the file system (fsck)")
-    };
+    let unreadable =
+        |why: &str| warning(Code::RootPolicyRefused, why).because(Cause::ROOT_POLICY_UNREADABLE);
     let file =
         files::open_in(root.directory(), path).map_err(|error| unreadable(&error.to_string()))?;
     let length = file
@@ -477,7 +467,7 @@ fn add(
     }
     let warning = warning(Code::RootPolicyRefused, &why);
     Err(match cause(&file, result, keys, &mut log) {
-        Some(cause) => warning.with_cause(cause),
+        Some(cause) => warning.because(cause),
         None => warning,
     })
 }
@@ -488,19 +478,16 @@ fn cause(
     result: Result<(), Errno>,
     keys: &KeysLoaded,
     log: &mut KernelLog,
-) -> Option<String> {
+) -> Option<Explanation> {
     match result {
         Err(Errno::EACCES) => explain::denial(file, keys, log),
         Err(Errno::EINVAL) => {
             let text = files::read(file, MAX_POLICY).ok()?;
             let errors = Policy::errors(&text);
             if let Some(error) = errors.first() {
-                return Some(format!("the kernel refuses one of its rules: {error}"));
+                return Some(Cause::ROOT_POLICY_RULE.with(&[&error.to_string()]));
             }
-            (text.last() != Some(&b'\n')).then(|| {
-                "its last line does not end in a newline, which the kernel demands of a policy named by path"
-                    .to_owned()
-            })
+            (text.last() != Some(&b'\n')).then(|| Cause::ROOT_POLICY_WITHOUT_NEWLINE.into())
         }
         _ => None,
     }

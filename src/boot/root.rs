@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use ima::cmdline::RootName;
 use ima::config::RootWait;
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{self, Filesystem};
 use ima::settings::{Root, Settings};
 use log::warn;
@@ -270,11 +270,7 @@ fn recognise(device: &Device) -> Result<Filesystem, Fault> {
             let mut kinds: Vec<&str> = found.iter().map(|other| other.kind.name()).collect();
             kinds.push(last.kind.name());
             let detail = format!("{path} looks like {}", kinds.join(" and "));
-            Err(Fault::new(Code::RootUnknown, detail)
-                .with_cause(
-                    "an older file system's superblock was not wiped when this one was made",
-                )
-                .with_remedy("name the right one with rootfstype=, or wipe the old one (wipefs)"))
+            Err(Fault::new(Code::RootUnknown, detail).because(Cause::SUPERBLOCK_LEFT_BEHIND))
         }
     }
 }

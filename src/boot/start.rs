@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::layout;
 
 use crate::files;
@@ -121,9 +121,9 @@ fn run_init(words: Vec<OsString>, pid: u32) -> Result<Request, Fault> {
         // initramfs-tools looks for /bin/sh when the answer is no. What will be executed is looked at, and explained,
         // when the policy is in force.
         Some(b"-n") if pid != 1 => Ok(Request::Yes),
-        Some(b"-d") => Err(Fault::new(Code::StartUsage, "run-init -d")
-            .with_cause("drop_capabilities= is on the kernel command line, and the signed switch_root could not work without them")
-            .with_remedy("take it off; systemd drops them by CapabilityBoundingSet= in system.conf")),
+        Some(b"-d") => {
+            Err(Fault::new(Code::StartUsage, "run-init -d").because(Cause::CAPABILITIES_DROPPED))
+        }
         _ if pid != 1 => Err(not_pid_1(pid)),
         _ => inside("run-init", words).map(Request::Boot),
     }

@@ -20,7 +20,7 @@ use x509_cert::certificate::{Raw, TbsCertificateInner};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage as X509KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Explanation, Fault};
 use crate::signature::KeyId;
 
 /// The organizational unit in the subject of every sample certificate. Its private key is public knowledge.
@@ -172,27 +172,29 @@ impl LeafDefect {
     pub const fn is_refused(self) -> bool {
         !matches!(self, Self::NoSkid | Self::RsaLength(_))
     }
+
+    /// The cause of a fault that it is.
+    #[must_use]
+    pub fn cause(self) -> Explanation {
+        let cause = match self {
+            Self::RsaLength(bits) => {
+                let lengths = RSA_BITS.map(|bits| bits.to_string()).join(", ");
+                return Cause::RSA_LENGTH.with(&[&bits.to_string(), &lengths]);
+            }
+            Self::NoDigitalSignature => Cause::NO_DIGITAL_SIGNATURE,
+            Self::CaBit => Cause::CA_CERTIFICATE,
+            Self::KeyCertSign => Cause::KEY_CERT_SIGN,
+            Self::ExplicitCaFalse => Cause::EXPLICIT_CA_FALSE,
+            Self::NoSkid => Cause::NO_SKID,
+            Self::UnsupportedKey => Cause::KEY_KIND_UNSUPPORTED,
+        };
+        cause.into()
+    }
 }
 
 impl fmt::Display for LeafDefect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::RsaLength(bits) => {
-                let lengths = RSA_BITS.map(|bits| bits.to_string()).join(", ");
-                return write!(
-                    f,
-                    "its key is RSA-{bits}, and the kernel computes with RSA keys of {lengths} bits only"
-                );
-            }
-            Self::NoDigitalSignature => "its key usage does not allow digitalSignature",
-            Self::CaBit => "it is a CA certificate",
-            Self::KeyCertSign => "its key usage allows keyCertSign",
-            Self::ExplicitCaFalse => {
-                "its basicConstraints spell out CA:FALSE, which the kernel takes for malformed"
-            }
-            Self::NoSkid => "it has no subject key identifier, so no signature can name it",
-            Self::UnsupportedKey => "its key is of a kind the kernel has no code for",
-        })
+        self.cause().fmt(f)
     }
 }
 
@@ -561,9 +563,8 @@ impl Certificate {
         let defect = defects.iter().find(|defect| !defect.is_refused())?;
         let detail = format!("{path}: {}", self.subject());
         Some(
-            Fault::new(Code::CertificateUseless, detail).with_cause(format!(
-                "{defect}; the kernel took it, and denies what its key signed"
-            )),
+            Fault::new(Code::CertificateUseless, detail)
+                .because(defect.cause().and(Cause::TAKEN_IN_VAIN)),
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Fault};
 use crate::filesystem::Uuid;
 
 /// The largest command line that is read, in bytes; no architecture's COMMAND_LINE_SIZE is larger than 16 KiB.
@@ -223,9 +223,8 @@ pub fn unknown_root(shown: &str, value: &str) -> Fault {
                 (number & 0xf_ff00) >> 8,
                 (number & 0xff) | ((number >> 12) & 0xf_ff00),
             );
-            fault
-                .with_cause("a device's number in hexadecimal is not understood here")
-                .with_remedy(format!("write it in decimal, root={major}:{minor}, if that is what is meant; docs/command-line.md shows each form"))
+            let (major, minor) = (major.to_string(), minor.to_string());
+            fault.because(Cause::ROOT_IN_HEXADECIMAL.with(&[&major, &minor]))
         }
         None => fault,
     }

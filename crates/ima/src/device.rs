@@ -1,5 +1,7 @@
 //! Names and numbers of block devices, as the kernel gives them.
 
+use crate::fault::{Cause, Explanation};
+
 /// How the names begin of those disks whose names end in a letter: a partition's number follows it directly (drivers/scsi/sd.c,
 /// drivers/block/virtio_blk.c, drivers/block/xen-blkfront.c, drivers/s390/block/dasd_genhd.c, drivers/block/mtip32xx,
 /// drivers/block/ps3disk.c).
@@ -132,15 +134,12 @@ const MADE: [(&str, &str); 12] = [
     ),
 ];
 
-/// Why a device of that name (the part after `/dev/`) never appears in an initramfs that runs no other program, and what to do; `None`
+/// Why a device of that name (the part after `/dev/`) never appears in an initramfs that runs no other program; `None`
 /// if a driver may make it. `creates_mapped_devices` is
 /// [`Settings::creates_mapped_devices`](crate::settings::Settings::creates_mapped_devices).
-pub fn never_appears(name: &str, creates_mapped_devices: bool) -> Option<(String, &'static str)> {
+pub fn never_appears(name: &str, creates_mapped_devices: bool) -> Option<Explanation> {
     let program = made_by_programs(name, creates_mapped_devices)?;
-    Some((
-        format!("{program}; none of them runs in this initramfs"),
-        "name the root by its disk or partition (LABEL=, UUID=, PARTUUID=), or use an initramfs with those programs (dracut, initramfs-tools)",
-    ))
+    Some(Cause::DEVICE_OF_PROGRAMS.with(&[program]))
 }
 
 /// Which programs make a device of that name.

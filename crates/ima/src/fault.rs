@@ -15,8 +15,12 @@
 //! | 8xx | handover |
 //! | 9xx | the host tools |
 
+mod cause;
+
 use std::borrow::Cow;
 use std::fmt;
+
+pub use cause::{Cause, Explanation};
 
 /// The stage of the boot (or the tool) that a fault belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -785,6 +789,7 @@ impl fmt::Display for Code {
 pub struct Fault {
     code: Code,
     detail: String,
+    found: Option<Cause>,
     cause: Cow<'static, str>,
     remedy: Cow<'static, str>,
 }
@@ -796,19 +801,55 @@ impl Fault {
         Self {
             code,
             detail: detail.into(),
+            found: None,
             cause: Cow::Borrowed(entry.cause),
             remedy: Cow::Borrowed(entry.remedy),
         }
     }
 
-    /// The same with the cause that was found out in place of the catalogue's.
+    /// The same with the cause that was found out in place of the code's, and with that cause's remedy if it has one.
+    ///
+    /// # Panics
+    ///
+    /// In a build with debug assertions, if the catalogue does not list the cause under the code.
     #[must_use]
-    pub fn with_cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
-        self.cause = cause.into();
+    pub fn because(self, why: impl Into<Explanation>) -> Self {
+        self.explained(why.into())
+    }
+
+    fn explained(mut self, why: Explanation) -> Self {
+        debug_assert!(
+            why.cause.codes().contains(&self.code),
+            "{}: {:?}",
+            self.code,
+            why.cause
+        );
+        self.found = Some(why.cause);
+        self.cause = why.text;
+        if let Some(remedy) = why.remedy {
+            self.remedy = remedy;
+        }
         self
     }
 
-    /// The same with the remedy that fits the cause in place of the catalogue's.
+    /// The same with the cause of another fault, which this one follows from; the remedy stays.
+    #[must_use]
+    pub fn caused_by(mut self, other: &Self) -> Self {
+        self.found = other.found;
+        self.cause.clone_from(&other.cause);
+        self
+    }
+
+    /// The same with a cause that is data from beginning to end: the words of the kernel, of another program or of a parser.
+    /// What this project says itself is a [`Cause`].
+    #[must_use]
+    pub fn with_cause(mut self, words: impl Into<Cow<'static, str>>) -> Self {
+        self.cause = words.into();
+        self
+    }
+
+    /// The same with another remedy. This is for the command line of `imactl`, which alone knows its options; all other remedies
+    /// belong to a [`Code`] or a [`Cause`].
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
         self.remedy = remedy.into();
@@ -828,6 +869,11 @@ impl Fault {
     /// The code.
     pub const fn code(&self) -> Code {
         self.code
+    }
+
+    /// The cause that was found out, if any.
+    pub const fn found(&self) -> Option<Cause> {
+        self.found
     }
 
     /// What exactly it met.
@@ -866,7 +912,9 @@ pub fn markdown() -> String {
         "# Errors\n\n\
          Every refusal and warning, by code. This page is generated from the catalogue (`imactl explain --markdown`).\n\
          `imactl explain CODE` shows one row. A *refusal* ends the boot with the action that `on_failure` chose, or the\n\
-         command with exit status 2; a *warning* is printed and kept in the report.\n",
+         command with exit status 2; a *warning* is printed and kept in the report.\n\n\
+         Where the cause was found out, the message has that cause in place of the general one; the causes that can be found\n\
+         out are listed under each code, with their remedies where those differ. Words in {braces} stand for the values met.\n",
     );
     let mut stage = None;
     for code in Code::ALL {
@@ -883,6 +931,16 @@ pub fn markdown() -> String {
             entry.cause,
             entry.remedy
         ));
+        let mut causes = Cause::of(*code).peekable();
+        if causes.peek().is_some() {
+            page.push_str("\nCauses that are found out:\n\n");
+        }
+        for cause in causes {
+            page.push_str(&format!("- {}\n", cause.text()));
+            if let Some(remedy) = cause.remedy() {
+                page.push_str(&format!("  - remedy: {remedy}\n"));
+            }
+        }
     }
     page
 }

@@ -2,7 +2,7 @@
 //! implementation of [`Keyring`] asks the running kernel; the other answers from the CAs of a kernel's image.
 
 use crate::certificate::Certificate;
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Fault};
 use crate::revocation::Revocations;
 
 /// How many certificate files are offered to one keyring at most; a real root could have any number.
@@ -150,7 +150,7 @@ impl<'a, K: Keyring> Offering<'a, K> {
             (Source::Root, Code::CertificateRevoked) => Code::RootCertificateRevoked,
             (Source::Root, _) => Code::RootCertificate,
         };
-        let warning = Fault::new(code, fault.detail()).with_cause(fault.cause().to_owned());
+        let warning = Fault::new(code, fault.detail()).caused_by(fault);
         self.keyring.warn(warning);
     }
 
@@ -225,8 +225,8 @@ impl<'a, K: Keyring> Offering<'a, K> {
             return None;
         }
         let detail = format!("{}: {}", file.path, certificate.subject());
-        let fault = Fault::new(Code::CertificateExpired, detail)
-            .with_cause("by this machine's clock it has expired; of the real root such a one is not offered to the kernel");
+        let fault =
+            Fault::new(Code::CertificateExpired, detail).because(Cause::ROOT_CERTIFICATE_EXPIRED);
         Some(fault)
     }
 

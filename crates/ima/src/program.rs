@@ -2,17 +2,10 @@
 //! the other answers from an image; what is looked at, in which order, and which fault is reported is decided here.
 
 use crate::elf::{self, Elf, Machine};
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Explanation, Fault};
 
 /// How many interpreters a script may need, one after another (fs/exec.c, `exec_binprm`).
 pub const MAX_INTERPRETERS: usize = 5;
-
-/// Why there are no more than that.
-const TOO_MANY_SCRIPTS: &str =
-    "init is a script, its interpreter is a script too, and so on: the kernel follows five at most";
-
-/// What to do about it.
-const NO_SCRIPT: &str = "name a program as the interpreter in the first line of the first script";
 
 /// The longest program that is looked at, in bytes: the kernel hashes the whole of a file before it looks at its signature, and
 /// a sparse one of terabytes would keep it busy for days.
@@ -88,7 +81,7 @@ pub struct Denial {
     /// What the kernel says, or would say. Completes "PATH: ".
     pub detail: String,
     /// The cause, where it was found out.
-    pub cause: Option<String>,
+    pub cause: Option<Explanation>,
 }
 
 /// The programs below a directory or in an image.
@@ -167,9 +160,7 @@ pub fn runs<P: Programs>(
         codes = interpreter;
     }
     let detail = format!("{} is one script too many", shown(&path));
-    Err(Fault::new(interpreter.invalid, detail)
-        .with_cause(TOO_MANY_SCRIPTS)
-        .with_remedy(NO_SCRIPT))
+    Err(Fault::new(interpreter.invalid, detail).because(Cause::TOO_MANY_SCRIPTS))
 }
 
 /// The init of an initramfs in front of which this one was put, as it is executed.
@@ -221,16 +212,12 @@ fn open<P: Programs>(programs: &P, path: &[u8], codes: &Codes) -> Result<P::File
     if opened.mode & 0o111 == 0 {
         return Err(
             Fault::new(codes.invalid, format!("{shown} is not executable"))
-                .with_cause("it has no execute permission for anybody")
-                .with_remedy(format!(
-                    "chmod 755 {shown}, and sign it again if security.evm is used"
-                )),
+                .because(Cause::NOT_EXECUTABLE.with(&[&shown])),
         );
     }
     if opened.length > MAX_PROGRAM {
         let detail = format!("{shown}: {} MiB", opened.length >> 20);
-        return Err(Fault::new(codes.invalid, detail)
-            .with_cause("no program is so long, and verifying its signature would take hours"));
+        return Err(Fault::new(codes.invalid, detail).because(Cause::PROGRAM_TOO_LONG));
     }
     Ok(opened.file)
 }
@@ -269,20 +256,14 @@ fn ask<P: Programs>(programs: &P, file: &P::File, path: &[u8], codes: &Codes) ->
     programs.may_run(file).map_err(|denial| {
         let fault = Fault::new(codes.denied, format!("{}: {}", shown(path), denial.detail));
         match denial.cause {
-            Some(cause) => fault.with_cause(cause),
+            Some(cause) => fault.because(cause),
             None => fault,
         }
     })
 }
 
 fn unreadable(path: &str, codes: &Codes, error: &str) -> Fault {
-    Fault::new(codes.invalid, format!("{path}: {error}"))
-        .with_cause(
-            "it could not be read: a bad medium, cable or controller, or a damaged file system",
-        )
-        .with_remedy(
-            "see the kernel's messages above; check the file system (fsck), replace the medium",
-        )
+    Fault::new(codes.invalid, format!("{path}: {error}")).because(Cause::PROGRAM_UNREADABLE)
 }
 
 /// A path for a message. It may come from a script's first line, and hold anything.
@@ -365,8 +346,7 @@ impl Program<'_> {
         {
             return Err(self
                 .invalid("for another machine")
-                .with_cause("it is made for another machine than this init is")
-                .with_remedy("install the one that is built for this machine, and sign it"));
+                .because(Cause::OTHER_MACHINE));
         }
         Ok(program)
     }

@@ -4,7 +4,7 @@
 //! (`.blacklist`) is built in, filled by the firmware, or signed by a CA of the kernel's. This one is in the initramfs.
 
 use crate::certificate::Certificate;
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Explanation, Fault};
 
 /// The shortest end of a key identifier that names a key: what a signature has of it.
 const SHORTEST: usize = 4;
@@ -67,22 +67,19 @@ impl Revocations {
     pub fn refusal(&self, path: &str, certificate: &Certificate) -> Option<Fault> {
         let why = self.of(certificate)?;
         let detail = format!("{path}: {}", certificate.subject());
-        Some(Fault::new(Code::CertificateRevoked, detail).with_cause(why))
+        Some(Fault::new(Code::CertificateRevoked, detail).because(why))
     }
 
     /// What of a certificate is revoked, for a message; nothing if it is none. A key counts by its own digest too, so that
     /// another certificate for it with another identifier is revoked with it; and a certificate that does not name its
     /// issuer's key may be of any issuer.
-    pub fn of(&self, certificate: &Certificate) -> Option<String> {
+    pub fn of(&self, certificate: &Certificate) -> Option<Explanation> {
         let digest = certificate.public_key_sha1();
         let key = self.keys.iter().find(|id| {
             certificate.skid().is_some_and(|skid| skid.ends_with(id)) || digest.ends_with(id)
         });
         if let Some(id) = key {
-            return Some(format!(
-                "revoked_keys lists its key, {}",
-                crate::hex::encode(id)
-            ));
+            return Some(Cause::KEY_REVOKED.with(&[&crate::hex::encode(id)]));
         }
         let number = without_zeros(certificate.serial());
         let serial = self.serials.iter().find(|revoked| {
@@ -92,12 +89,7 @@ impl Revocations {
             };
             of_issuer && revoked.number == number
         });
-        serial.map(|serial| {
-            format!(
-                "revoked_serials lists its serial number, {}",
-                crate::hex::encode(&serial.number)
-            )
-        })
+        serial.map(|serial| Cause::SERIAL_REVOKED.with(&[&crate::hex::encode(&serial.number)]))
     }
 }
 

@@ -335,9 +335,8 @@ fn never_appears(settings: &Settings) -> Option<Fault> {
     let RootName::Device(device) = name else {
         return None;
     };
-    let (cause, remedy) = device::never_appears(device, settings.creates_mapped_devices)?;
-    let fault = Fault::new(Code::RootMissing, name.to_string());
-    Some(fault.with_cause(cause).with_remedy(remedy))
+    let cause = device::never_appears(device, settings.creates_mapped_devices)?;
+    Some(Fault::new(Code::RootMissing, name.to_string()).because(cause))
 }
 
 /// Whether a file that begins so is a tar archive, packed or not.

@@ -1,7 +1,7 @@
 //! Why the kernel refused a certificate: worked out from it and from the keyrings. It decides nothing.
 
 use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::keyring;
 use ima::layout;
@@ -128,75 +128,44 @@ pub fn certificate(
                 LeafDefect::NoDigitalSignature,
             ];
             if let (Some(defect), true) = (defect(&leaf), name != ".secondary_trusted_keys") {
-                return fault.with_cause(format!("{defect}")).with_remedy(
-                    "use a certificate of its own for signing files: keyUsage digitalSignature alone, no CA bit (imactl keygen makes one)",
-                );
+                return fault.because(Cause::NOT_FOR_SIGNING_FILES.with(&[&defect.to_string()]));
             }
-            fault.with_cause(format!(
-                "its issuer, {issuer}, is not among the CAs that this kernel trusts: {}",
-                trusted(&kernel.keys)
-            ))
+            fault.because(Cause::ISSUER_NOT_TRUSTED.with(&[&issuer, &trusted(&kernel.keys)]))
         }
-        Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault
-            .with_cause("it is on the kernel's own list of revoked certificates (the keyring .blacklist)")
-            .with_remedy("make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"),
-        Errno::EKEYREJECTED => fault
-            .with_cause(format!(
-                "a CA of its issuer's name is trusted, {issuer}, but the signature in it is not of that CA's key; trusted are: {}",
-                trusted(&kernel.keys)
-            ))
-            .with_remedy("have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"),
+        Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault.because(Cause::BLACKLISTED),
+        Errno::EKEYREJECTED => {
+            fault.because(Cause::ISSUER_HAS_OTHER_KEY.with(&[&issuer, &trusted(&kernel.keys)]))
+        }
         Errno::EBADMSG => match defect(&[LeafDefect::ExplicitCaFalse]) {
-            Some(defect) => fault
-                .with_cause(format!("{defect}"))
-                .with_remedy("encode basicConstraints as an empty sequence, as imactl keygen does"),
-            None => fault
-                .with_cause("the kernel cannot parse an extension of it")
-                .with_remedy("make it again with the extensions that imactl keygen writes: basicConstraints, keyUsage, the two key identifiers"),
+            Some(defect) => {
+                fault.because(Cause::CONSTRAINTS_MALFORMED.with(&[&defect.to_string()]))
+            }
+            None => fault.because(Cause::EXTENSION_MALFORMED),
         },
         // ENOENT where the algorithm turns out to be missing while a self-signed one is checked
         // (x509_check_for_self_signed).
         Errno::ENOPKG | Errno::ENOENT => {
             let lacking = kernel.lacks(certificate);
-            fault
-                .with_cause(if lacking.is_empty() {
-                    format!(
-                        "the kernel was built without the algorithms of this certificate ({}, or the hash of its signature)",
-                        certificate.key()
-                    )
-                } else {
-                    format!(
-                        "this kernel has no {} (see /proc/crypto), which the certificate needs",
-                        lacking.join(" and no ")
-                    )
-                })
-                .with_remedy(format!(
-                    "build CONFIG_CRYPTO_RSA or CONFIG_CRYPTO_ECDSA and the hash into the kernel{}, or use another kind of key",
-                    verify::since(certificate.key(), verify::signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256))
-                        .map_or_else(String::new, |since| format!(" (it knows them from {since} on)"))
-                ))
+            let (cause, what) = match lacking.as_slice() {
+                [] => (
+                    Cause::ALGORITHMS_NOT_BUILT_IN,
+                    certificate.key().to_string(),
+                ),
+                lacking => (Cause::ALGORITHMS_LACKING, lacking.join(" and no ")),
+            };
+            let digest = verify::signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256);
+            let since = verify::since(certificate.key(), digest)
+                .map_or_else(String::new, |since| {
+                    format!(" (it knows them from {since} on)")
+                });
+            fault.because(cause.with(&[&what, &since]))
         }
-        Errno::EMSGSIZE => fault
-            .with_cause("a certificate for the kernel has at most 65535 bytes")
-            .with_remedy("make one with fewer extensions"),
-        Errno::EINVAL => fault
-            .with_cause("the algorithms that the certificate names inside and outside differ")
-            .with_remedy("it is damaged or was tampered with: take it again from whoever made it"),
-        Errno::EPERM => fault
-            .with_cause(format!(
-                "{} on the kernel command line allows another CA only; its issuer is {issuer}",
-                kernel.ca_keys()
-            ))
-            .with_remedy("take ca_keys= off the command line, or give it the key id of this CA: ca_keys=id:..."),
-        Errno::EACCES => fault
-            .with_cause("the keyring may not be written by this process")
-            .with_remedy("nothing else may load keys before this init: see what runs earlier in the initramfs"),
-        Errno::EDQUOT => fault
-            .with_cause("the quota of keys is used up")
-            .with_remedy("put fewer certificates into the initramfs, or raise kernel.keys.root_maxkeys"),
-        Errno::ENODEV => fault
-            .with_cause("the kernel was built without CONFIG_X509_CERTIFICATE_PARSER")
-            .with_remedy("set CONFIG_X509_CERTIFICATE_PARSER=y and build the kernel again"),
+        Errno::EMSGSIZE => fault.because(Cause::CERTIFICATE_TOO_LONG),
+        Errno::EINVAL => fault.because(Cause::ALGORITHMS_DIFFER),
+        Errno::EPERM => fault.because(Cause::OTHER_CA_KEYS.with(&[kernel.ca_keys(), &issuer])),
+        Errno::EACCES => fault.because(Cause::KEYRING_CLOSED),
+        Errno::EDQUOT => fault.because(Cause::KEY_QUOTA),
+        Errno::ENODEV => fault.because(Cause::NO_CERTIFICATE_PARSER),
         _ => fault,
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::Path;
 
 use ima::evm_key::{Blob, DESCRIPTION, MAX_BLOB, MasterKind};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::layout;
 use ima::settings::EvmFiles;
 use ima_keyring::{Keyring, add_key};
@@ -70,18 +70,14 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
         let fault = Fault::new(Code::EvmKeyRefused, format!("{path}: {}", errno.desc()));
         let master = format!("{}:{}", blob.kind.name(), blob.master);
         match errno {
-            ima_keyring::Errno::ENOKEY => fault
-                .with_cause(format!("its master key {master} is not in the initramfs"))
-                .with_remedy(format!(
-                    "put it there as {}, or have dracut's module masterkey load it",
-                    layout::master_key(blob.kind)
-                )),
-            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => fault.with_cause(format!(
-                "another master key {master} has sealed it, or it is damaged"
-            )),
-            ima_keyring::Errno::ENODEV => fault
-                .with_cause("this kernel has no encrypted keys")
-                .with_remedy("boot a kernel with CONFIG_ENCRYPTED_KEYS=y"),
+            ima_keyring::Errno::ENOKEY => {
+                let file = layout::master_key(blob.kind);
+                fault.because(Cause::MASTER_KEY_MISSING.with(&[&master, &file]))
+            }
+            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => {
+                fault.because(Cause::MASTER_KEY_DIFFERS.with(&[&master]))
+            }
+            ima_keyring::Errno::ENODEV => fault.because(Cause::NO_ENCRYPTED_KEYS),
             _ => fault,
         }
     })?;
@@ -113,12 +109,10 @@ fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option
         .map_err(|errno| {
             let fault = refused(errno.desc().to_owned());
             match (blob.kind, errno) {
-                (_, ima_keyring::Errno::ENODEV) => fault
-                    .with_cause(format!("this kernel has no keys of the type {}", blob.kind.name()))
-                    .with_remedy("boot a kernel with CONFIG_TRUSTED_KEYS=y and the TPM's driver built in"),
-                (MasterKind::Trusted, _) => fault
-                    .with_cause("the TPM does not unseal it: another TPM has sealed it, other values are in its PCRs, or it is damaged")
-                    .with_remedy("seal a master key on this machine: keyctl add trusted NAME 'new 32 keyhandle=...' @u"),
+                (_, ima_keyring::Errno::ENODEV) => {
+                    fault.because(Cause::NO_KEYS_OF_THE_TYPE.with(&[blob.kind.name()]))
+                }
+                (MasterKind::Trusted, _) => fault.because(Cause::MASTER_KEY_SEALED),
                 _ => fault,
             }
         })

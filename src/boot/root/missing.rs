@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ima::cmdline::RootName;
 use ima::device::{self, Driver};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::partition::Kind;
 use ima::settings::Settings;
 
@@ -58,9 +58,8 @@ pub(super) fn fault(
     let fault = Fault::new(Code::RootMissing, detail);
     let idle = without_driver(Path::new("/sys/bus"));
     match reason(name, &present, &idle, creates_mapped_devices) {
-        (Some(cause), Some(remedy)) => fault.with_cause(cause).with_remedy(remedy),
-        (Some(cause), None) => fault.with_cause(cause),
-        (None, _) => fault,
+        Some(cause) => fault.because(cause),
+        None => fault,
     }
 }
 
@@ -81,33 +80,30 @@ enum TableFound {
     Sound,
 }
 
-/// Cause and remedy, as far as more can be said than that the device is not there.
+/// The cause, as far as more can be said than that the device is not there.
 fn reason(
     name: &RootName,
     present: &[Present<'_>],
     idle: &[String],
     creates_mapped_devices: bool,
-) -> (Option<String>, Option<String>) {
+) -> Option<Explanation> {
     let controllers = (!idle.is_empty()).then(|| {
         let shown: Vec<&str> = idle.iter().take(MAX_SHOWN).map(String::as_str).collect();
-        format!("these have no driver: {}", shown.join(", "))
+        Cause::WITHOUT_DRIVER.with(&[&shown.join(", ")])
     });
-    let resolve = controllers.is_some().then(|| {
-        "pack the driver: imactl initramfs --module; modprobe --resolve-alias ALIAS names the module of each device without driver".to_owned()
-    });
-    let joined = |cause: String| match &controllers {
-        Some(controllers) => format!("{cause}; {controllers}"),
+    let joined = |cause: Explanation| match &controllers {
+        Some(controllers) => cause.and(controllers.clone()),
         None => cause,
     };
     if let RootName::Device(device) = name {
-        if let Some((cause, remedy)) = device::never_appears(device, creates_mapped_devices) {
-            return (Some(cause), Some(remedy.to_owned()));
+        if let Some(cause) = device::never_appears(device, creates_mapped_devices) {
+            return Some(cause);
         }
         let (disk, partition) = device::split(device);
         if let Some(found) = present.iter().find(|found| found.name == disk)
             && partition.is_some()
         {
-            return no_partition(disk, found.table);
+            return Some(no_partition(disk, found.table));
         }
         if let Some(driver) = device::driver(device)
             && !present
@@ -115,60 +111,29 @@ fn reason(
                 .any(|found| found.name.starts_with(driver.prefix))
         {
             let (modules, options) = names(driver);
-            return (
-                Some(joined(format!(
-                    "there is no device of the kind {}... at all: its driver, {modules}, is not in the kernel or the initramfs, or the disk is not connected",
-                    driver.prefix
-                ))),
-                Some(format!(
-                    "build {options} into the kernel, or pack the module: imactl initramfs --module"
-                )),
-            );
+            let values = [driver.prefix, &modules, &options];
+            return Some(joined(Cause::DEVICE_KIND_ABSENT.with(&values)));
         }
     }
     if matches!(name, RootName::PartUuid { .. } | RootName::PartLabel(_))
         && let Some(disk) = present.iter().find(|found| found.table != TableFound::None)
         && !present.iter().any(|found| found.partition)
     {
-        return no_partition(disk.name, disk.table);
+        return Some(no_partition(disk.name, disk.table));
     }
     if present.is_empty() {
-        return (
-            Some(joined("the kernel shows no block device at all: the driver of the disk's controller is not in the kernel or the initramfs".to_owned())),
-            resolve,
-        );
+        return Some(joined(Cause::NO_BLOCK_DEVICE.into()));
     }
-    match controllers {
-        Some(_) => (
-            Some(joined("no device that is there has this name".to_owned())),
-            resolve,
-        ),
-        None => (None, None),
-    }
+    controllers.map(|controllers| Explanation::from(Cause::NO_DEVICE_OF_THIS_NAME).and(controllers))
 }
 
-fn no_partition(disk: &str, table: TableFound) -> (Option<String>, Option<String>) {
-    let (cause, remedy) = match table {
-        TableFound::Sound => (
-            format!(
-                "the disk {disk} is there, with a partition table, but the kernel made no such partition of it: it was built without support for the table, or the table has no entry of that number"
-            ),
-            "set CONFIG_EFI_PARTITION=y (GPT) or CONFIG_MSDOS_PARTITION=y (MBR) in the kernel; compare with the table (sfdisk -d)".to_owned(),
-        ),
-        TableFound::Unusable => (
-            format!(
-                "the disk {disk} is there, but its GPT lists no partition, or its checksums are wrong; the kernel takes the copy at the end of the disk only with gpt on its command line"
-            ),
-            format!("check and repair the table (sfdisk --verify /dev/{disk}, sgdisk --verify), or write the image again"),
-        ),
-        TableFound::None => (
-            format!("the disk {disk} is there, but has no partition table"),
-            format!(
-                "name the whole disk, root=/dev/{disk}, or write the partitioned image to it"
-            ),
-        ),
+fn no_partition(disk: &str, table: TableFound) -> Explanation {
+    let cause = match table {
+        TableFound::Sound => Cause::PARTITION_ABSENT,
+        TableFound::Unusable => Cause::PARTITION_TABLE_UNUSABLE,
+        TableFound::None => Cause::PARTITION_TABLE_ABSENT,
     };
-    (Some(cause), Some(remedy))
+    cause.with(&[disk])
 }
 
 /// The modules and the options that a disk of this kind needs.
@@ -226,12 +191,10 @@ mod tests {
             })
             .collect();
         let idle: Vec<String> = idle.iter().map(|text| (*text).to_owned()).collect();
-        let (cause, remedy) = reason(&name, &present, &idle, false);
-        format!(
-            "{}\n{}",
-            cause.unwrap_or_default(),
-            remedy.unwrap_or_default()
-        )
+        match reason(&name, &present, &idle, false) {
+            Some(cause) => format!("{cause}\n{}", cause.remedy().unwrap_or_default()),
+            None => "\n".to_owned(),
+        }
     }
 
     #[test]

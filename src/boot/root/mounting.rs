@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::mount_options::{Attribute, MountOption, mount_options};
 use ima::mountinfo;
 use rustix::fs::CWD;
@@ -49,11 +49,9 @@ pub(super) fn mount(
         Fault::new(Code::RootMount, detail)
     };
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
-        Errno::NODEV => refused("", errno, None)
-            .with_cause(format!("the kernel does not know the file system {fstype}"))
-            .with_remedy(format!(
-                "build it into the kernel, or pack its module: imactl initramfs --module {fstype}.ko"
-            )),
+        Errno::NODEV => {
+            refused("", errno, None).because(Cause::FILE_SYSTEM_UNKNOWN.with(&[fstype]))
+        }
         errno => refused("", errno, None),
     })?;
     let mut attributes = if read_only {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ima::certificate::Certificate;
 use ima::evm::Attributes;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::policy::lint::Release;
 use ima::program::{Denial, OpenFailure, Opened, Programs};
 use ima::signature::ImaXattr;
@@ -79,10 +79,7 @@ impl<'a> Programs for Examiner<'a> {
         if self.noexec {
             return Err(Denial {
                 detail: "the root is mounted with noexec".to_owned(),
-                cause: Some(
-                    "rootflags= says noexec, with which the kernel executes nothing of the root"
-                        .to_owned(),
-                ),
+                cause: Some(Cause::ROOT_NOEXEC.into()),
             });
         }
         match self.denied.get(&file.name) {
