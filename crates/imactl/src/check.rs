@@ -23,7 +23,7 @@ use ima::certificate::Certificate;
 use ima::cmdline::RootName;
 use ima::config::{Config, Enforce, Lockdown};
 use ima::device;
-use ima::fault::{Code, Fault, Severity};
+use ima::fault::{Cause, Code, Fault, Severity};
 use ima::filesystem::{self, Filesystem, Need};
 use ima::hash::HashAlgorithm;
 use ima::layout::Purpose;
@@ -238,11 +238,9 @@ impl Root {
                 Code::RootMount,
                 format!("rootfstype={fstype}; the image holds {holds}"),
             )
-            .with_cause("the root's file system is of another type than rootfstype= says")
-            .with_remedy("correct rootfstype=, or leave it out: the type is recognised")
+            .because(Cause::OTHER_TYPE)
         } else if let Some(why) = filesystem::unmountable(&head, length) {
-            Fault::new(Code::RootMount, format!("{shown}: {why}"))
-                .with_cause("the image is damaged, or newer than the kernel")
+            Fault::new(Code::RootMount, format!("{shown}: {why}")).because(Cause::DAMAGED_OR_NEWER)
         } else if superblocks.is_empty() && !is_archive(&head) {
             Fault::new(Code::RootUnknown, shown.to_string())
         } else {
@@ -666,10 +664,10 @@ impl Findings {
                 [] => self.faults.push(Fault::new(Code::RootUnknown, "the image")),
                 _ => {
                     let detail = format!("the image looks like {}", shown.join(" and "));
-                    self.faults
-                        .push(Fault::new(Code::RootUnknown, detail).with_cause(
-                        "an older file system's superblock was not wiped when this one was made",
-                    ));
+                    self.faults.push(
+                        Fault::new(Code::RootUnknown, detail)
+                            .because(Cause::SUPERBLOCK_LEFT_BEHIND),
+                    );
                 }
             }
         }
@@ -679,9 +677,7 @@ impl Findings {
         {
             let detail = format!("rootflags: {option}");
             self.faults.push(
-                Fault::new(Code::RootMount, detail)
-                    .with_cause(cause)
-                    .with_remedy("correct rootflags="),
+                Fault::new(Code::RootMount, detail).because(Cause::MOUNT_OPTION.with(&[&cause])),
             );
         }
         if filesystem::keeps_no_xattrs(fstype) {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 
 use crate::Result;
@@ -145,13 +145,11 @@ impl Package {
                 .and_then(|at| signatures.files.get(at))
                 .ok_or_else(|| {
                     Fault::new(Code::VerificationFailed, shown())
-                        .with_cause("the package carries signatures, but none of this file")
-                        .with_remedy("sign the package again: imactl deb sign")
+                        .because(Cause::PACKAGE_LACKS_SIGNATURE)
                 })?;
             if signatures.algo == digests.algo && found.digest != file.digest {
                 return Err(Fault::new(Code::FileChanged, shown())
-                    .with_cause("the package's signature is over another content")
-                    .with_remedy("sign the package again: imactl deb sign"));
+                    .because(Cause::PACKAGE_SIGNATURE_OUTDATED));
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Digests of files: of the content, and as fs-verity computes them.
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
 use ima::verity::VerityHasher;
 
@@ -47,7 +47,7 @@ fn digest(
         Over::Content => {
             let mut hasher = Hasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("digests of {algo}"))
-                    .with_cause("they are not computed here")
+                    .because(Cause::DIGEST_NOT_COMPUTED)
             })?;
             read(&mut |piece| {
                 match piece {
@@ -61,8 +61,7 @@ fn digest(
         Over::Verity => {
             let mut hasher = VerityHasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("fs-verity digests of {algo}"))
-                    .with_cause("the kernel's fs-verity has sha256 and sha512")
-                    .with_remedy("use --hash sha256 or --hash sha512")
+                    .because(Cause::DIGEST_NOT_OF_VERITY)
             })?;
             read(&mut |piece| {
                 match piece {

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use crate::Result;
 
@@ -23,9 +23,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
         .map_err(unreadable)?;
     if bytes.len() as u64 > limit {
         return Err(
-            Fault::new(Code::InputUnreadable, path.display().to_string()).with_cause(format!(
-                "it is longer than {limit} bytes, the most that is read here"
-            )),
+            Fault::new(Code::InputUnreadable, path.display().to_string())
+                .because(Cause::TOO_LONG.with(&[&limit.to_string()])),
         );
     }
     Ok(bytes)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
 use ima::signature::{ImaXattr, KeyId, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use sha1::{Digest as _, Sha1};
@@ -34,8 +34,11 @@ impl Identity {
     ) -> Result<Self> {
         check_belongs(&*signer, certificate)?;
         if certificate.skid().is_none() {
-            return Err(Fault::new(Code::CertificateUnusable, format!("`{}`", certificate.subject()))
-                .with_cause("it has no subject key identifier, by which the kernel finds the key of a signature"));
+            return Err(Fault::new(
+                Code::CertificateUnusable,
+                format!("`{}`", certificate.subject()),
+            )
+            .because(Cause::NO_SKID));
         }
         Self {
             signer,

@@ -13,7 +13,7 @@ use ima::config::{self, Config};
 use ima::cpio::{self, Metadata, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use ima::elf::{Elf, Extent, HEADER_LENGTH};
 use ima::evm_key::Blob;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::offer::{CertificateFile, MAX_FILES, Source};
 use ima::policy::Policy;
@@ -282,9 +282,8 @@ impl InitramfsBuilder {
         let Some(value) = self.data(&signature_path).filter(|value| !value.is_empty()) else {
             return Ok(false);
         };
-        let refused = |cause: String| {
-            Fault::new(Code::PolicySignature, signature_path.clone()).with_cause(cause)
-        };
+        let refused =
+            |why: String| Fault::new(Code::PolicySignature, format!("{signature_path}: {why}"));
         let signature = match ImaXattr::parse(value) {
             Ok(ImaXattr::Signature(signature)) => signature,
             Ok(_) => return Err(refused("it is no signature of a file".to_owned())),
@@ -333,12 +332,9 @@ impl InitramfsBuilder {
                 let path = part(&init.data, at).ok_or_else(malformed)?;
                 let path = path.split(|&byte| byte == 0).next().unwrap_or_default();
                 if self.data(path).is_none() {
-                    return Err(
-                        refused(&format!("/{name} is not static")).with_cause(format!(
-                            "it needs {}, which is not in the initramfs; the kernel would panic",
-                            String::from_utf8_lossy(path)
-                        )),
-                    );
+                    return Err(refused(&format!("/{name} is not static")).because(
+                        Cause::INTERPRETER_NOT_PACKED.with(&[&String::from_utf8_lossy(path)]),
+                    ));
                 }
             }
         } else if self.place() != Place::Alone || !init.data.starts_with(b"#!") {
@@ -763,11 +759,12 @@ pub fn leaf_fault(path: &str, certificate: &Certificate) -> Option<Fault> {
     let defect = defects.first()?;
     let detail = format!("{path} ({})", certificate.subject());
     let effect = if defect.is_refused() {
-        "the kernel takes it on no trusted keyring"
+        Cause::LEAF_NOT_TAKEN
     } else {
-        "the kernel takes it and verifies no signature with it"
+        Cause::LEAF_VERIFIES_NOTHING
     };
-    Some(Fault::new(Code::CertificateRefused, detail).with_cause(format!("{effect}: {defect}")))
+    let cause = effect.with(&[&defect.to_string()]);
+    Some(Fault::new(Code::CertificateRefused, detail).because(cause))
 }
 
 /// That part of a file, if the file has it.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use der::asn1::ObjectIdentifier;
 use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 
 use crate::Result;
@@ -77,21 +77,17 @@ pub const SIGNED: [HashAlgorithm; 6] = [
 pub(crate) fn check_digest(algo: HashAlgorithm, digest: &[u8]) -> Result<()> {
     if !SIGNED.contains(&algo) {
         let cause = match algo {
-            HashAlgorithm::Md5 | HashAlgorithm::Sha1 => {
-                "it is too weak: two contents with the same digest can be made"
-            }
-            _ => "it is not computed here",
+            HashAlgorithm::Md5 | HashAlgorithm::Sha1 => Cause::DIGEST_TOO_WEAK,
+            _ => Cause::DIGEST_NOT_COMPUTED,
         };
-        return Err(
-            Fault::new(Code::SigningFailed, format!("a digest of {algo}")).with_cause(cause),
-        );
+        return Err(Fault::new(Code::SigningFailed, format!("a digest of {algo}")).because(cause));
     }
     if digest.len() != algo.digest_len() {
         return Err(Fault::new(
             Code::SigningFailed,
             format!("{algo} digest of {} bytes", digest.len()),
         )
-        .with_cause(format!("a digest of {algo} has {}", algo.digest_len())));
+        .because(Cause::DIGEST_LENGTH.with(&[&algo.to_string(), &algo.digest_len().to_string()])));
     }
     Ok(())
 }
@@ -135,7 +131,7 @@ impl KeyKind {
                 Code::CertificateUnusable,
                 format!("`{}`", certificate.subject()),
             )
-            .with_cause(format!("its key is {other}; {USED} are used"))),
+            .because(Cause::KEY_KIND_UNUSED.with(&[&other.to_string(), USED]))),
         }
     }
 
@@ -211,17 +207,15 @@ fn open_token(
     pin: PasswordSource<'_>,
     certificate: Option<&Certificate>,
 ) -> Result<Arc<dyn Signer>> {
-    let uri = name
-        .to_str()
-        .ok_or_else(|| Fault::new(Code::Usage, "the pkcs11: URI").with_cause("it is not UTF-8"))?;
+    let uri = name.to_str().ok_or_else(|| {
+        Fault::new(Code::Usage, "the pkcs11: URI is not UTF-8").because(Cause::PKCS11_URI)
+    })?;
     Ok(Arc::new(TokenKey::open(uri, pin, certificate)?))
 }
 
 #[cfg(not(feature = "pkcs11"))]
 fn open_token(_: &Path, _: PasswordSource<'_>, _: Option<&Certificate>) -> Result<Arc<dyn Signer>> {
-    Err(Fault::new(Code::TokenUnusable, "keys in tokens")
-        .with_cause("this imactl was built without the feature pkcs11")
-        .with_remedy("build it with the feature, or use --sign-command"))
+    Err(Fault::new(Code::TokenUnusable, "keys in tokens").because(Cause::BUILT_WITHOUT_PKCS11))
 }
 
 /// Checks that the kernel computes with keys of this kind.
@@ -235,8 +229,7 @@ pub fn check_verifiable(kind: KeyKind) -> Result<()> {
             Code::CertificateUnusable,
             format!("an {kind} key"),
         )
-        .with_cause(LeafDefect::RsaLength(bits).to_string())
-        .with_remedy("sign with another key: imactl keygen --type rsa3072, or p256")),
+        .because(Cause::KEY_NOT_VERIFIABLE.with(&[&LeafDefect::RsaLength(bits).to_string()]))),
         _ => Ok(()),
     }
 }
@@ -258,8 +251,5 @@ pub fn check_belongs(signer: &dyn Signer, certificate: &Certificate) -> Result<(
             certificate.key()
         ),
     )
-    .with_cause(format!(
-        "the private key is {}, and its public key is another",
-        signer.kind()
-    )))
+    .because(Cause::KEYS_DIFFER.with(&[&signer.kind().to_string()])))
 }

@@ -1,7 +1,7 @@
 //! The keyrings of the running system.
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::keyring::{self, Description, Serial};
 use ima_keyring::{Errno, Kernel, Keyring};
 
@@ -118,12 +118,10 @@ pub fn find(name: &str) -> Result<Keyring> {
     }
     Err(match name {
         ".ima" => Fault::new(Code::NoImaKeyring, name),
-        _ if name.starts_with('.') => Fault::new(Code::KeyringUnusable, name)
-            .with_cause("this kernel was built without it; only the kernel makes keyrings whose name begins with a dot")
-            .with_remedy("see what there is with imactl keys; imactl kernel check says what the kernel lacks"),
-        _ => Fault::new(Code::KeyringUnusable, name)
-            .with_cause("there is no keyring of that name that this user can see")
-            .with_remedy(format!("make it: keyctl newring {name} @u")),
+        _ if name.starts_with('.') => {
+            Fault::new(Code::KeyringUnusable, name).because(Cause::KEYRING_NOT_BUILT_IN)
+        }
+        _ => Fault::new(Code::KeyringUnusable, name).because(Cause::NO_SUCH_KEYRING.with(&[name])),
     })
 }
 
@@ -179,12 +177,10 @@ pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &st
         let fault = ima_keyring::refusal(path, certificate, name, errno, &Kernel::look());
         match errno {
             // What the init says of these is about itself.
-            Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => fault
-                .with_cause("only root may write this keyring")
-                .with_remedy("run it as root"),
-            Errno::EACCES => fault.with_remedy(
-                "see its permissions in /proc/keys; a keyring of another session is written from there",
-            ),
+            Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => {
+                fault.because(Cause::ROOT_ONLY)
+            }
+            Errno::EACCES => fault.because(Cause::KEYRING_PERMISSIONS),
             _ => fault,
         }
     })

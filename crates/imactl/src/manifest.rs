@@ -22,7 +22,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -162,8 +162,7 @@ impl Manifest {
     pub fn with_files(self) -> Result<Self> {
         if self.files.is_empty() {
             return Err(Fault::new(Code::ManifestMalformed, "it has no files")
-                .with_cause("the root has no regular file, or the policy appraises none of them")
-                .with_remedy("give the root and the policy that the files are signed for"));
+                .because(Cause::EMPTY_MANIFEST));
         }
         Ok(self)
     }
@@ -177,11 +176,8 @@ impl Manifest {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut lines = bytes.split(|&byte| byte == b'\n').enumerate();
         let wrong = |line: usize, why: String| {
-            Fault::new(
-                Code::ManifestMalformed,
-                format!("line {}", line.saturating_add(1)),
-            )
-            .with_cause(why)
+            let line = line.saturating_add(1);
+            Fault::new(Code::ManifestMalformed, format!("line {line}: {why}"))
         };
         let header: Header = lines
             .next()
@@ -305,10 +301,10 @@ impl Manifest {
     pub fn sign(&mut self, mark: &Mark, progress: &(dyn Fn() + Sync)) -> Result<()> {
         if mark.over() != self.over || mark.algo() != self.algo {
             return Err(
-                Fault::new(Code::Usage, "the manifest has other digests").with_cause(format!(
-                    "they are of {} over the {:?}",
-                    self.algo, self.over
-                )),
+                Fault::new(Code::Usage, "the manifest has other digests").because(
+                    Cause::MANIFEST_OF_OTHER_DIGESTS
+                        .with(&[&self.algo.to_string(), &format!("{:?}", self.over)]),
+                ),
             );
         }
         self.files.par_iter_mut().try_for_each(|file| {
@@ -330,7 +326,7 @@ impl Manifest {
                     Ok(file.digest.clone())
                 } else {
                     Err(Fault::new(Code::VerificationFailed, shown(&file.path))
-                        .with_cause("its signature is over another digest than the manifest's"))
+                        .because(Cause::MANIFEST_SIGNATURE_OF_OTHER_DIGEST))
                 }
             })?;
             match verdict {
@@ -339,8 +335,7 @@ impl Manifest {
                     Code::VerificationFailed,
                     format!("{}: {other}", shown(&file.path)),
                 )
-                .with_cause("the manifest is not signed, or by another key")
-                .with_remedy("sign it: imactl manifest sign")),
+                .because(Cause::MANIFEST_SIGNATURE_BAD)),
             }
         })
     }
@@ -443,7 +438,7 @@ impl Manifest {
         if content.len() != file.size {
             return Err(changed(
                 &file.path,
-                format!("it has {} bytes and had {}", content.len(), file.size),
+                &format!("it has {} bytes and had {}", content.len(), file.size),
             ));
         }
         if content.digest(self.over, self.algo)? != file.digest {
@@ -464,8 +459,7 @@ impl File {
     fn value(&self) -> Result<&[u8]> {
         self.ima.as_deref().ok_or_else(|| {
             Fault::new(Code::ManifestMalformed, shown(&self.path))
-                .with_cause("the manifest is not signed")
-                .with_remedy("sign it: imactl manifest sign --key KEY --cert CERTIFICATE MANIFEST --out SIGNED")
+                .because(Cause::MANIFEST_NOT_SIGNED)
         })
     }
 }
@@ -476,10 +470,9 @@ fn by_descriptor(file: &std::fs::File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
-fn changed(path: &[u8], why: impl Into<String>) -> Fault {
+fn changed(path: &[u8], change: &str) -> Fault {
     Fault::new(Code::FileChanged, shown(path))
-        .with_cause(format!("since the manifest was made: {}", why.into()))
-        .with_remedy("make the manifest again and have it signed")
+        .because(Cause::CHANGED_SINCE_MANIFEST.with(&[change]))
 }
 
 fn shown(path: &[u8]) -> String {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use crate::Result;
 use crate::packed::Packing;
@@ -27,10 +27,9 @@ pub struct Module {
 /// `IMA-901` if it cannot be read or unpacked, or is no module.
 pub fn read(path: &Path) -> Result<Module> {
     let packed = crate::file::read_bounded(path, MAX_MODULE)?;
-    let unreadable = |error: String| {
-        Fault::new(Code::InputUnreadable, path.display().to_string())
-            .with_cause(error)
-            .with_remedy("give a .ko file")
+    let unreadable = |why: String| {
+        let detail = format!("{}: {why}", path.display());
+        Fault::new(Code::InputUnreadable, detail).because(Cause::NOT_A_MODULE)
     };
     let content =
         unpack(packed).map_err(|error| unreadable(format!("it cannot be unpacked: {error}")))?;
@@ -91,16 +90,13 @@ fn visit(
     if done.contains(name) {
         return Ok(());
     }
-    let refused = |cause: String| {
-        Fault::new(Code::InitramfsRefused, format!("module {name}"))
-            .with_cause(cause)
-            .with_remedy("give the modules it depends on too")
-    };
+    let refused =
+        |cause: Cause| Fault::new(Code::InitramfsRefused, format!("module {name}")).because(cause);
     let module = modules
         .get(name)
-        .ok_or_else(|| refused("it is needed by another module and was not given".to_owned()))?;
+        .ok_or_else(|| refused(Cause::MODULE_DEPENDENCY_MISSING))?;
     if !above.insert(name.to_owned()) {
-        return Err(refused("it depends on itself".to_owned()));
+        return Err(refused(Cause::MODULE_DEPENDS_ON_ITSELF));
     }
     for dependency in depends(&module.content) {
         visit(&dependency, modules, above, done, order)?;
@@ -135,9 +131,11 @@ pub fn find(directory: &Path, names: &[String]) -> Result<Vec<Module>> {
             continue;
         }
         let path = paths.get(&name).ok_or_else(|| {
-            Fault::new(Code::InputUnreadable, format!("no module {name} below {}", directory.display()))
-                .with_cause("the name is wrong, or it is built into the kernel (see modules.builtin) and need not be loaded")
-                .with_remedy("leave it out if it is built in")
+            Fault::new(
+                Code::InputUnreadable,
+                format!("no module {name} below {}", directory.display()),
+            )
+            .because(Cause::NO_SUCH_MODULE)
         })?;
         let module = read(path)?;
         wanted.extend(depends(&module.content));

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::measurement::Bank;
 
 use crate::Result;
@@ -57,10 +57,10 @@ pub fn read_file(path: &Path, bank: Bank) -> Result<Pcrs> {
     let pcrs = parse(&String::from_utf8_lossy(&text), bank);
     if pcrs.is_empty() {
         return Err(
-            Fault::new(Code::PcrsUnreadable, path.display().to_string()).with_cause(format!(
-                "no line of the file is a PCR of {bank}, such as `0: {}`",
-                "00".repeat(bank.digest_len())
-            )),
+            Fault::new(Code::PcrsUnreadable, path.display().to_string()).because(
+                Cause::FILE_WITHOUT_PCRS
+                    .with(&[&bank.to_string(), &"00".repeat(bank.digest_len())]),
+            ),
         );
     }
     Ok(pcrs)
@@ -175,8 +175,9 @@ pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
         }
     }
     if banks.is_empty() {
-        return Err(Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}"))
-            .with_cause("its answers name no PCR of a bank that is known here: it has none, or is no TPM 2.0"));
+        return Err(
+            Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}")).because(Cause::TPM_WITHOUT_PCRS)
+        );
     }
     Ok(banks)
 }

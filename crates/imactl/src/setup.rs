@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use ima::audit::IntegrityRecord;
 use ima::config::Keyring;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 
 use crate::Result;
 use crate::file::read_bounded;
@@ -153,17 +153,13 @@ pub struct Signing {
 ///
 /// `IMA-950` for one that cannot be set up.
 pub fn survey(root: &Path) -> Result<System> {
-    let unfit = |detail: &str, cause: &str, remedy: &str| {
-        Err(Fault::new(Code::SetupUnfit, detail.to_owned())
-            .with_cause(cause.to_owned())
-            .with_remedy(remedy.to_owned()))
-    };
+    let unfit =
+        |detail: &str, cause: Explanation| Err(Fault::new(Code::SetupUnfit, detail).because(cause));
     for (path, package) in [(INIT, "ima-init"), (SWITCH_ROOT, "ima-init-switch-root")] {
         if !root.join(path).is_file() {
             return unfit(
                 &format!("/{path} is not there"),
-                &format!("the package {package} is not installed"),
-                &format!("apt install {package}"),
+                Cause::PACKAGE_NOT_INSTALLED.with(&[package]),
             );
         }
     }
@@ -174,8 +170,7 @@ pub fn survey(root: &Path) -> Result<System> {
     } else {
         return unfit(
             "nothing here makes an initramfs",
-            "neither initramfs-tools nor dracut is installed",
-            "apt install initramfs-tools",
+            Cause::NO_INITRAMFS_TOOL.into(),
         );
     };
     let mut kernels = Vec::new();
@@ -191,8 +186,7 @@ pub fn survey(root: &Path) -> Result<System> {
             if !config.is_builtin(option) {
                 return unfit(
                     &format!("the kernel {release} was built without CONFIG_{option}"),
-                    "without it nothing can be appraised, and a boot of it would be refused",
-                    "install a kernel that has it, or remove this one",
+                    Cause::NO_APPRAISAL_IN_KERNEL.into(),
                 );
             }
         }
@@ -204,8 +198,7 @@ pub fn survey(root: &Path) -> Result<System> {
     if kernels.is_empty() {
         return unfit(
             "no kernel with an initramfs was found",
-            "there is no /boot/initrd.img-RELEASE with a /boot/config-RELEASE beside it",
-            "apt install linux-image-amd64",
+            Cause::NO_KERNEL_WITH_INITRAMFS.into(),
         );
     }
     let keyring = if kernels.iter().all(|kernel| kernel.trusted_keyring) {

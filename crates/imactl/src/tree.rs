@@ -875,12 +875,9 @@ impl Tree {
     }
 }
 
-fn content(name: &[u8], cause: &'static str) -> Fault {
-    Fault::new(
-        Code::ImageContent,
-        format!("/{}", String::from_utf8_lossy(name)),
-    )
-    .with_cause(cause)
+fn content(name: &[u8], why: &str) -> Fault {
+    let name = String::from_utf8_lossy(name);
+    Fault::new(Code::ImageContent, format!("/{name}: {why}"))
 }
 
 /// A name without empty components and without `.`.

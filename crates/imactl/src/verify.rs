@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::lint::Release;
 use ima::signature::{ImaXattr, KeyId, SignatureV2};
@@ -149,9 +149,7 @@ impl std::fmt::Display for Verdict {
 /// Returns the fault of a check that had nothing to check. Were that a success, a mistyped path or policy would look like one.
 #[must_use]
 pub fn nothing_checked(what: impl Into<String>) -> Fault {
-    Fault::new(Code::Usage, what)
-        .with_cause("nothing was checked")
-        .with_remedy("give what is signed, and the policy that the kernel will load")
+    Fault::new(Code::Usage, what).because(Cause::NOTHING_CHECKED)
 }
 
 /// How files are checked.

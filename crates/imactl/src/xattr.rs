@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
@@ -124,17 +124,11 @@ fn unwritable(path: &Path, errno: Errno) -> Fault {
         format!("{}: {}", path.display(), std::io::Error::from(errno)),
     );
     match errno {
-        Errno::PERM if is_locked(path) => fault
-            .with_cause("the file is immutable or append-only (chattr +i, +a): nothing of it can be changed, by root neither")
-            .with_remedy("take the attribute away while it is signed: chattr -i -a FILE"),
-        Errno::PERM | Errno::ACCESS => fault.with_cause("writing security.ima needs CAP_SYS_ADMIN"),
-        Errno::OPNOTSUPP => {
-            fault.with_cause("the file system has no extended attributes, or none of that name")
-        }
-        Errno::ROFS => fault.with_cause("the file system is mounted read-only"),
-        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => fault.with_cause(
-            "there is no room for the attribute: the file system is full or its inodes are too small",
-        ),
+        Errno::PERM if is_locked(path) => fault.because(Cause::IMMUTABLE),
+        Errno::PERM | Errno::ACCESS => fault.because(Cause::NO_CAPABILITY),
+        Errno::OPNOTSUPP => fault.because(Cause::NO_SUCH_XATTRS),
+        Errno::ROFS => fault.because(Cause::READ_ONLY),
+        Errno::NOSPC | Errno::DQUOT | Errno::TOOBIG => fault.because(Cause::NO_ROOM_FOR_XATTR),
         _ => fault,
     }
 }

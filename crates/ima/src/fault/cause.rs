@@ -459,6 +459,547 @@ causes! {
     DENIAL_LOGGED [SwitchRootDenied InitDenied InterpreterDenied FrontedInitDenied HandoverExec RootPolicyRefused] {
         cause: "the kernel says {words}"
     }
+
+    // imactl: keys, tokens and signatures.
+    OLD_KEY_ENCRYPTION [PrivateKeyMalformed] {
+        cause: "the key is encrypted in a form that imactl does not decrypt"
+        remedy: "convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"
+    }
+    PUBLIC_HALF_UNKNOWN [PrivateKeyMalformed] {
+        cause: "it does not tell the key's public half, or the key is of a kind that imactl does not use (it uses RSA, P-256, P-384 and P-521)"
+        remedy: "give the key's certificate, or put the public key into the token too"
+    }
+    PIN_WRONG [KeyPassword] {
+        cause: "the PIN is wrong; the token locks itself after a few wrong ones"
+        remedy: "give it with pin-source= in the URI, or at the prompt"
+    }
+    PIN_LOCKED [KeyPassword] {
+        cause: "the token has locked itself after too many wrong PINs"
+        remedy: "set a new PIN with the security officer's: pkcs11-tool --init-pin"
+    }
+    KEYS_DIFFER [KeyMismatch] {
+        cause: "the private key is {kind}, and its public key is another"
+    }
+    TRIAL_SIGNATURE_BAD [KeyMismatch] {
+        cause: "a trial signature is not one by the certificate's key: {error}"
+    }
+    KEY_KIND_UNUSED [CertificateUnusable] {
+        cause: "its key is {kind}; imactl uses {used}"
+    }
+    KEY_NOT_VERIFIABLE [CertificateUnusable] {
+        cause: "{defect}"
+        remedy: "sign with another key: imactl keygen --type rsa3072, or p256"
+    }
+    SHORT_SKID [CertificateUnusable] {
+        cause: "it has no subject key identifier of four bytes or more"
+    }
+    NOT_A_CA [CertificateUnusable] {
+        cause: "what is built into the kernel decides which certificates it accepts; a leaf can sign none"
+        remedy: "give the certificate of the CA that signed it"
+    }
+    NO_CERTIFICATE_FILES [CertificateUnusable] {
+        cause: "no file in the directory ends in .der, .pem, .crt or .cer"
+    }
+    ONLY_CAS [CertificateUnusable] {
+        cause: "all of them are CA certificates, and no CA signs files"
+        remedy: "give the signing key's certificate, the CA that signed it, and those between them"
+    }
+    NO_CHAIN [CertificateUnusable] {
+        cause: "no chain leads from them to a CA that was given: {reason}"
+        remedy: "give the signing key's certificate, the CA that signed it, and those between them"
+    }
+    DIGEST_TOO_WEAK [SigningFailed] {
+        cause: "it is too weak: two contents with the same digest can be made"
+    }
+    DIGEST_NOT_COMPUTED [SigningFailed] {
+        cause: "imactl does not compute digests of this algorithm"
+    }
+    DIGEST_LENGTH [SigningFailed] {
+        cause: "a digest of {algorithm} has {length} bytes"
+    }
+    DIGEST_NOT_OF_VERITY [SigningFailed] {
+        cause: "the kernel's fs-verity has sha256 and sha512"
+        remedy: "use sha256 or sha512"
+    }
+    COMMAND_NOT_RUN [SigningFailed] {
+        cause: "the signing command cannot be run: {error}"
+        remedy: "run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits"
+    }
+    COMMAND_FAILED [SigningFailed] {
+        cause: "the signing command ended with {status}: {words}"
+        remedy: "run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits"
+    }
+    COMMAND_SIGNATURE_BAD [SigningFailed] {
+        cause: "what the signing command wrote is no signature by the certificate's key: {error}"
+        remedy: "run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits"
+    }
+    TOKEN_DOES_NOT_SIGN [SigningFailed] {
+        cause: "the token says: {error}"
+        remedy: "look what the token can do: pkcs11-tool --module MODULE --list-mechanisms; does the key want its PIN each time?"
+    }
+    BUILT_WITHOUT_PKCS11 [TokenUnusable] {
+        cause: "this imactl was built without the feature pkcs11"
+        remedy: "build it with the feature, or sign with a command"
+    }
+    MODULE_NOT_LOADED [TokenUnusable] {
+        cause: "the token's module cannot be loaded: {error}"
+        remedy: "name the token's module in the URI: ?module-path=/usr/lib/softhsm/libsofthsm2.so"
+    }
+    NO_TOKEN [TokenUnusable] {
+        cause: "the module has no token that is initialized"
+        remedy: "plug it in, or see that this user may use it: pkcs11-tool --module MODULE --list-slots"
+    }
+    OTHER_TOKENS [TokenUnusable] {
+        cause: "there is: {labels}"
+        remedy: "name one of them in the URI: pkcs11:token=LABEL"
+    }
+    SEVERAL_TOKENS [TokenUnusable] {
+        cause: "the URI fits several: {labels}"
+        remedy: "name one in the URI: pkcs11:token=LABEL;serial=NUMBER"
+    }
+    NO_PRIVATE_KEY [TokenUnusable] {
+        cause: "it has no private key of that label or id"
+        remedy: "list them: pkcs11-tool --module MODULE --login --list-objects --type privkey"
+    }
+    SEVERAL_PRIVATE_KEYS [TokenUnusable] {
+        cause: "the URI fits {number} private keys"
+        remedy: "name one in the URI: object=LABEL or id=%01"
+    }
+
+    // imactl: the kernel and its keyrings, as the host sees them.
+    CA_CANNOT_VERIFY [CertificateRefused] {
+        cause: "the kernel cannot verify what `{issuer}` signed: {reason}"
+    }
+    ISSUER_IN_NAME_ONLY [CertificateRefused] {
+        cause: "it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key"
+    }
+    ISSUER_NOT_IN_KERNEL [CertificateRefused] {
+        cause: "its issuer, {issuer}, is not among the CAs of this kernel: {known}"
+    }
+    KERNEL_TOO_OLD [CertificateRefused] {
+        cause: "{reason}"
+        remedy: "use a newer kernel, or another kind of key"
+    }
+    LEAF_NOT_TAKEN [CertificateRefused] {
+        cause: "the kernel takes it on no trusted keyring: {defect}"
+    }
+    LEAF_VERIFIES_NOTHING [CertificateRefused] {
+        cause: "the kernel takes it and verifies no signature with it: {defect}"
+    }
+    ROOT_ONLY [CertificateRefused] {
+        cause: "only root may write this keyring"
+        remedy: "run it as root"
+    }
+    KEYRING_PERMISSIONS [CertificateRefused] {
+        cause: "the permissions of the keyring do not let this process write it"
+        remedy: "see its permissions in /proc/keys; a keyring of another session is written from there"
+    }
+    KEYRING_NOT_BUILT_IN [KeyringUnusable] {
+        cause: "this kernel was built without it; only the kernel makes keyrings whose name begins with a dot"
+        remedy: "see what there is with imactl keys; imactl kernel check says what the kernel lacks"
+    }
+    NO_SUCH_KEYRING [KeyringUnusable] {
+        cause: "there is no keyring of that name that this user can see"
+        remedy: "make it: keyctl newring {name} @u"
+    }
+    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing] {
+        cause: "the command line keeps the kernel from initialising it"
+        remedy: "remove it from initcall_blacklist="
+    }
+    SYMBOLS_OF_OTHER_KERNEL [KernelImage] {
+        cause: "the description of the room belongs to another kernel"
+    }
+    NOT_A_KERNEL_IMAGE [KernelImage] {
+        cause: "imactl reads vmlinux and x86 bzImage files"
+        remedy: "give the vmlinux of the build, or its arch/x86/boot/bzImage; of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)"
+    }
+    KERNEL_NOT_GZIP [KernelImage] {
+        cause: "only gzip is packed again so that it fits in the old room"
+        remedy: "build the kernel with CONFIG_KERNEL_GZIP=y"
+    }
+    NO_SYMBOLS [KernelImage] {
+        cause: "the room is found by the kernel's symbols, or by the description of it that the build left"
+        remedy: "give the description that the kernel's build left, extra-cert.json"
+    }
+    NOT_A_CONFIGURATION [KernelConfiguration] {
+        cause: "the file is no kernel configuration, plain or compressed with gzip"
+        remedy: "give a .config file"
+    }
+    KERNEL_FOR_CONFIGURATION [KernelConfiguration] {
+        cause: "the file is no kernel configuration, plain or compressed with gzip"
+        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)"
+    }
+    NO_RUNNING_CONFIGURATION [InputUnreadable] {
+        cause: "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot"
+        remedy: "give the kernel's .config with --config"
+    }
+
+    // imactl: modules.
+    NOT_A_MODULE [InputUnreadable] {
+        cause: "the file is no kernel module, or cannot be unpacked"
+        remedy: "give a .ko file"
+    }
+    NO_SUCH_MODULE [InputUnreadable] {
+        cause: "the name is wrong, or the module is built into the kernel (see modules.builtin) and need not be loaded"
+        remedy: "leave it out if it is built in"
+    }
+    MODULE_DEPENDENCY_MISSING [InitramfsRefused] {
+        cause: "another module needs it, and it was not given"
+        remedy: "give the modules that a module depends on too"
+    }
+    MODULE_DEPENDS_ON_ITSELF [InitramfsRefused] {
+        cause: "it depends on itself"
+        remedy: "take the modules from the build of one kernel"
+    }
+    MODULE_NOT_UNPACKED [ModuleRefused] {
+        cause: "it cannot be unpacked: {error}"
+    }
+    MODULE_WITHOUT_SUFFIX [ModuleRefused] {
+        cause: "it is compressed with {packing}, and its name does not end in .gz, .xz or .zst"
+    }
+    MODULE_SUFFIX_WRONG [ModuleRefused] {
+        cause: "its name ends in {suffix}, and it is not compressed so"
+    }
+    MODULE_DECOMPRESSION [ModuleRefused] {
+        cause: "it is compressed, and CONFIG_{option} is not set"
+    }
+    MODULE_TRUNCATED [ModuleRefused] {
+        cause: "it is no kernel module, or it was cut short"
+    }
+    NO_MODULES [ModuleRefused] {
+        cause: "this kernel takes no modules: CONFIG_MODULES is not set"
+    }
+    MODULE_UNSIGNED [ModuleRefused] {
+        cause: "it has no signature, and CONFIG_MODULE_SIG_FORCE is set"
+    }
+    MODULE_ORDER [ModuleRefused] {
+        cause: "it needs the module {module}, which is not before it in modules="
+    }
+    MODULE_VERMAGIC [ModuleRefused] {
+        cause: "it is made for `{magic}`, and this kernel is `{kernel}`"
+    }
+
+    // imactl: the root and its disk.
+    NO_PARTITION_OF_THIS_NAME [RootMissing] {
+        cause: "no partition of the image answers to that name"
+        remedy: "correct root=, or the names of the partitions"
+    }
+    WHOLE_DISK [RootUnknown] {
+        cause: "the file systems are in its partitions"
+        remedy: "name a partition: the number behind the disk's name, or PARTUUID="
+    }
+    SEVERAL_FILE_SYSTEMS [Usage] {
+        cause: "it has more than one file system, and nothing says which is the root"
+        remedy: "give the kernel command line with root=PARTUUID=..."
+    }
+    DEVICE_NUMBER_UNKNOWN [Usage] {
+        cause: "devices get numbers with this major in the order in which they appear, which no image tells"
+        remedy: "name the partition by PARTUUID=, or give an image of it alone"
+    }
+    DRIVER_NOT_SET [RootMissing RootMount] {
+        cause: "CONFIG_{option} is not set"
+    }
+    DRIVER_NOT_LOADED [RootMissing RootMount] {
+        cause: "CONFIG_{option} is m, and the initramfs does not load the module {module}"
+    }
+    PARTITION_TABLE_NOT_SET [RootMissing] {
+        cause: "CONFIG_{option} is not set: the kernel makes no partitions of the disk"
+    }
+    FEATURE_NOT_SET [RootMount] {
+        cause: "{feature}, needs CONFIG_{option}, which is not set"
+        remedy: "build the kernel with what is missing, or make the file system without it"
+    }
+    BLOCKS_LARGER_THAN_PAGES [RootMount] {
+        cause: "its blocks have {size} bytes, and a page of this kernel's memory has {page}"
+        remedy: "build the kernel with what is missing, or make the file system without it"
+    }
+    OTHER_TYPE [RootMount] {
+        cause: "the root's file system is of another type than rootfstype= says"
+        remedy: "correct rootfstype=, or leave it out: the type is recognised"
+    }
+    DAMAGED_OR_NEWER [RootMount] {
+        cause: "the image is damaged, or newer than the kernel"
+    }
+    MOUNT_OPTION [RootMount] {
+        cause: "{reason}"
+        remedy: "correct rootflags="
+    }
+    SYSTEMD_RULE [SystemdPolicy] {
+        cause: "the kernel refuses a rule: {error}"
+    }
+    SYSTEMD_POLICY_NOT_GOOD [SystemdPolicy] {
+        cause: "the policy in force appraises policies, and this one is not good: {verdict}"
+    }
+    SYSTEMD_POLICY_WITHOUT_NEWLINE [SystemdPolicy] {
+        cause: "the kernel takes no policy whose last line has no newline"
+    }
+    SYSTEMD_STOPS [SystemdPolicy] {
+        cause: "systemd stops the boot: Failed to load IMA policy"
+    }
+    INTERPRETER_NOT_PACKED [InitramfsRefused] {
+        cause: "it needs {interpreter}, which is not in the initramfs; the kernel would panic"
+    }
+
+    // imactl: files, archives and images.
+    TOO_LONG [InputUnreadable] {
+        cause: "it is longer than {limit} bytes, the most that imactl reads"
+    }
+    NO_INODE_GENERATIONS [InputUnreadable] {
+        cause: "the file system has no inode generations"
+    }
+    DPKG_STOPPED [OutputUnwritable] {
+        cause: "dpkg, which unpacks the package, does not read on"
+        remedy: "see what dpkg printed"
+    }
+    PRIVATE_KEY_THERE [OutputUnwritable] {
+        cause: "a private key that is overwritten is lost"
+        remedy: "choose another directory, or --force"
+    }
+    TARGET_THERE [OutputUnwritable] {
+        cause: "it is there already"
+        remedy: "name another directory"
+    }
+    IMMUTABLE [XattrUnwritable] {
+        cause: "the file is immutable or append-only (chattr +i, +a): nobody can change anything of it, not even root"
+        remedy: "take the attribute away while it is signed: chattr -i -a FILE"
+    }
+    NO_CAPABILITY [XattrUnwritable] {
+        cause: "writing security.ima needs CAP_SYS_ADMIN"
+    }
+    NO_SUCH_XATTRS [XattrUnwritable] {
+        cause: "the file system has no extended attributes, or none of that name"
+    }
+    READ_ONLY [XattrUnwritable] {
+        cause: "the file system is mounted read-only"
+    }
+    NO_ROOM_FOR_XATTR [XattrUnwritable] {
+        cause: "there is no room for the attribute: the file system is full or its inodes are too small"
+    }
+    ACL_AS_TEXT [SourceMalformed] {
+        cause: "imactl reads ACLs as extended attributes only; an image without them would let the group do more"
+        remedy: "make the archive with: tar --xattrs --xattrs-include='*', not --acls"
+    }
+    NOT_A_WHITEOUT [SourceMalformed] {
+        cause: "names that begin with .wh. are those of whiteouts in the layers of an OCI image, and this is none: {reason}"
+        remedy: "take it out of the archive, or give it another name"
+    }
+    OLD_SPARSE_FORM [SourceMalformed] {
+        cause: "it is stored in an old form of the PAX format"
+        remedy: "make the archive with --sparse-version=1.0, or without --sparse"
+    }
+    TYPE_NOT_READ [SourceMalformed] {
+        cause: "imactl does not read file systems of this type without mounting them"
+        remedy: "mount it and give the directory, or a tar archive of it (tar --xattrs --xattrs-include='*' --format=pax)"
+    }
+    NOT_AN_IMAGE [SourceMalformed] {
+        cause: "it is no image of a file system that imactl knows"
+        remedy: "give an image of ext4, squashfs or erofs; a directory is signed with imactl sign"
+    }
+    SEVERAL_SUPERBLOCKS [SourceMalformed] {
+        cause: "an older file system's superblock was not wiped when this one was made"
+        remedy: "wipe the old one (wipefs)"
+    }
+    DAMAGED [SourceMalformed] {
+        cause: "it is damaged, or uses something of {type} that imactl does not read"
+        remedy: "check it with {command}; if that finds nothing, mount it and give the directory"
+    }
+    CHECK_FINDS_ERRORS [SourceMalformed] {
+        cause: "{words}"
+        remedy: "repair it first (e2fsck -fy for ext4), and see all of it with: {command}"
+    }
+    JOURNAL_NOT_REPLAYED [SourceMalformed] {
+        cause: "it was not unmounted cleanly, and e2fsck says: {words}"
+        remedy: "repair it: e2fsck -fy IMAGE"
+    }
+    EXTERNAL_JOURNAL [SourceMalformed] {
+        cause: "a journal on a device of its own has no files"
+        remedy: "mount it and give the directory"
+    }
+    UNKNOWN_FEATURES [SourceMalformed] {
+        cause: "it is damaged, or made for a newer kernel: no kernel up to 6.12 mounts it"
+        remedy: "mount it and give the directory"
+    }
+    TOO_MANY_ATTRIBUTES [SourceMalformed] {
+        cause: "this is a limit of imactl, far above what an image has"
+        remedy: "mount it and give the directory"
+    }
+    ENCRYPTED_FILES [SourceMalformed] {
+        cause: "the names and the content of encrypted files are to be had only with their key, by the kernel"
+        remedy: "mount it and give the directory"
+    }
+    IMAGE_PROGRAM_MISSING [ToolMissing] {
+        cause: "{program} writes or checks images of this kind"
+        remedy: "install {package}"
+    }
+    NO_ROOM_FOR_SIGNATURES [ImageTooSmall] {
+        cause: "a signature that does not fit into its inode takes a block of its own: {words}"
+        remedy: "make the image larger first: truncate -s SIZE IMAGE, then resize2fs IMAGE; or make it anew with imactl image --from IMAGE, which gives inodes the room"
+    }
+    HOLES_IN_ARCHIVE [ImageContent] {
+        cause: "an archive has the holes of files as zeros"
+        remedy: "make an image of ext4 or erofs, which have room for holes"
+    }
+    SOCKET [ImageContent] {
+        cause: "it is a socket, which a tar archive cannot hold"
+        remedy: "leave it out: programs make their sockets when they start"
+    }
+    TOO_MANY_LINKS [ImageContent] {
+        cause: "ext4 allows 65000 hard links"
+    }
+    LINK_TARGET_TOO_LONG [ImageContent] {
+        cause: "its target is longer than 4095 bytes"
+    }
+    XATTR_NAME [ImageContent] {
+        cause: "ext4 has no place for an attribute of this name"
+    }
+    XATTRS_TOO_LARGE [ImageContent] {
+        cause: "ext4 has one block of 4096 bytes for the attributes of a file"
+    }
+    LABEL_TOO_LONG [Usage] {
+        cause: "a label of {type} has at most 16 bytes"
+        remedy: "choose a shorter label"
+    }
+
+    // imactl: manifests and packages.
+    EMPTY_MANIFEST [ManifestMalformed] {
+        cause: "the root has no regular file, or the policy appraises none of them"
+        remedy: "give the root and the policy that the files are signed for"
+    }
+    MANIFEST_NOT_SIGNED [ManifestMalformed] {
+        cause: "the manifest is not signed"
+        remedy: "sign it: imactl manifest sign --key KEY --cert CERTIFICATE MANIFEST --out SIGNED"
+    }
+    MANIFEST_OF_OTHER_DIGESTS [Usage] {
+        cause: "they are of {algorithm} over the {content}"
+    }
+    MANIFEST_SIGNATURE_OF_OTHER_DIGEST [VerificationFailed] {
+        cause: "its signature is over another digest than the manifest's"
+    }
+    MANIFEST_SIGNATURE_BAD [VerificationFailed] {
+        cause: "the manifest is not signed, or by another key"
+        remedy: "sign it: imactl manifest sign"
+    }
+    CHANGED_SINCE_MANIFEST [FileChanged] {
+        cause: "since the manifest was made: {change}"
+        remedy: "make the manifest again and have it signed"
+    }
+    PACKAGE_LACKS_SIGNATURE [VerificationFailed] {
+        cause: "the package carries signatures, but none of this file"
+        remedy: "sign the package again: imactl deb sign"
+    }
+    PACKAGE_SIGNATURE_OUTDATED [FileChanged] {
+        cause: "the package's signature is over another content"
+        remedy: "sign the package again: imactl deb sign"
+    }
+
+    // imactl: measurements.
+    FILE_WITHOUT_PCRS [PcrsUnreadable] {
+        cause: "no line of the file is a PCR of {bank}, such as `0: {digest}`"
+    }
+    TPM_WITHOUT_PCRS [PcrsUnreadable] {
+        cause: "its answers name no PCR of a bank that imactl knows: it has none, or is no TPM 2.0"
+    }
+    NO_PCR_COMPARED [PcrsUnreadable] {
+        cause: "the list extends none of the PCRs that were read: nothing was compared"
+    }
+    NO_ENTRIES [MeasurementsMalformed] {
+        cause: "it has no entries; the kernel's list begins with boot_aggregate"
+        remedy: "copy the list again, as root"
+    }
+
+    // imactl: its command line and the set-up.
+    NOTHING_CHECKED [Usage] {
+        cause: "nothing was checked"
+        remedy: "give what is signed, and the policy that the kernel will load"
+    }
+    NO_SIGNED_ENTRY [Usage] {
+        cause: "nothing was checked"
+        remedy: "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)"
+    }
+    EMPTY_COMMAND [Usage] {
+        cause: "there is no program in it"
+        remedy: "give a program, with arguments if it needs any"
+    }
+    PKCS11_URI [Usage] {
+        cause: "the URI of a key in a token has attributes of RFC 7512, each at most once"
+        remedy: "write it as pkcs11:token=TOKEN;object=LABEL?module-path=MODULE&pin-source=FILE (RFC 7512)"
+    }
+    NO_SUCH_CODE [Usage] {
+        cause: "codes have the form IMA- and three digits"
+        remedy: "see all of them: imactl explain"
+    }
+    NO_KEY [Usage] {
+        cause: "there is nothing to sign with"
+        remedy: "give --key KEY --cert CERTIFICATE, or --sign-command"
+    }
+    NO_CERTIFICATE_FOR_COMMAND [Usage] {
+        cause: "the certificate tells which key the command signs with"
+        remedy: "give the certificate with --cert"
+    }
+    NO_PASSWORD [Usage] {
+        cause: "none was given, and there is no terminal to ask on"
+        remedy: "give one with --password-file FILE or in EVMCTL_KEY_PASSWORD, or --unencrypted for keys without"
+    }
+    PASSWORDS_DIFFER [Usage] {
+        cause: "the two that were typed are not the same"
+        remedy: "try again"
+    }
+    PASSWORD_EMPTY [Usage] {
+        cause: "the one given is empty, and protects nothing"
+        remedy: "give a password, or --unencrypted if that is what you want"
+    }
+    NOT_A_TIME [Usage] {
+        cause: "it is no number of seconds since 1970"
+        remedy: "unset it, or set it to a number"
+    }
+    NO_SUCH_FILE_SYSTEM [Usage] {
+        cause: "imactl knows no file system of that name"
+        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs"
+    }
+    DIGEST_FORM [Usage] {
+        cause: "a digest is given as its algorithm, a colon and all its bytes in hexadecimal"
+        remedy: "write it as sha256:HEX"
+    }
+    NO_COLON [Usage] {
+        cause: "there is no colon in it"
+        remedy: "write it as SOURCE:PATH"
+    }
+    ALGORITHM_UNFIT [Usage] {
+        cause: "it is too weak to show damage by an attacker, or imactl does not compute it"
+        remedy: "use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"
+    }
+    PACKAGE_NOT_INSTALLED [SetupUnfit] {
+        cause: "the package {package} is not installed"
+        remedy: "apt install {package}"
+    }
+    NO_INITRAMFS_TOOL [SetupUnfit] {
+        cause: "neither initramfs-tools nor dracut is installed"
+        remedy: "apt install initramfs-tools"
+    }
+    NO_APPRAISAL_IN_KERNEL [SetupUnfit] {
+        cause: "without it nothing can be appraised, and a boot of it would be refused"
+        remedy: "install a kernel that has it, or remove this one"
+    }
+    NO_KERNEL_WITH_INITRAMFS [SetupUnfit] {
+        cause: "there is no /boot/initrd.img-RELEASE with a /boot/config-RELEASE beside it"
+        remedy: "apt install linux-image-amd64"
+    }
+    SETUP_NOT_AS_ROOT [SetupUnfit] {
+        cause: "it writes to /etc and /boot, and signs files of root"
+        remedy: "run it with sudo, or with --dry-run"
+    }
+    BOOT_NOT_OBSERVED [SetupUnfit] {
+        cause: "what enforcement would deny is not known before a boot that logs it"
+        remedy: "run imactl setup, boot, use the system, then run imactl setup --enforce"
+    }
+    NO_TERMINAL [SetupUnfit] {
+        cause: "without an answer nothing is done"
+        remedy: "run it on a terminal, or with --yes"
+    }
+    LOG_NOT_READ [SetupStep] {
+        cause: "what enforcement would deny is not known without it"
+        remedy: "install {program} and run imactl setup --enforce again"
+    }
 }
 
 #[cfg(test)]

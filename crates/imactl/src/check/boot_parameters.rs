@@ -1,7 +1,7 @@
 //! Parameters of the command line that change what the kernel itself does, before the init and its configuration have a say.
 
 use ima::cmdline;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use super::Findings;
 use crate::kernel::check::KernelConfig;
@@ -46,8 +46,7 @@ impl Findings {
             .filter(|(initcall, code)| codes.contains(code) && is_left_out(initcall, line));
         self.faults.extend(left_out.map(|(initcall, code)| {
             Fault::new(*code, format!("initcall_blacklist={initcall}"))
-                .with_cause("the command line keeps the kernel from initialising it")
-                .with_remedy("remove it from initcall_blacklist=")
+                .because(Cause::INITCALL_LEFT_OUT)
         }));
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ima::cmdline::RootName;
 use ima::device::{self, Number};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::{self, Filesystem};
 use ima::partition::{self, Kind, Partition, Table};
 
@@ -77,8 +77,7 @@ impl Disk {
                 Code::RootMissing,
                 format!("{name}; the disk has {}", self.list()),
             )
-            .with_cause("no partition of the image answers to that name")
-            .with_remedy("correct root=, or the names of the partitions")),
+            .because(Cause::NO_PARTITION_OF_THIS_NAME)),
             ([], None) => Err(Fault::new(
                 Code::RootUnknown,
                 format!("the disk has {}", self.list()),
@@ -93,10 +92,7 @@ impl Disk {
             }
             (_, None) => Err(
                 Fault::new(Code::Usage, format!("the disk has {}", self.list()))
-                    .with_cause(
-                        "it has more than one file system, and nothing says which is the root",
-                    )
-                    .with_remedy("give the kernel command line: --append 'root=PARTUUID=...'"),
+                    .because(Cause::SEVERAL_FILE_SYSTEMS),
             ),
         }
     }
@@ -114,9 +110,9 @@ impl Disk {
                 Number::Partition(number) => self.numbered(name, Some(number))?,
                 Number::Unknown => {
                     let detail = format!("root={major}:{minor}");
-                    return Err(Fault::new(Code::Usage, detail)
-                        .with_cause("devices get numbers with this major in the order in which they appear, which no image tells")
-                        .with_remedy("name the partition by PARTUUID=, or give an image of it alone"));
+                    return Err(
+                        Fault::new(Code::Usage, detail).because(Cause::DEVICE_NUMBER_UNKNOWN)
+                    );
                 }
             },
             RootName::Uuid(uuid) => filter(&|partition| {
@@ -140,8 +136,7 @@ impl Disk {
     fn numbered(&self, name: &RootName, number: Option<u32>) -> Result<Vec<&Partition>> {
         let number = number.ok_or_else(|| {
             Fault::new(Code::RootUnknown, format!("{name} is the whole disk"))
-                .with_cause("the file systems are in its partitions")
-                .with_remedy("name a partition: the number behind the disk's name, or PARTUUID=")
+                .because(Cause::WHOLE_DISK)
         })?;
         let all = self.table.partitions.iter();
         Ok(all.filter(|partition| partition.number == number).collect())

@@ -3,7 +3,7 @@
 
 use ima::certificate::{Certificate, LeafDefect};
 use ima::config::{self, Config};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
@@ -132,7 +132,8 @@ impl offer::Keyring for Simulated<'_> {
             .and_then(|kernel| too_old(kernel, certificate.key(), algo));
         if let Some(why) = too_old {
             let detail = format!("{path} ({})", certificate.subject());
-            return Err(Fault::new(Code::CertificateRefused, detail).with_cause(why));
+            return Err(Fault::new(Code::CertificateRefused, detail)
+                .because(Cause::KERNEL_TOO_OLD.with(&[&why])));
         }
         if !self.trusted {
             return Ok(());
@@ -215,23 +216,16 @@ fn issuer_fault(
                 _ => None,
             });
     if let Some((issuer, why)) = unverifiable {
-        let cause = format!(
-            "the kernel cannot verify what `{}` signed: {why}",
-            issuer.subject()
-        );
-        return Some(fault.with_cause(cause));
+        let cause = Cause::CA_CANNOT_VERIFY.with(&[&issuer.subject(), &why.to_string()]);
+        return Some(fault.because(cause));
     }
     Some(if named {
-        fault.with_cause("it names a CA of the kernel's as its issuer, but the signature in it is not of that CA's key")
+        fault.because(Cause::ISSUER_IN_NAME_ONLY)
     } else {
-        fault.with_cause(format!(
-            "its issuer, {}, is not among the CAs of this kernel: {}",
-            certificate.issuer(),
-            if known.is_empty() {
-                "it has none".to_owned()
-            } else {
-                known.join("; ")
-            }
-        ))
+        let known = match known.as_slice() {
+            [] => "it has none".to_owned(),
+            known => known.join("; "),
+        };
+        fault.because(Cause::ISSUER_NOT_IN_KERNEL.with(&[&certificate.issuer(), &known]))
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 
 use crate::kernel::check::KernelConfig;
 use crate::kernel::release::KernelRelease;
@@ -23,10 +23,10 @@ pub(super) fn refused<'a>(
     for (path, file) in modules {
         let cause = packing(path, file, kernel).or_else(|| match unpack(file.to_vec()) {
             Ok(module) => refusal(&module, &loaded, kernel, release),
-            Err(error) => Some(format!("it cannot be unpacked: {error}")),
+            Err(error) => Some(Cause::MODULE_NOT_UNPACKED.with(&[&error.to_string()])),
         });
         if let Some(cause) = cause {
-            refused.push(Fault::new(Code::ModuleRefused, path).with_cause(cause));
+            refused.push(Fault::new(Code::ModuleRefused, path).because(cause));
         }
         let file_name = path.rsplit('/').next().unwrap_or(path);
         loaded.insert(name_of(file_name));
@@ -35,7 +35,7 @@ pub(super) fn refused<'a>(
 }
 
 /// Why the kernel would not unpack a file, if so: the init has it unpack those of these names.
-fn packing(path: &str, file: &[u8], kernel: Option<&KernelConfig>) -> Option<String> {
+fn packing(path: &str, file: &[u8], kernel: Option<&KernelConfig>) -> Option<Explanation> {
     let packing = Packing::of(file);
     let named = [
         (".gz", Packing::Gzip, "MODULE_COMPRESS_GZIP"),
@@ -45,18 +45,15 @@ fn packing(path: &str, file: &[u8], kernel: Option<&KernelConfig>) -> Option<Str
     let named = named.iter().find(|(end, ..)| path.ends_with(end));
     match (named, packing) {
         (None, None) => None,
-        (None, Some(packing)) => Some(format!(
-            "it is compressed with {}, and its name does not end in .gz, .xz or .zst",
-            packing.name()
-        )),
-        (Some((end, expected, _)), packing) if packing != Some(*expected) => Some(format!(
-            "its name ends in {end}, and it is not compressed so"
-        )),
+        (None, Some(packing)) => Some(Cause::MODULE_WITHOUT_SUFFIX.with(&[packing.name()])),
+        (Some((end, expected, _)), packing) if packing != Some(*expected) => {
+            Some(Cause::MODULE_SUFFIX_WRONG.with(&[end]))
+        }
         (Some((.., option)), _) => {
             let lacking = ["MODULE_DECOMPRESS", option]
                 .into_iter()
                 .find(|option| kernel.is_some_and(|kernel| !kernel.is_builtin(option)));
-            lacking.map(|option| format!("it is compressed, and CONFIG_{option} is not set"))
+            lacking.map(|option| Cause::MODULE_DECOMPRESSION.with(&[option]))
         }
     }
 }
@@ -66,25 +63,23 @@ fn refusal(
     loaded: &BTreeSet<String>,
     kernel: Option<&KernelConfig>,
     release: Option<&KernelRelease>,
-) -> Option<String> {
+) -> Option<Explanation> {
     if !is_whole(module) {
-        return Some("it is no kernel module, or it was cut short".to_owned());
+        return Some(Cause::MODULE_TRUNCATED.into());
     }
     if let Some(kernel) = kernel {
         if !kernel.is_builtin("MODULES") {
-            return Some("this kernel takes no modules: CONFIG_MODULES is not set".to_owned());
+            return Some(Cause::NO_MODULES.into());
         }
         if kernel.is_builtin("MODULE_SIG_FORCE") && !module.ends_with(SIGNED) {
-            return Some("it has no signature, and CONFIG_MODULE_SIG_FORCE is set".to_owned());
+            return Some(Cause::MODULE_UNSIGNED.into());
         }
     }
     if let Some(needed) = depends(module)
         .into_iter()
         .find(|name| !loaded.contains(name))
     {
-        return Some(format!(
-            "it needs the module {needed}, which is not before it in modules="
-        ));
+        return Some(Cause::MODULE_ORDER.with(&[&needed]));
     }
     release.and_then(|release| of_another_kernel(module, kernel, release))
 }
@@ -93,7 +88,7 @@ fn of_another_kernel(
     module: &[u8],
     kernel: Option<&KernelConfig>,
     release: &KernelRelease,
-) -> Option<String> {
+) -> Option<Explanation> {
     let magic = info(module, "vermagic").unwrap_or_default();
     // The kernel passes over the release where symbols have versions of their own (kernel/module/version.c, `same_magic`).
     let versions = kernel.is_some_and(|kernel| kernel.is_builtin("MODVERSIONS"));
@@ -110,11 +105,5 @@ fn of_another_kernel(
         None => versions || found.0 == release.name,
     };
     let expected = release.vermagic.as_ref().unwrap_or(&release.name);
-    (!same).then(|| {
-        format!(
-            "it is made for `{}`, and this kernel is `{}`",
-            magic.trim(),
-            expected.trim()
-        )
-    })
+    (!same).then(|| Cause::MODULE_VERMAGIC.with(&[magic.trim(), expected.trim()]))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ima::cmdline::RootName;
 use ima::config::Config;
 use ima::device;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::filesystem::Need;
 use ima::hash::HashAlgorithm;
 use ima::partition::Kind;
@@ -55,12 +55,10 @@ impl Findings {
         let table = inputs.root.and_then(|root| root.table).map(Kind::option);
         let table = table
             .filter(|option| !kernel.is_builtin(option))
-            .map(|option| {
-                format!("CONFIG_{option} is not set: the kernel makes no partitions of the disk")
-            });
+            .map(|option| Cause::PARTITION_TABLE_NOT_SET.with(&[option]));
         if let Some(cause) = driver.or(table) {
             let fault = Fault::new(Code::RootMissing, format!("root={name}"));
-            self.faults.push(fault.with_cause(cause));
+            self.faults.push(fault.because(cause));
         }
     }
 
@@ -104,7 +102,7 @@ impl Findings {
     ) {
         let name = root.filesystem.name.as_str();
         let refused =
-            |cause: String| Fault::new(Code::RootMount, format!("{name} root")).with_cause(cause);
+            |cause: Explanation| Fault::new(Code::RootMount, format!("{name} root")).because(cause);
         let driver = FILE_SYSTEMS.iter().find(|(own, ..)| *own == name);
         if let Some((_, option, module)) = driver
             && let Some(cause) = missing(kernel, modules, option, module)
@@ -115,22 +113,18 @@ impl Findings {
         for need in &root.needs {
             let cause = match *need {
                 Need::Option(option, what) if !kernel.is_available(option) => {
-                    format!("{what}, needs CONFIG_{option}, which is not set")
+                    Cause::FEATURE_NOT_SET.with(&[what, option])
                 }
                 Need::PageSize(size, since)
                     if size > kernel.page_size()
                         && since.is_none_or(|since| release.is_none_or(|own| own < since)) =>
                 {
-                    format!(
-                        "its blocks have {size} bytes, and a page of this kernel's memory has {}",
-                        kernel.page_size()
-                    )
+                    let page = kernel.page_size().to_string();
+                    Cause::BLOCKS_LARGER_THAN_PAGES.with(&[&size.to_string(), &page])
                 }
                 _ => continue,
             };
-            self.faults.push(refused(cause).with_remedy(
-                "build the kernel with what is missing, or make the file system without it",
-            ));
+            self.faults.push(refused(cause));
         }
     }
 }
@@ -141,14 +135,12 @@ fn missing(
     modules: Option<&Modules>,
     option: &str,
     module: &str,
-) -> Option<String> {
+) -> Option<Explanation> {
     match kernel.value(option) {
         "y" => None,
         "m" if modules.is_none_or(|modules| modules.contains(module)) => None,
-        "m" => Some(format!(
-            "CONFIG_{option} is m, and the initramfs does not load the module {module}"
-        )),
-        _ => Some(format!("CONFIG_{option} is not set")),
+        "m" => Some(Cause::DRIVER_NOT_LOADED.with(&[option, module])),
+        _ => Some(Cause::DRIVER_NOT_SET.with(&[option])),
     }
 }
 

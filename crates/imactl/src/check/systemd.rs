@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::layout;
 use ima::policy::Policy;
 use ima::program::{self, Codes};
@@ -131,16 +131,14 @@ pub(super) fn policy(examiner: &Examiner<'_>, init: &[u8], further: Further) -> 
     if content.is_empty() {
         return None;
     }
-    let refused = |cause: String| {
+    let refused = |cause: Explanation| {
         let detail = format!("{path} of the root");
-        Some(Fault::new(Code::SystemdPolicy, detail).with_cause(format!(
-            "{cause}; systemd stops the boot: Failed to load IMA policy"
-        )))
+        Some(Fault::new(Code::SystemdPolicy, detail).because(cause.and(Cause::SYSTEMD_STOPS)))
     };
     let text = content.head(MAX_POLICY).unwrap_or_default();
     let rules = match Policy::parse(&text) {
         Ok(_) => None,
-        Err(error) => Some(format!("the kernel refuses a rule: {error}")),
+        Err(error) => Some(Cause::SYSTEMD_RULE.with(&[&error.to_string()])),
     };
     match further {
         Further::None => None,
@@ -148,14 +146,10 @@ pub(super) fn policy(examiner: &Examiner<'_>, init: &[u8], further: Further) -> 
         Further::Signed => {
             let verdict = examiner.appraised(inode, content);
             if !verdict.is_good() {
-                return refused(format!(
-                    "the policy in force appraises policies, and this one is not good: {verdict}"
-                ));
+                return refused(Cause::SYSTEMD_POLICY_NOT_GOOD.with(&[&verdict.to_string()]));
             }
             if !text.ends_with(b"\n") {
-                return refused(
-                    "the kernel takes no policy whose last line has no newline".to_owned(),
-                );
+                return refused(Cause::SYSTEMD_POLICY_WITHOUT_NEWLINE.into());
             }
             rules.and_then(refused)
         }

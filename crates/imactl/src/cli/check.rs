@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault, Severity};
+use ima::fault::{Cause, Code, Fault, Severity};
 use imactl::check::{self, Denied, Findings, Inputs, Root, RootChoice};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
@@ -157,8 +157,7 @@ impl Check {
     fn read_root(&self, path: &Path, initramfs: &InitramfsBuilder) -> Result<Root> {
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .with_cause("no file system of that name is known")
-                .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .because(Cause::NO_SUCH_FILE_SYSTEM)
         })?;
         let choice = RootChoice {
             tree: self.hash_tree.clone(),

@@ -1,7 +1,7 @@
 //! `imactl explain`
 
 use clap::Args;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use super::{Outcome, Result, output};
 
@@ -30,9 +30,7 @@ impl Explain {
         let codes = match &self.code {
             None => Code::ALL.to_vec(),
             Some(text) => vec![Code::from_id(text).ok_or_else(|| {
-                Fault::new(Code::Usage, format!("no code `{text}`"))
-                    .with_cause("codes have the form IMA- and three digits")
-                    .with_remedy("see all of them: imactl explain")
+                Fault::new(Code::Usage, format!("no code `{text}`")).because(Cause::NO_SUCH_CODE)
             })?],
         };
         for code in codes {
@@ -46,6 +44,12 @@ impl Explain {
                 entry.cause,
                 entry.remedy
             ))?;
+            for cause in Cause::of(code) {
+                output::line(format_args!("  found out: {}", cause.text()))?;
+                if let Some(remedy) = cause.remedy() {
+                    output::line(format_args!("    remedy: {remedy}"))?;
+                }
+            }
         }
         Ok(Outcome::Good)
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use imactl::files;
 use imactl::sign::{Mark, SignOptions};
@@ -53,10 +53,7 @@ impl Hash {
         if !imactl::key::SIGNED.contains(&self.algorithm) {
             return Err(
                 Fault::new(Code::Usage, format!("--algorithm {}", self.algorithm))
-                    .with_cause(
-                        "it is too weak to show damage by an attacker, or not computed here",
-                    )
-                    .with_remedy("use sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512"),
+                    .because(Cause::ALGORITHM_UNFIT),
             );
         }
         let options = SignOptions {

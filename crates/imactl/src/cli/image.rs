@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use imactl::file::unwritable;
 use imactl::image::{Format, ImageBuilder, Signing, Summary};
 use imactl::manifest::Manifest;
@@ -88,9 +88,7 @@ struct SignImage {
 impl SignImage {
     fn run(self) -> Result {
         if !self.key.is_given() {
-            return Err(Fault::new(Code::Usage, "image sign without a key")
-                .with_cause("there is nothing to sign with")
-                .with_remedy("give --key and --cert, or --sign-command"));
+            return Err(Fault::new(Code::Usage, "image sign without a key").because(Cause::NO_KEY));
         }
         let identity = self.key.identity()?;
         let evm = self.evm.identity(&self.key)?;
@@ -239,8 +237,9 @@ impl Make {
                 None => Signing::All(identity),
             });
         } else if self.chooser.for_policy.is_some() {
-            return Err(Fault::new(Code::Usage, "--for-policy without --key")
-                .with_cause("there is nothing to sign with"));
+            return Err(
+                Fault::new(Code::Usage, "--for-policy without --key").because(Cause::NO_KEY)
+            );
         }
         if let Some(identity) = self.evm.identity(&self.key)? {
             builder = builder.evm(identity);

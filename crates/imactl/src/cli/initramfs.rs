@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::signatures::{self, Signers};
 use imactl::initramfs::{Compression, InitramfsBuilder};
@@ -231,9 +231,7 @@ impl Initramfs {
         }
         for pair in &self.files {
             let (source, path) = pair.split_once(':').ok_or_else(|| {
-                Fault::new(Code::Usage, format!("--file {pair}"))
-                    .with_cause("there is no colon in it")
-                    .with_remedy("write it as SOURCE:PATH")
+                Fault::new(Code::Usage, format!("--file {pair}")).because(Cause::NO_COLON)
             })?;
             let source = Path::new(source);
             let mode = std::os::unix::fs::MetadataExt::mode(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ima::config::Config;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use imactl::file::read_bounded;
 use imactl::kernel::add_ca::{Symbols, add_ca};
 use imactl::kernel::check::{KernelConfig, Wanted, check};
@@ -215,9 +215,6 @@ fn running_config() -> Result<PathBuf> {
         .find(|path| path.exists())
         .ok_or_else(|| {
             Fault::new(Code::InputUnreadable, "the running kernel's configuration")
-                .with_cause(
-                    "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot",
-                )
-                .with_remedy("give the kernel's .config with --config")
+                .because(Cause::NO_RUNNING_CONFIGURATION)
         })
 }

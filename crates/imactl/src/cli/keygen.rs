@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use imactl::key::{FileKey, KeyKind, Signer};
 use imactl::x509::{Template, YEAR};
 
@@ -122,7 +122,7 @@ impl Keygen {
         }) {
             return Err(
                 Fault::new(Code::CertificateUnusable, "the certificate to be renewed")
-                    .with_cause(defect.to_string())
+                    .because(defect.cause())
                     .with_remedy("make a new certificate without --renew, and sign anew"),
             );
         }
@@ -220,8 +220,7 @@ impl Keygen {
                         Code::OutputUnwritable,
                         format!("{}: it is there already", path.display()),
                     )
-                    .with_cause("a private key that is overwritten is lost")
-                    .with_remedy("choose another directory, or --force"));
+                    .because(Cause::PRIVATE_KEY_THERE));
                 }
             }
         }

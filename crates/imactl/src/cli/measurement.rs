@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::measurement::{
     BOOT_AGGREGATE, Bank, ByteOrder, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay,
@@ -166,22 +166,16 @@ impl Measurement {
         if found.entries == 0 {
             return Err(
                 Fault::new(Code::MeasurementsMalformed, list.display().to_string())
-                    .with_cause("it has no entries; the kernel's list begins with boot_aggregate")
-                    .with_remedy("copy the list again, as root"),
+                    .because(Cause::NO_ENTRIES),
             );
         }
         if !certificates.is_empty() && found.good_signatures + found.bad_signatures == 0 {
             let what = format!("{}: no entry has a signature", list.display());
-            return Err(nothing_checked(what).with_remedy(
-                "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)",
-            ));
+            return Err(nothing_checked(what).because(Cause::NO_SIGNED_ENTRY));
         }
         if !banks.is_empty() && found.compared.is_empty() {
-            return Err(
-                Fault::new(Code::PcrsUnreadable, list.display().to_string()).with_cause(
-                    "the list extends none of the PCRs that were read: nothing was compared",
-                ),
-            );
+            return Err(Fault::new(Code::PcrsUnreadable, list.display().to_string())
+                .because(Cause::NO_PCR_COMPARED));
         }
         let entries = found.entries;
         if self.json {

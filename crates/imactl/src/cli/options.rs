@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 use ima::policy::lint::Release;
@@ -53,17 +53,13 @@ impl PasswordOptions {
             None => {
                 let missing = |_| {
                     Fault::new(Code::Usage, "no password for the new private keys")
-                        .with_cause("none was given, and there is no terminal to ask on")
-                        .with_remedy(
-                            "give one with --password-file FILE or in EVMCTL_KEY_PASSWORD, or --unencrypted for keys without",
-                        )
+                        .because(Cause::NO_PASSWORD)
                 };
                 let password = prompt("Password for the new private keys: ").map_err(missing)?;
                 if prompt("Once more: ").map_err(missing)? != password {
                     return Err(
                         Fault::new(Code::Usage, "no password for the new private keys")
-                            .with_cause("the two that were typed are not the same")
-                            .with_remedy("try again"),
+                            .because(Cause::PASSWORDS_DIFFER),
                     );
                 }
                 password
@@ -72,8 +68,7 @@ impl PasswordOptions {
         if password.is_empty() {
             return Err(
                 Fault::new(Code::Usage, "no password for the new private keys")
-                    .with_cause("the one given is empty, and protects nothing")
-                    .with_remedy("give a password, or --unencrypted if that is what you want"),
+                    .because(Cause::PASSWORD_EMPTY),
             );
         }
         Ok(password)
@@ -151,15 +146,13 @@ impl KeyOptions {
         if let Some(command) = &self.sign_command {
             let certificate = self.certificate()?.ok_or_else(|| {
                 Fault::new(Code::Usage, "--sign-command without --cert")
-                    .with_cause("the key of the signatures is not known")
+                    .because(Cause::NO_CERTIFICATE_FOR_COMMAND)
             })?;
             let signer = CommandSigner::new(command, &certificate)?;
             return Identity::new(Arc::new(signer), &certificate, self.hash);
         }
         let path = self.key.as_deref().ok_or_else(|| {
-            Fault::new(Code::Usage, "nothing to sign with")
-                .with_cause("--key is missing")
-                .with_remedy("give --key KEY --cert CERTIFICATE")
+            Fault::new(Code::Usage, "nothing to sign with").because(Cause::NO_KEY)
         })?;
         let certificate = self.cert.as_deref().map(certificate).transpose()?;
         let signer = load_key(path, &self.password, certificate.as_ref())?;
@@ -287,7 +280,7 @@ pub fn certificates_in(paths: &[PathBuf]) -> imactl::Result<Vec<Certificate>> {
         if names.is_empty() {
             return Err(
                 Fault::new(Code::CertificateUnusable, path.display().to_string())
-                    .with_cause("no file in the directory ends in .der, .pem, .crt or .cer"),
+                    .because(Cause::NO_CERTIFICATE_FILES),
             );
         }
         names.sort();
@@ -323,8 +316,7 @@ pub fn source_date_epoch() -> imactl::Result<Option<u32>> {
                 Code::Usage,
                 format!("SOURCE_DATE_EPOCH={}", epoch.to_string_lossy()),
             )
-            .with_cause("it is no number of seconds since 1970")
-            .with_remedy("unset it, or set it to a number")
+            .because(Cause::NOT_A_TIME)
         })
 }
 
@@ -348,8 +340,7 @@ impl ChooserOptions {
         let name = self.filesystem.as_deref().unwrap_or(made);
         let filesystem = FileSystem::by_name(name).ok_or_else(|| {
             Fault::new(Code::Usage, format!("file system `{name}`"))
-                .with_cause("its magic number is not known here")
-                .with_remedy("use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .because(Cause::NO_SUCH_FILE_SYSTEM)
         })?;
         Ok(Some(Chooser::new(
             policy(path)?,

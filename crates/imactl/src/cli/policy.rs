@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::policy::lint::{Release, as_read_by, lint, lint_sound_lines};
 use ima::policy::{Policy, format};
 use imactl::check::{Root, simulate};
@@ -219,8 +219,7 @@ impl Simulate {
         let policy = options::policy(&self.policy)?;
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .with_cause("no file system of that name is known")
-                .with_remedy("give ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs")
+                .because(Cause::NO_SUCH_FILE_SYSTEM)
         })?;
         let read = |paths: &[PathBuf]| -> imactl::Result<Vec<Certificate>> {
             let all: imactl::Result<Vec<_>> = paths

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use clap::Args;
 use ima::config::Keyring;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use imactl::file::{self, unreadable, unwritable};
 use imactl::setup::{self, Goal, Signing, Step, System};
 
@@ -86,9 +86,9 @@ impl Setup {
             return Ok(Outcome::Good);
         }
         if !rustix::process::geteuid().is_root() {
-            return Err(Fault::new(Code::SetupUnfit, "not as root")
-                .with_cause("it writes to /etc and /boot, and signs files of root")
-                .with_remedy("run it with sudo, or with --dry-run"));
+            return Err(
+                Fault::new(Code::SetupUnfit, "not as root").because(Cause::SETUP_NOT_AS_ROOT)
+            );
         }
         if goal == Goal::Enforce {
             look_at_the_log()?;
@@ -203,10 +203,7 @@ fn look_at_the_log() -> imactl::Result<()> {
     if !Path::new(ima::layout::REPORT).exists() {
         return Err(
             Fault::new(Code::SetupUnfit, "this boot was not under ima-init")
-                .with_cause("what enforcement would deny is not known before a boot that logs it")
-                .with_remedy(
-                    "run imactl setup, boot, use the system, then run imactl setup --enforce",
-                ),
+                .because(Cause::BOOT_NOT_OBSERVED),
         );
     }
     let mut log = output_of("dmesg", &[])?;
@@ -265,17 +262,14 @@ fn printed(program: &str, output: &std::process::Output) -> imactl::Result<Strin
 }
 
 fn unread_log(program: &str, why: &str) -> Fault {
-    step_failed(program, why).with_remedy(format!(
-        "what enforcement would deny is not known without it: install {program} and run imactl setup --enforce again"
-    ))
+    step_failed(program, why).because(Cause::LOG_NOT_READ.with(&[program]))
 }
 
 fn agreed() -> imactl::Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(
             Fault::new(Code::SetupUnfit, "there is no terminal to ask on")
-                .with_cause("without an answer nothing is done")
-                .with_remedy("run it on a terminal, or with --yes"),
+                .because(Cause::NO_TERMINAL),
         );
     }
     let answer = answer("\nGo on? [y/N] ");
@@ -297,8 +291,7 @@ fn move_secret(from: &Path, directory: &Path) -> imactl::Result<PathBuf> {
     let to = directory.join(from.file_name().unwrap_or_default());
     if to.exists() {
         return Err(Fault::new(Code::OutputUnwritable, to.display().to_string())
-            .with_cause("it is there already")
-            .with_remedy("name another directory"));
+            .because(Cause::TARGET_THERE));
     }
     let bytes = std::fs::read(from).map_err(|error| unreadable(from, &error))?;
     file::write(&to, &bytes, 0o600, true)?;

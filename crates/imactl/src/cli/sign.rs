@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use imactl::files::{self, Files, Skip};
 use imactl::hex;
@@ -93,10 +93,8 @@ impl Sign {
     }
 
     fn sign_digest(mut self, digest: &str) -> Result {
-        let usage = |cause: &'static str| {
-            Fault::new(Code::Usage, format!("--digest {digest}"))
-                .with_cause(cause)
-                .with_remedy("write it as sha256:HEX")
+        let usage = |why: &str| {
+            Fault::new(Code::Usage, format!("--digest {digest}: {why}")).because(Cause::DIGEST_FORM)
         };
         let (algo, hex) = digest
             .split_once(':')

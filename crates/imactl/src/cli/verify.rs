@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::policy::lint::Release;
 use imactl::sign::Place;
 use imactl::verify::{Verdict, VerifyOptions, nothing_checked};
@@ -233,13 +233,11 @@ fn usable(
     }
     if usable.is_empty() {
         let cause = last.map_or_else(
-            || "all of them are CA certificates, and no CA signs files".to_owned(),
-            |why| why.to_string(),
+            || Cause::ONLY_CAS.into(),
+            |why| Cause::NO_CHAIN.with(&[&why.to_string()]),
         );
         return Err(
-            Fault::new(Code::CertificateUnusable, "none of those given counts")
-                .with_cause(cause)
-                .with_remedy("give the signing key's certificate, the CA that signed it, and those between them"),
+            Fault::new(Code::CertificateUnusable, "none of those given counts").because(cause),
         );
     }
     Ok(usable)

@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use rustix::fs::{Mode, OFlags};
 
 use super::{CONTROL, DPKG_DEB, Package};
@@ -110,9 +110,7 @@ pub fn files(
 ) -> Result<ExitStatus> {
     let failed = |error: std::io::Error| Fault::new(Code::PackageTool, error.to_string());
     let unread = |error: std::io::Error| {
-        Fault::new(Code::OutputUnwritable, format!("dpkg: {error}"))
-            .with_cause("dpkg, which unpacks the package, does not read on")
-            .with_remedy("see what it said")
+        Fault::new(Code::OutputUnwritable, format!("dpkg: {error}")).because(Cause::DPKG_STOPPED)
     };
     let mut child = Command::new(DPKG_DEB)
         .args(arguments)

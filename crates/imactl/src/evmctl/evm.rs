@@ -4,7 +4,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use ima::evm::{Inode, Layout, PROTECTED};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::{PROBE_LENGTH, Uuid as FilesystemUuid, probe};
 use ima::hash::HashAlgorithm;
 use imactl::file::unreadable;
@@ -143,9 +143,8 @@ fn values(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<V
 
 fn generation(path: &Path) -> imactl::Result<u32> {
     let file = std::fs::File::open(path).map_err(|error| unreadable(path, &error))?;
-    imactl::file::generation(file.as_fd()).map_err(|error| {
-        unreadable(path, &error).with_cause("the file system has no inode generations")
-    })
+    imactl::file::generation(file.as_fd())
+        .map_err(|error| unreadable(path, &error).because(Cause::NO_INODE_GENERATIONS))
 }
 
 /// The UUID in the super block of the file system on `device`.

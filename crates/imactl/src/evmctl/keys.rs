@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::signature::KeyId;
 use imactl::file::{read_bounded, write};
@@ -167,7 +167,7 @@ fn skid(certificate: &Certificate) -> imactl::Result<KeyId> {
                 Code::CertificateUnusable,
                 format!("`{}`", certificate.subject()),
             )
-            .with_cause("it has no subject key identifier of four bytes or more")
+            .because(Cause::SHORT_SKID)
         })
 }
 

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::io::Write;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use crate::Result;
 use crate::tree::{InodeIndex, Kind, Piece, Tree};
@@ -43,8 +43,7 @@ pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> 
             Code::ImageContent,
             "files of more than 1 TiB, with their holes",
         )
-        .with_cause("an archive has the holes of files as zeros")
-        .with_remedy("make an image of ext4 or erofs, which have room for holes"));
+        .because(Cause::HOLES_IN_ARCHIVE));
     }
     let mut first_names: Vec<Option<&[u8]>> = Vec::new();
     let mut written = HashSet::new();
@@ -59,8 +58,7 @@ pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> 
                 Code::ImageContent,
                 format!("/{}", String::from_utf8_lossy(name)),
             )
-            .with_cause("it is a socket, which a tar archive cannot hold")
-            .with_remedy("leave it out: programs make their sockets when they start"));
+            .because(Cause::SOCKET));
         }
         if first_names.len() <= index.as_usize() {
             first_names.resize(index.as_usize() + 1, None);

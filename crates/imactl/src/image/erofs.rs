@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::crc32c;
 
 use super::{BLOCK, DataRuns, ReadContent};
@@ -126,8 +126,7 @@ impl<'a> Writer<'a> {
         if parameters.label.len() > 16 {
             return Err(
                 Fault::new(Code::Usage, format!("label `{}`", parameters.label))
-                    .with_cause("an erofs label has at most 16 bytes")
-                    .with_remedy("choose a shorter label"),
+                    .because(Cause::LABEL_TOO_LONG.with(&["erofs"])),
             );
         }
         let mut writer = Self {
@@ -177,9 +176,9 @@ impl<'a> Writer<'a> {
         at: u64,
     ) -> Result<Placed> {
         let inode = self.tree.inode(index);
-        let refused = |cause: &'static str| {
+        let refused = |why: &str| {
             let name = String::from_utf8_lossy(name);
-            Fault::new(Code::ImageContent, format!("/{name}")).with_cause(cause)
+            Fault::new(Code::ImageContent, format!("/{name}: {why}"))
         };
         let size = match &inode.kind {
             Kind::Directory => self

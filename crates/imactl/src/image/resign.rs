@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::Kind as FileSystemKind;
 
 use super::{Format, ImageBuilder, Summary, ext4, source};
@@ -38,15 +38,13 @@ pub fn sign_image(
     let [found] = superblocks.as_slice() else {
         let kinds: Vec<&str> = superblocks.iter().map(|found| found.kind.name()).collect();
         let detail = format!("{}: {}", path.display(), kinds.join(" and "));
-        return Err(Fault::new(Code::SourceMalformed, detail)
-            .with_cause(if kinds.is_empty() {
-                "it is no image of a file system that is known here"
+        return Err(
+            Fault::new(Code::SourceMalformed, detail).because(if kinds.is_empty() {
+                Cause::NOT_AN_IMAGE
             } else {
-                "an older file system's superblock was not wiped when this one was made"
-            })
-            .with_remedy(
-                "give an image of ext4, squashfs or erofs; for a directory there is imactl sign",
-            ));
+                Cause::SEVERAL_SUPERBLOCKS
+            }),
+        );
     };
     let label = found.label.clone().unwrap_or_default();
     let uuid = found
@@ -114,12 +112,12 @@ fn sign_ext4(
             path.display(),
             changes.len()
         );
-        return Err(Fault::new(Code::ImageTooSmall, detail)
-            .with_cause(format!(
-                "a signature that does not fit into its inode takes a block of its own: {}",
-                complaints.lines().next().unwrap_or("debugfs does not say why")
-            ))
-            .with_remedy("make the image larger first: truncate -s SIZE IMAGE, then resize2fs IMAGE; or make it anew with imactl image --from IMAGE, which gives inodes the room"));
+        return Err(Fault::new(Code::ImageTooSmall, detail).because(
+            Cause::NO_ROOM_FOR_SIGNATURES.with(&[complaints
+                .lines()
+                .next()
+                .unwrap_or("debugfs does not say why")]),
+        ));
     }
     let size = std::fs::metadata(output.path())
         .map_err(|error| unreadable(output.path(), &error))?
@@ -247,22 +245,16 @@ fn check(program: &str, package: &str, arguments: &[&str], image: &Path) -> Resu
         .filter(|line| !line.trim().is_empty())
         .collect();
     let last = lines.len().saturating_sub(3);
-    Err(Fault::new(
-        Code::SourceMalformed,
-        format!("{}: {program} finds errors", image.display()),
-    )
-    .with_cause(lines.get(last..).unwrap_or_default().join("; "))
-    .with_remedy(format!(
-        "repair it first (e2fsck -fy for ext4), and see all of it with: {program} {} {}",
-        arguments.join(" "),
-        image.display()
-    )))
+    let words = lines.get(last..).unwrap_or_default().join("; ");
+    let command = format!("{program} {} {}", arguments.join(" "), image.display());
+    let detail = format!("{}: {program} finds errors", image.display());
+    Err(Fault::new(Code::SourceMalformed, detail)
+        .because(Cause::CHECK_FINDS_ERRORS.with(&[&words, &command])))
 }
 
 pub(super) fn missing_tool(program: &str, package: &str, error: &std::io::Error) -> Fault {
     Fault::new(Code::ToolMissing, format!("{program}: {error}"))
-        .with_cause(format!("{program} writes or checks images of this kind"))
-        .with_remedy(format!("install {package}"))
+        .because(Cause::IMAGE_PROGRAM_MISSING.with(&[program, package]))
 }
 
 /// Debian has these programs where a user's PATH does not look.

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::path::Path;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::{self, Filesystem, Kind};
 
 use crate::Result;
@@ -65,11 +65,11 @@ pub fn read(path: &Path) -> Result<Source> {
         Some(Kind::Erofs) => erofs::read(path)?,
         Some(Kind::Squashfs) => squashfs::read(path)?,
         Some(other) => {
-            return Err(
-                Fault::new(Code::SourceMalformed, format!("{}: {other}", path.display()))
-                    .with_cause("file systems of this type are not read without mounting them")
-                    .with_remedy("mount it and give the directory, or a tar archive of it (tar --xattrs --xattrs-include='*' --format=pax)"),
-            );
+            return Err(Fault::new(
+                Code::SourceMalformed,
+                format!("{}: {other}", path.display()),
+            )
+            .because(Cause::TYPE_NOT_READ));
         }
         None => {
             file.rewind().map_err(|error| unreadable(path, &error))?;
@@ -97,9 +97,7 @@ pub fn filesystem(path: &Path) -> Result<FileSystem> {
         superblocks: Some(probe_file(path)?),
     };
     source.filesystem().ok_or_else(|| {
-        Fault::new(Code::SourceMalformed, path.display().to_string())
-            .with_cause("it is no image of a file system that is known here")
-            .with_remedy("give an image of ext4, squashfs or erofs")
+        Fault::new(Code::SourceMalformed, path.display().to_string()).because(Cause::NOT_AN_IMAGE)
     })
 }
 
@@ -128,12 +126,7 @@ pub(super) fn damaged(
         Code::SourceMalformed,
         format!("{}: {error}", path.display()),
     )
-    .with_cause(format!(
-        "it is damaged, or uses something of {kind} that is not read here"
-    ))
-    .with_remedy(format!(
-        "check it with {check}; if that finds nothing, mount it and give the directory"
-    ))
+    .because(Cause::DAMAGED.with(&[kind, check]))
 }
 
 /// Counts what of an image is kept in memory: names and attributes. Both may lie where others do, so that a short image could

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -86,9 +86,11 @@ pub fn add_ca(
 ) -> Result<Outcome> {
     for certificate in certificates {
         if !certificate.is_ca() {
-            return Err(Fault::new(Code::CertificateUnusable, format!("`{}` is no CA", certificate.subject()))
-                .with_cause("what is built into the kernel decides which certificates it accepts; a leaf can sign none")
-                .with_remedy("give the certificate of the CA that signed it"));
+            return Err(Fault::new(
+                Code::CertificateUnusable,
+                format!("`{}` is no CA", certificate.subject()),
+            )
+            .because(Cause::NOT_A_CA));
         }
     }
     let list: Vec<u8> = certificates
@@ -203,7 +205,7 @@ fn insert(elf: &mut [u8], list: &[u8], symbols: &Symbols) -> Result<u32> {
         return Err(no_room(format!(
             "there are no lengths where they should be: {used} of {total} bytes"
         ))
-        .with_cause("the description of the room belongs to another kernel"));
+        .because(Cause::SYMBOLS_OF_OTHER_KERNEL));
     }
     if list.len() as u64 > symbols.reserved {
         return Err(Fault::new(
@@ -255,8 +257,7 @@ impl Payload {
             let kind = super::kind(image).map(|kind| format!("; it is {kind}"));
             let kind = kind.unwrap_or_default();
             no_room(format!("neither a vmlinux nor a bzImage{kind}"))
-                .with_cause("vmlinux and x86 bzImage files are read")
-                .with_remedy("give the vmlinux of the build, or its arch/x86/boot/bzImage; of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)")
+                .because(Cause::NOT_A_KERNEL_IMAGE)
         };
         if !is_image(image) || image.starts_with(b"\x7fELF") {
             return Err(no_kernel());
@@ -287,8 +288,7 @@ impl Payload {
         if packing != Some(Packing::Gzip) {
             let how = packing.map_or("something unknown", Packing::name);
             return Err(no_room(format!("the kernel is compressed with {how}"))
-                .with_cause("only gzip is packed again so that it fits in the old room")
-                .with_remedy("build the kernel with CONFIG_KERNEL_GZIP=y"));
+                .because(Cause::KERNEL_NOT_GZIP));
         }
         let mut elf = Vec::new();
         flate2::read::GzDecoder::new(packed)
@@ -416,9 +416,7 @@ impl<'a> Elf64<'a> {
         }
         Err(
             no_room("the kernel has no symbol table and there is no description of the room")
-                .with_remedy(
-                    "give the description that the kernel's build left: --symbols extra-cert.json",
-                ),
+                .because(Cause::NO_SYMBOLS),
         )
     }
 

@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::config::{Config, Keyring};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::policy::cover::On;
 use ima::policy::lint::Release;
 use ima::policy::{Action, AppraiseType, Hook, Policy};
@@ -28,17 +28,21 @@ impl KernelConfig {
     ///
     /// `IMA-916` if it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let bad = |cause: String| {
-            Fault::new(Code::KernelConfiguration, "no kernel configuration")
-                .with_cause(cause)
-                .with_remedy("give a .config file")
+        let bad = |why: &str, cause: Cause| {
+            let detail = format!("no kernel configuration: {why}");
+            Fault::new(Code::KernelConfiguration, detail).because(cause)
         };
         let mut text = Vec::new();
         if bytes.starts_with(&[0x1f, 0x8b]) {
             flate2::read::GzDecoder::new(bytes)
                 .take(16 << 20)
                 .read_to_end(&mut text)
-                .map_err(|error| bad(format!("it cannot be unpacked: {error}")))?;
+                .map_err(|error| {
+                    bad(
+                        &format!("it cannot be unpacked: {error}"),
+                        Cause::NOT_A_CONFIGURATION,
+                    )
+                })?;
         } else {
             text.extend_from_slice(bytes);
         }
@@ -53,10 +57,11 @@ impl KernelConfig {
             .collect();
         if options.is_empty() {
             return Err(match super::kind(bytes) {
-                Some(kind) => bad(format!("it is {kind}")).with_remedy(
-                    "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)",
+                Some(kind) => bad(&format!("it is {kind}"), Cause::KERNEL_FOR_CONFIGURATION),
+                None => bad(
+                    "it has no line of the form CONFIG_...=...",
+                    Cause::NOT_A_CONFIGURATION,
                 ),
-                None => bad("it has no line of the form CONFIG_...=...".to_owned()),
             });
         }
         // "# Linux/x86 6.12.1 Kernel Configuration"

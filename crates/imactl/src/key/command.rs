@@ -9,7 +9,7 @@
 use std::process::{Command, Stdio};
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 
@@ -35,9 +35,7 @@ impl CommandSigner {
     pub fn new(command: &str, certificate: &Certificate) -> Result<Self> {
         let mut words = command.split_whitespace().map(str::to_owned);
         let program = words.next().ok_or_else(|| {
-            Fault::new(Code::Usage, "an empty signing command")
-                .with_cause("there is no program in it")
-                .with_remedy("give a program, with arguments if it needs any")
+            Fault::new(Code::Usage, "an empty signing command").because(Cause::EMPTY_COMMAND)
         })?;
         Ok(Self {
             program,
@@ -58,10 +56,8 @@ impl Signer for CommandSigner {
     }
 
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
-        let failed = |cause: String| {
-            Fault::new(Code::SigningFailed, self.program.clone())
-                .with_cause(cause)
-                .with_remedy("run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits")
+        let failed = |cause: Explanation| {
+            Fault::new(Code::SigningFailed, self.program.clone()).because(cause)
         };
         let output = Command::new(&self.program)
             .args(&self.arguments)
@@ -69,20 +65,14 @@ impl Signer for CommandSigner {
             .arg(crate::hex::encode(digest))
             .stdin(Stdio::null())
             .output()
-            .map_err(|error| failed(format!("it cannot be run: {error}")))?;
+            .map_err(|error| failed(Cause::COMMAND_NOT_RUN.with(&[&error.to_string()])))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            return Err(failed(format!(
-                "it ended with {}: {}",
-                output.status,
-                said.trim()
-            )));
+            let status = output.status.to_string();
+            return Err(failed(Cause::COMMAND_FAILED.with(&[&status, said.trim()])));
         }
-        verify_digest(&self.certificate, algo, digest, &output.stdout).map_err(|error| {
-            failed(format!(
-                "what it wrote is no signature by the certificate's key: {error}"
-            ))
-        })?;
+        verify_digest(&self.certificate, algo, digest, &output.stdout)
+            .map_err(|error| failed(Cause::COMMAND_SIGNATURE_BAD.with(&[&error.to_string()])))?;
         Ok(output.stdout)
     }
 }

@@ -15,7 +15,7 @@ use der::asn1::ObjectIdentifier;
 use der::pem::PemLabel as _;
 use der::{Decode as _, SecretDocument};
 use ima::certificate::Curve;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
@@ -205,7 +205,7 @@ impl FileKey {
                 pbes2_error @ (pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
                 | pkcs8::pkcs5::Error::NoPbes1CryptSupport),
             ) => malformed(format!("encrypted PKCS #8: {pbes2_error}"))
-                .with_remedy("convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"),
+                .because(Cause::OLD_KEY_ENCRYPTION),
             _ => Fault::new(Code::KeyPassword, "the password is wrong"),
         })?;
         // With one wrong password in 256 the padding happens to be right and only the content is not.

@@ -6,7 +6,7 @@
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt, KeyIvInit};
 use der::SecretDocument;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use md5::{Digest as _, Md5};
 
 use super::PasswordSource;
@@ -54,9 +54,8 @@ pub(super) fn decrypt(pem: &str, password: PasswordSource<'_>) -> Result<(String
         "AES-256-CBC" => 32,
         other => {
             return Err(
-                malformed(format!("OpenSSL's old encrypted PEM form with {other}")).with_remedy(
-                    "convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW",
-                ),
+                malformed(format!("OpenSSL's old encrypted PEM form with {other}"))
+                    .because(Cause::OLD_KEY_ENCRYPTION),
             );
         }
     };

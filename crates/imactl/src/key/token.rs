@@ -17,7 +17,7 @@ use cryptoki::types::AuthPin;
 use der::Decode as _;
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 
@@ -52,9 +52,14 @@ impl fmt::Debug for TokenKey {
 
 /// A fault of the token, with the module's error.
 fn failed(detail: impl Into<String>, error: impl fmt::Display) -> Fault {
-    let mut why = error.to_string();
-    why.truncate(why.floor_char_boundary(300));
-    Fault::new(Code::TokenUnusable, detail).with_cause(why)
+    Fault::new(Code::TokenUnusable, detail).with_cause(shortened(error))
+}
+
+/// The words of an error, which a module may have made as long as it likes.
+fn shortened(error: impl fmt::Display) -> String {
+    let mut words = error.to_string();
+    words.truncate(words.floor_char_boundary(300));
+    words
 }
 
 impl TokenKey {
@@ -76,13 +81,8 @@ impl TokenKey {
             .as_deref()
             .unwrap_or(Path::new(DEFAULT_MODULE));
         let module = Pkcs11::new(path).map_err(|error| {
-            failed(
-                format!("{}: the module cannot be loaded", path.display()),
-                error,
-            )
-            .with_remedy(
-                "name the token's module in the URI: ?module-path=/usr/lib/softhsm/libsofthsm2.so",
-            )
+            Fault::new(Code::TokenUnusable, path.display().to_string())
+                .because(Cause::MODULE_NOT_LOADED.with(&[&shortened(error)]))
         })?;
         match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             // Two keys of one module share it.
@@ -137,9 +137,7 @@ impl TokenKey {
                     certificate.subject()
                 ),
             )
-            .with_cause(format!(
-                "a signature for trial is not one by the certificate's key: {error}"
-            ))
+            .because(Cause::TRIAL_SIGNATURE_BAD.with(&[&error.to_string()]))
         })
     }
 
@@ -169,10 +167,12 @@ impl TokenKey {
         let refused = |error: Error| {
             Fault::new(
                 Code::SigningFailed,
-                format!("token `{}`, {} signature of a {algo} digest", self.label, self.kind),
+                format!(
+                    "token `{}`, {} signature of a {algo} digest",
+                    self.label, self.kind
+                ),
             )
-            .with_cause(error.to_string())
-            .with_remedy("look what the token can do: pkcs11-tool --module MODULE --list-mechanisms; does the key want its PIN each time?")
+            .because(Cause::TOKEN_DOES_NOT_SIGN.with(&[&error.to_string()]))
         };
         let Some(curve) = self.kind.curve() else {
             let prefix = algo.digest_info_prefix().unwrap_or_default();
@@ -237,15 +237,15 @@ fn find_token(module: &Pkcs11, uri: &Uri) -> Result<(Slot, String)> {
     }
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
-        (None, _) if labels.is_empty() => Err(Fault::new(Code::TokenUnusable, "no token")
-            .with_cause("the module has no token that is initialized")
-            .with_remedy("plug it in, or see that this user may use it: pkcs11-tool --module MODULE --list-slots")),
+        (None, _) if labels.is_empty() => {
+            Err(Fault::new(Code::TokenUnusable, "no token").because(Cause::NO_TOKEN))
+        }
         (None, _) => Err(Fault::new(Code::TokenUnusable, "no such token")
-            .with_cause(format!("there is: {}", labels.join(", ")))
-            .with_remedy("name one of them in the URI: pkcs11:token=LABEL")),
-        (Some(_), _) => Err(Fault::new(Code::TokenUnusable, "more than one token is meant")
-            .with_cause(format!("the URI fits several: {}", labels.join(", ")))
-            .with_remedy("name one in the URI: pkcs11:token=LABEL;serial=NUMBER")),
+            .because(Cause::OTHER_TOKENS.with(&[&labels.join(", ")]))),
+        (Some(_), _) => Err(
+            Fault::new(Code::TokenUnusable, "more than one token is meant")
+                .because(Cause::SEVERAL_TOKENS.with(&[&labels.join(", ")])),
+        ),
     }
 }
 
@@ -281,15 +281,12 @@ fn login(
         Err(Error::Pkcs11(
             RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange,
             _,
-        )) => Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
-            .with_cause("the PIN is wrong; the token locks itself after a few wrong ones")
-            .with_remedy(
-                "give it with pin-source= in the URI, with --password-file FILE or at the prompt",
-            )),
+        )) => {
+            Err(Fault::new(Code::KeyPassword, format!("token `{label}`")).because(Cause::PIN_WRONG))
+        }
         Err(Error::Pkcs11(RvError::PinLocked, _)) => {
             Err(Fault::new(Code::KeyPassword, format!("token `{label}`"))
-                .with_cause("the token has locked itself after too many wrong PINs")
-                .with_remedy("set a new PIN with the security officer's: pkcs11-tool --init-pin"))
+                .because(Cause::PIN_LOCKED))
         }
         Err(error) => Err(failed(format!("token `{label}`: login"), error)),
     }
@@ -308,13 +305,9 @@ fn find_key(session: &Session, uri: &Uri, label: &str) -> Result<ObjectHandle> {
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
         (None, _) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
-            .with_cause("it has no private key of that label or id")
-            .with_remedy(
-                "list them: pkcs11-tool --module MODULE --login --list-objects --type privkey",
-            )),
+            .because(Cause::NO_PRIVATE_KEY)),
         (Some(_), more) => Err(Fault::new(Code::TokenUnusable, format!("token `{label}`"))
-            .with_cause(format!("the URI fits {} private keys", more + 1))
-            .with_remedy("name one in the URI: object=LABEL or id=%01")),
+            .because(Cause::SEVERAL_PRIVATE_KEYS.with(&[&(more + 1).to_string()]))),
     }
 }
 
@@ -383,8 +376,7 @@ fn public_key(
         )),
         (None, None) => Err(
             Fault::new(Code::PrivateKeyMalformed, format!("token `{label}`"))
-                .with_cause("it does not tell the key's public half, or the key is of a kind that is not used (RSA, P-256, P-384 and P-521 are)")
-                .with_remedy("give the key's certificate, or put the public key into the token too"),
+                .because(Cause::PUBLIC_HALF_UNKNOWN),
         ),
     }
 }

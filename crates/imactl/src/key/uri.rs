@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use crate::Result;
 
@@ -46,11 +46,9 @@ impl Uri {
     /// `IMA-917` for one that is malformed, that names an attribute twice, or one that is not known: it may narrow down what is
     /// meant.
     pub(super) fn parse(text: &str) -> Result<Self> {
-        let wrong = |cause: String| {
+        let wrong = |why: String| {
             // Not the URI itself: it may have the PIN in it.
-            Fault::new(Code::Usage, "the pkcs11: URI")
-                .with_cause(cause)
-                .with_remedy("write it as pkcs11:token=TOKEN;object=LABEL?module-path=MODULE&pin-source=FILE (RFC 7512)")
+            Fault::new(Code::Usage, format!("the pkcs11: URI: {why}")).because(Cause::PKCS11_URI)
         };
         let rest = text
             .strip_prefix(SCHEME)

@@ -10,7 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use base64ct::{Base64Unpadded, Encoding as _};
 
@@ -186,9 +186,7 @@ pub fn read(mut archive: impl Source) -> Result<Tree> {
         entries += 1;
         let extended = extended.take().unwrap_or_else(|| global.clone());
         if extended.acl {
-            return Err(malformed("an entry with an ACL as text")
-                .with_cause("ACLs are read as extended attributes only, and an image without them would let the group do more")
-                .with_remedy("make the archive with: tar --xattrs --xattrs-include='*', not --acls"));
+            return Err(malformed("an entry with an ACL as text").because(Cause::ACL_AS_TEXT));
         }
         let size = extended.size.unwrap_or(size);
         let path = extended
@@ -345,10 +343,7 @@ fn whiteout(path: &[u8]) -> Result<Marker> {
 
 fn not_a_whiteout(path: &[u8], why: &str) -> Fault {
     malformed(String::from_utf8_lossy(path).escape_debug().to_string())
-        .with_cause(format!(
-            "names that begin with .wh. are those of whiteouts in the layers of an OCI image, and this is none: {why}"
-        ))
-        .with_remedy("take it out of the archive, or give it another name")
+        .because(Cause::NOT_A_WHITEOUT.with(&[why]))
 }
 
 /// The data of an entry.
@@ -457,9 +452,7 @@ impl Extended {
         match (self.sparse_version.as_slice(), self.sparse_size) {
             (b"", _) => Ok(None),
             (b"10", Some(len)) => Ok(Some(len)),
-            _ => Err(malformed("a sparse file")
-                .with_cause("it is stored in an old form of the PAX format")
-                .with_remedy("make the archive with --sparse-version=1.0, or without --sparse")),
+            _ => Err(malformed("a sparse file").because(Cause::OLD_SPARSE_FORM)),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use super::format::{
     EXTENT_MAGIC, EXTENTS_FLAG, MAX_EXTENT, ROOT, XATTR_MAGIC, XATTR_PREFIXES, acl_from_disk,
@@ -105,12 +105,9 @@ fn recovered(path: &Path) -> Result<File> {
     if !matches!(output.status.code(), Some(0 | 1)) {
         let said = String::from_utf8_lossy(&output.stderr);
         let detail = format!("{}: its journal cannot be played back", path.display());
-        return Err(Fault::new(Code::SourceMalformed, detail)
-            .with_cause(format!(
-                "it was not unmounted cleanly, and e2fsck says: {}",
-                said.trim().lines().last().unwrap_or("nothing")
-            ))
-            .with_remedy("repair it: e2fsck -fy IMAGE"));
+        return Err(Fault::new(Code::SourceMalformed, detail).because(
+            Cause::JOURNAL_NOT_REPLAYED.with(&[said.trim().lines().last().unwrap_or("nothing")]),
+        ));
     }
     File::open(&name).map_err(|error| unreadable(&name, &error))
 }
@@ -123,7 +120,7 @@ enum Failure {
     /// Something in it cannot be.
     Damaged(String),
     /// It is sound, but cannot be read here: what and why.
-    Unsupported(String, &'static str),
+    Unsupported(String, Cause),
     /// It was not unmounted, and its journal holds changes.
     NeedsRecovery,
     /// From the tree.
@@ -137,9 +134,7 @@ impl Failure {
             Self::Damaged(what) => damaged(path, "ext4", "e2fsck -fn", &what),
             Self::Unsupported(what, cause) => {
                 let detail = format!("{}: {what}", path.display());
-                Fault::new(Code::SourceMalformed, detail)
-                    .with_cause(cause)
-                    .with_remedy("mount it and give the directory")
+                Fault::new(Code::SourceMalformed, detail).because(cause)
             }
             Self::NeedsRecovery => damaged(
                 path,
@@ -352,14 +347,14 @@ impl Volume {
         if incompat & INCOMPAT_JOURNAL_DEVICE != 0 {
             return Err(Failure::Unsupported(
                 "it is the journal of another file system".to_owned(),
-                "a journal on a device of its own has no files",
+                Cause::EXTERNAL_JOURNAL,
             ));
         }
         let unknown = incompat & !(INCOMPAT_KNOWN | INCOMPAT_RECOVER);
         if unknown != 0 {
             return Err(Failure::Unsupported(
                 format!("feature flags {unknown:#x} (s_feature_incompat)"),
-                "it is damaged, or made for a newer kernel: no kernel up to 6.12 mounts it",
+                Cause::UNKNOWN_FEATURES,
             ));
         }
         let seed = if ro_compat & RO_COMPAT_METADATA_CSUM == 0 {
@@ -809,7 +804,7 @@ impl Volume {
             if self.attributes > MAX_ATTRIBUTES {
                 return Err(Failure::Unsupported(
                     format!("attributes of more than {MAX_ATTRIBUTES} bytes"),
-                    "this is a limit of imactl, far above what an image has",
+                    Cause::TOO_MANY_ATTRIBUTES,
                 ));
             }
             if index == 7 && rest == b"data" {
@@ -872,7 +867,7 @@ impl Volume {
         if inode.has(ENCRYPT_FLAG) {
             return Err(Failure::Unsupported(
                 format!("inode {} is encrypted", inode.number),
-                "names and content of encrypted files are to be had only with their key, by the kernel",
+                Cause::ENCRYPTED_FILES,
             ));
         }
         let kind = match inode.kind() {

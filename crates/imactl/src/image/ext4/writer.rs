@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 
 use super::format::{
     EXTENT_MAGIC, EXTENTS_FLAG, MAX_EXTENT, ROOT, XATTR_MAGIC, XATTR_PREFIXES, acl_to_disk, is_acl,
@@ -194,8 +194,7 @@ impl<'a> Writer<'a> {
         if parameters.label.len() > 16 {
             return Err(
                 Fault::new(Code::Usage, format!("label `{}`", parameters.label))
-                    .with_cause("an ext4 label has at most 16 bytes")
-                    .with_remedy("choose a shorter label"),
+                    .because(Cause::LABEL_TOO_LONG.with(&["ext4"])),
             );
         }
         let lost_and_found = tree.get(b"lost+found").is_none();
@@ -527,7 +526,7 @@ impl<'a> Writer<'a> {
             .filter(|&links| links <= 65_000)
             .ok_or_else(|| {
                 Fault::new(Code::ImageContent, format!("a file with {links} names"))
-                    .with_cause("ext4 allows 65000 hard links")
+                    .because(Cause::TOO_MANY_LINKS)
             })?;
         let mut raw = self.raw_inode(
             file_type | inode.mode,
@@ -582,7 +581,7 @@ impl<'a> Writer<'a> {
             Kind::Symlink(target) => {
                 if target.len() >= BLOCK_SIZE {
                     return Err(Fault::new(Code::ImageContent, "a symbolic link")
-                        .with_cause("its target is longer than 4095 bytes"));
+                        .because(Cause::LINK_TARGET_TOO_LONG));
                 }
                 let extents = allocator.allocate(&[(0, 1)])?;
                 let root = self.extent_root(&extents, allocator, out)?;
@@ -986,7 +985,7 @@ fn stored_xattr(name: &[u8], value: &[u8]) -> Result<(u8, Vec<u8>, Vec<u8>)> {
             Code::ImageContent,
             format!("extended attribute {}", String::from_utf8_lossy(name)),
         )
-        .with_cause("ext4 has no place for an attribute of this name")
+        .because(Cause::XATTR_NAME)
     })
 }
 
@@ -1041,7 +1040,7 @@ fn split_xattrs(inode: &Inode, inode_size: u64) -> Result<Xattrs> {
             Code::ImageContent,
             format!("extended attributes of {needed} bytes"),
         )
-        .with_cause("ext4 has one block of 4096 bytes for the attributes of a file"));
+        .because(Cause::XATTRS_TOO_LARGE));
     }
     let mut block = vec![0; 32];
     for (at, value) in [(0, XATTR_MAGIC), (4, 1), (8, 1)] {
