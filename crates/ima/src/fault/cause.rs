@@ -283,7 +283,7 @@ causes! {
         cause: "the kernel took it, and denies what its key signed"
     }
     NOT_FOR_SIGNING_FILES [CertificateRefused] {
-        cause: "{defect}"
+        cause: "the kernel takes no such certificate for signing files: {defect}"
         remedy: "use a certificate of its own for signing files: keyUsage digitalSignature alone, no CA bit (imactl keygen makes one)"
     }
     ISSUER_NOT_TRUSTED [CertificateRefused] {
@@ -298,7 +298,7 @@ causes! {
         remedy: "have the CA that is in the kernel sign it again; a CA made anew under the same name has another key"
     }
     CONSTRAINTS_MALFORMED [CertificateRefused] {
-        cause: "{defect}"
+        cause: "the kernel cannot parse an extension of it: {defect}"
         remedy: "encode basicConstraints as an empty sequence, as imactl keygen does"
     }
     EXTENSION_MALFORMED [CertificateRefused] {
@@ -345,7 +345,7 @@ causes! {
         remedy: "put it there as {file}, or have dracut's module masterkey load it"
     }
     MASTER_KEY_DIFFERS [EvmKeyRefused] {
-        cause: "it was sealed with another master key {master} than this one, or it is damaged"
+        cause: "it was sealed with another master key of the name {master}, or it is damaged"
     }
     NO_ENCRYPTED_KEYS [EvmKeyRefused] {
         cause: "this kernel has no encrypted keys"
@@ -487,7 +487,7 @@ causes! {
         cause: "its key is {kind}; imactl uses {used}"
     }
     KEY_NOT_VERIFIABLE [CertificateUnusable] {
-        cause: "{defect}"
+        cause: "the kernel verifies no signature of this key: {defect}"
         remedy: "sign with another key: imactl keygen --type rsa3072, or p256"
     }
     SHORT_SKID [CertificateUnusable] {
@@ -577,7 +577,7 @@ causes! {
         cause: "its issuer, {issuer}, is not among the CAs of this kernel: {known}"
     }
     KERNEL_TOO_OLD [CertificateRefused] {
-        cause: "{reason}"
+        cause: "this kernel is too old for it: {reason}"
         remedy: "use a newer kernel, or another kind of key"
     }
     LEAF_NOT_TAKEN [CertificateRefused] {
@@ -721,7 +721,7 @@ causes! {
         cause: "the image is damaged, or newer than the kernel"
     }
     MOUNT_OPTION [RootMount] {
-        cause: "{reason}"
+        cause: "the kernel refuses this mount option: {reason}"
         remedy: "correct rootflags="
     }
     SYSTEMD_RULE [SystemdPolicy] {
@@ -804,7 +804,7 @@ causes! {
         remedy: "check it with {command}; if that finds nothing, mount it and give the directory"
     }
     CHECK_FINDS_ERRORS [SourceMalformed] {
-        cause: "{words}"
+        cause: "it says: {words}"
         remedy: "repair it first (e2fsck -fy for ext4), and see all of it with: {command}"
     }
     JOURNAL_NOT_REPLAYED [SourceMalformed] {
