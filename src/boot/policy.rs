@@ -426,7 +426,7 @@ enum Added {
 ///
 /// # Errors
 ///
-/// `RootPolicyRefused`, `RootPolicyUnguarded`, `RootPolicyImpossible`.
+/// `RootPolicyRefused`, `PoliciesUnguarded`, `RootPolicyImpossible`.
 fn add(
     path: &Path,
     shown: &str,
@@ -451,7 +451,7 @@ fn add(
         return Err(warning(Code::RootPolicyRefused, "longer than 1 MiB"));
     }
     if !guarded {
-        return Err(warning(Code::RootPolicyUnguarded, "not loaded"));
+        return Err(warning(Code::PoliciesUnguarded, "not loaded"));
     }
     let mut log = KernelLog::from_now();
     let result = write_path(&file);

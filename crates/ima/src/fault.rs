@@ -1,7 +1,7 @@
 //! The fault catalogue: every refusal and warning of the project, once.
 //!
 //! The init prints from it, `imactl explain CODE` shows it, and `docs/reference/errors.md` is generated from it. A code is
-//! stable: it is never given another meaning, and a fault that goes away leaves its number unused.
+//! stable: it is never given another meaning, and a fault that goes away leaves its number unused ([`Code::RETIRED`]).
 //!
 //! | range | stage |
 //! |---|---|
@@ -453,10 +453,10 @@ catalogue! {
         what: "policies of the real root cannot be taken"
         cause: "the kernel was built without CONFIG_IMA_WRITE_POLICY and takes one policy only"
         remedy: "put all rules into the initramfs's policy, or set CONFIG_IMA_WRITE_POLICY=y"
-    RootPolicyUnguarded "IMA-654" Policy Warning
-        what: "policies of the real root were left alone"
-        cause: "the policy in force does not appraise POLICY_CHECK, so the kernel would take an unsigned one"
-        remedy: "add to the initramfs's policy: appraise func=POLICY_CHECK appraise_type=imasig"
+    PoliciesUnguarded "IMA-654" Policy Warning
+        what: "the policy does not appraise policies"
+        cause: "no rule is for POLICY_CHECK, so the kernel would take an unsigned policy: the init offers it none of the real root's, and where the kernel takes further policies (CONFIG_IMA_WRITE_POLICY), root can add rules that exempt what they like"
+        remedy: "add to the policy: appraise func=POLICY_CHECK appraise_type=imasig"
 
     NotEnforced "IMA-655" Policy Warning
         what: "the policy is loaded but not enforced"
@@ -464,7 +464,7 @@ catalogue! {
         remedy: "build the initramfs with enforce=required once the system boots without denials"
     TmpfsFree "IMA-656" Policy Warning
         what: "the policy frees tmpfs, and with it memory files"
-        cause: "a dont_appraise rule without func= exempts the file system of /run, /tmp, /dev/shm and of memfd_create: root can execute anything from there"
+        cause: "a dont_appraise rule without func= exempts the file system of /run, /tmp, /dev/shm and of memfd_create: root can execute anything from there, for as long as the system runs"
         remedy: "for the initramfs alone use dont_appraise fsname=rootfs; for reading alone add func=FILE_CHECK to the rule"
     Uncovered "IMA-657" Policy Warning
         what: "the policy leaves a way for unsigned programs, and the boot goes on"
@@ -666,11 +666,6 @@ catalogue! {
         cause: "the kernel takes the first rule that matches an access, and an earlier one matches whenever this one does"
         remedy: "put the narrower rule first, or take it out"
 
-    PolicyFreesMemfd "IMA-941" Host Warning
-        what: "this exemption frees every program in memory"
-        cause: "without func= it holds for execution too, and tmpfs is also what memfd_create, /dev/shm, /run and /tmp are on: whoever can write there as root can execute anything, for as long as the system runs"
-        remedy: "name what is meant, such as func=FILE_CHECK; for the initramfs alone write dont_appraise fsname=rootfs"
-
     PolicyFreesRamfs "IMA-942" Host Warning
         what: "this exemption holds for every ramfs, after the initramfs too"
         cause: "without func= root can mount a ramfs later and execute anything from it"
@@ -685,11 +680,6 @@ catalogue! {
         what: "this rule takes a digest for a signature"
         cause: "without appraise_type= a file with its own digest in security.ima is let through, and anybody who may write the attribute can make one"
         remedy: "add appraise_type=imasig, unless files that change are meant"
-
-    PolicyOpenToPolicies "IMA-945" Host Warning
-        what: "policies are not appraised"
-        cause: "no rule is for POLICY_CHECK: where the kernel takes further policies (CONFIG_IMA_WRITE_POLICY), root can add rules that exempt what they like"
-        remedy: "add appraise func=POLICY_CHECK appraise_type=imasig"
 
     PolicyAppraisesNothing "IMA-946" Host Warning
         what: "no rule appraises anything"
@@ -768,13 +758,22 @@ impl Code {
         self.entry().id
     }
 
-    /// The code of that id; letters in either case, the prefix optional.
+    /// The ids that are no longer used, each with the code that took its place.
+    pub const RETIRED: &'static [(&'static str, Self)] = &[
+        ("IMA-651", Self::PolicyUncovered),
+        ("IMA-941", Self::TmpfsFree),
+        ("IMA-945", Self::PoliciesUnguarded),
+    ];
+
+    /// The code of that id, or the one that took its place; letters in either case, the prefix optional.
     pub fn from_id(id: &str) -> Option<Self> {
         let wanted = id.trim();
-        Self::ALL.iter().copied().find(|code| {
-            let id = code.id();
+        let named = |(id, _): &(&str, Self)| {
             id.eq_ignore_ascii_case(wanted) || id.strip_prefix("IMA-") == Some(wanted)
-        })
+        };
+        let used = Self::ALL.iter().map(|code| (code.id(), *code));
+        let retired = Self::RETIRED.iter().copied();
+        used.chain(retired).find(named).map(|(_, code)| code)
     }
 }
 
@@ -813,10 +812,13 @@ impl Fault {
     ///
     /// In a build with debug assertions, if the catalogue does not list the cause under the code.
     #[must_use]
+    #[inline(never)]
     pub fn because(self, why: impl Into<Explanation>) -> Self {
         self.explained(why.into())
     }
 
+    // Not in every place where a fault is made: the init is small.
+    #[inline(never)]
     fn explained(mut self, why: Explanation) -> Self {
         debug_assert!(
             why.cause.codes().contains(&self.code),
@@ -942,6 +944,10 @@ pub fn markdown() -> String {
             }
         }
     }
+    page.push_str("\n## Retired codes\n\nThese numbers are not used again.\n\n");
+    for (id, successor) in Code::RETIRED {
+        page.push_str(&format!("- {id}: now {successor}\n"));
+    }
     page
 }
 
@@ -971,6 +977,10 @@ mod tests {
             assert!(digits.starts_with(range), "{} in {}", entry.id, entry.stage);
             assert_eq!(Code::from_id(entry.id), Some(*code));
             assert_eq!(Code::from_id(&digits.to_lowercase()), Some(*code));
+        }
+        for (id, successor) in Code::RETIRED {
+            assert!(seen.insert(id), "{id} is used");
+            assert_eq!(Code::from_id(id), Some(*successor));
         }
     }
 

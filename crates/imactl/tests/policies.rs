@@ -23,7 +23,7 @@ fn traps_have_codes_and_the_exit_status_tells() {
     std::fs::write(at.join("traps"), TRAPS).unwrap();
     let found = imactl("policy check --kernel 6.1 traps", at).good();
     for warning in [
-        "line 1: IMA-941",
+        "line 1: IMA-656",
         "line 4: IMA-940",
         "line 5: IMA-943",
         "line 10: IMA-947",
@@ -41,7 +41,7 @@ fn traps_have_codes_and_the_exit_status_tells() {
     );
     let json = imactl("policy check --json traps", at).good().out;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["warnings"][0]["code"], "IMA-941");
+    assert_eq!(json["warnings"][0]["code"], "IMA-656");
     assert_eq!(json["warnings"][0]["line"], 1);
     assert_eq!(json["errors"].as_array().unwrap().len(), 0);
     shell("echo 'appraise func=NOTHING' >bad; : >empty", at).good();

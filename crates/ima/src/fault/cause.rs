@@ -120,6 +120,7 @@ impl From<Cause> for Explanation {
     /// # Panics
     ///
     /// In a build with debug assertions, if the cause has values that [`Cause::with`] must fill in.
+    #[inline(never)]
     fn from(cause: Cause) -> Self {
         debug_assert!(!cause.text().contains('{'), "{cause:?} lacks its values");
         Self {

@@ -112,7 +112,7 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
             && (matches!(rule.fsmagic, Some(TMPFS_MAGIC))
                 || rule.fsname.as_deref() == Some("tmpfs"))
         {
-            found(Code::PolicyFreesMemfd, line.text.clone());
+            found(Code::TmpfsFree, line.text.clone());
         }
         if rule.action == Action::DontAppraise
             && rule.hook.is_none()
@@ -146,7 +146,7 @@ pub fn lint(text: &[u8], policy: &Policy, kernel: Option<Release>) -> Vec<Findin
                 // That line has its own finding.
                 Cause::Digest(..) => continue,
                 Cause::NoRule if gap.hook == Hook::PolicyCheck => {
-                    (Code::PolicyOpenToPolicies, String::new())
+                    (Code::PoliciesUnguarded, String::new())
                 }
                 Cause::NoRule => (Code::PolicyHookOpen, format!("func={}", gap.hook.name())),
                 Cause::Condition(_, text) | Cause::Exemption(_, text) => {
@@ -490,12 +490,8 @@ mod tests {
     #[test]
     fn traps() {
         for (rules, line, code) in [
-            (
-                "dont_appraise fsmagic=0x01021994\n",
-                1,
-                Code::PolicyFreesMemfd,
-            ),
-            ("dont_appraise fsname=tmpfs\n", 1, Code::PolicyFreesMemfd),
+            ("dont_appraise fsmagic=0x01021994\n", 1, Code::TmpfsFree),
+            ("dont_appraise fsname=tmpfs\n", 1, Code::TmpfsFree),
             (
                 "dont_appraise fsmagic=0x858458f6\n",
                 1,
@@ -558,7 +554,7 @@ mod tests {
     fn what_is_left_open_is_found() {
         for hook in HOOKS {
             let code = match hook {
-                "POLICY_CHECK" => Code::PolicyOpenToPolicies,
+                "POLICY_CHECK" => Code::PoliciesUnguarded,
                 _ => Code::PolicyHookOpen,
             };
             assert_eq!(codes(&rest(hook), None), [(None, code)], "{hook}");
