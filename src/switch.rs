@@ -195,7 +195,7 @@ fn initramfs_magic(magic: u64) -> Result<(), Fault> {
 ///
 /// # Errors
 ///
-/// `SwitchOldRoot`.
+/// [`Code::SwitchOldRoot`].
 pub(crate) fn require_initramfs(root: &OwnedFd) -> Result<(), Fault> {
     let magic = magic(root)
         .map_err(|errno| Fault::new(Code::SwitchOldRoot, format!("/: {}", describe(errno))))?;

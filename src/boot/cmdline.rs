@@ -27,7 +27,8 @@ const CLOSED: MountFlags = MountFlags::NOSUID
 ///
 /// # Errors
 ///
-/// `ConfigUnreadable`, `ConfigInvalid`, `CmdlineInvalid`, `RootSyntax`, `NoRootNamed`.
+/// [`Code::ConfigUnreadable`], [`Code::ConfigInvalid`], [`Code::CmdlineInvalid`], [`Code::RootSyntax`],
+/// [`Code::NoRootNamed`].
 pub fn settings(
     start: &Start,
     ending: &mut Ending,
@@ -68,7 +69,7 @@ pub fn settings(
 ///
 /// # Errors
 ///
-/// `CmdlineExposed`.
+/// [`Code::CmdlineExposed`].
 pub fn cover(settings: &Settings, report: &mut Report) -> Result<(), Fault> {
     let forwarded = &settings.forwarded;
     hide(&forwarded.line).map_err(|(what, errno)| {

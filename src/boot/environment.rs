@@ -33,7 +33,7 @@ pub struct Environment {
 ///
 /// # Errors
 ///
-/// `ApiMount`.
+/// [`Code::ApiMount`].
 pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> {
     // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
@@ -109,7 +109,7 @@ impl Environment {
     ///
     /// # Errors
     ///
-    /// `NoSecurityfs`, `NoIma`, `NoTpm`.
+    /// [`Code::NoSecurityfs`], [`Code::NoIma`], [`Code::NoTpm`].
     pub fn require(&self, config: &Config) -> Result<(), Fault> {
         api("securityfs", "/sys/kernel/security", CLOSED, "")
             .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;

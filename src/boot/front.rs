@@ -40,7 +40,7 @@ use moving::{MoveError, Step};
 ///
 /// # Errors
 ///
-/// `InitramfsMove`, `InitramfsSignatures`, `SwitchOldRoot`.
+/// [`Code::InitramfsMove`], [`Code::InitramfsSignatures`], [`Code::SwitchOldRoot`].
 pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
     let failed =
         |what: &str, errno| Fault::new(Code::InitramfsMove, format!("{what}: {}", describe(errno)));
@@ -157,7 +157,7 @@ fn move_fault(error: MoveError) -> Fault {
 ///
 /// # Errors
 ///
-/// `FrontedInit`, `FrontedInitDenied`.
+/// [`Code::FrontedInit`], [`Code::FrontedInitDenied`].
 pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible, Fault> {
     let path = Path::new(layout::FRONTED_INIT);
     let failed = |errno: NixErrno| {

@@ -106,8 +106,8 @@ impl Place<'_> {
 ///
 /// # Errors
 ///
-/// `NoImaKeyring`, `KeyringUnusable`, `NoCertificate`, `CertificateInvalid`, `CertificateRefused`, `CertificateRevoked`,
-/// `EvmKeyRefused`, `EvmOff`, `EvmFix`.
+/// [`Code::NoImaKeyring`], [`Code::KeyringUnusable`], [`Code::NoCertificate`], [`Code::CertificateInvalid`],
+/// [`Code::CertificateRefused`], [`Code::CertificateRevoked`], [`Code::EvmKeyRefused`], [`Code::EvmOff`], [`Code::EvmFix`].
 pub fn load(
     settings: &Settings,
     wanted: &Wanted,
@@ -213,7 +213,7 @@ fn not_offered(paths: impl IntoIterator<Item = String>, why: &str, report: &mut 
 ///
 /// # Errors
 ///
-/// `KeyringUnusable`.
+/// [`Code::KeyringUnusable`].
 pub fn loaded_before() -> Result<KeysLoaded, Fault> {
     let initramfs = initramfs()?;
     let mut certificates = Vec::new();

@@ -20,7 +20,7 @@ const KEXEC: &str = "/proc/sys/kernel/kexec_load_disabled";
 ///
 /// # Errors
 ///
-/// `NoLockdown`, `LockdownNotInForce`, `KexecOpen`.
+/// [`Code::NoLockdown`], [`Code::LockdownNotInForce`], [`Code::KexecOpen`].
 pub fn close(config: &Config) -> Result<(), Fault> {
     if config.lockdown > Lockdown::No {
         info!("lockdown: {}", lock_down(config.lockdown)?.name());

@@ -17,7 +17,7 @@ const COMPRESSED: i32 = 4;
 ///
 /// # Errors
 ///
-/// `ModuleUnreadable`, `ModuleRefused`.
+/// [`Code::ModuleUnreadable`], [`Code::ModuleRefused`].
 pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
     if config.modules.is_empty() {
         return Ok(());

@@ -90,7 +90,8 @@ impl RootUnderPolicy {
 ///
 /// # Errors
 ///
-/// `PolicyMissing`, `PolicyUnreadable`, `PolicyInvalid`, `PolicyEmpty`, `AppraiseWeakened`, `KernelWeakened`.
+/// [`Code::PolicyMissing`], [`Code::PolicyUnreadable`], [`Code::PolicyInvalid`], [`Code::PolicyEmpty`],
+/// [`Code::AppraiseWeakened`], [`Code::KernelWeakened`].
 pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
     let (path, text, policy) =
         layout::policy(file(layout::POLICY)?, file(layout::DEFAULT_POLICY)?)?;
@@ -116,7 +117,7 @@ pub fn read(settings: &Settings, report: &mut Report) -> Result<Wanted, Fault> {
 ///
 /// # Errors
 ///
-/// `PolicyUncovered`.
+/// [`Code::PolicyUncovered`].
 pub fn require_cover(wanted: &Wanted, on: On<'_>, report: &mut Report) -> Result<(), Fault> {
     let Some(fault) = cover::fault(&wanted.policy, on, wanted.cover, wanted.required) else {
         return Ok(());
@@ -146,8 +147,8 @@ fn file(path: &str) -> Result<Option<Vec<u8>>, Fault> {
 ///
 /// # Errors
 ///
-/// `PolicyClosed`, `PolicyRefused`, `PolicySignature`, `PolicyNotRecorded`, `PolicyReadBack`,
-/// `PolicyNotInForce`.
+/// [`Code::PolicyClosed`], [`Code::PolicyRefused`], [`Code::PolicySignature`], [`Code::PolicyNotRecorded`],
+/// [`Code::PolicyReadBack`], [`Code::PolicyNotInForce`].
 pub fn enforce(
     wanted: Wanted,
     keys: KeysLoaded,
@@ -167,7 +168,7 @@ pub fn enforce(
 ///
 /// # Errors
 ///
-/// `PolicyNotLoaded`, `KeyringUnusable`.
+/// [`Code::PolicyNotLoaded`], [`Code::KeyringUnusable`].
 pub fn prove_again(wanted: Wanted, report: &mut Report) -> Result<PolicyInForce, Fault> {
     let keys = keys::loaded_before()?;
     let mut kernel = Running {
@@ -196,7 +197,8 @@ fn proved(wanted: &Wanted, proofs: Vec<&'static str>, report: &mut Report) {
 ///
 /// # Errors
 ///
-/// `PolicyUncovered`. `PolicyNotInForce`: afterwards an unsigned program is no longer denied. `ApiMount`.
+/// [`Code::PolicyUncovered`]. [`Code::PolicyNotInForce`]: afterwards an unsigned program is no longer denied.
+/// [`Code::ApiMount`].
 pub fn extend(
     policy: PolicyInForce,
     root: MountedRoot,
@@ -426,7 +428,7 @@ enum Added {
 ///
 /// # Errors
 ///
-/// `RootPolicyRefused`, `PoliciesUnguarded`, `RootPolicyImpossible`.
+/// [`Code::RootPolicyRefused`], [`Code::PoliciesUnguarded`], [`Code::RootPolicyImpossible`].
 fn add(
     path: &Path,
     shown: &str,

@@ -101,8 +101,8 @@ impl MountedRoot {
 ///
 /// # Errors
 ///
-/// `RootMissing`, `RootAmbiguous`, `RootDevice`, `RootUnknown`, `RootMount`; `RootNotMounted`. Of a root that is to be
-/// verified: `VerityTarget`, `VerityTreeMissing`, `VeritySuperblock`, `VerityTable`, `VerityRootHash`, `VerityCorrupted`.
+/// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`], [`Code::RootUnknown`], [`Code::RootMount`]; [`Code::RootNotMounted`]. Of a root that is to be
+/// verified: [`Code::VerityTarget`], [`Code::VerityTreeMissing`], [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,

@@ -113,7 +113,7 @@ pub fn is_root_policy(name: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// `PolicyMissing`, `PolicyEmpty`, `PolicyInvalid`.
+/// [`Code::PolicyMissing`], [`Code::PolicyEmpty`], [`Code::PolicyInvalid`].
 pub fn policy(
     custom: Option<Vec<u8>>,
     default: Option<Vec<u8>>,

@@ -95,7 +95,7 @@ impl<'a, K: Keyring> Offering<'a, K> {
     ///
     /// # Errors
     ///
-    /// The first refusal if none was taken; `CertificateRevoked` whatever else was.
+    /// The first refusal if none was taken; [`Code::CertificateRevoked`] whatever else was.
     pub fn required(
         &mut self,
         files: impl IntoIterator<Item = CertificateFile>,

@@ -118,7 +118,7 @@ pub trait Programs {
 ///
 /// # Errors
 ///
-/// The codes of [`SWITCH_ROOT`], and `SwitchRootDynamic`.
+/// The codes of [`SWITCH_ROOT`], and [`Code::SwitchRootDynamic`].
 pub fn switch_root<P: Programs>(programs: &P, path: &str) -> Result<P::File, Fault> {
     let file = open(programs, path.as_bytes(), &SWITCH_ROOT)?;
     let format = format(programs, &file, path.as_bytes(), &SWITCH_ROOT)?;
@@ -364,7 +364,7 @@ impl Program<'_> {
 ///
 /// # Errors
 ///
-/// `SwitchRootDynamic`, `SwitchRootInvalid` for a script.
+/// [`Code::SwitchRootDynamic`], [`Code::SwitchRootInvalid`] for a script.
 fn require_static(path: &str, format: &Format) -> Result<(), Fault> {
     match format {
         Format::Static => Ok(()),

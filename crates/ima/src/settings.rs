@@ -143,7 +143,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `AppraiseWeakened`, `KernelWeakened`.
+    /// [`Code::AppraiseWeakened`], [`Code::KernelWeakened`].
     pub fn refuse_weakened(&self, policy: &Policy) -> Result<(), Fault> {
         if self.config.enforce != Enforce::Required || !policy.appraises() {
             return Ok(());
@@ -163,7 +163,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`, `RootSyntax`, `NoRootNamed`.
+    /// [`Code::CmdlineInvalid`], [`Code::CmdlineProgram`], [`Code::ResumeRequested`], [`Code::RootSyntax`],
+    /// [`Code::NoRootNamed`].
     pub fn merge(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -178,7 +179,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `CmdlineProgram`, `ResumeRequested`, `VerityElsewhere`.
+    /// [`Code::CmdlineInvalid`], [`Code::CmdlineProgram`], [`Code::ResumeRequested`], [`Code::VerityElsewhere`].
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -194,7 +195,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// `CmdlineInvalid`, `VerityElsewhere`.
+    /// [`Code::CmdlineInvalid`], [`Code::VerityElsewhere`].
     pub fn in_front(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),

@@ -119,8 +119,8 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. `IMA-917` if nothing says which partition
-    /// is meant.
+    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. [`Code::Usage`] if nothing says which
+    /// partition is meant.
     pub fn read(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
         let root = Self::read_chosen(path, otherwise, choice)?;
         Ok(Self {

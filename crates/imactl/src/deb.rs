@@ -48,7 +48,7 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-961`.
+    /// [`Code::InputUnreadable`], [`Code::PackageMalformed`].
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let members = members(&file).map_err(|fault| in_file(fault, path))?;
@@ -76,7 +76,7 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-921`, `IMA-961`.
+    /// [`Code::InputUnreadable`], [`Code::ManifestMalformed`], [`Code::PackageMalformed`].
     pub fn signatures(&self) -> Result<Option<Manifest>> {
         let Some(member) = self.members.iter().find(|member| member.name == SIGNATURES) else {
             return Ok(None);
@@ -105,8 +105,8 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-902` if there is no room for its content in the temporary directory, `IMA-907`, `IMA-918`, `IMA-961`,
-    /// `IMA-962`.
+    /// [`Code::InputUnreadable`], [`Code::OutputUnwritable`] if there is no room for its content in the temporary directory,
+    /// [`Code::SigningFailed`], [`Code::SourceMalformed`], [`Code::PackageMalformed`], [`Code::PackageTool`].
     pub fn digests(&self, chooser: Option<&Chooser>, algo: HashAlgorithm) -> Result<Manifest> {
         let mut tree = self.unpack("--fsys-tarfile")?;
         if tree.get(b"DEBIAN").is_some() {
@@ -129,7 +129,8 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-910` with the first that has none, or another's; `IMA-909` for one over another content.
+    /// [`Code::VerificationFailed`] with the first that has none, or another's; [`Code::FileChanged`] for one over another
+    /// content.
     pub fn covered(
         digests: &Manifest,
         signatures: &Manifest,
@@ -170,7 +171,7 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-902`.
+    /// [`Code::InputUnreadable`], [`Code::OutputUnwritable`].
     pub fn write(&self, signatures: &Manifest, out: &Path) -> Result<()> {
         let mut output = Output::create(out)?;
         let full = |error: std::io::Error| unwritable(out, &error);
@@ -201,7 +202,7 @@ impl Package {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909` if it changes meanwhile.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`] if it changes meanwhile.
     pub fn digest(&self) -> Result<String> {
         let meta = self
             .file

@@ -21,7 +21,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
     pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
         digest(over, algo, |each| self.read(each))
     }
@@ -32,7 +32,7 @@ impl OpenFile<'_> {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
     pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
         digest(over, algo, |each| self.read(each))
     }

@@ -13,7 +13,7 @@ use crate::Result;
 ///
 /// # Errors
 ///
-/// `IMA-901`, also for a longer file.
+/// [`Code::InputUnreadable`], also for a longer file.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let unreadable = |error: std::io::Error| unreadable(path, &error);
     let file = File::open(path).map_err(unreadable)?;
@@ -55,7 +55,7 @@ pub fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u
 ///
 /// # Errors
 ///
-/// `IMA-901`.
+/// [`Code::InputUnreadable`].
 pub fn first_line(path: &Path) -> Result<Vec<u8>> {
     let text = read_bounded(path, 4096)?;
     let line = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
@@ -99,7 +99,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// `IMA-902`.
+    /// [`Code::OutputUnwritable`].
     pub fn create(path: &Path) -> Result<Self> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -130,7 +130,7 @@ impl Output {
     ///
     /// # Errors
     ///
-    /// `IMA-902`.
+    /// [`Code::OutputUnwritable`].
     pub fn finish(self, mode: u32, replace: bool) -> Result<()> {
         let path = self.path;
         let fail = |error: &std::io::Error| unwritable(&path, error);
@@ -155,7 +155,7 @@ impl Output {
 ///
 /// # Errors
 ///
-/// `IMA-902`.
+/// [`Code::OutputUnwritable`].
 pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<()> {
     let mut output = Output::create(path)?;
     output

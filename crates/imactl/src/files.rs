@@ -51,7 +51,7 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not computed.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
     pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
         self.content().digest(over, algo)
     }
@@ -60,7 +60,7 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909` if it is no longer as long as it was.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`] if it is no longer as long as it was.
     pub fn open(&self) -> Result<OpenFile<'_>> {
         OpenFile::open(&self.path, self.len)
     }
@@ -69,7 +69,7 @@ impl Found {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// [`Code::InputUnreadable`].
     pub fn is_appraised(&self, chooser: Option<&Chooser>) -> Result<bool> {
         match chooser {
             None => Ok(true),
@@ -135,7 +135,7 @@ pub struct Files {
 ///
 /// # Errors
 ///
-/// `IMA-901` if a path is not there or a directory cannot be read.
+/// [`Code::InputUnreadable`] if a path is not there or a directory cannot be read.
 pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
     Collector::new(root)?.paths(paths).map(Collector::files)
 }
@@ -144,7 +144,7 @@ pub fn collect(paths: &[PathBuf], root: &Path) -> Result<Files> {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-962`, `IMA-970`.
+/// [`Code::InputUnreadable`], [`Code::PackageTool`], [`Code::NoPackages`].
 pub fn collect_with_packages(paths: &[PathBuf], root: &Path) -> Result<Files> {
     let names = packages::names(root)?;
     let collector = Collector::new(root)?.paths(paths)?;

@@ -25,8 +25,9 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-905` if the key does not belong to the certificate; `IMA-906` if the certificate has no subject key identifier,
-    /// because the kernel would never find the key, or the kernel does not compute with keys of that length; `IMA-907` for an algorithm that cannot be computed.
+    /// [`Code::KeyMismatch`] if the key does not belong to the certificate; [`Code::CertificateUnusable`] if the certificate
+    /// has no subject key identifier, because the kernel would never find the key, or the kernel does not compute with keys
+    /// of that length; [`Code::SigningFailed`] for an algorithm that cannot be computed.
     pub fn new(
         signer: Arc<dyn Signer>,
         certificate: &Certificate,
@@ -53,7 +54,8 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-906` for a key of a length that the kernel does not compute with; `IMA-907` for an algorithm that cannot be computed.
+    /// [`Code::CertificateUnusable`] for a key of a length that the kernel does not compute with; [`Code::SigningFailed`]
+    /// for an algorithm that cannot be computed.
     pub fn without_certificate(signer: Arc<dyn Signer>, algo: HashAlgorithm) -> Result<Self> {
         let sha1 = Sha1::digest(signer.public_key());
         let key_id = KeyId::from_suffix(&sha1).unwrap_or(KeyId([0; 4]));
@@ -90,7 +92,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907` for an algorithm that cannot be computed.
+    /// [`Code::SigningFailed`] for an algorithm that cannot be computed.
     pub fn hasher(&self) -> Result<Hasher> {
         Hasher::new(self.algo)
             .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))
@@ -100,7 +102,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907`.
+    /// [`Code::SigningFailed`].
     pub fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>> {
         let signature = self.signer.sign_digest(self.algo, digest)?;
         Ok(ImaXattr::Signature(SignatureV2 {
@@ -115,7 +117,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907`.
+    /// [`Code::SigningFailed`].
     pub fn sign_verity(&self, verity_digest: &[u8]) -> Result<Vec<u8>> {
         let signed = v3_digest(V3_VERITY, self.algo, verity_digest)
             .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))?;
@@ -132,7 +134,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907`, also for a file without `security.ima`.
+    /// [`Code::SigningFailed`], also for a file without `security.ima`.
     pub fn sign_evm(
         &self,
         attributes: &ima::evm::Attributes,
@@ -154,7 +156,7 @@ impl Identity {
     ///
     /// # Errors
     ///
-    /// `IMA-907`.
+    /// [`Code::SigningFailed`].
     pub fn sign(&self, content: &[u8]) -> Result<Vec<u8>> {
         let mut hasher = self.hasher()?;
         hasher.update(content);

@@ -307,7 +307,8 @@ impl ImageBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-902`, `IMA-907`, `IMA-909`, `IMA-912`, `IMA-913`.
+    /// [`Code::InputUnreadable`], [`Code::OutputUnwritable`], [`Code::SigningFailed`], [`Code::FileChanged`],
+    /// [`Code::ImageTooSmall`], [`Code::ImageContent`].
     pub fn build(self, path: &Path) -> Result<Summary> {
         self.build_with(path, &|| ())
     }

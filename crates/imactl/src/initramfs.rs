@@ -232,8 +232,8 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// The fault the init would end with; `IMA-911` for an init that cannot run, `IMA-913` for a name the format has no place
-    /// for, `IMA-902` if the compressor fails.
+    /// The fault the init would end with; [`Code::InitramfsRefused`] for an init that cannot run, [`Code::ImageContent`] for
+    /// a name the format has no place for, [`Code::OutputUnwritable`] if the compressor fails.
     pub fn build(mut self) -> Result<Vec<u8>> {
         self.list_modules();
         if !self.unchecked {
@@ -274,7 +274,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-609` for one that the kernel would refuse, and what is wrong with the policy itself.
+    /// [`Code::PolicySignature`] for one that the kernel would refuse, and what is wrong with the policy itself.
     pub fn check_policy_signature(&self) -> Result<bool> {
         let text = |path| self.data(path).map(<[u8]>::to_vec);
         let (path, text, _) = layout::policy(text(layout::POLICY), text(layout::DEFAULT_POLICY))?;
@@ -313,7 +313,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-911`.
+    /// [`Code::InitramfsRefused`].
     pub fn check_init(&self) -> Result<()> {
         let refused = |detail: &str| Fault::new(Code::InitramfsRefused, detail);
         let name = "init";
@@ -394,7 +394,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-202`.
+    /// [`Code::ConfigInvalid`].
     pub fn configuration(&self) -> Result<Config> {
         let text = self.data(config::PATH).unwrap_or_default();
         Config::parse(text)
@@ -405,7 +405,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-601`, `IMA-602`, `IMA-603`.
+    /// [`Code::PolicyMissing`], [`Code::PolicyEmpty`], [`Code::PolicyInvalid`].
     pub fn chosen_policy(&self) -> Result<Policy> {
         let text = |path| self.data(path).map(<[u8]>::to_vec);
         layout::policy(text(layout::POLICY), text(layout::DEFAULT_POLICY))
@@ -424,7 +424,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-506` for one that is none, or that is named and missing.
+    /// [`Code::EvmKeyRefused`] for one that is none, or that is named and missing.
     pub fn evm_key(&self, named: &EvmFiles) -> Result<Option<Blob>> {
         let path = named.key.as_deref().unwrap_or(layout::EVM_KEY);
         let refused = |why: &str| Fault::new(Code::EvmKeyRefused, format!("{path}: {why}"));
@@ -529,7 +529,7 @@ impl InitramfsBuilder {
         }
     }
 
-    /// The same files, each with its certificates or `IMA-503`.
+    /// The same files, each with its certificates or [`Code::CertificateInvalid`].
     pub fn certificates(&self, purpose: Purpose) -> Vec<(String, Result<Vec<Certificate>>)> {
         let files = self.certificate_files(purpose).into_iter();
         files
@@ -549,7 +549,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-918` if it is none, or one that the kernel would not unpack.
+    /// [`Code::SourceMalformed`] if it is none, or one that the kernel would not unpack.
     pub fn from_image(image: &[u8]) -> Result<Self> {
         let bad = |why: String| Fault::new(Code::SourceMalformed, format!("initramfs: {why}"));
         let image = uboot::content(image).map_err(bad)?;
@@ -666,7 +666,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-913` for names that no file can have.
+    /// [`Code::ImageContent`] for names that no file can have.
     pub fn tree(&self) -> Result<Tree> {
         if let Some(directory) = &self.directory {
             return Ok(directory.clone());

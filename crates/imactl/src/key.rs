@@ -40,7 +40,7 @@ pub trait Signer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// `IMA-907` for an algorithm the key cannot sign, or a digest of the wrong length.
+    /// [`Code::SigningFailed`] for an algorithm the key cannot sign, or a digest of the wrong length.
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>>;
 }
 
@@ -73,7 +73,7 @@ pub const SIGNED: [HashAlgorithm; 6] = [
 ///
 /// # Errors
 ///
-/// `IMA-907`.
+/// [`Code::SigningFailed`].
 pub(crate) fn check_digest(algo: HashAlgorithm, digest: &[u8]) -> Result<()> {
     if !SIGNED.contains(&algo) {
         let cause = match algo {
@@ -120,7 +120,7 @@ impl KeyKind {
     ///
     /// # Errors
     ///
-    /// `IMA-906` for a kind that is not used.
+    /// [`Code::CertificateUnusable`] for a kind that is not used.
     pub fn of(certificate: &Certificate) -> Result<Self> {
         match certificate.key() {
             PublicKey::Rsa { bits } => Ok(Self::Rsa(*bits)),
@@ -185,7 +185,7 @@ pub fn is_token(name: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// Those of [`FileKey::load`] and [`TokenKey::open`]; `IMA-905` if the key does not belong to the certificate.
+/// Those of [`FileKey::load`] and [`TokenKey::open`]; [`Code::KeyMismatch`] if the key does not belong to the certificate.
 pub fn open(
     name: &Path,
     password: PasswordSource<'_>,
@@ -222,7 +222,7 @@ fn open_token(_: &Path, _: PasswordSource<'_>, _: Option<&Certificate>) -> Resul
 ///
 /// # Errors
 ///
-/// `IMA-906`.
+/// [`Code::CertificateUnusable`].
 pub fn check_verifiable(kind: KeyKind) -> Result<()> {
     match kind {
         KeyKind::Rsa(bits) if !is_rsa_length(bits) => Err(Fault::new(
@@ -238,7 +238,7 @@ pub fn check_verifiable(kind: KeyKind) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `IMA-905`.
+/// [`Code::KeyMismatch`].
 pub fn check_belongs(signer: &dyn Signer, certificate: &Certificate) -> Result<()> {
     if certificate.public_key_bytes() == signer.public_key() {
         return Ok(());

@@ -50,7 +50,7 @@ pub struct Entry {
 ///
 /// # Errors
 ///
-/// `IMA-901` if /proc/keys cannot be read.
+/// [`Code::InputUnreadable`] if /proc/keys cannot be read.
 pub fn rings(names: &[&str]) -> Result<Vec<Ring>> {
     let list = proc_keys()?;
     Ok(names
@@ -101,7 +101,7 @@ fn entry(list: &str, serial: i32) -> Entry {
 ///
 /// # Errors
 ///
-/// `IMA-501` if this kernel has no `.ima`, `IMA-505` if there is no other of that name.
+/// [`Code::NoImaKeyring`] if this kernel has no `.ima`, [`Code::KeyringUnusable`] if there is no other of that name.
 pub fn find(name: &str) -> Result<Keyring> {
     match name {
         "@s" => return Ok(Keyring::Session),
@@ -171,7 +171,7 @@ fn number(text: &str) -> Option<i32> {
 ///
 /// # Errors
 ///
-/// `IMA-504` with the reason for which the kernel refused it, as far as that can be worked out.
+/// [`Code::CertificateRefused`] with the reason for which the kernel refused it, as far as that can be worked out.
 pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &str) -> Result<i32> {
     ima_keyring::add_certificate(certificate.der(), keyring).map_err(|errno| {
         let fault = ima_keyring::refusal(path, certificate, name, errno, &Kernel::look());

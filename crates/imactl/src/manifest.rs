@@ -91,7 +91,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-909`, `IMA-907` for an algorithm that is not signed.
+    /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not signed.
     pub fn of_tree(
         tree: &Tree,
         chooser: Option<&Chooser>,
@@ -148,7 +148,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-921`.
+    /// [`Code::InputUnreadable`], [`Code::ManifestMalformed`].
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = crate::file::read_bounded(path, MAX_MANIFEST)?;
         Self::parse(&bytes).map_err(|fault| crate::file::in_file(fault, path))
@@ -158,7 +158,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-921`
+    /// [`Code::ManifestMalformed`]
     pub fn with_files(self) -> Result<Self> {
         if self.files.is_empty() {
             return Err(Fault::new(Code::ManifestMalformed, "it has no files")
@@ -171,8 +171,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-921` with the line, for everything that is not exactly as described: unknown fields, digests of another length,
-    /// paths that lead out of the root, that stand twice or out of order.
+    /// [`Code::ManifestMalformed`] with the line, for everything that is not exactly as described: unknown fields, digests
+    /// of another length, paths that lead out of the root, that stand twice or out of order.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut lines = bytes.split(|&byte| byte == b'\n').enumerate();
         let wrong = |line: usize, why: String| {
@@ -283,7 +283,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-902`.
+    /// [`Code::OutputUnwritable`].
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut output = crate::file::Output::create(path)?;
         output
@@ -297,7 +297,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-917` if `mark` is for other digests than these, `IMA-907`.
+    /// [`Code::Usage`] if `mark` is for other digests than these, [`Code::SigningFailed`].
     pub fn sign(&mut self, mark: &Mark, progress: &(dyn Fn() + Sync)) -> Result<()> {
         if mark.over() != self.over || mark.algo() != self.algo {
             return Err(
@@ -318,7 +318,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-910` with the first that is not.
+    /// [`Code::VerificationFailed`] with the first that is not.
     pub fn check(&self, certificates: &[Certificate]) -> Result<()> {
         self.files.par_iter().try_for_each(|file| {
             let verdict = judge(file.ima.as_deref(), certificates, None, &|over, algo| {
@@ -344,7 +344,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-921` for a file that is not signed, `IMA-909` for one that is not as it was; nothing is changed then.
+    /// [`Code::ManifestMalformed`] for a file that is not signed, [`Code::FileChanged`] for one that is not as it was;
+    /// nothing is changed then.
     pub fn apply_to_tree(&self, tree: &mut Tree, progress: &(dyn Fn() + Sync)) -> Result<()> {
         self.files.par_iter().try_for_each(|file| {
             file.value()?;
@@ -370,8 +371,9 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-921` for a file that is not signed, `IMA-901` and `IMA-909` for one that is not as it was: nothing is written then.
-    /// `IMA-908` or `IMA-902` if one cannot be written; those before it have their signatures.
+    /// [`Code::ManifestMalformed`] for a file that is not signed, [`Code::InputUnreadable`] and [`Code::FileChanged`] for
+    /// one that is not as it was: nothing is written then. [`Code::XattrUnwritable`] or [`Code::OutputUnwritable`] if one
+    /// cannot be written; those before it have their signatures.
     pub fn apply(&self, root: &Path, place: Place, progress: &(dyn Fn() + Sync)) -> Result<()> {
         let directory = rustix::fs::open(
             root,
@@ -413,7 +415,8 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// `IMA-921` for a file that is not signed, `IMA-901` and `IMA-909` for one that is not as it was, `IMA-908`.
+    /// [`Code::ManifestMalformed`] for a file that is not signed, [`Code::InputUnreadable`] and [`Code::FileChanged`] for
+    /// one that is not as it was, [`Code::XattrUnwritable`].
     pub fn apply_to_file(&self, file: &File, open: &std::fs::File, shown: &Path) -> Result<()> {
         self.compare_open(file, open, shown)?;
         file.put(open, shown)

@@ -34,7 +34,7 @@ impl ListReader {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// [`Code::InputUnreadable`].
     pub fn open(path: &Path, bank: Bank, order: ByteOrder) -> Result<Self> {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let mut reader = Self {
@@ -68,7 +68,8 @@ impl ListReader {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if the file cannot be read, `IMA-986` if the list is malformed or ends in an entry.
+    /// [`Code::InputUnreadable`] if the file cannot be read, [`Code::MeasurementsMalformed`] if the list is malformed or
+    /// ends in an entry.
     pub fn read(&mut self) -> Result<Option<Entry>> {
         loop {
             let whole = self.buffer.get(self.taken..).unwrap_or_default();

@@ -24,7 +24,7 @@ pub struct Module {
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read or unpacked, or is no module.
+/// [`Code::InputUnreadable`] if it cannot be read or unpacked, or is no module.
 pub fn read(path: &Path) -> Result<Module> {
     let packed = crate::file::read_bounded(path, MAX_MODULE)?;
     let unreadable = |why: String| {
@@ -60,7 +60,7 @@ pub(crate) fn unpack(packed: Vec<u8>) -> std::io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// `IMA-911` if one depends on a module that is not among them, or they depend on each other in a circle.
+/// [`Code::InitramfsRefused`] if one depends on a module that is not among them, or they depend on each other in a circle.
 pub fn in_order(modules: Vec<Module>) -> Result<Vec<Module>> {
     let mut by_name: BTreeMap<String, Module> = BTreeMap::new();
     let mut given = Vec::new();
@@ -111,7 +111,7 @@ fn visit(
 ///
 /// # Errors
 ///
-/// `IMA-901` if one is not there or cannot be read, `IMA-911` for a circle.
+/// [`Code::InputUnreadable`] if one is not there or cannot be read, [`Code::InitramfsRefused`] for a circle.
 pub fn find(directory: &Path, names: &[String]) -> Result<Vec<Module>> {
     let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
     for entry in walkdir::WalkDir::new(directory).sort_by_file_name() {

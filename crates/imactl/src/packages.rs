@@ -58,7 +58,7 @@ pub type Names = BTreeMap<Vec<u8>, Option<Recorded>>;
 ///
 /// # Errors
 ///
-/// `IMA-970` where there is no record, `IMA-901` where one cannot be read.
+/// [`Code::NoPackages`] where there is no record, [`Code::InputUnreadable`] where one cannot be read.
 pub fn names(root: &Path) -> Result<Names> {
     if root.join(DPKG).join("status").is_file() {
         return dpkg(&root.join(DPKG));

@@ -51,7 +51,7 @@ pub fn parse(text: &str, bank: Bank) -> Pcrs {
 ///
 /// # Errors
 ///
-/// `IMA-901`; `IMA-985` for a file without a PCR of that bank.
+/// [`Code::InputUnreadable`]; [`Code::PcrsUnreadable`] for a file without a PCR of that bank.
 pub fn read_file(path: &Path, bank: Bank) -> Result<Pcrs> {
     let text = read_bounded(path, MAX_TEXT)?;
     let pcrs = parse(&String::from_utf8_lossy(&text), bank);
@@ -116,7 +116,7 @@ impl std::fmt::Display for Tpm {
 ///
 /// # Errors
 ///
-/// `IMA-985` if there is no TPM or it does not answer.
+/// [`Code::PcrsUnreadable`] if there is no TPM or it does not answer.
 pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
     let sysfs = Path::new("/sys/class/tpm/tpm0");
     let mut banks = BTreeMap::new();
@@ -149,7 +149,7 @@ pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
 ///
 /// # Errors
 ///
-/// `IMA-985` if it cannot be reached, does not answer as a TPM does, or has no PCR.
+/// [`Code::PcrsUnreadable`] if it cannot be reached, does not answer as a TPM does, or has no PCR.
 pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
     let failed =
         |error: std::io::Error| Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}: {error}"));

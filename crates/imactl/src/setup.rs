@@ -151,7 +151,7 @@ pub struct Signing {
 ///
 /// # Errors
 ///
-/// `IMA-950` for one that cannot be set up.
+/// [`Code::SetupUnfit`] for one that cannot be set up.
 pub fn survey(root: &Path) -> Result<System> {
     let unfit =
         |detail: &str, cause: Explanation| Err(Fault::new(Code::SetupUnfit, detail).because(cause));

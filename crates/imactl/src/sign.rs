@@ -39,7 +39,7 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// [`Code::InputUnreadable`](ima::fault::Code::InputUnreadable).
     pub fn read(self, path: &Path) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Xattr => xattr::read(path, SECURITY_IMA),
@@ -55,7 +55,8 @@ impl Place {
     ///
     /// # Errors
     ///
-    /// `IMA-908` for an attribute, `IMA-902` for a file.
+    /// [`Code::XattrUnwritable`](ima::fault::Code::XattrUnwritable) for an attribute,
+    /// [`Code::OutputUnwritable`](ima::fault::Code::OutputUnwritable) for a file.
     pub fn write(self, path: &Path, value: &[u8]) -> Result<()> {
         match self {
             Self::Xattr => xattr::write(path, SECURITY_IMA, value),
@@ -108,7 +109,7 @@ impl Mark {
     ///
     /// # Errors
     ///
-    /// `IMA-907`.
+    /// [`Code::SigningFailed`](ima::fault::Code::SigningFailed).
     pub fn value(&self, digest: &[u8]) -> Result<Vec<u8>> {
         match self {
             Self::Signature(identity) => identity.sign_digest(digest),

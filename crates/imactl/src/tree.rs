@@ -63,7 +63,7 @@ pub trait Stored: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    /// [`Code::InputUnreadable`] if the image cannot be read, [`Code::SourceMalformed`] if it is damaged.
     fn open(&self) -> Result<Box<dyn StoredReader + '_>>;
 }
 
@@ -74,14 +74,14 @@ pub trait StoredReader {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    /// [`Code::InputUnreadable`] if the image cannot be read, [`Code::SourceMalformed`] if it is damaged.
     fn skip_hole(&mut self) -> Result<u64>;
 
     /// Fills `piece` with the bytes that come next. There are as many: nobody asks for more than the length of the file.
     ///
     /// # Errors
     ///
-    /// `IMA-901` if the image cannot be read, `IMA-918` if it is damaged.
+    /// [`Code::InputUnreadable`] if the image cannot be read, [`Code::SourceMalformed`] if it is damaged.
     fn fill(&mut self, piece: &mut [u8]) -> Result<()>;
 }
 
@@ -125,8 +125,8 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if it cannot be read, `IMA-909` if a file has another length than when the tree was read, `IMA-918` if it is in an
-    /// image that is damaged.
+    /// [`Code::InputUnreadable`] if it cannot be read, [`Code::FileChanged`] if a file has another length than when the tree
+    /// was read, [`Code::SourceMalformed`] if it is in an image that is damaged.
     pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         match self {
             Self::Bytes(bytes) => each(Piece::Data(bytes)),
@@ -186,7 +186,7 @@ impl Content {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if it cannot be read, `IMA-918` if it is in an image that is damaged.
+    /// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if it is in an image that is damaged.
     pub fn head(&self, limit: usize) -> Result<Vec<u8>> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.get(..limit).unwrap_or(bytes).to_vec()),
@@ -289,7 +289,7 @@ impl<'a> OpenFile<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if it cannot be opened, `IMA-909` if it has another length now.
+    /// [`Code::InputUnreadable`] if it cannot be opened, [`Code::FileChanged`] if it has another length now.
     pub fn open(path: &'a Path, len: u64) -> Result<Self> {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
         let before = Stamp::of(&file).map_err(|error| unreadable(path, &error))?;
@@ -320,7 +320,7 @@ impl<'a> OpenFile<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// [`Code::InputUnreadable`].
     pub fn head(&self, limit: usize) -> Result<Vec<u8>> {
         let mut head = vec![0; usize::try_from(self.len).unwrap_or(limit).min(limit)];
         self.file
@@ -333,7 +333,7 @@ impl<'a> OpenFile<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-901` if it cannot be read, `IMA-909` if it changes meanwhile.
+    /// [`Code::InputUnreadable`] if it cannot be read, [`Code::FileChanged`] if it changes meanwhile.
     pub fn read(&self, each: &mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()> {
         thread_local! {
             // Kept for the next file: making a new one costs as much as hashing a small file.
@@ -502,7 +502,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `IMA-913` for a name with `..`, or below something that is no directory.
+    /// [`Code::ImageContent`] for a name with `..`, or below something that is no directory.
     pub fn insert(&mut self, name: &[u8], inode: Inode) -> Result<InodeIndex> {
         let name = clean(name)?;
         self.make_parents(&name)?;
@@ -532,7 +532,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `IMA-913` if there is nothing under `target`, or it is a directory.
+    /// [`Code::ImageContent`] if there is nothing under `target`, or it is a directory.
     pub fn link(&mut self, name: &[u8], target: &[u8]) -> Result<()> {
         let (name, target) = (clean(name)?, clean(target)?);
         let index = *self
@@ -702,7 +702,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `IMA-913` where a directory with content would be replaced by something else.
+    /// [`Code::ImageContent`] where a directory with content would be replaced by something else.
     pub fn overlay(&mut self, other: Tree) -> Result<()> {
         for whiteout in &other.whiteouts {
             self.white_out(whiteout);
@@ -750,7 +750,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `IMA-901`.
+    /// [`Code::InputUnreadable`].
     pub fn from_directory(directory: &Path) -> Result<Self> {
         let mut tree = Self::new();
         let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
@@ -830,7 +830,8 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `IMA-918` for a malformed archive, `IMA-902` if there is no room for its content in the temporary directory.
+    /// [`Code::SourceMalformed`] for a malformed archive, [`Code::OutputUnwritable`] if there is no room for its content in
+    /// the temporary directory.
     pub fn from_tar(archive: impl Read) -> Result<Self> {
         let unpacked = unpacked(archive)
             .map_err(|error| Fault::new(Code::SourceMalformed, error.to_string()))?;

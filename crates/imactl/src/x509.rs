@@ -107,8 +107,8 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// `IMA-907` if it cannot be signed, `IMA-905` if the issuer's key does not belong to its certificate, `IMA-906` for a
-    /// date no certificate can have.
+    /// [`Code::SigningFailed`] if it cannot be signed, [`Code::KeyMismatch`] if the issuer's key does not belong to its
+    /// certificate, [`Code::CertificateUnusable`] for a date no certificate can have.
     pub fn sign(
         &self,
         key: &dyn Signer,
@@ -161,7 +161,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// `IMA-907` if it cannot be signed.
+    /// [`Code::SigningFailed`] if it cannot be signed.
     pub fn request(&self, key: &dyn Signer) -> Result<Vec<u8>> {
         let hash = fitting_hash(key);
         let algorithm = signature_algorithm(key.kind(), hash)?;
@@ -300,7 +300,7 @@ fn fitting_hash(key: &dyn Signer) -> HashAlgorithm {
 ///
 /// # Errors
 ///
-/// `IMA-906` for one that cannot be encoded, which none is that was made here.
+/// [`Code::CertificateUnusable`] for one that cannot be encoded, which none is that was made here.
 pub fn request_pem(request: &[u8]) -> Result<Vec<u8>> {
     encode_pem("CERTIFICATE REQUEST", request)
 }
@@ -309,7 +309,7 @@ pub fn request_pem(request: &[u8]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// `IMA-906` for one that cannot be encoded, which none is that was parsed.
+/// [`Code::CertificateUnusable`] for one that cannot be encoded, which none is that was parsed.
 pub fn pem(certificate: &Certificate) -> Result<Vec<u8>> {
     encode_pem("CERTIFICATE", certificate.der())
 }

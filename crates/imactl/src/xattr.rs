@@ -21,7 +21,7 @@ pub const SECURITY_EVM: &str = "security.evm";
 ///
 /// # Errors
 ///
-/// `IMA-901`; a file system without extended attributes is a file without one.
+/// [`Code::InputUnreadable`]; a file system without extended attributes is a file without one.
 pub fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     value(path, name.as_bytes(), true)
 }
@@ -30,7 +30,7 @@ pub fn read(path: &Path, name: &str) -> Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 ///
-/// `IMA-901`.
+/// [`Code::InputUnreadable`].
 pub fn read_all(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let unreadable = |errno: Errno| crate::file::unreadable(path, &errno.into());
     let mut names = vec![0_u8; 65_536];
@@ -57,7 +57,7 @@ pub fn read_all(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
 ///
 /// # Errors
 ///
-/// `IMA-901`.
+/// [`Code::InputUnreadable`].
 pub fn read_open(file: &OpenFile<'_>, name: &str) -> Result<Option<Vec<u8>>> {
     let get = |value: &mut [u8]| rustix::fs::fgetxattr(file.file(), name, value);
     whole(get).map_err(|errno| crate::file::unreadable(file.path(), &errno.into()))
@@ -102,7 +102,7 @@ fn whole(
 ///
 /// # Errors
 ///
-/// `IMA-908`, with the cause the kernel's answer tells.
+/// [`Code::XattrUnwritable`], with the cause the kernel's answer tells.
 pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty())
         .map_err(|errno| unwritable(path, errno))
@@ -112,7 +112,7 @@ pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `IMA-908`.
+/// [`Code::XattrUnwritable`].
 pub fn write_open(file: &OpenFile<'_>, name: &str, value: &[u8]) -> Result<()> {
     rustix::fs::fsetxattr(file.file(), name, value, XattrFlags::empty())
         .map_err(|errno| unwritable(file.path(), errno))
@@ -145,7 +145,7 @@ fn is_locked(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// `IMA-908`.
+/// [`Code::XattrUnwritable`].
 pub fn remove(path: &Path, name: &str) -> Result<()> {
     match rustix::fs::lremovexattr(path, name) {
         Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),

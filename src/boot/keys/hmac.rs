@@ -42,7 +42,7 @@ impl Drop for Loaded {
 ///
 /// # Errors
 ///
-/// `EvmKeyRefused`.
+/// [`Code::EvmKeyRefused`].
 pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, Fault> {
     let path = named.key.as_deref().unwrap_or(layout::EVM_KEY);
     let bytes = match read(initramfs, path) {

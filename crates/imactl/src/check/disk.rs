@@ -62,7 +62,7 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// The init's own, if it would find none or several; `IMA-917` if nothing says which is meant.
+    /// The init's own, if it would find none or several; [`Code::Usage`] if nothing says which is meant.
     pub(super) fn find(&self, name: Option<&RootName>) -> Result<&Partition> {
         let chosen: Vec<&Partition> = match name {
             Some(name) => self.named(name)?,

@@ -37,7 +37,7 @@ pub struct Simulation {
 ///
 /// # Errors
 ///
-/// `IMA-901` for a file that cannot be read again.
+/// [`Code::InputUnreadable`](ima::fault::Code::InputUnreadable) for a file that cannot be read again.
 pub fn simulate(
     root: &Root,
     policy: &Policy,

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 ///
 /// # Errors
 ///
-/// `IMA-902` if standard output is closed or full.
+/// [`Code::OutputUnwritable`] if standard output is closed or full.
 pub fn line(text: fmt::Arguments<'_>) -> imactl::Result<()> {
     writeln!(std::io::stdout(), "{text}")
         .map_err(|error| Fault::new(Code::OutputUnwritable, format!("standard output: {error}")))
@@ -23,7 +23,7 @@ pub fn line(text: fmt::Arguments<'_>) -> imactl::Result<()> {
 ///
 /// # Errors
 ///
-/// `IMA-902` if standard output is closed or full.
+/// [`Code::OutputUnwritable`] if standard output is closed or full.
 pub fn json(value: &serde_json::Value) -> imactl::Result<()> {
     line(format_args!("{value:#}"))
 }

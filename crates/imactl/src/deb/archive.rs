@@ -61,8 +61,8 @@ impl Read for Content<'_> {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-961` for what is no archive in the common form: another beginning, a header that is none, a member that is
-/// longer than the file, more than 64 members.
+/// [`Code::InputUnreadable`], [`Code::PackageMalformed`] for what is no archive in the common form: another beginning, a
+/// header that is none, a member that is longer than the file, more than 64 members.
 pub fn members(file: &File) -> Result<Vec<Member>> {
     let unreadable = |error: Error| Fault::new(Code::InputUnreadable, error.to_string());
     let len = file.metadata().map_err(unreadable)?.len();

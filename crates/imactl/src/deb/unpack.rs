@@ -29,7 +29,7 @@ const DPKG_DIVERT: &str = "/usr/bin/dpkg-divert";
 ///
 /// # Errors
 ///
-/// `IMA-901`.
+/// [`Code::InputUnreadable`].
 pub fn prepared_name(package: &Package) -> Result<String> {
     Ok(format!("{}.manifest", package.digest()?))
 }
@@ -38,7 +38,7 @@ pub fn prepared_name(package: &Package) -> Result<String> {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-921`, `IMA-961`.
+/// [`Code::InputUnreadable`], [`Code::ManifestMalformed`], [`Code::PackageMalformed`].
 pub fn signatures(package: &Package) -> Result<Option<Manifest>> {
     let directory = Path::new(PREPARED);
     if directory.exists() {
@@ -74,7 +74,7 @@ pub fn is_for_dpkg() -> bool {
 ///
 /// # Errors
 ///
-/// `IMA-962` if it cannot be run; how it ended is told otherwise.
+/// [`Code::PackageTool`] if it cannot be run; how it ended is told otherwise.
 pub fn run(arguments: &[OsString]) -> Result<ExitStatus> {
     Command::new(DPKG_DEB)
         .args(arguments)
@@ -86,7 +86,7 @@ pub fn run(arguments: &[OsString]) -> Result<ExitStatus> {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-908`, `IMA-909` for one that is not what was signed.
+/// [`Code::InputUnreadable`], [`Code::XattrUnwritable`], [`Code::FileChanged`] for one that is not what was signed.
 pub fn control(directory: &Path, signatures: &Manifest) -> Result<()> {
     for file in &signatures.files {
         if let Some(name) = file.path.strip_prefix(CONTROL) {
@@ -101,7 +101,8 @@ pub fn control(directory: &Path, signatures: &Manifest) -> Result<()> {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-902` if dpkg does not read on, `IMA-908`, `IMA-909` for a file that is not what was signed, `IMA-962`.
+/// [`Code::InputUnreadable`], [`Code::OutputUnwritable`] if dpkg does not read on, [`Code::XattrUnwritable`],
+/// [`Code::FileChanged`] for a file that is not what was signed, [`Code::PackageTool`].
 pub fn files(
     arguments: &[OsString],
     pipe: &std::io::Stdout,

@@ -26,7 +26,8 @@ pub type ReadPieces<'a> =
 ///
 /// # Errors
 ///
-/// `IMA-902` if `out` cannot be written, `IMA-913` for a socket, which no archive holds, and what `content` answers.
+/// [`Code::OutputUnwritable`] if `out` cannot be written, [`Code::ImageContent`] for a socket, which no archive holds, and
+/// what `content` answers.
 pub fn write(tree: &Tree, out: &mut dyn Write, content: &mut ReadPieces<'_>) -> Result<()> {
     let failed =
         |error: std::io::Error| Fault::new(Code::OutputUnwritable, format!("the archive: {error}"));

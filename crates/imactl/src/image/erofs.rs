@@ -117,7 +117,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-913` for what erofs cannot hold, `IMA-900` for a label that is too long.
+    /// [`Code::ImageContent`] for what erofs cannot hold, [`Code::Usage`] for a label that is too long.
     pub fn plan(
         tree: &'a Tree,
         data: &HashMap<InodeIndex, DataRuns>,
@@ -272,7 +272,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-902` if the image cannot be written, and what `content` answers.
+    /// [`Code::OutputUnwritable`] if the image cannot be written, and what `content` answers.
     pub fn write(&self, image: &File, content: &mut ReadContent<'_>) -> Result<()> {
         let put = |at: u64, bytes: &[u8]| {
             image

@@ -26,8 +26,8 @@ use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 ///
 /// # Errors
 ///
-/// `IMA-918` if it is no image, or a damaged one; `IMA-919` if a program for it is not installed; `IMA-912` if an ext4 image has
-/// no room for the signatures; and those of [`ImageBuilder::build`].
+/// [`Code::SourceMalformed`] if it is no image, or a damaged one; [`Code::ToolMissing`] if a program for it is not
+/// installed; [`Code::ImageTooSmall`] if an ext4 image has no room for the signatures; and those of [`ImageBuilder::build`].
 pub fn sign_image(
     path: &Path,
     out: &Path,

@@ -49,8 +49,8 @@ impl Source {
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read, `IMA-918` if it is damaged or of a kind that is not read here, `IMA-919` if the program
-/// that reads squashfs is not installed.
+/// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if it is damaged or of a kind that is not read
+/// here, [`Code::ToolMissing`] if the program that reads squashfs is not installed.
 pub fn read(path: &Path) -> Result<Source> {
     if path.is_dir() {
         return Ok(Source {
@@ -90,7 +90,7 @@ pub fn read(path: &Path) -> Result<Source> {
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read, `IMA-918` if there is none that is known.
+/// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if there is none that is known.
 pub fn filesystem(path: &Path) -> Result<FileSystem> {
     let source = Source {
         tree: Tree::new(),

@@ -49,7 +49,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-620`.
+    /// [`Code::PolicyNotLoaded`].
     pub fn check_place(&self) -> Result<()> {
         let older = [RUN_INIT, UNIT]
             .into_iter()
@@ -68,7 +68,7 @@ impl InitramfsBuilder {
     ///
     /// # Errors
     ///
-    /// `IMA-901` for what cannot be read; `IMA-911` for a directory that holds no init.
+    /// [`Code::InputUnreadable`] for what cannot be read; [`Code::InitramfsRefused`] for a directory that holds no init.
     pub fn from_directory(directory: &Path) -> Result<Self> {
         let mut builder = Self::new();
         let policies = [layout::POLICY, layout::DEFAULT_POLICY];

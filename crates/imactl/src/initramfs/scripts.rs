@@ -34,12 +34,12 @@ const HEAD: usize = 1024;
 const MAX_TEXT: usize = 4 << 20;
 
 impl InitramfsBuilder {
-    /// What in the scripts of initramfs-tools' or dracut's initramfs takes commands, memory images or mounts from whoever writes
-    /// the disk: `IMA-934`, `IMA-935`, `IMA-936`.
+    /// What in the scripts of initramfs-tools' or dracut's initramfs takes commands, memory images or mounts from whoever
+    /// writes the disk: [`Code::InitramfsObeysRoot`], [`Code::InitramfsResumes`], [`Code::InitramfsMounts`].
     ///
     /// # Errors
     ///
-    /// `IMA-901` for a file that cannot be read.
+    /// [`Code::InputUnreadable`] for a file that cannot be read.
     pub fn script_faults(&self) -> Result<Vec<Fault>> {
         let mut faults = Vec::new();
         if self.place() == Place::Alone {

@@ -100,7 +100,7 @@ pub(crate) fn is_appraised(chooser: &Chooser, path: &[u8], inode: &Inode) -> Res
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-907`, and what is wrong with the initramfs's policy or EVM key.
+/// [`Code::InputUnreadable`], [`Code::SigningFailed`], and what is wrong with the initramfs's policy or EVM key.
 pub fn collect(
     initramfs: &InitramfsBuilder,
     tree: &Tree,
@@ -297,7 +297,7 @@ pub(crate) fn parsed(initramfs: &InitramfsBuilder, purpose: Purpose) -> Vec<Cert
 ///
 /// # Errors
 ///
-/// `IMA-109` for a list that is missing where the policy appraises, or malformed.
+/// [`Code::InitramfsSignatures`] for a list that is missing where the policy appraises, or malformed.
 pub(crate) fn signed_tree(
     initramfs: &InitramfsBuilder,
     mut tree: Tree,

@@ -33,7 +33,7 @@ impl Symbols {
     ///
     /// # Errors
     ///
-    /// `IMA-914`.
+    /// [`Code::KernelImage`].
     pub fn from_json(json: &[u8]) -> Result<Self> {
         serde_json::from_slice(json).map_err(|error| {
             Fault::new(
@@ -47,7 +47,7 @@ impl Symbols {
     ///
     /// # Errors
     ///
-    /// `IMA-914` if it has none, or not these.
+    /// [`Code::KernelImage`] if it has none, or not these.
     pub fn from_elf(elf: &[u8]) -> Result<Self> {
         let elf = Elf64::parse(elf)?;
         let (room, reserved) = elf.symbol(b"system_extra_cert")?;
@@ -78,7 +78,8 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// `IMA-914` if there is no room or it is not found, `IMA-915` if the certificates do not fit, `IMA-906` for one that is no CA.
+/// [`Code::KernelImage`] if there is no room or it is not found, [`Code::KernelRoom`] if the certificates do not fit,
+/// [`Code::CertificateUnusable`] for one that is no CA.
 pub fn add_ca(
     image: &[u8],
     certificates: &[Certificate],
@@ -136,7 +137,7 @@ pub fn is_image(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 ///
-/// `IMA-914` if it is neither, or packed in another way.
+/// [`Code::KernelImage`] if it is neither, or packed in another way.
 pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
     const MAX_KERNEL: u64 = 1 << 30;
     if image.starts_with(b"\x7fELF") {
@@ -160,7 +161,7 @@ pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
 ///
 /// # Errors
 ///
-/// `IMA-914` if the room is not found.
+/// [`Code::KernelImage`] if the room is not found.
 pub fn authorities(image: &[u8], symbols: Option<&Symbols>) -> Result<Vec<Certificate>> {
     let elf = &*unpacked(image)?;
     let symbols = symbols

@@ -26,7 +26,7 @@ impl KernelConfig {
     ///
     /// # Errors
     ///
-    /// `IMA-916` if it is none.
+    /// [`Code::KernelConfiguration`] if it is none.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let bad = |why: &str, cause: Cause| {
             let detail = format!("no kernel configuration: {why}");
@@ -77,7 +77,7 @@ impl KernelConfig {
     ///
     /// # Errors
     ///
-    /// `IMA-914` if it is no kernel that can be unpacked.
+    /// [`Code::KernelImage`] if it is no kernel that can be unpacked.
     pub fn in_image(image: &[u8]) -> Result<Option<Self>> {
         const START: &[u8] = b"IKCFG_ST\x1f\x8b";
         let elf = super::add_ca::unpacked(image)?;

@@ -31,7 +31,8 @@ impl CommandSigner {
     ///
     /// # Errors
     ///
-    /// `IMA-917` for an empty command, `IMA-906` for a certificate whose key is of a kind that is not used.
+    /// [`Code::Usage`] for an empty command, [`Code::CertificateUnusable`] for a certificate whose key is of a kind that is
+    /// not used.
     pub fn new(command: &str, certificate: &Certificate) -> Result<Self> {
         let mut words = command.split_whitespace().map(str::to_owned);
         let program = words.next().ok_or_else(|| {

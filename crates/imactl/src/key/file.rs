@@ -60,7 +60,7 @@ pub type PasswordSource<'a> = &'a dyn Fn() -> Result<Vec<u8>>;
 ///
 /// # Errors
 ///
-/// Always `IMA-904`.
+/// Always [`Code::KeyPassword`].
 pub fn no_password() -> Result<Vec<u8>> {
     Err(Fault::new(
         Code::KeyPassword,
@@ -73,7 +73,7 @@ impl FileKey {
     ///
     /// # Errors
     ///
-    /// `IMA-907` if the library refuses, or for a kind that is not [offered](KeyKind::OFFERED).
+    /// [`Code::SigningFailed`] if the library refuses, or for a kind that is not [offered](KeyKind::OFFERED).
     pub fn generate(kind: KeyKind) -> Result<Self> {
         let failed = |_| Fault::new(Code::SigningFailed, format!("no {kind} key could be made"));
         let pkcs8 = match kind {
@@ -106,7 +106,7 @@ impl FileKey {
     ///
     /// # Errors
     ///
-    /// `IMA-901`, `IMA-903`, `IMA-904`.
+    /// [`Code::InputUnreadable`], [`Code::PrivateKeyMalformed`], [`Code::KeyPassword`].
     pub fn load(path: &Path, password: PasswordSource<'_>) -> Result<Self> {
         let bytes = crate::file::read_bounded(path, MAX_KEY_FILE)?;
         Self::from_bytes(&bytes, password).map_err(|fault| crate::file::in_file(fault, path))
@@ -117,7 +117,8 @@ impl FileKey {
     ///
     /// # Errors
     ///
-    /// `IMA-903` if it is none of these or of a kind that is not used, `IMA-904` if it cannot be decrypted.
+    /// [`Code::PrivateKeyMalformed`] if it is none of these or of a kind that is not used, [`Code::KeyPassword`] if it
+    /// cannot be decrypted.
     pub fn from_bytes(bytes: &[u8], password: PasswordSource<'_>) -> Result<Self> {
         if let Some(pem) = private_key_pem(bytes) {
             if legacy::is_encrypted(pem) {
@@ -161,7 +162,7 @@ impl FileKey {
     ///
     /// # Errors
     ///
-    /// `IMA-907` if the system has no random numbers.
+    /// [`Code::SigningFailed`] if the system has no random numbers.
     pub fn to_pem(&self, password: Option<&[u8]>) -> Result<Vec<u8>> {
         let failed = |error: String| Fault::new(Code::SigningFailed, error);
         let pem = match password {

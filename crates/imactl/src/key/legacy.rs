@@ -23,7 +23,8 @@ pub(super) fn is_encrypted(pem: &str) -> bool {
 ///
 /// # Errors
 ///
-/// `IMA-903` for a cipher that is not known or a block that is malformed, `IMA-904` for a wrong password.
+/// [`Code::PrivateKeyMalformed`] for a cipher that is not known or a block that is malformed, [`Code::KeyPassword`] for a
+/// wrong password.
 pub(super) fn decrypt(pem: &str, password: PasswordSource<'_>) -> Result<(String, SecretDocument)> {
     let mut lines = pem.lines().map(str::trim_end);
     let label = lines

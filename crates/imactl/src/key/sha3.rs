@@ -16,7 +16,7 @@ use crate::Result;
 ///
 /// # Errors
 ///
-/// `IMA-907`.
+/// [`Code::SigningFailed`].
 pub(super) fn sign(pkcs8: &[u8], algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
     let failed = |why: String| Fault::new(Code::SigningFailed, format!("{algo} digest: {why}"));
     let prefix = algo

@@ -68,8 +68,9 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// `IMA-917` for a malformed URI; `IMA-920` if the module cannot be loaded, or there is no such token or key or several;
-    /// `IMA-904` for a wrong PIN; `IMA-903` for a key of a kind that is not used.
+    /// [`Code::Usage`] for a malformed URI; [`Code::TokenUnusable`] if the module cannot be loaded, or there is no such
+    /// token or key or several; [`Code::KeyPassword`] for a wrong PIN; [`Code::PrivateKeyMalformed`] for a key of a kind
+    /// that is not used.
     pub fn open(
         uri: &str,
         pin: PasswordSource<'_>,
@@ -145,7 +146,7 @@ impl TokenKey {
     ///
     /// # Errors
     ///
-    /// `IMA-907`, `IMA-920`.
+    /// [`Code::SigningFailed`], [`Code::TokenUnusable`].
     pub fn sign_any(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
         let sessions = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let free = sessions().pop();

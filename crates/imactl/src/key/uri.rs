@@ -43,8 +43,8 @@ impl Uri {
     ///
     /// # Errors
     ///
-    /// `IMA-917` for one that is malformed, that names an attribute twice, or one that is not known: it may narrow down what is
-    /// meant.
+    /// [`Code::Usage`] for one that is malformed, that names an attribute twice, or one that is not known: it may narrow
+    /// down what is meant.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let wrong = |why: String| {
             // Not the URI itself: it may have the PIN in it.

@@ -46,7 +46,8 @@ impl WeakKey {
     ///
     /// # Errors
     ///
-    /// `IMA-903` if it is none of these or neither RSA nor on P-256 or P-384; `IMA-904` if it cannot be decrypted.
+    /// [`Code::PrivateKeyMalformed`] if it is none of these or neither RSA nor on P-256 or P-384; [`Code::KeyPassword`] if
+    /// it cannot be decrypted.
     pub fn from_pem(pem: &[u8], password: PasswordSource<'_>) -> Result<Self> {
         let malformed = |why: &str| Fault::new(Code::PrivateKeyMalformed, why.to_owned());
         let pem = private_key_pem(pem).ok_or_else(|| malformed("no private key in PEM"))?;
@@ -89,7 +90,7 @@ impl WeakKey {
     ///
     /// # Errors
     ///
-    /// `IMA-907` for an algorithm that RSA has no DigestInfo of, or a modulus that is too short for it.
+    /// [`Code::SigningFailed`] for an algorithm that RSA has no DigestInfo of, or a modulus that is too short for it.
     pub fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
         match &self.key {
             Key::Rsa(key) => {
@@ -120,7 +121,7 @@ impl WeakKey {
     ///
     /// # Errors
     ///
-    /// `IMA-907`, among others for a key that is not RSA.
+    /// [`Code::SigningFailed`], among others for a key that is not RSA.
     pub fn sign_bare(&self, digest: &[u8; 20]) -> Result<Vec<u8>> {
         let Key::Rsa(key) = &self.key else {
             return Err(failed(

@@ -69,7 +69,7 @@ const INCOMPAT_KNOWN: u32 = 0x2
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read, `IMA-918` if it is no ext4 file system, or damaged.
+/// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if it is no ext4 file system, or damaged.
 pub fn read(path: &Path) -> Result<Tree> {
     read_numbered(path).map(|(tree, _)| tree)
 }

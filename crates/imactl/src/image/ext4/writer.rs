@@ -185,7 +185,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-912` if the size given is too small, `IMA-913` for what ext4 cannot hold.
+    /// [`Code::ImageTooSmall`] if the size given is too small, [`Code::ImageContent`] for what ext4 cannot hold.
     pub fn plan(
         tree: &'a Tree,
         data: &'a HashMap<InodeIndex, DataRuns>,
@@ -392,7 +392,7 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     ///
-    /// `IMA-902` if the image cannot be written, and what `content` answers.
+    /// [`Code::OutputUnwritable`] if the image cannot be written, and what `content` answers.
     pub fn write(&self, image: &File, content: &mut ReadContent<'_>) -> Result<()> {
         let out = Output { image };
         image.set_len(self.size()).map_err(write_error)?;

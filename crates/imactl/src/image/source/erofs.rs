@@ -37,7 +37,8 @@ const MAX_RATIO: u64 = 4096;
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read, `IMA-918` if it is damaged.
+/// [`Code::InputUnreadable`](ima::fault::Code::InputUnreadable) if it cannot be read,
+/// [`Code::SourceMalformed`](ima::fault::Code::SourceMalformed) if it is damaged.
 pub(super) fn read(path: &Path) -> Result<Tree> {
     contained(|| read_sound(path)).unwrap_or_else(|| Err(bad(path, &"a number out of range")))
 }

@@ -36,7 +36,9 @@ const NONE: u32 = u32::MAX;
 ///
 /// # Errors
 ///
-/// `IMA-901` if it cannot be read, `IMA-918` if it is damaged; `IMA-919` if the program is needed and not installed.
+/// [`Code::InputUnreadable`](ima::fault::Code::InputUnreadable) if it cannot be read,
+/// [`Code::SourceMalformed`](ima::fault::Code::SourceMalformed) if it is damaged;
+/// [`Code::ToolMissing`](ima::fault::Code::ToolMissing) if the program is needed and not installed.
 pub(super) fn read(path: &Path) -> Result<Tree> {
     let volume = match Volume::open(path) {
         Ok(Some(volume)) => volume,

@@ -14,7 +14,8 @@ use crate::tree::Tree;
 ///
 /// # Errors
 ///
-/// `IMA-919` if the program is not installed, `IMA-918` if the image is damaged or holds a socket.
+/// [`Code::ToolMissing`] if the program is not installed, [`Code::SourceMalformed`] if the image is damaged or holds a
+/// socket.
 pub(super) fn read(path: &Path) -> Result<Tree> {
     let mut child = Command::new("sqfs2tar")
         .args(["--no-skip", "--root-becomes", "."])
