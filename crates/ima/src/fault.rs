@@ -559,7 +559,7 @@ catalogue! {
     KeyPassword "IMA-904" Host Refusal
         what: "the private key could not be decrypted"
         cause: "the password is wrong or missing"
-        remedy: "give it with --password-file FILE, in EVMCTL_KEY_PASSWORD or at the prompt; the password of sample keys is: password"
+        remedy: "give the right one; the password of sample keys is: password"
     KeyMismatch "IMA-905" Host Refusal
         what: "the private key does not belong to the certificate"
         cause: "their public keys differ; the kernel would look for another key than the one that signed"
@@ -575,7 +575,7 @@ catalogue! {
     XattrUnwritable "IMA-908" Host Refusal
         what: "the extended attribute could not be written"
         cause: "writing security.ima needs CAP_SYS_ADMIN and a file system with extended attributes"
-        remedy: "run as root on such a file system, write sidecar files with --sidecar, or let imactl image put the signatures into an image without privilege"
+        remedy: "run as root on such a file system, write sidecar files, or let imactl image put the signatures into an image without privilege"
     FileChanged "IMA-909" Host Refusal
         what: "a file changed while it was being signed"
         cause: "something else writes to it; a signature made now would be wrong"
@@ -587,11 +587,11 @@ catalogue! {
     InitramfsRefused "IMA-911" Host Refusal
         what: "the init would refuse to boot from this initramfs"
         cause: "a file it needs is missing or malformed"
-        remedy: "correct the file named; --unchecked packs it all the same, for tests"
+        remedy: "correct the file named"
     ImageTooSmall "IMA-912" Host Refusal
         what: "the content does not fit in the image"
         cause: "the size given is too small for the files, their inodes and the journal"
-        remedy: "give a larger --size, or none: it is then computed"
+        remedy: "give a larger size, or none: it is then computed"
     ImageContent "IMA-913" Host Refusal
         what: "an entry cannot be put into the image"
         cause: "the file system has no place for it: a name or link target too long, a parent that is no directory, or extended attributes that are too large"
@@ -614,7 +614,7 @@ catalogue! {
         remedy: "see the command's --help, which has examples"
     SourceMalformed "IMA-918" Host Refusal
         what: "an archive or image cannot be read"
-        cause: "it is malformed or truncated, or of a kind that is not read here"
+        cause: "it is malformed or truncated, or of a kind that imactl does not read"
         remedy: "make it again (an archive with tar --xattrs --format=pax), or give the directory"
     ToolMissing "IMA-919" Host Refusal
         what: "a program needed for this is not installed"
@@ -744,12 +744,12 @@ catalogue! {
     PcrsUnreadable "IMA-985" Host Refusal
         what: "no PCRs to compare with"
         cause: "the TPM cannot be reached or does not answer as a TPM 2.0 does, the file names no PCR of that bank, or neither has a PCR that the list extends"
-        remedy: "give a TPM (--tpm device:/dev/tpmrm0) or a file with PCRs (--pcrs sha256,FILE) of the machine that the list is from"
+        remedy: "give a TPM (such as device:/dev/tpmrm0) or a file with PCRs of the machine that the list is from"
 
     MeasurementsMalformed "IMA-986" Host Refusal
         what: "the measurement list is malformed"
         cause: "it is no measurement list, or one of another bank or byte order"
-        remedy: "give --bank for a list of another bank than SHA-1, --big-endian for one from such a machine"
+        remedy: "name the bank if it is another than SHA-1, and the byte order if the list is from a big-endian machine"
 }
 
 impl Code {

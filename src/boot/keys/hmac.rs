@@ -72,7 +72,7 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
         match errno {
             ima_keyring::Errno::ENOKEY => {
                 let file = layout::master_key(blob.kind);
-                fault.because(Cause::MASTER_KEY_MISSING.with(&[&master, &file]))
+                fault.because(Cause::MASTER_KEY_MISSING.with(&[&master, file]))
             }
             ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => {
                 fault.because(Cause::MASTER_KEY_DIFFERS.with(&[&master]))

@@ -18,6 +18,7 @@ mod measurement;
 mod options;
 mod output;
 mod policy;
+mod remedies;
 mod setup;
 mod sign;
 mod verify;
@@ -144,7 +145,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Findings) => ExitCode::from(1),
         Ok(Outcome::Found(status)) => ExitCode::from(status),
         Err(fault) => {
-            output::warn(format_args!("{fault}"));
+            output::warn(format_args!("{}", remedies::with_options(fault)));
             ExitCode::from(2)
         }
     }
