@@ -58,7 +58,7 @@ impl Verification {
     ///
     /// # Errors
     ///
-    /// `VerityCorrupted`, `VerityRootHash`: one was met already, and nobody has failed by it; `VerityTable`.
+    /// [`Code::VerityCorrupted`], [`Code::VerityRootHash`]: one was met already, and nobody has failed by it; [`Code::VerityTable`].
     pub(super) fn arm(&self) -> Result<(), Fault> {
         self.0.as_ref().map_or(Ok(()), Verified::arm)
     }

@@ -183,7 +183,11 @@ fn met_later(corruption: &str, action: Action) {
     }
     assert!(action.is(&outcome.ending), "{}", story(&outcome));
     for words in ["handover: executing", "dm-verity device corrupted"] {
-        assert!(outcome.console_contains(words), "{words}: {}", story(&outcome));
+        assert!(
+            outcome.console_contains(words),
+            "{words}: {}",
+            story(&outcome)
+        );
     }
 }
 

@@ -26,7 +26,7 @@ use std::fmt;
 
 use crate::cmdline::RootName;
 use crate::config::Corruption;
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Fault};
 use crate::hash::{HashAlgorithm, Hasher};
 use crate::hex;
 
@@ -417,7 +417,7 @@ pub struct Place<'a> {
 ///
 /// # Errors
 ///
-/// `VeritySuperblock`.
+/// [`Code::VeritySuperblock`].
 pub fn superblock(
     bytes: &[u8],
     place: &Place<'_>,
@@ -428,34 +428,29 @@ pub fn superblock(
     let superblock = Superblock::parse(bytes).map_err(|error| fault(&error))?;
     let digest = superblock.algorithm.digest_len();
     if digest != root_hash.bytes().len() {
-        return Err(fault(&superblock.algorithm)
-            .with_cause(format!(
-                "digests of {} have {digest} bytes, and the configured root hash has {}",
-                superblock.algorithm,
-                root_hash.bytes().len()
-            ))
-            .with_remedy("set verity= to the root hash that was printed when this tree was made"));
+        let (length, configured) = (digest.to_string(), root_hash.bytes().len().to_string());
+        let algorithm = superblock.algorithm.to_string();
+        return Err(
+            fault(&superblock.algorithm).because(Cause::VERITY_OTHER_ALGORITHM.with(&[
+                &algorithm,
+                &length,
+                &configured,
+            ])),
+        );
     }
     let room = match place.is_data {
         true => place.data_length.min(place.offset),
         false => place.data_length,
     };
     if superblock.data_length() > room {
+        let (bytes, room) = (superblock.data_length().to_string(), room.to_string());
         return Err(fault(&"the data is shorter than the tree says")
-            .with_cause(format!(
-                "the tree is for {} bytes, and there are {room}",
-                superblock.data_length()
-            ))
-            .with_remedy("write image and tree to the disk again, whole and from the same run"));
+            .because(Cause::VERITY_DATA_TOO_SHORT.with(&[&bytes, &room])));
     }
     if superblock.tree_end(place.offset) > place.length {
+        let end = superblock.tree_end(place.offset).to_string();
         return Err(fault(&"the tree is cut short")
-            .with_cause(format!(
-                "it ends at byte {}, and the device has {}",
-                superblock.tree_end(place.offset),
-                place.length
-            ))
-            .with_remedy("write image and tree to the disk again, whole and from the same run"));
+            .because(Cause::VERITY_TREE_CUT.with(&[&end, &place.length.to_string()])));
     }
     Ok(superblock)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Corruption, Enforce, OnFailure, Parameter, RootWait};
 use crate::dm_verity::RootHash;
-use crate::fault::{Code, Fault};
+use crate::fault::{Cause, Code, Fault};
 use crate::forward::{self, Forwarded};
 use crate::partition;
 use crate::policy::Policy;
@@ -307,10 +307,8 @@ impl Settings {
                 Parameter::RootFsType | Parameter::RootFlags | Parameter::ReadWrite
                     if verity.is_some() =>
                 {
-                    let fault = Fault::new(Code::CmdlineIgnored, shown)
-                        .with_cause("the root is verified by dm-verity: what is mounted, and how, is up to ima-init.conf")
-                        .with_remedy("take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed");
-                    warn(fault);
+                    let fault = Fault::new(Code::CmdlineIgnored, shown);
+                    warn(fault.because(Cause::ROOT_IS_VERIFIED));
                 }
                 Parameter::RootFsType => {
                     rootfstype = value.and_then(config::fstype).ok_or_else(invalid)?;

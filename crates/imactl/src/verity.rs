@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use ima::dm_verity::{RootHash, SUPERBLOCK_LENGTH, Superblock};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use rayon::prelude::*;
 
@@ -36,7 +36,7 @@ impl Parameters {
     ///
     /// # Errors
     ///
-    /// `IMA-907` if the system has no random numbers.
+    /// [`IMA-907`](Code::SigningFailed) if the system has no random numbers.
     pub fn random() -> Result<Self> {
         let mut bytes = [0; SALT + 16];
         aws_lc_rs::rand::fill(&mut bytes)
@@ -67,7 +67,7 @@ pub struct Made {
 ///
 /// # Errors
 ///
-/// `IMA-901`, `IMA-902`; `IMA-913` for an image that has no whole number of blocks, which a device would cut short, or none.
+/// [`IMA-901`](Code::InputUnreadable), [`IMA-902`](Code::OutputUnwritable); [`IMA-913`](Code::ImageContent) for an image that has no whole number of blocks, which a device would cut short, or none.
 pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<Made> {
     let file = File::options()
         .read(true)
@@ -80,15 +80,12 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
         Fault::new(Code::ImageContent, detail)
     };
     if !metadata.is_file() {
-        return Err(content("it is no regular file")
-            .with_cause("a hash tree is made over the image of a file system")
-            .with_remedy("give the image's file"));
+        return Err(content("it is no regular file").because(Cause::NO_IMAGE_FILE));
     }
     let length = metadata.len().next_multiple_of(BLOCK.into());
     if length != metadata.len() && out.is_some() {
         return Err(content("its length is no multiple of 4096 bytes")
-            .with_cause("dm-verity verifies whole blocks, and the rest would be cut off")
-            .with_remedy(format!("lengthen it: truncate -s %4096 {}", data.display())));
+            .because(Cause::NOT_WHOLE_BLOCKS.with(&[&data.display().to_string()])));
     }
     let superblock = Superblock::new(
         parameters.uuid,
@@ -97,11 +94,7 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
         length / u64::from(BLOCK),
         parameters.salt.clone(),
     )
-    .map_err(|error| {
-        content(&error.to_string())
-            .with_cause("no hash tree of dm-verity's can be made so")
-            .with_remedy("give an image with content, and a salt of at most 256 bytes")
-    })?;
+    .map_err(|error| content(&error.to_string()).because(Cause::NO_TREE_OF_IT))?;
     if length != metadata.len() {
         file.set_len(length)
             .map_err(|error| unwritable(data, &error))?;
@@ -130,7 +123,7 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
 ///
 /// # Errors
 ///
-/// `IMA-413` for another tree, `IMA-414` if image or tree was changed; `IMA-901`.
+/// [`IMA-413`](Code::VerityRootHash) for another tree, [`IMA-414`](Code::VerityCorrupted) if image or tree was changed; [`IMA-901`](Code::InputUnreadable).
 pub fn compare(
     data: (&File, &Path),
     tree: (&File, &Path),

@@ -1,7 +1,7 @@
 //! An init that was built without dm-verity: a configuration that demands it is refused.
 
 use ima::dm_verity::RootHash;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::settings::{Settings, Verity};
 
 use super::devices::Device;
@@ -13,9 +13,7 @@ pub(super) enum Verified {}
 impl Verified {
     /// Refuses.
     pub(super) fn set_up(_: &Device, _: &Verity, _: &Settings) -> Result<Self, Fault> {
-        Err(Fault::new(Code::VerityTarget, "verity= is set")
-            .with_cause("this ima-init was built without its feature verity")
-            .with_remedy("use an ima-init that was built with it"))
+        Err(Fault::new(Code::VerityTarget, "verity= is set").because(Cause::VERITY_NOT_IN_INIT))
     }
 
     pub(super) const fn device(&self) -> &Device {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ima::config::Corruption;
 use ima::dm_verity::{self, Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, TARGET};
-use ima::fault::{Code, Fault, Stage};
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::hex;
 use ima::settings::{Settings, Verity};
 use nix::errno::Errno;
@@ -196,8 +196,7 @@ fn superblock(data: &Device, tree: &Device, verity: &Verity) -> Result<Superbloc
             Code::VeritySuperblock,
             format!("{path} at byte {}: {error}", verity.offset),
         )
-        .with_cause("the device of the hash tree could not be read")
-        .with_remedy("see the kernel's messages above; replace the medium")
+        .because(Cause::VERITY_TREE_UNREADABLE)
     })?;
     let place = Place {
         device: &path,
@@ -242,9 +241,8 @@ fn map(
     if let Err(fault) = load(&control, &wanted) {
         return Err(match has_target(&control) {
             true => fault,
-            false => Fault::new(Code::VerityTarget, "there is no target of that name").with_cause(
-                "CONFIG_DM_VERITY is not set, or it is a module that the initramfs does not load",
-            ),
+            false => Fault::new(Code::VerityTarget, "there is no target of that name")
+                .because(Cause::VERITY_NOT_IN_KERNEL),
         });
     }
     // Of the answer to its making, the number is known; the device has its size only now.

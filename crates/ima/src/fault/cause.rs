@@ -697,11 +697,58 @@ causes! {
         cause: "devices get numbers with this major in the order in which they appear, which no image tells"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
     }
-    DRIVER_NOT_SET [RootMissing RootMount] {
+    DRIVER_NOT_SET [RootMissing RootMount VerityTarget] {
         cause: "CONFIG_{option} is not set"
     }
-    DRIVER_NOT_LOADED [RootMissing RootMount] {
+    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget] {
         cause: "CONFIG_{option} is m, and the initramfs does not load the module {module}"
+    }
+    VERITY_HASH_NOT_SET [VerityTable] {
+        cause: "CONFIG_{option} is not set: the kernel does not have the hash algorithm of the tree"
+        remedy: "build the kernel with it, or make the tree with another algorithm (SHA-256 is the usual one)"
+    }
+    VERITY_TREE_UNREADABLE [VeritySuperblock] {
+        cause: "the device of the hash tree could not be read"
+        remedy: "see the kernel's messages above; replace the medium"
+    }
+    VERITY_NOT_IN_KERNEL [VerityTarget] {
+        cause: "CONFIG_DM_VERITY is not set, or it is a module that the initramfs does not load"
+    }
+    VERITY_NOT_IN_INIT [VerityTarget] {
+        cause: "this ima-init was built without its feature verity"
+        remedy: "use an ima-init that was built with it"
+    }
+    VERITY_OTHER_ALGORITHM [VeritySuperblock] {
+        cause: "digests of {algorithm} have {length} bytes, and the configured root hash has {configured}"
+        remedy: "set verity= to the root hash that was printed when this tree was made"
+    }
+    VERITY_DATA_TOO_SHORT [VeritySuperblock] {
+        cause: "the tree is for {bytes} bytes, and there are {room}"
+        remedy: "write image and tree to the disk again, whole and from the same run"
+    }
+    VERITY_TREE_CUT [VeritySuperblock] {
+        cause: "the tree ends at byte {end}, and the device has {length}"
+        remedy: "write image and tree to the disk again, whole and from the same run"
+    }
+    VERITY_PARTITION [VerityTreeMissing] {
+        cause: "no partition or more than one has the name of the hash tree's"
+        remedy: "correct verity_hash=, or the names of the partitions"
+    }
+    ROOT_IS_VERIFIED [CmdlineIgnored] {
+        cause: "dm-verity verifies the root: only ima-init.conf says what is mounted, and how"
+        remedy: "take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed"
+    }
+    NO_IMAGE_FILE [ImageContent] {
+        cause: "a hash tree is made over the image of a file system"
+        remedy: "give the image's file"
+    }
+    NOT_WHOLE_BLOCKS [ImageContent] {
+        cause: "dm-verity verifies whole blocks, and the rest would be cut off"
+        remedy: "lengthen it: truncate -s %4096 {image}"
+    }
+    NO_TREE_OF_IT [ImageContent] {
+        cause: "no hash tree for dm-verity can be made with these parameters"
+        remedy: "give an image with content, and a salt of at most 256 bytes"
     }
     PARTITION_TABLE_NOT_SET [RootMissing] {
         cause: "CONFIG_{option} is not set: the kernel makes no partitions of the disk"

@@ -144,8 +144,8 @@ const IN_MEMORY: [(&str, u64); 20] = [
     ("smackfs", 0x4341_5d53),
 ];
 
-/// Returns what is wrong with how a policy covers these file systems: `PolicyUncovered`, or the warning `Uncovered` where
-/// enforcement is not `required`; `RootOnly` for one that covers root's processes alone, where no more is asked for.
+/// Returns what is wrong with how a policy covers these file systems: [`Code::PolicyUncovered`], or the warning [`Code::Uncovered`] where
+/// enforcement is not `required`; [`Code::RootOnly`] for one that covers root's processes alone, where no more is asked for.
 #[must_use]
 pub fn fault(policy: &Policy, on: On<'_>, scope: Scope, required: bool) -> Option<Fault> {
     if let Some(gap) = policy.gap(&DEMANDED, on, scope) {

@@ -75,7 +75,7 @@ impl Findings {
             .filter_map(|(option, module)| missing(kernel, modules, option, module));
         if let Some(cause) = missing.next() {
             let fault = Fault::new(Code::VerityTarget, "verity= is set");
-            self.faults.push(fault.with_cause(cause));
+            self.faults.push(fault.because(cause));
             return;
         }
         let algorithm = root.and_then(|root| root.verified);
@@ -88,7 +88,7 @@ impl Findings {
         if !kernel.is_available(option) {
             let fault = Fault::new(Code::VerityTable, "the kernel lacks the hash algorithm");
             self.faults
-                .push(fault.with_cause(format!("CONFIG_{option} is not set")));
+                .push(fault.because(Cause::VERITY_HASH_NOT_SET.with(&[option])));
         }
     }
 

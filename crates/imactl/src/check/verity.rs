@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ima::cmdline::RootName;
 use ima::device;
 use ima::dm_verity::{self, Place, SUPERBLOCK_LENGTH};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::partition::Partition;
 use ima::settings::Verity;
@@ -65,7 +65,7 @@ pub(super) struct Tree {
 ///
 /// # Errors
 ///
-/// `VerityTreeMissing`; `InputUnreadable`.
+/// [`Code::VerityTreeMissing`]; [`Code::InputUnreadable`].
 pub(super) fn tree(
     path: &Path,
     root: &Part,
@@ -96,9 +96,10 @@ pub(super) fn tree(
         })),
         // A disk, which is another one than the root's.
         Err(_) if names_a_disk(name) => Ok(None),
-        Err(fault) => Err(Fault::new(Code::VerityTreeMissing, fault.detail())
-            .with_cause(fault.cause().to_owned())
-            .with_remedy("correct verity_hash=, or the names of the partitions")),
+        Err(fault) => {
+            Err(Fault::new(Code::VerityTreeMissing, fault.detail())
+                .because(Cause::VERITY_PARTITION))
+        }
     }
 }
 
@@ -116,7 +117,7 @@ fn names_a_disk(name: &RootName) -> bool {
 ///
 /// # Errors
 ///
-/// `VeritySuperblock`, `VerityRootHash`, `VerityCorrupted`; `InputUnreadable`.
+/// [`Code::VeritySuperblock`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`]; [`Code::InputUnreadable`].
 pub(super) fn verified(
     path: &Path,
     root: &Part,
