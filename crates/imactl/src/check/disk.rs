@@ -159,7 +159,11 @@ impl Disk {
             words.extend(label.map(|label| format!("PARTLABEL={label}")));
             let uuid = partition.uuid.as_ref();
             words.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
-            words.extend(self.superblocks(partition).iter().map(super::describe));
+            words.extend(
+                self.superblocks(partition)
+                    .iter()
+                    .map(super::root::describe),
+            );
             words.join(" ")
         };
         let all: Vec<String> = self.table.partitions.iter().map(describe).collect();

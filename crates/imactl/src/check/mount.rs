@@ -13,6 +13,7 @@ use ima::policy::lint::Release;
 use ima::settings::{self, Settings};
 
 use super::{Findings, Inputs, Root};
+use crate::initramfs::Place;
 use crate::kernel::check::KernelConfig;
 
 /// The names of the modules that are loaded, where they are known.
@@ -29,6 +30,39 @@ const FILE_SYSTEMS: [(&str, &str, &str); 6] = [
 ];
 
 impl Findings {
+    /// Whether the init would find the root and the kernel would mount it.
+    pub(super) fn mount(&mut self, inputs: &Inputs<'_>, config: Option<&Config>) {
+        let alone = inputs
+            .initramfs
+            .is_none_or(|initramfs| initramfs.place() == Place::Alone);
+        if let (Some(root), Some(line), true) = (inputs.root, inputs.command_line, alone) {
+            self.root(root, line, config);
+            self.initcalls(Some(line), &[Code::RootMissing]);
+            if config.is_some_and(|config| config.verity.is_some()) {
+                self.initcalls(Some(line), &[Code::VerityTarget]);
+            }
+        }
+        if let (Some(kernel), Some(initramfs), Some(config)) =
+            (inputs.kernel, inputs.initramfs, config)
+        {
+            let modules = initramfs.module_names(config);
+            let modules = modules.as_ref();
+            if alone {
+                self.device(kernel, modules, inputs, config);
+                if config.verity.is_some() {
+                    self.verity(kernel, modules, inputs.root);
+                }
+            }
+            if let Some(root) = inputs.root {
+                self.mountable(kernel, modules, root, inputs.number());
+            }
+        }
+        let unmountable = inputs.root.and_then(|root| root.unmountable.as_ref());
+        // What the init refuses in the command line is reported already.
+        let new = unmountable.filter(|fault| !self.faults.contains(fault));
+        self.faults.extend(new.cloned());
+    }
+
     /// The driver of the disk that `root=` names, if its name tells which that is, and support for the disk's partition table.
     pub(super) fn device(
         &mut self,

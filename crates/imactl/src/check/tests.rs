@@ -3,8 +3,9 @@ use crate::identity::Identity;
 use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::loader::tests::Made;
 use crate::select::FileSystem;
-use crate::tree::{Content, Kind};
+use crate::tree::{Content, Kind, Tree};
 use crate::x509::Template;
+use ima::filesystem::{self, Filesystem, Need};
 use ima::hash::HashAlgorithm;
 
 const POLICY: &[u8] = include_bytes!("../../../../policy/ima_policy.default");
