@@ -136,8 +136,8 @@ impl Step {
         }
     }
 
-    /// Tells of it, or ends the boot.
-    fn tell(&mut self, ending: Ending, limit: Option<Duration>) {
+    /// Prints a notice when one is due; ends the boot when the limit is reached.
+    fn check(&mut self, ending: Ending, limit: Option<Duration>) {
         let waited = self.since.elapsed();
         let seconds = waited.as_secs();
         if limit.is_some_and(|limit| waited >= limit) {
@@ -180,7 +180,7 @@ fn watch(steps: &OwnedFd, ending: Ending, limit: Option<Duration>) {
         let rest = step.as_ref().map(|step| step.rest(limit));
         if !ready(steps, rest) {
             if let Some(step) = &mut step {
-                step.tell(ending, limit);
+                step.check(ending, limit);
             }
             continue;
         }

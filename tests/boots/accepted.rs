@@ -15,7 +15,7 @@ use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
 use crate::setup::{
     CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
-    assert_booted, story,
+    assert_booted, console_tail,
 };
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
 
@@ -28,7 +28,7 @@ pub fn assert_warned(outcome: &Outcome, code: &str) {
     assert!(
         outcome.console_contains(&format!("[{code}]")),
         "{code}: {}",
-        story(outcome)
+        console_tail(outcome)
     );
     let report = assert_booted(outcome);
     let warnings = init_report(report)["warnings"]
@@ -380,7 +380,7 @@ fn evm_hmac_key() {
         assert!(
             outcome.console_contains("keys: EVM: HMAC key loaded"),
             "{}",
-            story(&outcome)
+            console_tail(&outcome)
         );
         let keyrings = &assert_booted(&outcome).keyrings;
         assert_eq!(keyrings[".evm"].keys.len(), 1);
@@ -700,7 +700,7 @@ fn until(setup: &Setup, text: &str) -> Outcome {
             seen.console.contains(text).then_some(())
         })
     });
-    assert!(seen.is_ok(), "no “{text}”: {}", story(&outcome));
+    assert!(seen.is_ok(), "no “{text}”: {}", console_tail(&outcome));
     outcome
 }
 
@@ -713,7 +713,7 @@ fn systemd_loads_its_policy() {
     assert!(
         !outcome.console_contains("Failed to load IMA policy"),
         "{}",
-        story(&outcome)
+        console_tail(&outcome)
     );
 }
 
@@ -767,7 +767,7 @@ fn no_signal_is_left_ignored_for_the_init() {
         assert!(
             outcome.console_contains(line),
             "{line}: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
 }

@@ -9,7 +9,7 @@ use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::formats::policy_for_1001;
 use crate::keys::RSA;
 use crate::partitions::Table;
-use crate::setup::{DEFAULT_POLICY, POLICY, Setup, story};
+use crate::setup::{DEFAULT_POLICY, POLICY, Setup, console_tail};
 use crate::tree::{Format, INIT, Tree};
 
 /// The applets that the scripts call.
@@ -74,7 +74,7 @@ fn said(outcome: &Outcome) -> Vec<&str> {
 
 fn assert_said(setup: &Setup, expected: &[&str]) {
     let outcome = setup.boot();
-    assert_eq!(said(&outcome), expected, "{}", story(&outcome));
+    assert_eq!(said(&outcome), expected, "{}", console_tail(&outcome));
 }
 
 /// Overwrites the victim where it lies on $device, below the file system that it was executed from.
@@ -197,8 +197,8 @@ fn kexec(config: &str) -> Outcome {
 fn kexec_is_disabled() {
     let outcome = kexec("kexec=no");
     let refused = ["unsigned: EPERM", "kexec_load: EPERM", "signed: EPERM"];
-    assert_eq!(said(&outcome), refused, "{}", story(&outcome));
-    assert!(!outcome.guest_ran(), "{}", story(&outcome));
+    assert_eq!(said(&outcome), refused, "{}", console_tail(&outcome));
+    assert!(!outcome.guest_ran(), "{}", console_tail(&outcome));
 }
 
 /// Where the configuration allows kexec, the policy denies unsigned kernels. A signed one, started without the initramfs, has no
@@ -207,8 +207,8 @@ fn kexec_is_disabled() {
 fn kexec_of_a_signed_kernel_without_an_initramfs_is_not_detected() {
     let outcome = kexec("kexec=yes");
     let refused = ["unsigned: EACCES", "kexec_load: EACCES"];
-    assert_eq!(said(&outcome), refused, "{}", story(&outcome));
-    assert!(outcome.guest_ran(), "{}", story(&outcome));
+    assert_eq!(said(&outcome), refused, "{}", console_tail(&outcome));
+    assert!(outcome.guest_ran(), "{}", console_tail(&outcome));
 }
 
 /// What root reads of the machine's memory, on a kernel that has /dev/mem.

@@ -8,7 +8,7 @@ use imactl::x509::Template;
 
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
 use crate::matrix::Action;
-use crate::setup::{CERTIFICATE, DEFAULT_POLICY, Setup, assert_refused, story};
+use crate::setup::{CERTIFICATE, DEFAULT_POLICY, Setup, assert_refused, console_tail};
 use crate::tree::{INIT, SWITCH_ROOT};
 
 /// The boot is refused with that code, and its cause and remedy hold each of the words.
@@ -22,7 +22,7 @@ fn explained(code: &str, words: &[&str], fault: impl FnOnce(&mut Setup)) {
         assert!(
             outcome.console[start..].contains(word),
             "“{word}” is not said: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
 }
@@ -115,5 +115,9 @@ fn a_certificate_without_identifier_is_warned_of() {
     setup.put("etc/keys/x509_ima2.der", unnamed.der());
     let outcome = setup.boot();
     crate::setup::assert_booted(&outcome);
-    assert!(outcome.console_contains("[IMA-557]"), "{}", story(&outcome));
+    assert!(
+        outcome.console_contains("[IMA-557]"),
+        "{}",
+        console_tail(&outcome)
+    );
 }

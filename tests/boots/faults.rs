@@ -18,7 +18,7 @@ use crate::built::{Kernel, PROGRAMS, scratch};
 use crate::front;
 use crate::killed::{Random, number};
 use crate::matrix::{assert_nothing_executed, same, watched};
-use crate::setup::{Setup, story};
+use crate::setup::{Setup, console_tail};
 use crate::tree::Tree;
 
 /// The errors that calls fail with: what disks, memory, modules of the kernel that are missing, security modules and signals
@@ -178,7 +178,7 @@ fn boot(setup: &mut Setup) -> (Outcome, bool) {
 
 /// The property.
 fn judge(outcome: &Outcome, unchanged: bool) -> std::result::Result<Result, String> {
-    let wrong = |what: &str| Err(format!("{what}: {}", story(outcome)));
+    let wrong = |what: &str| Err(format!("{what}: {}", console_tail(outcome)));
     if outcome.guest_ran() {
         let Some(report) = outcome.report() else {
             return wrong("the root's init ran and did not report");
@@ -249,7 +249,7 @@ fn counted(traced: Traced) -> Vec<u64> {
     assert!(
         outcome.console_contains(&format!("{FAULTS}{} calls until the handover", calls.len())),
         "{}",
-        story(&outcome)
+        console_tail(&outcome)
     );
     assert!(calls.len() > 200, "{} calls", calls.len());
     calls
@@ -281,7 +281,10 @@ fn fail(
         ),
         None => (
             "none".to_owned(),
-            Err(format!("the tracer failed no call: {}", story(&outcome))),
+            Err(format!(
+                "the tracer failed no call: {}",
+                console_tail(&outcome)
+            )),
             outcome.duration,
         ),
     }

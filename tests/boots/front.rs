@@ -7,7 +7,7 @@ use ima::signatures::{Attributes, Signatures};
 use crate::built::{Kernel, PROGRAMS, busybox};
 use crate::keys::{P256, Pair, RSA};
 use crate::matrix::{Check, SCRIPT, faults};
-use crate::setup::{EVM_CERTIFICATE, Setup, assert_booted, story};
+use crate::setup::{EVM_CERTIFICATE, Setup, assert_booted, console_tail};
 use crate::tree::Tree;
 
 pub const FRONTED_INIT: &str = "usr/lib/ima-init/init";
@@ -131,7 +131,7 @@ fn initramfs_like_that_of_initramfs_tools() {
         assert!(
             outcome.console_contains(line),
             "{line}: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
     assert!(
@@ -288,7 +288,7 @@ fn initramfs_under_evm() {
         assert!(
             outcome.console_contains(line),
             "{line}: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
     assert_booted(&outcome);

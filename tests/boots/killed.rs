@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ima_testbed::{Outcome, Running};
 
 use crate::built::scratch;
-use crate::setup::{Setup, story};
+use crate::setup::{Setup, console_tail};
 use crate::tree::run;
 
 /// How long the real init writes at most, after the time that a boot takes.
@@ -127,8 +127,12 @@ fn chain(which: u64) {
         let running = start();
         let ended = running.run_for(moment.saturating_sub(running.elapsed()));
         let outcome = running.kill();
-        ended.unwrap_or_else(|error| panic!("kill {kill}: {error}: {}", story(&outcome)));
-        assert!(!refused(&outcome), "kill {kill}: {}", story(&outcome));
+        ended.unwrap_or_else(|error| panic!("kill {kill}: {error}: {}", console_tail(&outcome)));
+        assert!(
+            !refused(&outcome),
+            "kill {kill}: {}",
+            console_tail(&outcome)
+        );
         tally.add(&outcome);
         assert_clean(&disk);
     }

@@ -15,7 +15,7 @@ use ima_testbed::{Ending, Outcome};
 
 use crate::built::{scratch, source};
 use crate::keys::P256;
-use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, story};
+use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{front, hostile, initramfs, lines, media, refused, verity};
 
 /// What the machine does after a refusal: `on_failure`.
@@ -155,14 +155,14 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
         outcome.console_contains(setup.says),
         "“{}” is not on the console: {}",
         setup.says,
-        story(&outcome)
+        console_tail(&outcome)
     );
     assert_nothing_executed(&outcome);
     let [before, after] = disk;
     assert!(
         same(&before, &after),
         "the disk was written to: {}",
-        story(&outcome)
+        console_tail(&outcome)
     );
     for path in [before, after] {
         std::fs::remove_file(path).expect("a disk");
@@ -183,7 +183,7 @@ pub fn assert_nothing_executed(outcome: &Outcome) {
                 || front::EXECUTED.contains(&program)
                 || switching,
             "{program} was executed: {}",
-            story(outcome)
+            console_tail(outcome)
         );
     }
 }
@@ -269,7 +269,7 @@ fn what_runs_of_the_root_is_seen() {
         assert!(
             programs.iter().any(|program| program.ends_with(wanted)),
             "{wanted}: {programs:?}: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
     assert!(!same(&before, &after));

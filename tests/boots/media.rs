@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::built::scratch;
 use crate::matrix::{Action, Check, faults};
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID, story};
+use crate::setup::{LABEL, Setup, UUID, console_tail};
 use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
@@ -330,9 +330,9 @@ fn a_disk_that_answers_no_more_is_waited_for_with_rootwait() {
     assert!(
         !outcome.console_contains("refused: ["),
         "{}",
-        story(&outcome)
+        console_tail(&outcome)
     );
-    assert!(!outcome.guest_ran(), "{}", story(&outcome));
+    assert!(!outcome.guest_ran(), "{}", console_tail(&outcome));
 }
 
 /// A refusal ends the machine though the file system, written to, can no longer be left clean.
@@ -346,5 +346,5 @@ fn a_disk_that_answers_no_more_when_it_is_left() {
     let outcome = setup.boot();
     crate::setup::assert_refused(&outcome, "IMA-713", Action::Reboot);
     let left = "the root's device does not answer; its file system is left as it is";
-    assert!(outcome.console_contains(left), "{}", story(&outcome));
+    assert!(outcome.console_contains(left), "{}", console_tail(&outcome));
 }

@@ -9,7 +9,7 @@ use imactl::initramfs::Compression;
 use crate::built::Kernel;
 use crate::matrix::Action;
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID, assert_booted, assert_refused, story};
+use crate::setup::{LABEL, Setup, UUID, assert_booted, assert_refused, console_tail};
 use crate::tree::Format;
 
 fn root_of(report: &Report) -> (&str, &str) {
@@ -28,7 +28,12 @@ fn named(name: &str, device: &str, prepare: impl FnOnce(&mut Setup)) {
     prepare(&mut setup);
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    assert_eq!(root_of(report), (device, "ext4"), "{}", story(&outcome));
+    assert_eq!(
+        root_of(report),
+        (device, "ext4"),
+        "{}",
+        console_tail(&outcome)
+    );
 }
 
 const SIGNATURE: u32 = 0x1a2b_3c4d;
@@ -107,7 +112,11 @@ fn by_configuration_alone() {
     setup.configure("cmdline=rootwait");
     let outcome = setup.boot();
     assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "ext4"));
-    assert!(outcome.console_contains("[IMA-251]"), "{}", story(&outcome));
+    assert!(
+        outcome.console_contains("[IMA-251]"),
+        "{}",
+        console_tail(&outcome)
+    );
 }
 
 #[test]
@@ -253,7 +262,11 @@ fn f2fs_from_a_module() {
 #[test]
 fn vfat_keeps_no_signatures() {
     let outcome = filled("vfat", &["mkfs.vfat", "-F", "32"], 64).boot();
-    assert!(outcome.console_contains("[IMA-451]"), "{}", story(&outcome));
+    assert!(
+        outcome.console_contains("[IMA-451]"),
+        "{}",
+        console_tail(&outcome)
+    );
     assert_refused(&outcome, "IMA-704", Action::Poweroff);
 }
 

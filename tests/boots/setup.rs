@@ -363,7 +363,7 @@ fn remove(files: &[PathBuf]) {
 }
 
 /// The init's words on the console, for an assertion's message.
-pub fn story(outcome: &Outcome) -> String {
+pub fn console_tail(outcome: &Outcome) -> String {
     let lines: Vec<&str> = outcome.console.lines().collect();
     let tail = &lines[lines.len().saturating_sub(60)..];
     format!(
@@ -381,34 +381,39 @@ pub fn assert_refused(outcome: &Outcome, code: &str, action: Action) {
         .entry();
     let heading = format!("refused: [{code}] {}", entry.what);
     let Some((_, after)) = outcome.console.split_once(&heading) else {
-        panic!("{code} is not on the console: {}", story(outcome));
+        panic!("{code} is not on the console: {}", console_tail(outcome));
     };
     let cause = after
         .find("cause: ")
-        .unwrap_or_else(|| panic!("no cause: {}", story(outcome)));
+        .unwrap_or_else(|| panic!("no cause: {}", console_tail(outcome)));
     let remedy = after
         .find("remedy: ")
-        .unwrap_or_else(|| panic!("no remedy: {}", story(outcome)));
-    assert!(cause < remedy, "{}", story(outcome));
+        .unwrap_or_else(|| panic!("no remedy: {}", console_tail(outcome)));
+    assert!(cause < remedy, "{}", console_tail(outcome));
     for part in [&after[cause + 7..], &after[remedy + 8..]] {
         let words = part.lines().next().unwrap_or_default().trim();
         assert!(words.len() > 10, "says nothing: “{words}”");
     }
-    assert!(action.is(&outcome.ending), "{}", story(outcome));
+    assert!(action.is(&outcome.ending), "{}", console_tail(outcome));
     assert!(
         !outcome.guest_ran(),
         "a program of the root ran: {}",
-        story(outcome)
+        console_tail(outcome)
     );
 }
 
 /// The boot must reach the root's init, and that must be able to switch the machine off.
 pub fn assert_booted(outcome: &Outcome) -> &ima_testbed::report::Report {
-    assert_eq!(outcome.ending, Ending::PowerOff, "{}", story(outcome));
+    assert_eq!(
+        outcome.ending,
+        Ending::PowerOff,
+        "{}",
+        console_tail(outcome)
+    );
     assert_eq!(outcome.invalid_messages, [""; 0]);
     let report = outcome
         .report()
-        .unwrap_or_else(|| panic!("the root's init did not report: {}", story(outcome)));
+        .unwrap_or_else(|| panic!("the root's init did not report: {}", console_tail(outcome)));
     assert_eq!(report.pid, 1);
     report
 }

@@ -368,7 +368,7 @@ fn fill(from: &Path, to: &Path, fstype: &str) {
     assert!(
         outcome.console_contains("filled"),
         "{}",
-        crate::setup::story(&outcome)
+        crate::setup::console_tail(&outcome)
     );
     fs::remove_file(path).expect("the initramfs");
 }

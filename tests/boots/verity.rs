@@ -11,7 +11,7 @@ use crate::keys::P256;
 use crate::matrix::{Action, Check, faults};
 use crate::media::blank;
 use crate::partitions::{self, Table, guid};
-use crate::setup::{LABEL, Setup, assert_booted, story};
+use crate::setup::{LABEL, Setup, assert_booted, console_tail};
 use crate::tree::{Format, INIT, Tree};
 
 fn parameters() -> Parameters {
@@ -181,12 +181,12 @@ fn met_later(corruption: &str, action: Action) {
     for disk in disks {
         std::fs::remove_file(disk).expect("a disk");
     }
-    assert!(action.is(&outcome.ending), "{}", story(&outcome));
+    assert!(action.is(&outcome.ending), "{}", console_tail(&outcome));
     for words in ["handover: executing", "dm-verity device corrupted"] {
         assert!(
             outcome.console_contains(words),
             "{words}: {}",
-            story(&outcome)
+            console_tail(&outcome)
         );
     }
 }

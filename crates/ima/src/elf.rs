@@ -422,7 +422,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..512), class in 1_u8..3, data in 1_u8..3) {
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512), class in 1_u8..3, data in 1_u8..3) {
             let mut bytes = bytes;
             if bytes.len() > 6 {
                 bytes[..4].copy_from_slice(b"\x7fELF");

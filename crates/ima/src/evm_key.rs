@@ -151,7 +151,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn hostile_bytes_do_no_harm(
+        fn hostile_bytes_never_panic(
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100),
             text in "(default |enc32 |)(trusted|user|x):[a-z]{0,4} [0-9]{0,7} [0-9a-fg]{0,20}",
         ) {

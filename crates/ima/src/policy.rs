@@ -20,6 +20,45 @@ pub const MAX_RULE: usize = 4094;
 /// The largest policy file that is read, in bytes.
 pub const MAX_POLICY: usize = 1 << 20;
 
+/// The words with which a part of a rule begins: actions, and conditions and options before their sign.
+pub const KEYWORDS: [&str; 35] = [
+    "measure",
+    "dont_measure",
+    "appraise",
+    "dont_appraise",
+    "audit",
+    "dont_audit",
+    "hash",
+    "dont_hash",
+    "func",
+    "mask",
+    "fsmagic",
+    "fsname",
+    "fs_subtype",
+    "fsuuid",
+    "uid",
+    "euid",
+    "gid",
+    "egid",
+    "fowner",
+    "fgroup",
+    "obj_user",
+    "obj_role",
+    "obj_type",
+    "subj_user",
+    "subj_role",
+    "subj_type",
+    "digest_type",
+    "appraise_type",
+    "appraise_flag",
+    "appraise_algos",
+    "permit_directio",
+    "pcr",
+    "template",
+    "keyrings",
+    "label",
+];
+
 /// What a rule does (ima_policy.c, `policy_tokens`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -93,7 +132,8 @@ pub enum Hook {
 }
 
 impl Hook {
-    const ALL: [(Self, &'static str); 14] = [
+    /// Every hook with its keyword.
+    pub const ALL: [(Self, &'static str); 14] = [
         (Self::FileCheck, "FILE_CHECK"),
         (Self::MmapCheck, "MMAP_CHECK"),
         (Self::MmapCheckReqprot, "MMAP_CHECK_REQPROT"),

@@ -32,7 +32,7 @@ use crate::Result;
 use crate::initramfs::{InitramfsBuilder, Place};
 use crate::kernel::check::KernelConfig;
 use crate::kernel::release::KernelRelease;
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::tree::Inode;
 use crate::verify::Verdict;
 use libraries::Libraries;
@@ -214,13 +214,13 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             _ if policy.appraisal(&guard).is_some() => Further::Signed,
             _ => Further::Any,
         };
-        let mut chooser = Chooser::new(policy, root.filesystem.clone());
+        let mut appraisal = Appraisal::new(policy, root.filesystem.clone());
         if !config.kexec {
-            chooser = chooser.without(&[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck]);
+            appraisal = appraisal.without(&[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck]);
         }
         let examiner = Examiner {
             tree: &root.tree,
-            chooser: &chooser,
+            appraisal: &appraisal,
             certificates: &certificates,
             evm: &evm,
             hmac: evm_key.is_some(),

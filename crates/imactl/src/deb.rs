@@ -17,11 +17,11 @@ use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::file::{Output, in_file, unreadable, unwritable};
 use crate::manifest::Manifest;
-use crate::select::Chooser;
-use crate::sign::Mark;
+use crate::select::Appraisal;
+use crate::sign::ImaValue;
 use crate::tree::{Content, Kind, Tree};
 
 use archive::{Member, members};
@@ -101,13 +101,13 @@ impl Package {
             .map_err(|fault| in_file(fault, &self.path))
     }
 
-    /// The digests of its files and control scripts, or of those that `chooser` has appraised.
+    /// The digests of its files and control scripts, or of those that `appraisal` has appraised.
     ///
     /// # Errors
     ///
     /// [`Code::InputUnreadable`], [`Code::OutputUnwritable`] if there is no room for its content in the temporary directory,
     /// [`Code::SigningFailed`], [`Code::SourceMalformed`], [`Code::PackageMalformed`], [`Code::PackageTool`].
-    pub fn digests(&self, chooser: Option<&Chooser>, algo: HashAlgorithm) -> Result<Manifest> {
+    pub fn digests(&self, appraisal: Option<&Appraisal>, algo: HashAlgorithm) -> Result<Manifest> {
         let mut tree = self.unpack("--fsys-tarfile")?;
         if tree.get(b"DEBIAN").is_some() {
             return Err(Fault::new(
@@ -122,7 +122,7 @@ impl Package {
                 tree.insert(&[CONTROL, name].concat(), inode.clone())?;
             }
         }
-        Manifest::of_tree(&tree, chooser, Over::Content, algo, &|| ())
+        Manifest::of_tree(&tree, appraisal, DigestOf::Content, algo, &|| ())
     }
 
     /// Whether these signatures, by one of the certificates' keys, are over all files of `digests`.
@@ -161,8 +161,8 @@ impl Package {
     /// # Errors
     ///
     /// Those of [`Package::digests`] and [`Manifest::sign`].
-    pub fn sign(&self, chooser: Option<&Chooser>, mark: &Mark) -> Result<Manifest> {
-        let mut manifest = self.digests(chooser, mark.algo())?;
+    pub fn sign(&self, appraisal: Option<&Appraisal>, mark: &ImaValue) -> Result<Manifest> {
+        let mut manifest = self.digests(appraisal, mark.algo())?;
         manifest.sign(mark, &|| ())?;
         Ok(manifest)
     }
@@ -212,7 +212,7 @@ impl Package {
             path: self.path.clone(),
             len: meta.len(),
         };
-        let digest = content.digest(Over::Content, HashAlgorithm::Sha256)?;
+        let digest = content.digest(DigestOf::Content, HashAlgorithm::Sha256)?;
         Ok(crate::hex::encode(&digest))
     }
 

@@ -9,7 +9,7 @@ use crate::tree::{Content, OpenFile, Piece};
 
 /// What a digest is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
+pub enum DigestOf {
     /// The content.
     Content,
     /// The Merkle tree of fs-verity, with blocks of 4096 bytes and without salt.
@@ -22,7 +22,7 @@ impl Content {
     /// # Errors
     ///
     /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
-    pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
+    pub fn digest(&self, over: DigestOf, algo: HashAlgorithm) -> Result<Vec<u8>> {
         digest(over, algo, |each| self.read(each))
     }
 }
@@ -33,18 +33,18 @@ impl OpenFile<'_> {
     /// # Errors
     ///
     /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
-    pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
+    pub fn digest(&self, over: DigestOf, algo: HashAlgorithm) -> Result<Vec<u8>> {
         digest(over, algo, |each| self.read(each))
     }
 }
 
 fn digest(
-    over: Over,
+    over: DigestOf,
     algo: HashAlgorithm,
     read: impl FnOnce(&mut dyn FnMut(Piece<'_>) -> Result<()>) -> Result<()>,
 ) -> Result<Vec<u8>> {
     match over {
-        Over::Content => {
+        DigestOf::Content => {
             let mut hasher = Hasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("digests of {algo}"))
                     .because(Cause::DIGEST_NOT_COMPUTED)
@@ -58,7 +58,7 @@ fn digest(
             })?;
             Ok(hasher.finish())
         }
-        Over::Verity => {
+        DigestOf::Verity => {
             let mut hasher = VerityHasher::new(algo).ok_or_else(|| {
                 Fault::new(Code::SigningFailed, format!("fs-verity digests of {algo}"))
                     .because(Cause::DIGEST_NOT_OF_VERITY)
@@ -98,18 +98,18 @@ mod tests {
         let whole = HashAlgorithm::Sha256.digest(b"content").unwrap();
         assert_eq!(
             found(7)
-                .digest(Over::Content, HashAlgorithm::Sha256)
+                .digest(DigestOf::Content, HashAlgorithm::Sha256)
                 .unwrap(),
             whole
         );
         for len in [0, 6, 8] {
             let fault = found(len)
-                .digest(Over::Content, HashAlgorithm::Sha256)
+                .digest(DigestOf::Content, HashAlgorithm::Sha256)
                 .unwrap_err();
             assert_eq!(fault.code(), Code::FileChanged, "{len}");
         }
         let fault = found(7)
-            .digest(Over::Content, HashAlgorithm::Streebog256)
+            .digest(DigestOf::Content, HashAlgorithm::Streebog256)
             .unwrap_err();
         assert_eq!(fault.code(), Code::SigningFailed);
     }

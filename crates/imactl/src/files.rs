@@ -13,9 +13,9 @@ use ima::hash::HashAlgorithm;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::packages::{self, Recorded};
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::tree::{Content, OpenFile};
 
 /// A regular file.
@@ -52,7 +52,7 @@ impl Found {
     /// # Errors
     ///
     /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not computed.
-    pub fn digest(&self, over: Over, algo: HashAlgorithm) -> Result<Vec<u8>> {
+    pub fn digest(&self, over: DigestOf, algo: HashAlgorithm) -> Result<Vec<u8>> {
         self.content().digest(over, algo)
     }
 
@@ -65,24 +65,24 @@ impl Found {
         OpenFile::open(&self.path, self.len)
     }
 
-    /// Whether `chooser` has it appraised; without one, every file counts.
+    /// Whether `appraisal` has it appraised; without one, every file counts.
     ///
     /// # Errors
     ///
     /// [`Code::InputUnreadable`].
-    pub fn is_appraised(&self, chooser: Option<&Chooser>) -> Result<bool> {
-        match chooser {
+    pub fn is_appraised(&self, appraisal: Option<&Appraisal>) -> Result<bool> {
+        match appraisal {
             None => Ok(true),
-            Some(chooser) => {
+            Some(appraisal) => {
                 let head = self.content().head(select::HEAD)?;
-                Ok(self.is_chosen(chooser, &head))
+                Ok(self.is_chosen(appraisal, &head))
             }
         }
     }
 
-    /// Whether `chooser` has it appraised, if its first [`select::HEAD`] bytes are `head`.
+    /// Whether `appraisal` has it appraised, if its first [`select::HEAD`] bytes are `head`.
     #[must_use]
-    pub fn is_chosen(&self, chooser: &Chooser, head: &[u8]) -> bool {
+    pub fn is_chosen(&self, appraisal: &Appraisal, head: &[u8]) -> bool {
         let seen = select::File {
             path: self.below_root.as_os_str().as_bytes(),
             mode: self.mode,
@@ -90,7 +90,7 @@ impl Found {
             gid: self.gid,
             head,
         };
-        chooser.appraised_by(&seen).is_some()
+        appraisal.appraised_by(&seen).is_some()
     }
 }
 

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Result;
 use crate::file::Output;
 use crate::identity::Identity;
-use crate::select::{self, Chooser, Pattern};
+use crate::select::{self, Appraisal, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
@@ -44,7 +44,7 @@ pub enum Signing {
     /// All of them.
     All(Identity),
     /// Those that a policy will have appraised.
-    ForPolicy(Identity, Box<Chooser>),
+    ForPolicy(Identity, Box<Appraisal>),
 }
 
 /// What is made of a tree.
@@ -534,7 +534,7 @@ impl ImageBuilder {
         let identity = match self.signing.as_ref().filter(|_| !excluded) {
             None => None,
             Some(Signing::All(identity)) => Some(identity),
-            Some(Signing::ForPolicy(identity, chooser)) => {
+            Some(Signing::ForPolicy(identity, appraisal)) => {
                 let head = content.head(select::HEAD)?;
                 names
                     .iter()
@@ -547,7 +547,7 @@ impl ImageBuilder {
                             gid: inode.gid,
                             head: &head,
                         };
-                        chooser.appraised_by(&file).is_some()
+                        appraisal.appraised_by(&file).is_some()
                     })
                     .then_some(identity)
             }

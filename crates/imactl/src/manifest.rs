@@ -29,10 +29,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::hex;
-use crate::select::{self, Chooser};
-use crate::sign::{Mark, Place};
+use crate::select::{self, Appraisal};
+use crate::sign::{ImaValue, Place};
 use crate::tree::{Content, InodeIndex, Kind, Tree};
 use crate::verify::{Verdict, judge};
 use crate::xattr::SECURITY_IMA;
@@ -48,7 +48,7 @@ pub struct Manifest {
     /// The hash algorithm of all digests.
     pub algo: HashAlgorithm,
     /// What the digests are over.
-    pub over: Over,
+    pub over: DigestOf,
     /// The files, sorted by path.
     pub files: Vec<File>,
 }
@@ -86,7 +86,7 @@ struct Line {
 }
 
 impl Manifest {
-    /// The digests of a tree's regular files, or of those that `chooser` has appraised, each once. `progress` is called once a
+    /// The digests of a tree's regular files, or of those that `appraisal` has appraised, each once. `progress` is called once a
     /// file.
     ///
     /// # Errors
@@ -94,8 +94,8 @@ impl Manifest {
     /// [`Code::InputUnreadable`], [`Code::FileChanged`], [`Code::SigningFailed`] for an algorithm that is not signed.
     pub fn of_tree(
         tree: &Tree,
-        chooser: Option<&Chooser>,
-        over: Over,
+        appraisal: Option<&Appraisal>,
+        over: DigestOf,
         algo: HashAlgorithm,
         progress: &(dyn Fn() + Sync),
     ) -> Result<Self> {
@@ -114,7 +114,7 @@ impl Manifest {
                     return Ok(None);
                 };
                 progress();
-                if let Some(chooser) = chooser {
+                if let Some(appraisal) = appraisal {
                     let head = content.head(select::HEAD)?;
                     // Any of its names may be the one that a rule is about.
                     let appraised = names.iter().any(|path| {
@@ -125,7 +125,7 @@ impl Manifest {
                             gid: inode.gid,
                             head: &head,
                         };
-                        chooser.appraised_by(&file).is_some()
+                        appraisal.appraised_by(&file).is_some()
                     });
                     if !appraised {
                         return Ok(None);
@@ -200,8 +200,8 @@ impl Manifest {
             return Err(wrong(0, format!("digests of {algo}, which are not signed")));
         }
         let over = match &*header.over {
-            "content" => Over::Content,
-            "verity" => Over::Verity,
+            "content" => DigestOf::Content,
+            "verity" => DigestOf::Verity,
             other => return Err(wrong(0, format!("digests over `{other}`"))),
         };
         let mut files: Vec<File> = Vec::new();
@@ -257,8 +257,8 @@ impl Manifest {
             version: VERSION,
             algorithm: self.algo.name().to_owned(),
             over: match self.over {
-                Over::Content => "content".to_owned(),
-                Over::Verity => "verity".to_owned(),
+                DigestOf::Content => "content".to_owned(),
+                DigestOf::Verity => "verity".to_owned(),
             },
         };
         let failed = |error: serde_json::Error| {
@@ -298,7 +298,7 @@ impl Manifest {
     /// # Errors
     ///
     /// [`Code::Usage`] if `mark` is for other digests than these, [`Code::SigningFailed`].
-    pub fn sign(&mut self, mark: &Mark, progress: &(dyn Fn() + Sync)) -> Result<()> {
+    pub fn sign(&mut self, mark: &ImaValue, progress: &(dyn Fn() + Sync)) -> Result<()> {
         if mark.over() != self.over || mark.algo() != self.algo {
             return Err(
                 Fault::new(Code::Usage, "the manifest has other digests").because(
@@ -525,7 +525,7 @@ mod tests {
     }
 
     fn manifest(tree: &Tree) -> Manifest {
-        Manifest::of_tree(tree, None, Over::Content, HashAlgorithm::Sha256, &|| ()).unwrap()
+        Manifest::of_tree(tree, None, DigestOf::Content, HashAlgorithm::Sha256, &|| ()).unwrap()
     }
 
     #[test]
@@ -553,7 +553,7 @@ mod tests {
         assert_eq!(Manifest::parse(&made.encode().unwrap()).unwrap(), made);
         let fault = made.apply_to_tree(&mut tree, &|| ()).unwrap_err();
         assert_eq!(fault.code(), Code::ManifestMalformed);
-        made.sign(&Mark::Digest(HashAlgorithm::Sha256), &|| ())
+        made.sign(&ImaValue::Digest(HashAlgorithm::Sha256), &|| ())
             .unwrap();
         assert_eq!(Manifest::parse(&made.encode().unwrap()).unwrap(), made);
         made.apply_to_tree(&mut tree, &|| ()).unwrap();
@@ -562,7 +562,7 @@ mod tests {
         tree.insert(b"dir/b", file(b"dir/c")).unwrap();
         let fault = made.apply_to_tree(&mut tree, &|| ()).unwrap_err();
         assert_eq!(fault.code(), Code::FileChanged);
-        let wrong = made.sign(&Mark::Digest(HashAlgorithm::Sha512), &|| ());
+        let wrong = made.sign(&ImaValue::Digest(HashAlgorithm::Sha512), &|| ());
         assert_eq!(wrong.unwrap_err().code(), Code::Usage);
     }
 
@@ -626,7 +626,7 @@ mod tests {
         }
 
         #[test]
-        fn hostile_bytes_do_no_harm(
+        fn hostile_bytes_never_panic(
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
             text in "[{}\":,a-z0-9%\\\\\\n]{0,200}",
         ) {

@@ -115,7 +115,7 @@ impl File<'_> {
 
 /// A policy made ready to choose files.
 #[derive(Debug, Clone)]
-pub struct Chooser {
+pub struct Appraisal {
     /// The rules that appraise or do not, in their order.
     rules: Vec<Candidate>,
     /// What the kernel does with no file.
@@ -147,7 +147,7 @@ pub struct Appraised<'a> {
     pub line: usize,
 }
 
-impl Chooser {
+impl Appraisal {
     /// Prepares `policy` for a root on `filesystem`.
     #[must_use]
     pub fn new(policy: Policy, filesystem: FileSystem) -> Self {
@@ -464,7 +464,7 @@ mod tests {
             ),
             (labelled, "home/file", 0o644, 1000, b"text", None),
         ] {
-            let chooser = Chooser::new(
+            let appraisal = Appraisal::new(
                 Policy::parse(policy.as_bytes()).unwrap(),
                 FileSystem::default(),
             );
@@ -475,7 +475,7 @@ mod tests {
                 gid: 0,
                 head,
             };
-            assert_eq!(chooser.appraised_by(&file), hook, "{path} under {policy}");
+            assert_eq!(appraisal.appraised_by(&file), hook, "{path} under {policy}");
         }
     }
 }

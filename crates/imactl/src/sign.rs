@@ -10,10 +10,10 @@ use ima::verify::verify_verity_signature;
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::files::{Found, Skip};
 use crate::identity::Identity;
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::verifier::Verifier;
 use crate::xattr::{self, SECURITY_EVM, SECURITY_IMA};
 
@@ -67,7 +67,7 @@ impl Place {
 
 /// What becomes the value of `security.ima`.
 #[derive(Debug, Clone)]
-pub enum Mark {
+pub enum ImaValue {
     /// A signature of the content's digest (version 2).
     Signature(Identity),
     /// A signature of the fs-verity digest (version 3, type 6): good where fs-verity is enabled on the file and the policy says
@@ -77,7 +77,7 @@ pub enum Mark {
     Digest(HashAlgorithm),
 }
 
-impl Mark {
+impl ImaValue {
     /// The hash algorithm.
     #[must_use]
     pub fn algo(&self) -> HashAlgorithm {
@@ -98,10 +98,10 @@ impl Mark {
 
     /// What the digest is over.
     #[must_use]
-    pub fn over(&self) -> Over {
+    pub fn over(&self) -> DigestOf {
         match self {
-            Self::Verity(_) => Over::Verity,
-            Self::Signature(_) | Self::Digest(_) => Over::Content,
+            Self::Verity(_) => DigestOf::Verity,
+            Self::Signature(_) | Self::Digest(_) => DigestOf::Content,
         }
     }
 
@@ -153,9 +153,9 @@ impl Mark {
 #[derive(Debug, Clone)]
 pub struct SignOptions {
     /// What is written.
-    pub mark: Mark,
+    pub mark: ImaValue,
     /// Only what this policy has appraised.
-    pub chooser: Option<Chooser>,
+    pub appraisal: Option<Appraisal>,
     /// Where to.
     pub place: Place,
     /// Leaves files alone that have what would be written already.
@@ -201,13 +201,13 @@ fn sign_file(
     verifier: Option<&Verifier<'_>>,
 ) -> Result<Signed> {
     let open = file.open()?;
-    if let Some(chooser) = &options.chooser
-        && !file.is_chosen(chooser, &open.head(select::HEAD)?)
+    if let Some(appraisal) = &options.appraisal
+        && !file.is_chosen(appraisal, &open.head(select::HEAD)?)
     {
         return Ok(Signed::Skipped(Skip::NotAppraised));
     }
     if let Some(recorded) = &file.recorded
-        && open.digest(Over::Content, recorded.algo)? != recorded.digest
+        && open.digest(DigestOf::Content, recorded.algo)? != recorded.digest
     {
         return Ok(Signed::Skipped(Skip::Changed));
     }

@@ -14,9 +14,9 @@ use ima::verify::{
 use rayon::prelude::*;
 
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::files::Found;
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::sign::Place;
 use crate::tree::{Content, Inode, Kind, Tree};
 use crate::xattr;
@@ -161,7 +161,7 @@ pub struct VerifyOptions {
     /// signature. Only with [`Place::Xattr`].
     pub evm: Vec<Certificate>,
     /// Only what this policy has appraised.
-    pub chooser: Option<Chooser>,
+    pub appraisal: Option<Appraisal>,
     /// Where signatures are.
     pub place: Place,
     /// The oldest kernel that is to take them; nothing for one that knows every key and digest, and no version 3 on files.
@@ -185,7 +185,7 @@ pub fn verify(
 }
 
 fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
-    if !file.is_appraised(options.chooser.as_ref())? {
+    if !file.is_appraised(options.appraisal.as_ref())? {
         return Ok(Verdict::NotAppraised);
     }
     let value = options.place.read(&file.path)?;
@@ -242,7 +242,7 @@ fn verify_inode(
     content: &Content,
     options: &VerifyOptions,
 ) -> Result<Verdict> {
-    if let Some(chooser) = &options.chooser {
+    if let Some(appraisal) = &options.appraisal {
         let file = select::File {
             path: name,
             mode: u32::from(inode.mode),
@@ -250,7 +250,7 @@ fn verify_inode(
             gid: inode.gid,
             head: &content.head(select::HEAD)?,
         };
-        if chooser.appraised_by(&file).is_none() {
+        if appraisal.appraised_by(&file).is_none() {
             return Ok(Verdict::NotAppraised);
         }
     }
@@ -284,7 +284,7 @@ pub fn judge(
     value: Option<&[u8]>,
     certificates: &[Certificate],
     kernel: Option<Release>,
-    digest: &dyn Fn(Over, HashAlgorithm) -> Result<Vec<u8>>,
+    digest: &dyn Fn(DigestOf, HashAlgorithm) -> Result<Vec<u8>>,
 ) -> Result<Verdict> {
     let Some(value) = value else {
         return Ok(Verdict::Unsigned);
@@ -313,15 +313,15 @@ pub fn judge(
         ImaXattr::Digest {
             digest: expected, ..
         } => Verdict::DigestOnly {
-            matches: digest(Over::Content, algo)? == *expected,
+            matches: digest(DigestOf::Content, algo)? == *expected,
         },
         ImaXattr::Signature(signature) => by_key(certificates, signature, kernel, |certificate| {
-            let digest = digest(Over::Content, algo)?;
+            let digest = digest(DigestOf::Content, algo)?;
             Ok(verify_signature(certificate, &digest, signature))
         })?,
         ImaXattr::SignatureV3(signature) => {
             let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
-                let digest = digest(Over::Content, algo)?;
+                let digest = digest(DigestOf::Content, algo)?;
                 Ok(verify_signature_v3(certificate, &digest, signature))
             })?;
             match verdict {
@@ -334,7 +334,7 @@ pub fn judge(
         }
         ImaXattr::Verity(signature) => {
             let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
-                let digest = digest(Over::Verity, algo)?;
+                let digest = digest(DigestOf::Verity, algo)?;
                 Ok(verify_verity_signature(certificate, &digest, signature))
             })?;
             match verdict {

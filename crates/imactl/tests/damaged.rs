@@ -13,11 +13,11 @@ use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 use imactl::check::{Root, simulate};
-use imactl::digest::Over;
+use imactl::digest::DigestOf;
 use imactl::image::{self, Format, ImageBuilder};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::manifest::Manifest;
-use imactl::select::{Chooser, FileSystem};
+use imactl::select::{Appraisal, FileSystem};
 use imactl::sign::Place;
 use imactl::tree::{Kind, Tree};
 use imactl::verify::{VerifyOptions, verify_tree};
@@ -179,11 +179,14 @@ fn use_tree(tree: &Tree, samples: &Samples) -> Result<(), Fault> {
     let filesystem = FileSystem::by_name("ext4").unwrap();
     let long = has_long_files(tree);
     if !long {
-        for chooser in [None, Some(Chooser::new(policy.clone(), filesystem.clone()))] {
+        for appraisal in [
+            None,
+            Some(Appraisal::new(policy.clone(), filesystem.clone())),
+        ] {
             let options = VerifyOptions {
                 certificates: certificates.clone(),
                 evm: certificates.clone(),
-                chooser,
+                appraisal,
                 place: Place::Xattr,
                 kernel: None,
             };
@@ -197,7 +200,7 @@ fn use_tree(tree: &Tree, samples: &Samples) -> Result<(), Fault> {
     if !long {
         let root = Root::new(source, filesystem);
         simulate(&root, &policy, &certificates, &[], None)?;
-        Manifest::of_tree(tree, None, Over::Content, HashAlgorithm::Sha256, &|| ())?;
+        Manifest::of_tree(tree, None, DigestOf::Content, HashAlgorithm::Sha256, &|| ())?;
     }
     Ok(())
 }

@@ -255,7 +255,7 @@ fn a_policy_read_back_may_have_other_rules_around() {
 
 proptest! {
     #[test]
-    fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+    fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = Policy::errors(&bytes);
     }
 
@@ -288,4 +288,19 @@ fn rules_as_the_kernel_shows_them() {
     .unwrap();
     assert!(wanted.is_within(&Policy::parse_known(shown)));
     assert_eq!(Policy::parse_known(shown).rules().count(), 2);
+}
+
+#[test]
+fn every_keyword_that_is_listed_is_one() {
+    for keyword in KEYWORDS {
+        let unknown = |rule: String| {
+            let errors = Policy::errors(rule.as_bytes());
+            errors
+                .iter()
+                .any(|error| error.kind == PolicyErrorKind::UnknownKeyword)
+        };
+        let alone = unknown(format!("appraise {keyword}\n"));
+        let with_value = unknown(format!("appraise {keyword}=x\n"));
+        assert!(!alone || !with_value, "{keyword}");
+    }
 }

@@ -10,7 +10,7 @@ use super::libraries::Libraries;
 use super::program::{Examiner, shown};
 use crate::Result;
 use crate::initramfs::InitramfsBuilder;
-use crate::initramfs::signatures::{chooser, is_appraised, parsed, signed_tree};
+use crate::initramfs::signatures::{appraisal, is_appraised, parsed, signed_tree};
 
 /// How many files without a signature are named.
 const NAMED: usize = 8;
@@ -25,13 +25,13 @@ impl Findings {
         hmac: bool,
     ) -> Result<()> {
         let tree = signed_tree(initramfs, initramfs.tree()?, policy, hmac)?;
-        let chooser = chooser(policy.clone());
+        let appraisal = appraisal(policy.clone());
         let certificates = parsed(initramfs, Purpose::Ima);
         let evm = parsed(initramfs, Purpose::Evm);
         let mut examiner = Examiner {
             noexec: false,
             tree: &tree,
-            chooser: &chooser,
+            appraisal: &appraisal,
             certificates: &certificates,
             evm: &evm,
             hmac,
@@ -55,7 +55,7 @@ impl Findings {
         let mut denied = Vec::new();
         for name in examiner.denied.keys() {
             let inode = tree.get(name);
-            if inode.is_some_and(|inode| is_appraised(&chooser, name, inode) == Ok(true)) {
+            if inode.is_some_and(|inode| is_appraised(&appraisal, name, inode) == Ok(true)) {
                 denied.push(name);
             }
         }

@@ -11,7 +11,7 @@ use ima::program::{Denial, OpenFailure, Opened, Programs};
 use ima::signature::ImaXattr;
 use rayon::prelude::*;
 
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::tree::{Content, Inode, Kind, Tree};
 use crate::verify::{self, Verdict};
 
@@ -21,7 +21,7 @@ const S_IFREG: u16 = 0o100_000;
 /// A root under a policy, with the keys that will be loaded.
 pub(super) struct Examiner<'a> {
     pub(super) tree: &'a Tree,
-    pub(super) chooser: &'a Chooser,
+    pub(super) appraisal: &'a Appraisal,
     pub(super) certificates: &'a [Certificate],
     /// Those for EVM, which is on if there is one.
     pub(super) evm: &'a [Certificate],
@@ -137,7 +137,7 @@ impl Examiner<'_> {
             Err(fault) => return Some(Verdict::Unreadable(fault)),
         };
         let seen = super::seen(name, inode, &head);
-        self.chooser.appraised_by(&seen)?;
+        self.appraisal.appraised_by(&seen)?;
         Some(self.appraised(inode, content))
     }
 

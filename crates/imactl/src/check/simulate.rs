@@ -7,7 +7,7 @@ use ima::policy::{AppraiseType, Hook, Policy};
 use super::Root;
 use super::program::Examiner;
 use crate::Result;
-use crate::select::{self, Chooser};
+use crate::select::{self, Appraisal};
 use crate::tree::Kind;
 use crate::verify::Verdict;
 
@@ -45,11 +45,11 @@ pub fn simulate(
     evm: &[Certificate],
     kernel: Option<Release>,
 ) -> Result<Simulation> {
-    let chooser = Chooser::new(policy.clone(), root.filesystem.clone());
+    let appraisal = Appraisal::new(policy.clone(), root.filesystem.clone());
     let mut examiner = Examiner {
         noexec: false,
         tree: &root.tree,
-        chooser: &chooser,
+        appraisal: &appraisal,
         certificates,
         evm,
         hmac: false,
@@ -66,7 +66,7 @@ pub fn simulate(
         };
         let head = content.head(select::HEAD)?;
         let seen = super::seen(name, inode, &head);
-        let hooks: Vec<(Hook, usize)> = chooser
+        let hooks: Vec<(Hook, usize)> = appraisal
             .appraised(&seen)
             .filter(|appraised| !takes(appraised.rule.appraise_type, verdict))
             .map(|appraised| (appraised.hook, appraised.line))

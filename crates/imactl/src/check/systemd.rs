@@ -381,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn hostile_units_do_no_harm(
+        fn hostile_units_never_panic(
             text in "(\\[Unit\\]|Wants=|Exec(Start|StartPre)=|@|-|\"|\\\\|%|/usr/bin/x| |\n|[ -~]|\\PC){0,60}",
             name in "[a-z@.%-]{1,20}",
         ) {

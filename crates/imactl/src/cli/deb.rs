@@ -14,11 +14,11 @@ use ima::hash::HashAlgorithm;
 use imactl::deb::{Package, unpack};
 use imactl::file::{read_bounded, unreadable, unwritable};
 use imactl::manifest::Manifest;
-use imactl::select::Chooser;
+use imactl::select::Appraisal;
 use imactl::setup;
-use imactl::sign::Mark;
+use imactl::sign::ImaValue;
 
-use super::options::{self, ChooserOptions, KeyOptions, PasswordOptions};
+use super::options::{self, AppraisalOptions, KeyOptions, PasswordOptions};
 use super::output;
 use super::{Outcome, Result};
 
@@ -62,7 +62,7 @@ pub struct Sign {
     #[command(flatten)]
     key: KeyOptions,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Directory for the signed packages; otherwise they are replaced
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -70,11 +70,11 @@ pub struct Sign {
 
 impl Sign {
     fn run(self) -> Result {
-        let chooser = self.chooser.chooser("ext4", None)?;
-        let mark = Mark::Signature(self.key.identity()?);
+        let appraisal = self.appraisal.appraisal("ext4", None)?;
+        let mark = ImaValue::Signature(self.key.identity()?);
         for path in &self.packages {
             let package = Package::open(path)?;
-            let signed = package.sign(chooser.as_ref(), &mark)?;
+            let signed = package.sign(appraisal.as_ref(), &mark)?;
             let name = path.file_name().unwrap_or_default();
             let out = self.out.as_ref().map_or(path.clone(), |dir| dir.join(name));
             package.write(&signed, &out)?;
@@ -148,15 +148,15 @@ impl Prepare {
         let root = Path::new("/");
         let certificates =
             options::certificates_in(&[setup::certificates(root)]).unwrap_or_default();
-        let chooser = ChooserOptions {
+        let appraisal = AppraisalOptions {
             for_policy: Some(setup::policy(root)),
             filesystem: None,
         }
-        .chooser("ext4", None)?;
+        .appraisal("ext4", None)?;
         let (mut carried, mut unsigned) = (0_u64, Vec::new());
         for name in names {
             let package = Package::open(name)?;
-            match why_not(&package, chooser.as_ref(), &certificates)? {
+            match why_not(&package, appraisal.as_ref(), &certificates)? {
                 None => carried += 1,
                 Some(why) => unsigned.push((package, why)),
             }
@@ -193,10 +193,10 @@ impl Prepare {
             hash: HashAlgorithm::Sha256,
             password: self.password,
         };
-        let mark = Mark::Signature(options.identity()?);
+        let mark = ImaValue::Signature(options.identity()?);
         let mut files = 0;
         for (package, _) in &unsigned {
-            let signed = package.sign(chooser.as_ref(), &mark)?;
+            let signed = package.sign(appraisal.as_ref(), &mark)?;
             files += signed.files.len();
             signed.save(&directory.join(unpack::prepared_name(package)?))?;
         }
@@ -211,7 +211,7 @@ impl Prepare {
 /// Why the signatures that a package carries are not enough; none if they are, or if nothing in it is appraised.
 fn why_not(
     package: &Package,
-    chooser: Option<&Chooser>,
+    appraisal: Option<&Appraisal>,
     certificates: &[Certificate],
 ) -> imactl::Result<Option<String>> {
     let carried = match package.signatures() {
@@ -221,7 +221,7 @@ fn why_not(
     let algo = carried
         .as_ref()
         .map_or(HashAlgorithm::Sha256, |manifest| manifest.algo);
-    let digests = package.digests(chooser, algo)?;
+    let digests = package.digests(appraisal, algo)?;
     if digests.files.is_empty() {
         return Ok(None);
     }

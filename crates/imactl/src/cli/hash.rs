@@ -6,9 +6,9 @@ use clap::Args;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use imactl::files;
-use imactl::sign::{Mark, SignOptions};
+use imactl::sign::{ImaValue, SignOptions};
 
-use super::options::ChooserOptions;
+use super::options::AppraisalOptions;
 use super::{Result, sign};
 
 /// Write digests instead of signatures into security.ima
@@ -33,7 +33,7 @@ pub struct Hash {
     )]
     algorithm: HashAlgorithm,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Directory that will be the root, where a policy's paths begin
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -57,8 +57,8 @@ impl Hash {
             );
         }
         let options = SignOptions {
-            mark: Mark::Digest(self.algorithm),
-            chooser: self.chooser.chooser("ext4", None)?,
+            mark: ImaValue::Digest(self.algorithm),
+            appraisal: self.appraisal.appraisal("ext4", None)?,
             place: sign::place(self.sidecar),
             incremental: self.incremental,
             certificate: None,

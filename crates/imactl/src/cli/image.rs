@@ -12,7 +12,7 @@ use imactl::tree::Tree;
 use imactl::verity;
 use serde_json::json;
 
-use super::options::{self, ChooserOptions, EvmOptions, KeyOptions};
+use super::options::{self, AppraisalOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
@@ -73,7 +73,7 @@ struct SignImage {
     #[command(flatten)]
     evm: EvmOptions,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Leave files whose path matches as they are; * and ? match within a directory, ** across
     #[arg(long, value_name = "PATTERN")]
     unsigned: Vec<String>,
@@ -93,7 +93,9 @@ impl SignImage {
         let identity = self.key.identity()?;
         let evm = self.evm.identity(&self.key)?;
         let filesystem = imactl::image::filesystem(&self.image)?;
-        let chooser = self.chooser.chooser(&filesystem.name, filesystem.uuid)?;
+        let appraisal = self
+            .appraisal
+            .appraisal(&filesystem.name, filesystem.uuid)?;
         let patterns: Vec<Pattern> = self
             .unsigned
             .iter()
@@ -105,8 +107,8 @@ impl SignImage {
             &self.image,
             out,
             |mut builder| {
-                builder = builder.unsigned(patterns).sign(match chooser {
-                    Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),
+                builder = builder.unsigned(patterns).sign(match appraisal {
+                    Some(appraisal) => Signing::ForPolicy(identity, Box::new(appraisal)),
                     None => Signing::All(identity),
                 });
                 match evm {
@@ -136,7 +138,7 @@ struct Make {
     #[command(flatten)]
     evm: EvmOptions,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Leave files whose path matches as they are; * and ? match within a directory, ** across
     #[arg(long, value_name = "PATTERN")]
     unsigned: Vec<String>,
@@ -232,11 +234,11 @@ impl Make {
             .journal(!self.no_journal);
         if self.key.is_given() {
             let identity = self.key.identity()?;
-            builder = builder.sign(match self.chooser.chooser(filesystem, self.uuid)? {
-                Some(chooser) => Signing::ForPolicy(identity, Box::new(chooser)),
+            builder = builder.sign(match self.appraisal.appraisal(filesystem, self.uuid)? {
+                Some(appraisal) => Signing::ForPolicy(identity, Box::new(appraisal)),
                 None => Signing::All(identity),
             });
-        } else if self.chooser.for_policy.is_some() {
+        } else if self.appraisal.for_policy.is_some() {
             return Err(
                 Fault::new(Code::Usage, "--for-policy without --key").because(Cause::NO_KEY)
             );

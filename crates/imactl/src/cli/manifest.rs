@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use ima::hash::HashAlgorithm;
-use imactl::digest::Over;
+use imactl::digest::DigestOf;
 use imactl::image;
 use imactl::manifest::Manifest;
-use imactl::sign::Mark;
+use imactl::sign::ImaValue;
 use imactl::tree::Tree;
 
-use super::options::{self, ChooserOptions, KeyOptions};
+use super::options::{self, AppraisalOptions, KeyOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result, sign};
 
@@ -47,7 +47,7 @@ pub struct Make {
     #[arg(long = "from", value_name = "SOURCE", required = true)]
     sources: Vec<PathBuf>,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Hash algorithm: sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512
     #[arg(long, value_name = "ALGO", default_value = "sha256")]
     hash: HashAlgorithm,
@@ -65,14 +65,14 @@ impl Make {
         for source in &self.sources {
             tree.overlay(image::read(source)?.tree)?;
         }
-        let chooser = self.chooser.chooser("ext4", None)?;
+        let appraisal = self.appraisal.appraisal("ext4", None)?;
         let over = if self.verity {
-            Over::Verity
+            DigestOf::Verity
         } else {
-            Over::Content
+            DigestOf::Content
         };
         let progress = Progress::new("hashing", tree.len() as u64);
-        let manifest = Manifest::of_tree(&tree, chooser.as_ref(), over, self.hash, &|| {
+        let manifest = Manifest::of_tree(&tree, appraisal.as_ref(), over, self.hash, &|| {
             progress.step();
         })?
         .with_files()?;
@@ -105,8 +105,8 @@ impl Sign {
         self.key.hash = manifest.algo;
         let identity = self.key.identity()?;
         let mark = match manifest.over {
-            Over::Content => Mark::Signature(identity),
-            Over::Verity => Mark::Verity(identity),
+            DigestOf::Content => ImaValue::Signature(identity),
+            DigestOf::Verity => ImaValue::Verity(identity),
         };
         let progress = Progress::new("signing", manifest.files.len() as u64);
         manifest.sign(&mark, &|| progress.step())?;

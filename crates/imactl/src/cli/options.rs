@@ -14,7 +14,7 @@ use ima::verify::since;
 use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;
 use imactl::key::{CommandSigner, Signer};
-use imactl::select::{Chooser, FileSystem};
+use imactl::select::{Appraisal, FileSystem};
 
 use super::output;
 
@@ -322,7 +322,7 @@ pub fn source_date_epoch() -> imactl::Result<Option<u32>> {
 
 /// What a policy has appraised.
 #[derive(Debug, Args)]
-pub struct ChooserOptions {
+pub struct AppraisalOptions {
     /// Only files that this policy will have appraised
     #[arg(long, value_name = "POLICY")]
     pub for_policy: Option<PathBuf>,
@@ -331,9 +331,13 @@ pub struct ChooserOptions {
     pub filesystem: Option<String>,
 }
 
-impl ChooserOptions {
-    /// The chooser, if a policy is given.
-    pub fn chooser(&self, made: &str, uuid: Option<[u8; 16]>) -> imactl::Result<Option<Chooser>> {
+impl AppraisalOptions {
+    /// The appraisal, if a policy is given.
+    pub fn appraisal(
+        &self,
+        made: &str,
+        uuid: Option<[u8; 16]>,
+    ) -> imactl::Result<Option<Appraisal>> {
         let Some(path) = &self.for_policy else {
             return Ok(None);
         };
@@ -342,7 +346,7 @@ impl ChooserOptions {
             Fault::new(Code::Usage, format!("file system `{name}`"))
                 .because(Cause::NO_SUCH_FILE_SYSTEM)
         })?;
-        Ok(Some(Chooser::new(
+        Ok(Some(Appraisal::new(
             policy(path)?,
             FileSystem { uuid, ..filesystem },
         )))

@@ -103,7 +103,7 @@ impl Setup {
             output::line(format_args!("[{}/{count}] {step}", number + 1))?;
             take(step, password.as_deref())?;
         }
-        farewell(&system, goal)?;
+        closing_message(&system, goal)?;
         if goal != Goal::Undo {
             self.move_authority_key()?;
         }
@@ -383,7 +383,7 @@ fn above(path: &Path) -> imactl::Result<()> {
     std::fs::create_dir_all(above).map_err(|error| unwritable(above, &error))
 }
 
-fn farewell(system: &System, goal: Goal) -> imactl::Result<()> {
+fn closing_message(system: &System, goal: Goal) -> imactl::Result<()> {
     let policy = system.policy();
     let by_hand = if system.grub {
         ""

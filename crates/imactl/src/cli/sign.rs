@@ -8,10 +8,10 @@ use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use imactl::files::{self, Files, Skip};
 use imactl::hex;
-use imactl::sign::{Mark, Place, SignOptions, Signed};
+use imactl::sign::{ImaValue, Place, SignOptions, Signed};
 use serde_json::json;
 
-use super::options::{ChooserOptions, EvmOptions, KeyOptions};
+use super::options::{AppraisalOptions, EvmOptions, KeyOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result};
 
@@ -43,7 +43,7 @@ pub struct Sign {
     #[command(flatten)]
     evm: EvmOptions,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Directory that will be the root, where a policy's paths begin
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -74,11 +74,11 @@ impl Sign {
         let identity = self.key.identity()?;
         let options = SignOptions {
             mark: if self.verity {
-                Mark::Verity(identity)
+                ImaValue::Verity(identity)
             } else {
-                Mark::Signature(identity)
+                ImaValue::Signature(identity)
             },
-            chooser: self.chooser.chooser("ext4", None)?,
+            appraisal: self.appraisal.appraisal("ext4", None)?,
             place: place(self.sidecar),
             incremental: self.incremental,
             certificate: self.key.certificate()?,

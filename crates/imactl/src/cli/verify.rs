@@ -14,7 +14,7 @@ use imactl::verify::{Verdict, VerifyOptions, nothing_checked};
 use imactl::{chain, files};
 use serde_json::json;
 
-use super::options::{self, ChooserOptions};
+use super::options::{self, AppraisalOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result, sign};
 
@@ -57,7 +57,7 @@ pub struct Verify {
     #[arg(long = "evm-cert", value_name = "FILE", conflicts_with = "sidecar")]
     evm: Vec<PathBuf>,
     #[command(flatten)]
-    chooser: ChooserOptions,
+    appraisal: AppraisalOptions,
     /// Directory that will be the root, where a policy's paths begin
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
@@ -84,7 +84,7 @@ impl Verify {
         let options = VerifyOptions {
             certificates: usable(options::certificates_in(&self.certificates)?, &authorities)?,
             evm: usable(options::certificates_in(&self.evm)?, &authorities)?,
-            chooser: self.chooser.chooser(name, uuid)?,
+            appraisal: self.appraisal.appraisal(name, uuid)?,
             place: sign::place(self.sidecar),
             kernel: self.kernel,
         };

@@ -205,7 +205,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn hostile_bytes_do_no_harm(
+        fn hostile_bytes_never_panic(
             bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
             at in 0_usize..200,
         ) {

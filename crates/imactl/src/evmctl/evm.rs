@@ -13,7 +13,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::options::{Options, Uuid};
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 
 /// What evmctl takes without `--smack`.
 const WITHOUT_SMACK: [&str; 5] = [
@@ -44,9 +44,9 @@ pub struct Covered {
 
 impl Covered {
     /// Gathers it from `path` and the options.
-    pub fn gather(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<Self> {
+    pub fn gather(path: &Path, form: Form, options: &Options, output: &mut Output) -> Done<Self> {
         let meta = std::fs::symlink_metadata(path)
-            .map_err(|error| said.fault(&unreadable(path, &error)))?;
+            .map_err(|error| output.fault(&unreadable(path, &error)))?;
         let mut inode = Inode {
             number: 0,
             generation: 0,
@@ -59,20 +59,20 @@ impl Covered {
             inode.number = options.inode.unwrap_or(meta.ino());
             inode.generation = match options.generation {
                 Some(generation) => generation,
-                None if meta.is_file() => generation(path).map_err(|fault| said.fault(&fault))?,
+                None if meta.is_file() => generation(path).map_err(|fault| output.fault(&fault))?,
                 None => 0,
             };
-            said.err(format_args!("generation: {}", inode.generation));
+            output.err(format_args!("generation: {}", inode.generation));
             inode.filesystem = match options.uuid {
                 Uuid::Without => None,
                 Uuid::Given(ref text) => match FilesystemUuid::parse(text) {
                     Some(uuid) => Some(uuid.0),
                     None => {
-                        said.err(format_args!("wrong UUID format"));
+                        output.err(format_args!("wrong UUID format"));
                         return Err(Failed(super::ERROR));
                     }
                 },
-                Uuid::Filesystem => Some(filesystem_uuid(meta.dev(), said)?),
+                Uuid::Filesystem => Some(filesystem_uuid(meta.dev(), output)?),
             };
         }
         let layout = match (form, options.bits_32) {
@@ -80,7 +80,7 @@ impl Covered {
             (_, true) => Layout::Bits32,
             (_, false) => Layout::Bits64,
         };
-        let values = values(path, form, options, said)?;
+        let values = values(path, form, options, output)?;
         Ok(Self {
             values,
             inode,
@@ -89,18 +89,18 @@ impl Covered {
     }
 
     /// The digest of it.
-    pub fn digest(&self, algo: HashAlgorithm, said: &mut Said) -> Done<Vec<u8>> {
+    pub fn digest(&self, algo: HashAlgorithm, output: &mut Output) -> Done<Vec<u8>> {
         let values = self.values.iter().map(Vec::as_slice);
         ima::evm::digest(algo, values, &self.inode, self.layout).map_err(|error| {
             let fault =
                 Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string());
-            said.fault(&fault)
+            output.fault(&fault)
         })
     }
 }
 
-fn values(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<Vec<Vec<u8>>> {
-    let xattrs = xattr::read_all(path).map_err(|fault| said.fault(&fault))?;
+fn values(path: &Path, form: Form, options: &Options, output: &mut Output) -> Done<Vec<Vec<u8>>> {
+    let xattrs = xattr::read_all(path).map_err(|fault| output.fault(&fault))?;
     let names: &[&str] = if options.smack {
         &PROTECTED
     } else {
@@ -121,7 +121,7 @@ fn values(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<V
             "security.ima" if form == Form::Portable => {
                 let name = options.xattr("ima");
                 let Some(value) = of_file(&name) else {
-                    said.err(format_args!("EVM portable sig: {name} required"));
+                    output.err(format_args!("EVM portable sig: {name} required"));
                     return Err(Failed(super::ERROR));
                 };
                 Some(value)
@@ -132,10 +132,10 @@ fn values(path: &Path, form: Form, options: &Options, said: &mut Said) -> Done<V
         };
         match value {
             Some(value) => {
-                said.err(format_args!("name: {name}, size: {}", value.len()));
+                output.err(format_args!("name: {name}, size: {}", value.len()));
                 values.push(value);
             }
-            None => said.err(format_args!("no xattr: {name}")),
+            None => output.err(format_args!("no xattr: {name}")),
         }
     }
     Ok(values)
@@ -148,7 +148,7 @@ fn generation(path: &Path) -> imactl::Result<u32> {
 }
 
 /// The UUID in the super block of the file system on `device`.
-fn filesystem_uuid(device: u64, said: &mut Said) -> Done<[u8; 16]> {
+fn filesystem_uuid(device: u64, output: &mut Output) -> Done<[u8; 16]> {
     let node = format!(
         "/dev/block/{}:{}",
         rustix::fs::major(device),
@@ -163,7 +163,7 @@ fn filesystem_uuid(device: u64, said: &mut Said) -> Done<[u8; 16]> {
     match (read, uuid) {
         (Ok(_), Some(uuid)) => Ok(uuid.0),
         _ => {
-            said.err(format_args!(
+            output.err(format_args!(
                 "Failed to read UUID of {node}. Root access might require. --uuid gives one, -o or --uuid= does without."
             ));
             Err(Failed(super::ERROR))

@@ -11,40 +11,40 @@ use imactl::xattr;
 use rayon::prelude::*;
 
 use super::options::Options;
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 
 /// So many files are worked on before what they gave is printed.
 const AT_ONCE: usize = 1024;
 
 /// Does `work` with each operand or, with `-r`, each regular file below them, which must be directories, on all cores; what is
-/// said is in the order of the names.
+/// output is in the order of the names.
 pub fn each(
     name: &str,
     options: &Options,
-    said: &mut Said,
-    work: &(dyn Fn(&Path, &mut Said) -> Done + Sync),
+    output: &mut Output,
+    work: &(dyn Fn(&Path, &mut Output) -> Done + Sync),
 ) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing(name, said));
+        return Err(super::missing(name, output));
     }
-    // What was said so far comes first.
-    std::mem::take(said).print();
+    // What was output so far comes first.
+    std::mem::take(output).print();
     let mut end = Ok(());
     for operand in &options.operands {
         let operand = Path::new(operand);
         if !options.recursive {
-            end = end.and(work(operand, said));
+            end = end.and(work(operand, output));
             continue;
         }
         // evmctl opens it as a directory, whatever it is (evmctl.c, `find`).
         if let Err(error) = std::fs::read_dir(operand) {
-            said.err(format_args!(
+            output.err(format_args!(
                 "Failed to open directory {}",
                 operand.display()
             ));
             let fault = unreadable(operand, &error)
                 .with_remedy("give a directory, or leave out -r for a file");
-            end = end.and(Err(said.fault(&fault)));
+            end = end.and(Err(output.fault(&fault)));
             continue;
         }
         if options.types.is_some() && !options.has_type('f') {
@@ -61,21 +61,21 @@ pub fn each(
                 Ok(_) => {}
                 Err(error) => {
                     let fault = Fault::new(Code::InputUnreadable, error.to_string());
-                    end = Err(said.fault(&fault));
+                    end = Err(output.fault(&fault));
                 }
             }
         }
         for some in paths.chunks(AT_ONCE) {
-            let results: Vec<(Said, Done)> = some
+            let results: Vec<(Output, Done)> = some
                 .par_iter()
                 .map(|path| {
-                    let mut said = Said::default();
-                    let done = work(path, &mut said);
-                    (said, done)
+                    let mut output = Output::default();
+                    let done = work(path, &mut output);
+                    (output, done)
                 })
                 .collect();
-            for (said, done) in results {
-                said.print();
+            for (output, done) in results {
+                output.print();
                 // evmctl ends with 0 whatever happened below a directory; a file that was not signed is no success here.
                 end = end.and(done.map_err(|_| Failed(1)));
             }
@@ -85,11 +85,11 @@ pub fn each(
 }
 
 /// The regular file at `path`, not followed if it is a symbolic link.
-pub fn regular(path: &Path, said: &mut Said) -> Done<Found> {
+pub fn regular(path: &Path, output: &mut Output) -> Done<Found> {
     let meta =
-        std::fs::symlink_metadata(path).map_err(|error| said.fault(&unreadable(path, &error)))?;
+        std::fs::symlink_metadata(path).map_err(|error| output.fault(&unreadable(path, &error)))?;
     if !meta.is_file() {
-        said.err(format_args!(
+        output.err(format_args!(
             "Unsupported file type (0x{:x}): {}",
             meta.mode() & 0o170_000,
             path.display()
@@ -108,7 +108,7 @@ pub fn regular(path: &Path, said: &mut Said) -> Done<Found> {
 }
 
 /// `ima_setxattr`: the content of a .sig file becomes security.ima.
-pub fn set(options: &Options, said: &mut Said) -> Done {
+pub fn set(options: &Options, output: &mut Output) -> Done {
     let mut operands = options.operands.iter().map(Path::new);
     let given = if options.sigfile {
         operands.next()
@@ -116,32 +116,32 @@ pub fn set(options: &Options, said: &mut Said) -> Done {
         None
     };
     let Some(file) = operands.next() else {
-        return Err(super::missing("ima_setxattr", said));
+        return Err(super::missing("ima_setxattr", output));
     };
     let signature = given.map_or_else(|| Place::sidecar(file), Path::to_owned);
-    said.err(format_args!("Reading to {}", signature.display()));
+    output.err(format_args!("Reading to {}", signature.display()));
     let set = read_bounded(&signature, 65_536)
         .and_then(|value| xattr::write(file, &options.xattr("ima"), &value));
-    set.map_err(|fault| said.fault(&fault))
+    set.map_err(|fault| output.fault(&fault))
 }
 
 /// `ima_clear`: takes security.ima and security.evm away.
-pub fn clear(options: &Options, said: &mut Said) -> Done {
-    each("ima_clear", options, said, &|path, said| {
-        said.err(format_args!("{}", path.display()));
+pub fn clear(options: &Options, output: &mut Output) -> Done {
+    each("ima_clear", options, output, &|path, output| {
+        output.err(format_args!("{}", path.display()));
         for name in ["ima", "evm"] {
-            xattr::remove(path, &options.xattr(name)).map_err(|fault| said.fault(&fault))?;
+            xattr::remove(path, &options.xattr(name)).map_err(|fault| output.fault(&fault))?;
         }
         Ok(())
     })
 }
 
 /// `ima_fix`: opens files, so that a kernel started with `ima_appraise=fix` labels them.
-pub fn fix(options: &Options, said: &mut Said) -> Done {
-    each("ima_fix", options, said, &|path, said| {
-        said.err(format_args!("{}", path.display()));
+pub fn fix(options: &Options, output: &mut Output) -> Done {
+    each("ima_fix", options, output, &|path, output| {
+        output.err(format_args!("{}", path.display()));
         if options.has_type('x') {
-            let xattrs = xattr::read_all(path).map_err(|fault| said.fault(&fault))?;
+            let xattrs = xattr::read_all(path).map_err(|fault| output.fault(&fault))?;
             let has = |name| xattrs.contains_key(options.xattr(name).as_bytes());
             if has("ima") && has("evm") {
                 return Ok(());
@@ -149,6 +149,6 @@ pub fn fix(options: &Options, said: &mut Said) -> Done {
         }
         std::fs::File::open(path)
             .map(drop)
-            .map_err(|error| said.fault(&unreadable(path, &error)))
+            .map_err(|error| output.fault(&unreadable(path, &error)))
     })
 }

@@ -14,7 +14,7 @@ use imactl::key::{FileKey, KeyKind, SIGNED, Signer as _, TokenKey, WeakKey, chec
 use sha1::{Digest as _, Sha1};
 
 use super::options::Options;
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 
 const MAX_KEY: u64 = 1 << 20;
 
@@ -30,7 +30,7 @@ pub struct SigningKey {
 
 impl SigningKey {
     /// The key of the options, or of evmctl's own place.
-    pub fn load(options: &Options, algo: HashAlgorithm, said: &mut Said) -> Done<Self> {
+    pub fn load(options: &Options, algo: HashAlgorithm, output: &mut Output) -> Done<Self> {
         let path = options
             .key
             .as_deref()
@@ -42,9 +42,9 @@ impl SigningKey {
                 .replace("type=public", "type=private");
             // Not the URI, which may have a PIN in it.
             let pin = || password(options, Path::new("the token"));
-            let token = TokenKey::open(&uri, &pin, None).map_err(|fault| said.fault(&fault))?;
-            check_verifiable(token.kind()).map_err(|fault| said.fault(&fault))?;
-            let id = key_id(options, &[], token.public_key(), said)?;
+            let token = TokenKey::open(&uri, &pin, None).map_err(|fault| output.fault(&fault))?;
+            check_verifiable(token.kind()).map_err(|fault| output.fault(&fault))?;
+            let id = key_id(options, &[], token.public_key(), output)?;
             return Ok(Self {
                 strong: None,
                 weak: None,
@@ -53,8 +53,8 @@ impl SigningKey {
             });
         }
         let bytes = read_bounded(&path, MAX_KEY).map_err(|fault| {
-            said.err(format_args!("Failed to open keyfile: {}", path.display()));
-            said.fault(&fault)
+            output.err(format_args!("Failed to open keyfile: {}", path.display()));
+            output.fault(&fault)
         })?;
         let asked = OnceCell::new();
         let password = || match asked.get() {
@@ -76,7 +76,7 @@ impl SigningKey {
             }
             (Err(_), Some(weak)) => (None, weak.public_key().to_vec()),
             (Err(fault), None) => {
-                return Err(said.fault(&imactl::file::in_file(fault, &path)));
+                return Err(output.fault(&imactl::file::in_file(fault, &path)));
             }
         };
         let kind = match (&strong, &weak) {
@@ -85,8 +85,8 @@ impl SigningKey {
             (None, None) => None,
         };
         kind.map_or(Ok(()), check_verifiable)
-            .map_err(|fault| said.fault(&imactl::file::in_file(fault, &path)))?;
-        let id = key_id(options, &bytes, &public, said)?;
+            .map_err(|fault| output.fault(&imactl::file::in_file(fault, &path)))?;
+        let id = key_id(options, &bytes, &public, output)?;
         Ok(Self {
             strong,
             weak,
@@ -96,10 +96,10 @@ impl SigningKey {
     }
 
     /// Signs a digest as `security.ima` holds it.
-    pub fn sign(&self, algo: HashAlgorithm, digest: &[u8], said: &mut Said) -> Done<Vec<u8>> {
+    pub fn sign(&self, algo: HashAlgorithm, digest: &[u8], output: &mut Output) -> Done<Vec<u8>> {
         if let Some(token) = &self.token {
             let signed = token.sign_any(algo, digest);
-            return signed.map_err(|fault| said.fault(&fault));
+            return signed.map_err(|fault| output.fault(&fault));
         }
         let strong = self
             .strong
@@ -111,20 +111,20 @@ impl SigningKey {
             (Some(Err(fault)), None) => Err(fault),
             (None, None) => Err(Fault::new(Code::SigningFailed, "no key")),
         };
-        signed.map_err(|fault| said.fault(&fault))
+        signed.map_err(|fault| output.fault(&fault))
     }
 
     /// The key as it signs version 1.
-    pub fn rsa(&self, said: &mut Said) -> Done<&WeakKey> {
+    pub fn rsa(&self, output: &mut Output) -> Done<&WeakKey> {
         self.weak.as_ref().ok_or_else(|| {
-            said.err(format_args!("read_priv_key: unsupported key type"));
+            output.err(format_args!("read_priv_key: unsupported key type"));
             Failed(super::ERROR)
         })
     }
 }
 
 /// The id of a signature: what was given, or the certificate's in the key file, or the SHA-1 of the public key.
-fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) -> Done<KeyId> {
+fn key_id(options: &Options, key_file: &[u8], public: &[u8], output: &mut Output) -> Done<KeyId> {
     if let Some(id) = options.key_id {
         return Ok(id);
     }
@@ -135,13 +135,13 @@ fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) ->
             skid(&certificate)
         });
         let id = id.map_err(|fault| {
-            said.fault(&imactl::file::in_file(fault, path));
-            said.err(format_args!("Error reading keyid."));
+            output.fault(&imactl::file::in_file(fault, path));
+            output.err(format_args!("Error reading keyid."));
             Failed(1)
         })?;
         // As evmctl has it: without the zeros in front.
         let number = u32::from_be_bytes(id.0);
-        said.err(format_args!("keyid {number:04x} (from {})", path.display()));
+        output.err(format_args!("keyid {number:04x} (from {})", path.display()));
         return Ok(id);
     }
     let has_certificate = key_file
@@ -151,7 +151,7 @@ fn key_id(options: &Options, key_file: &[u8], public: &[u8], said: &mut Said) ->
         && let Ok(certificates) = Certificate::parse_all(key_file)
         && let Some(certificate) = certificates.first()
     {
-        return skid(certificate).map_err(|fault| said.fault(&fault));
+        return skid(certificate).map_err(|fault| output.fault(&fault));
     }
     Ok(by_sha1(public))
 }
@@ -213,8 +213,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Those of `--key`, separated by commas or blanks, or evmctl's own. What is no certificate is said and passed over.
-    pub fn load(options: &Options, said: &mut Said) -> Self {
+    /// Those of `--key`, separated by commas or blanks, or evmctl's own. What is no certificate is output and passed over.
+    pub fn load(options: &Options, output: &mut Output) -> Self {
         let default = std::ffi::OsStr::new("/etc/keys/x509_evm.der");
         let list = options.key.as_deref().unwrap_or(default);
         let mut found = Self::default();
@@ -231,7 +231,7 @@ impl Certificates {
                 Ok(certificate) => {
                     found.announced += 1;
                     let id = certificate.key_id();
-                    said.err(format_args!(
+                    output.err(format_args!(
                         "key {}: {id} {}",
                         found.announced,
                         path.display()
@@ -241,7 +241,7 @@ impl Certificates {
                 // evmctl passes over keys that are not there without a word.
                 Err(fault) if fault.code() == Code::InputUnreadable && options.key.is_none() => {}
                 Err(fault) => {
-                    said.fault(&imactl::file::in_file(fault, path));
+                    output.fault(&imactl::file::in_file(fault, path));
                 }
             }
         }
@@ -279,17 +279,17 @@ pub fn version_1(modulus: &[u8], exponent: &[u8]) -> (Vec<u8>, [u8; 8]) {
 }
 
 /// An RSA public key in PEM, as signatures of version 1 are checked with.
-pub fn rsa_public_key(path: &Path, said: &mut Said) -> Done<rsa::RsaPublicKey> {
+pub fn rsa_public_key(path: &Path, output: &mut Output) -> Done<rsa::RsaPublicKey> {
     use rsa::pkcs8::DecodePublicKey as _;
     let text = read_bounded(path, MAX_KEY).map_err(|fault| {
-        said.fault(&fault);
+        output.fault(&fault);
         Failed(1)
     })?;
     let key = std::str::from_utf8(&text)
         .ok()
         .and_then(|text| rsa::RsaPublicKey::from_public_key_pem(text).ok());
     key.ok_or_else(|| {
-        said.err(format_args!(
+        output.err(format_args!(
             "Failed to PEM_read_PUBKEY key file: {}",
             path.display()
         ));
@@ -298,9 +298,9 @@ pub fn rsa_public_key(path: &Path, said: &mut Said) -> Done<rsa::RsaPublicKey> {
 }
 
 /// `import`: a certificate onto a keyring; its serial is printed.
-pub fn import(options: &Options, said: &mut Said) -> Done {
+pub fn import(options: &Options, output: &mut Output) -> Done {
     if options.version_1 {
-        said.err(format_args!(
+        output.err(format_args!(
             "import --rsa is not done here: `evmctl convert KEY` writes what keyctl padd user $(cat KEY.keyid) KEYRING <KEY.bin takes"
         ));
         return Err(Failed(super::ERROR));
@@ -322,11 +322,11 @@ pub fn import(options: &Options, said: &mut Said) -> Done {
         })
     });
     let certificate = certificate.map_err(|fault| {
-        said.fault(&fault);
+        output.fault(&fault);
         Failed(1)
     })?;
     let imported = imactl::keyring::find(&ring).and_then(|keyring| {
-        said.err(format_args!(
+        output.err(format_args!(
             "Importing public key {} from file {} into keyring {ring}",
             certificate.key_id(),
             path.display()
@@ -334,22 +334,22 @@ pub fn import(options: &Options, said: &mut Said) -> Done {
         imactl::keyring::import(&path.display().to_string(), &certificate, keyring, &ring)
     });
     let serial = imported.map_err(|fault| {
-        said.err(format_args!("add_key failed"));
-        said.fault(&fault)
+        output.err(format_args!("add_key failed"));
+        output.fault(&fault)
     })?;
-    said.err(format_args!("keyid: {serial}"));
-    said.out(format_args!("{serial}"));
+    output.err(format_args!("keyid: {serial}"));
+    output.out(format_args!("{serial}"));
     Ok(())
 }
 
 /// `convert`: the key of version 1 beside its PEM file, as `.bin` and `.keyid`.
-pub fn convert(options: &Options, said: &mut Said) -> Done {
+pub fn convert(options: &Options, output: &mut Output) -> Done {
     use rsa::traits::PublicKeyParts as _;
     let path = match options.operands.first() {
         Some(path) => PathBuf::from(path),
         None => "/etc/keys/pubkey_evm.pem".into(),
     };
-    let key = rsa_public_key(&path, said)?;
+    let key = rsa_public_key(&path, output)?;
     let (bytes, id) = version_1(&key.n_bytes(), &key.e_bytes());
     // As evmctl writes it: without the zeros in front.
     let id = format!("{:X}", u64::from_be_bytes(id));
@@ -357,8 +357,8 @@ pub fn convert(options: &Options, said: &mut Said) -> Done {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{extension}"));
         let name = PathBuf::from(name);
-        said.err(format_args!("Writing to {}", name.display()));
-        write(&name, content, 0o644, true).map_err(|fault| said.fault(&fault))?;
+        output.err(format_args!("Writing to {}", name.display()));
+        write(&name, content, 0o644, true).map_err(|fault| output.fault(&fault))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use imactl::pcr::{self, Pcrs, Tpm};
 
 use super::keys::Certificates;
 use super::options::Options;
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 use super::verify::check_2;
 
 /// The longest event log that is read, in bytes.
@@ -26,7 +26,7 @@ const MAX_LOG: u64 = 1 << 30;
 const BANKS: [Bank; 2] = [Bank::Sha1, Bank::Sha256];
 
 /// PCRs from where evmctl takes them: files, this machine's TPM, or the software TPM that IBM's TSS is told of by its environment.
-fn pcrs(options: &Options, said: &mut Said) -> Done<BTreeMap<Bank, Pcrs>> {
+fn pcrs(options: &Options, output: &mut Output) -> Done<BTreeMap<Bank, Pcrs>> {
     let read = if options.pcr_files.is_empty() {
         let variable = |name: &str| std::env::var(name).ok();
         match variable("TPM_INTERFACE_TYPE").as_deref() {
@@ -44,33 +44,33 @@ fn pcrs(options: &Options, said: &mut Said) -> Done<BTreeMap<Bank, Pcrs>> {
             .map(|(bank, path)| Ok((*bank, pcr::read_file(path, *bank)?)))
             .collect()
     };
-    read.map_err(|fault| said.fault(&fault))
+    read.map_err(|fault| output.fault(&fault))
 }
 
 /// `ima_measurement`
-pub fn measurement(options: &Options, said: &mut Said) -> Done {
+pub fn measurement(options: &Options, output: &mut Output) -> Done {
     let Some(path) = options.operands.first().map(Path::new) else {
-        return Err(super::missing("ima_measurement", said));
+        return Err(super::missing("ima_measurement", output));
     };
     // The PCRs first: what is measured meanwhile is then in the list and not in them.
-    let certificates = Certificates::load(options, said);
-    let banks = match pcrs(options, said) {
+    let certificates = Certificates::load(options, output);
+    let banks = match pcrs(options, output) {
         Ok(banks) => banks,
         Err(failed) if !options.pcr_files.is_empty() => return Err(failed),
         Err(_) => BTreeMap::new(),
     };
-    let failed = |fault: &Fault, said: &mut Said| {
+    let failed = |fault: &Fault, output: &mut Output| {
         if fault.code() == Code::InputUnreadable {
-            said.err(format_args!(
+            output.err(format_args!(
                 "Failed to open measurement file: {}",
                 path.display()
             ));
         }
-        said.fault(fault)
+        output.fault(fault)
     };
     let order = ByteOrder::default();
     let mut list =
-        ListReader::open(path, Bank::Sha1, order).map_err(|fault| failed(&fault, said))?;
+        ListReader::open(path, Bank::Sha1, order).map_err(|fault| failed(&fault, output))?;
     let mut compared: Vec<Compared> = banks
         .iter()
         .filter(|(bank, _)| options.verify_bank.is_none_or(|wanted| wanted == **bank))
@@ -78,17 +78,17 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
         .collect();
     let (mut entries, mut first_violation) = (0, None);
     let (mut changed, mut signatures) = (false, Ok(()));
-    while let Some(entry) = list.read().map_err(|fault| failed(&fault, said))? {
+    while let Some(entry) = list.read().map_err(|fault| failed(&fault, output))? {
         if entry.pcr() >= pcr::COUNT {
-            said.err(format_args!("Invalid PCR {}.", entry.pcr()));
+            output.err(format_args!("Invalid PCR {}.", entry.pcr()));
             return Err(Failed(1));
         }
         if options.verbose > 0 {
             let line = entry.to_ascii(order);
-            said.err(format_args!("{}", String::from_utf8_lossy(&line)));
+            output.err(format_args!("{}", String::from_utf8_lossy(&line)));
         }
         if options.verify_signatures {
-            let checked = signature(&entry, &certificates, options, said);
+            let checked = signature(&entry, &certificates, options, output);
             signatures = signatures.and(checked);
         }
         if entry.is_violation() {
@@ -104,7 +104,7 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
         }
     }
     let mut end = if banks.is_empty() {
-        said.err(format_args!("Failed to read any TPM PCRs"));
+        output.err(format_args!("Failed to read any TPM PCRs"));
         Err(Failed(super::ERROR))
     } else {
         // Without --ignore-violations a violation is replayed as it is logged, by zeros, which no TPM was extended by.
@@ -113,10 +113,10 @@ pub fn measurement(options: &Options, said: &mut Said) -> Done {
             _ => entries,
         };
         compared.retain(|item| item.extended);
-        compare(&compared, entries, last, options, said)
+        compare(&compared, entries, last, options, output)
     };
     if changed {
-        said.err(format_args!("Failed to verify template data digest."));
+        output.err(format_args!("Failed to verify template data digest."));
         end = Err(Failed(1));
     }
     end.and(signatures)
@@ -154,7 +154,7 @@ fn compare(
     entries: usize,
     last: usize,
     options: &Options,
-    said: &mut Said,
+    output: &mut Output,
 ) -> Done {
     let fits = |found: PcrMatch| match found {
         PcrMatch::Whole => last == entries,
@@ -167,25 +167,25 @@ fn compare(
             .any(|bank| bank.iter().all(|item| fits(matcher(item))))
     };
     if all(&|item| item.exact.found()) {
-        said.err(format_args!("Matched per TPM bank calculated digest(s)."));
+        output.err(format_args!("Matched per TPM bank calculated digest(s)."));
         return Ok(());
     }
     if all(&|item| item.padded.found()) {
-        said.err(format_args!("Matched SHA1 padded TPM digest(s)."));
+        output.err(format_args!("Matched SHA1 padded TPM digest(s)."));
         return Ok(());
     }
     if options.verbose > 0 {
         for item in compared {
             let (bank, number) = (item.bank, item.pcr);
             let replay = hex::encode(item.exact.replay());
-            said.err(format_args!("{bank}: PCRAgg  {number}: {replay}"));
+            output.err(format_args!("{bank}: PCRAgg  {number}: {replay}"));
             if !item.found.is_empty() {
                 let found = hex::encode(&item.found);
-                said.err(format_args!("{bank}: TPM PCR-{number}: {found}"));
+                output.err(format_args!("{bank}: TPM PCR-{number}: {found}"));
             }
         }
     }
-    said.err(format_args!(
+    output.err(format_args!(
         "Failed to match per TPM bank or SHA1 padded TPM digest(s)."
     ));
     Err(Failed(1))
@@ -196,7 +196,7 @@ fn signature(
     entry: &Entry,
     certificates: &Certificates,
     options: &Options,
-    said: &mut Said,
+    output: &mut Output,
 ) -> Done {
     let Some(value) = entry.signature() else {
         return Ok(());
@@ -206,26 +206,27 @@ fn signature(
         (Ok(ImaXattr::Signature(signature)), Some(digest))
             if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
         {
-            check_2(&name, digest.digest, &signature, certificates, said).map_err(|_| Failed(1))?;
+            check_2(&name, digest.digest, &signature, certificates, output)
+                .map_err(|_| Failed(1))?;
         }
         _ => {
-            said.err(format_args!("{name}: Invalid signature"));
+            output.err(format_args!("{name}: Invalid signature"));
             return Err(Failed(1));
         }
     }
     if options.verbose > 0 {
-        said.err(format_args!("{name}: verification is OK"));
+        output.err(format_args!("{name}: verification is OK"));
     }
     Ok(())
 }
 
 /// `ima_boot_aggregate`
-pub fn boot_aggregate_command(options: &Options, said: &mut Said) -> Done {
+pub fn boot_aggregate_command(options: &Options, output: &mut Output) -> Done {
     let banks = match options.operands.first().map(Path::new) {
         Some(path) => {
-            let log = read_bounded(path, MAX_LOG).map_err(|fault| said.fault(&fault))?;
+            let log = read_bounded(path, MAX_LOG).map_err(|fault| output.fault(&fault))?;
             let pcrs = ima::eventlog::replay_sha1(&log).map_err(|error| {
-                said.err(format_args!(
+                output.err(format_args!(
                     "Failed reading the TPM 1.2 event log {}: {error}",
                     path.display()
                 ));
@@ -233,7 +234,7 @@ pub fn boot_aggregate_command(options: &Options, said: &mut Said) -> Done {
             })?;
             BTreeMap::from([(Bank::Sha1, (0..).zip(pcrs).collect())])
         }
-        None => pcrs(options, said)?,
+        None => pcrs(options, output)?,
     };
     let mut any = false;
     for bank in BANKS {
@@ -244,14 +245,14 @@ pub fn boot_aggregate_command(options: &Options, said: &mut Said) -> Done {
             .map_while(|number| pcrs.get(&number).cloned())
             .collect();
         if let Some(digest) = boot_aggregate(bank, &values) {
-            said.out(format_args!("{bank}:{}", hex::encode(&digest)));
+            output.out(format_args!("{bank}:{}", hex::encode(&digest)));
             any = true;
         }
     }
     if any {
         Ok(())
     } else {
-        said.err(format_args!("Failed to read any TPM PCRs"));
+        output.err(format_args!("Failed to read any TPM PCRs"));
         Err(Failed(super::ERROR))
     }
 }

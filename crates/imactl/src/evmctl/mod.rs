@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use options::Options;
-use output::{Done, Failed, Said};
+use output::{Done, Failed, Output};
 
 /// The name under which a program is taken for evmctl.
 pub const NAME: &str = "evmctl";
@@ -31,7 +31,7 @@ struct Command {
     name: &'static str,
     arguments: &'static str,
     about: &'static str,
-    run: fn(&Options, &mut Said) -> Done,
+    run: fn(&Options, &mut Output) -> Done,
 }
 
 const COMMANDS: [Command; 15] = [
@@ -129,30 +129,30 @@ const COMMANDS: [Command; 15] = [
 
 /// Runs evmctl with `arguments`, without the program's name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let mut said = Said::default();
-    let status = match run(arguments, &mut said) {
+    let mut output = Output::default();
+    let status = match run(arguments, &mut output) {
         Ok(()) => 0,
         Err(Failed(status)) => status,
     };
-    said.print();
+    output.print();
     ExitCode::from(status)
 }
 
-fn run(arguments: Vec<OsString>, said: &mut Said) -> Done {
-    let mut options = Options::parse(arguments, said)?;
+fn run(arguments: Vec<OsString>, output: &mut Output) -> Done {
+    let mut options = Options::parse(arguments, output)?;
     if options.help {
-        usage(said);
+        usage(output);
         return Ok(());
     }
     if options.version {
-        said.out(format_args!(
+        output.out(format_args!(
             "evmctl {RELEASE} (imactl {})",
             env!("CARGO_PKG_VERSION")
         ));
         return Ok(());
     }
     if options.operands.is_empty() {
-        usage(said);
+        usage(output);
         return Ok(());
     }
     let name = options.operands.remove(0);
@@ -161,17 +161,17 @@ fn run(arguments: Vec<OsString>, said: &mut Said) -> Done {
         .iter()
         .find(|command| name.eq_ignore_ascii_case(command.name));
     let Some(command) = command else {
-        said.out(format_args!("Invalid command: {}", name.to_string_lossy()));
+        output.out(format_args!("Invalid command: {}", name.to_string_lossy()));
         return Err(Failed(ERROR));
     };
-    (command.run)(&options, said)
+    (command.run)(&options, output)
 }
 
 /// What evmctl says when an operand is missing.
-fn missing(name: &str, said: &mut Said) -> Failed {
-    said.err(format_args!("Parameters missing"));
+fn missing(name: &str, output: &mut Output) -> Failed {
+    output.err(format_args!("Parameters missing"));
     if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
-        said.out(format_args!(
+        output.out(format_args!(
             "usage: {} {}",
             command.name, command.arguments
         ));
@@ -179,35 +179,35 @@ fn missing(name: &str, said: &mut Said) -> Failed {
     Failed(ERROR)
 }
 
-fn help(options: &Options, said: &mut Said) -> Done {
+fn help(options: &Options, output: &mut Output) -> Done {
     let Some(name) = options.operands.first() else {
-        said.out(format_args!("usage: help <command>"));
+        output.out(format_args!("usage: help <command>"));
         return Ok(());
     };
     match COMMANDS.iter().find(|command| name == command.name) {
         Some(command) => {
-            said.out(format_args!(
+            output.out(format_args!(
                 "usage: {} {}",
                 command.name, command.arguments
             ));
             if !command.about.is_empty() {
-                said.out(format_args!("{}", command.about));
+                output.out(format_args!("{}", command.about));
             }
             Ok(())
         }
         None => {
-            said.out(format_args!("invalid command: {}", name.to_string_lossy()));
+            output.out(format_args!("invalid command: {}", name.to_string_lossy()));
             Err(Failed(ERROR))
         }
     }
 }
 
-fn usage(said: &mut Said) {
-    said.out(format_args!("Usage: evmctl [-v] <command> [OPTIONS]"));
-    said.out(format_args!("commands:"));
-    said.out(format_args!(" --version "));
+fn usage(output: &mut Output) {
+    output.out(format_args!("Usage: evmctl [-v] <command> [OPTIONS]"));
+    output.out(format_args!("commands:"));
+    output.out(format_args!(" --version "));
     for command in &COMMANDS {
-        said.out(format_args!(" {} {}", command.name, command.arguments));
+        output.out(format_args!(" {} {}", command.name, command.arguments));
     }
-    said.out(format_args!("\n{}", options::HELP));
+    output.out(format_args!("\n{}", options::HELP));
 }

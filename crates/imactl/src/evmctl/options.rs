@@ -8,7 +8,7 @@ use ima::hash::HashAlgorithm;
 use ima::measurement::Bank;
 use ima::signature::KeyId;
 
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 
 /// The options in evmctl's own words, as far as they are taken here.
 pub const HELP: &str = "  \
@@ -171,7 +171,7 @@ const LONG: [(&str, Option<u8>, Takes); 42] = [
 
 impl Options {
     /// Reads a command line.
-    pub fn parse(arguments: Vec<OsString>, said: &mut Said) -> Done<Self> {
+    pub fn parse(arguments: Vec<OsString>, output: &mut Output) -> Done<Self> {
         let mut options = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
@@ -184,24 +184,24 @@ impl Options {
                 let mut parts = long.splitn(2, |&byte| byte == b'=');
                 let name = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
                 let attached = parts.next().map(<[u8]>::to_vec);
-                let (name, takes) = long_option(&name, said)?;
+                let (name, takes) = long_option(&name, output)?;
                 let value = match takes {
                     Takes::Nothing if attached.is_some() => {
                         let text = format!("option '--{name}' doesn't allow an argument");
-                        return Err(wrong(&text, said));
+                        return Err(wrong(&text, output));
                     }
                     Takes::Value if attached.is_none() => match arguments.next() {
                         Some(next) => Some(next.into_vec()),
                         None => {
                             let text = format!("option '--{name}' requires an argument");
-                            return Err(wrong(&text, said));
+                            return Err(wrong(&text, output));
                         }
                     },
                     _ => attached,
                 };
-                options.set(name, value, said)?;
+                options.set(name, value, output)?;
             } else if bytes.len() > 1 && bytes.first() == Some(&b'-') {
-                options.short(bytes.get(1..).unwrap_or_default(), &mut arguments, said)?;
+                options.short(bytes.get(1..).unwrap_or_default(), &mut arguments, output)?;
             } else {
                 options.operands.push(argument);
             }
@@ -213,17 +213,17 @@ impl Options {
         &mut self,
         mut letters: &[u8],
         arguments: &mut impl Iterator<Item = OsString>,
-        said: &mut Said,
+        output: &mut Output,
     ) -> Done {
         while let Some((letter, rest)) = letters.split_first() {
             let shown = char::from(*letter);
             let found = LONG.iter().find(|(_, short, _)| *short == Some(*letter));
             let Some((name, _, takes)) = found else {
-                return Err(wrong(&format!("invalid option -- '{shown}'"), said));
+                return Err(wrong(&format!("invalid option -- '{shown}'"), output));
             };
             let value = match takes {
                 Takes::Nothing => {
-                    self.set(name, None, said)?;
+                    self.set(name, None, output)?;
                     letters = rest;
                     continue;
                 }
@@ -233,16 +233,16 @@ impl Options {
                     Some(next) => Some(next.into_vec()),
                     None => {
                         let text = format!("option requires an argument -- '{shown}'");
-                        return Err(wrong(&text, said));
+                        return Err(wrong(&text, output));
                     }
                 },
             };
-            return self.set(name, value, said);
+            return self.set(name, value, output);
         }
         Ok(())
     }
 
-    fn set(&mut self, name: &str, value: Option<Vec<u8>>, said: &mut Said) -> Done {
+    fn set(&mut self, name: &str, value: Option<Vec<u8>>, output: &mut Output) -> Done {
         let bytes = value.clone().unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         match name {
@@ -263,24 +263,24 @@ impl Options {
             "recursive" => self.recursive = true,
             "m32" => self.bits_32 = true,
             "m64" => self.bits_32 = false,
-            "portable" if self.immutable => said.err(format_args!(
+            "portable" if self.immutable => output.err(format_args!(
                 "Portable and immutable options are exclusive, ignoring portable option."
             )),
             "portable" => self.portable = true,
-            "-i" if self.portable => said.err(format_args!(
+            "-i" if self.portable => output.err(format_args!(
                 "Portable and immutable options are exclusive, ignoring immutable option."
             )),
             "-i" => self.immutable = true,
             "smack" => self.smack = true,
-            "inode" | "ino" => self.inode = Some(number(name, &text, said)?),
-            "uid" => self.uid = Some(number(name, &text, said)?),
-            "gid" => self.gid = Some(number(name, &text, said)?),
-            "mode" => self.mode = Some(number(name, &text, said)?),
+            "inode" | "ino" => self.inode = Some(number(name, &text, output)?),
+            "uid" => self.uid = Some(number(name, &text, output)?),
+            "gid" => self.gid = Some(number(name, &text, output)?),
+            "mode" => self.mode = Some(number(name, &text, output)?),
             "generation" if text.is_empty() => self.generation = Some(0),
-            "generation" => self.generation = Some(number(name, &text, said)?),
+            "generation" => self.generation = Some(number(name, &text, output)?),
             "ima" => {
                 self.ima = Some(imactl::hex::decode(&text).ok_or_else(|| {
-                    said.err(format_args!("--ima {text}: not hexadecimal"));
+                    output.err(format_args!("--ima {text}: not hexadecimal"));
                     Failed(1)
                 })?);
             }
@@ -289,7 +289,7 @@ impl Options {
             "verify-sig" => self.verify_signatures = true,
             "engine" | "provider" if text == "pkcs11" => {}
             "engine" | "provider" => {
-                said.err(format_args!(
+                output.err(format_args!(
                     "{name} {text} isn't available: keys are read without OpenSSL's engines and providers; \
                      a pkcs11: URI needs none"
                 ));
@@ -302,15 +302,16 @@ impl Options {
                     Some((bank, file)) => (bank, file),
                     None => ("sha1", text.as_str()),
                 };
-                self.pcr_files.push((self::bank(bank, said)?, file.into()));
+                self.pcr_files
+                    .push((self::bank(bank, output)?, file.into()));
             }
-            "verify-bank" => self.verify_bank = Some(bank(&text, said)?),
+            "verify-bank" => self.verify_bank = Some(bank(&text, output)?),
             "keyid" => {
                 let digits = text.strip_prefix("0x").unwrap_or(&text);
                 match u32::from_str_radix(digits, 16) {
                     Ok(id) if id != 0 => self.key_id = Some(KeyId(id.to_be_bytes())),
                     _ => {
-                        said.err(format_args!("Invalid keyid value."));
+                        output.err(format_args!("Invalid keyid value."));
                         return Err(Failed(1));
                     }
                 }
@@ -321,7 +322,7 @@ impl Options {
             // Not in 1.6.2: what is made without it anyway.
             "v2" => {}
             "v3" => {
-                said.err(format_args!(
+                output.err(format_args!(
                     "--v3: signatures of version 3 on files are not made, as no kernel before 7.1 takes them. \
                      Sign without --v3, which makes version 2; sign_hash --veritysig makes version 3 of fs-verity digests."
                 ));
@@ -329,18 +330,18 @@ impl Options {
             }
             // Of newer releases: which TPM is looked at by itself here.
             "hwtpm" => {}
-            _ => return Err(wrong(&format!("unrecognized option '--{name}'"), said)),
+            _ => return Err(wrong(&format!("unrecognized option '--{name}'"), output)),
         }
         Ok(())
     }
 
     /// The hash algorithm, by the kernel's name.
-    pub fn algorithm(&self, said: &mut Said) -> Done<HashAlgorithm> {
+    pub fn algorithm(&self, output: &mut Output) -> Done<HashAlgorithm> {
         let name = self.algorithm.as_deref().unwrap_or("sha256");
         HashAlgorithm::from_name(name)
             .filter(|algo| algo.is_computable())
             .ok_or_else(|| {
-                said.err(format_args!("Unknown hash algo: {name}"));
+                output.err(format_args!("Unknown hash algo: {name}"));
                 Failed(1)
             })
     }
@@ -362,7 +363,7 @@ impl Options {
 }
 
 /// The option of that name or of the only one that begins so.
-fn long_option(name: &str, said: &mut Said) -> Done<(&'static str, Takes)> {
+fn long_option(name: &str, output: &mut Output) -> Done<(&'static str, Takes)> {
     let options = || {
         LONG.iter()
             .filter(|(option, _, _)| !option.starts_with('-'))
@@ -375,7 +376,7 @@ fn long_option(name: &str, said: &mut Said) -> Done<(&'static str, Takes)> {
         .filter(|(option, _)| option.starts_with(name))
         .collect();
     match candidates.as_slice() {
-        [] => Err(wrong(&format!("unrecognized option '--{name}'"), said)),
+        [] => Err(wrong(&format!("unrecognized option '--{name}'"), output)),
         [only] => Ok(*only),
         several => {
             let several: Vec<String> = several
@@ -386,31 +387,31 @@ fn long_option(name: &str, said: &mut Said) -> Done<(&'static str, Takes)> {
                 "option '--{name}' is ambiguous; possibilities: {}",
                 several.join(" ")
             );
-            Err(wrong(&text, said))
+            Err(wrong(&text, output))
         }
     }
 }
 
-fn wrong(text: &str, said: &mut Said) -> Failed {
-    said.err(format_args!("evmctl: {text}"));
+fn wrong(text: &str, output: &mut Output) -> Failed {
+    output.err(format_args!("evmctl: {text}"));
     Failed(1)
 }
 
-fn number<T: std::str::FromStr>(name: &str, text: &str, said: &mut Said) -> Done<T> {
+fn number<T: std::str::FromStr>(name: &str, text: &str, output: &mut Output) -> Done<T> {
     text.parse().map_err(|_| {
-        said.err(format_args!(
+        output.err(format_args!(
             "--{name} {text}: not a decimal number that fits"
         ));
         Failed(1)
     })
 }
 
-fn bank(name: &str, said: &mut Said) -> Done<Bank> {
+fn bank(name: &str, output: &mut Output) -> Done<Bank> {
     Bank::ALL
         .into_iter()
         .find(|bank| bank.name() == name)
         .ok_or_else(|| {
-            said.err(format_args!("Unknown algorithm '{name}'"));
+            output.err(format_args!("Unknown algorithm '{name}'"));
             Failed(1)
         })
 }
@@ -421,7 +422,7 @@ mod tests {
 
     fn parse(line: &str) -> Result<Options, Failed> {
         let arguments = line.split(' ').map(OsString::from).collect();
-        Options::parse(arguments, &mut Said::default())
+        Options::parse(arguments, &mut Output::default())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use ima::fault::Fault;
 
-/// The exit status of a command that failed; what went wrong was said.
+/// The exit status of a command that failed; what went wrong was output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed(pub u8);
 
@@ -15,12 +15,12 @@ pub type Done<T = ()> = Result<T, Failed>;
 /// Lines for standard output and standard error, kept until they are printed, so that files that are worked on at the same time
 /// do not mix theirs.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct Output {
     out: String,
     err: String,
 }
 
-impl Said {
+impl Output {
     /// A line for standard output.
     pub fn out(&mut self, line: fmt::Arguments<'_>) {
         push(&mut self.out, line);
@@ -44,7 +44,7 @@ impl Said {
         Failed(super::ERROR)
     }
 
-    /// Prints all that was said.
+    /// Prints all that was output.
     pub fn print(self) {
         // What cannot be written can be told nobody.
         let _ = std::io::stderr().write_all(self.err.as_bytes());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ima::signature::{ImaXattr, SignatureV2};
 use ima::verify::verify_digest;
-use imactl::digest::Over;
+use imactl::digest::DigestOf;
 use imactl::sign::Place;
 use imactl::{file, hex, xattr};
 use rsa::traits::SignatureScheme as _;
@@ -14,19 +14,19 @@ use super::evm::{Covered, Form};
 use super::files::regular;
 use super::keys::{Certificates, rsa_public_key};
 use super::options::Options;
-use super::output::{Done, Failed, Said};
+use super::output::{Done, Failed, Output};
 
 /// `ima_verify`
-pub fn ima(options: &Options, said: &mut Said) -> Done {
+pub fn ima(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("ima_verify", said));
+        return Err(super::missing("ima_verify", output));
     }
-    let certificates = certificates(options, said);
+    let certificates = certificates(options, output);
     let mut end = Ok(());
     for path in &options.operands {
         let path = Path::new(path);
-        match ima_file(path, &certificates, options, said) {
-            Ok(()) => said.err(format_args!("{}: verification is OK", path.display())),
+        match ima_file(path, &certificates, options, output) {
+            Ok(()) => output.err(format_args!("{}: verification is OK", path.display())),
             Err(_) => end = Err(Failed(1)),
         }
     }
@@ -34,87 +34,98 @@ pub fn ima(options: &Options, said: &mut Said) -> Done {
 }
 
 /// `verify`: security.evm.
-pub fn evm(options: &Options, said: &mut Said) -> Done {
+pub fn evm(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("verify", said));
+        return Err(super::missing("verify", output));
     }
-    let certificates = certificates(options, said);
+    let certificates = certificates(options, output);
     for path in &options.operands {
         let path = Path::new(path);
-        evm_file(path, &certificates, options, said)?;
-        said.err(format_args!("{}: verification is OK", path.display()));
+        evm_file(path, &certificates, options, output)?;
+        output.err(format_args!("{}: verification is OK", path.display()));
     }
     Ok(())
 }
 
-fn certificates(options: &Options, said: &mut Said) -> Certificates {
+fn certificates(options: &Options, output: &mut Output) -> Certificates {
     if options.version_1 {
         Certificates::default()
     } else {
-        Certificates::load(options, said)
+        Certificates::load(options, output)
     }
 }
 
-fn ima_file(path: &Path, certificates: &Certificates, options: &Options, said: &mut Said) -> Done {
+fn ima_file(
+    path: &Path,
+    certificates: &Certificates,
+    options: &Options,
+    output: &mut Output,
+) -> Done {
     let value = if options.sigfile {
         let name = Place::sidecar(path);
-        said.err(format_args!("Reading to {}", name.display()));
-        file::read_bounded(&name, 65_536).map_err(|fault| said.fault(&fault))?
+        output.err(format_args!("Reading to {}", name.display()));
+        file::read_bounded(&name, 65_536).map_err(|fault| output.fault(&fault))?
     } else {
-        attribute(path, &options.xattr("ima"), said)?
+        attribute(path, &options.xattr("ima"), output)?
     };
     if value.first() != Some(&3) {
-        said.err(format_args!(
+        output.err(format_args!(
             "{}: xattr ima has no signature",
             path.display()
         ));
         return Err(Failed(super::ERROR));
     }
-    let digest = |algo, said: &mut Said| {
-        let found = regular(path, said)?;
+    let digest = |algo, output: &mut Output| {
+        let found = regular(path, output)?;
         found
-            .digest(Over::Content, algo)
-            .map_err(|fault| said.fault(&fault))
+            .digest(DigestOf::Content, algo)
+            .map_err(|fault| output.fault(&fault))
     };
-    check(path, &value, certificates, options, &digest, said)
+    check(path, &value, certificates, options, &digest, output)
 }
 
-fn evm_file(path: &Path, certificates: &Certificates, options: &Options, said: &mut Said) -> Done {
+fn evm_file(
+    path: &Path,
+    certificates: &Certificates,
+    options: &Options,
+    output: &mut Output,
+) -> Done {
     let name = options.xattr("evm");
-    let value = attribute(path, &name, said)?;
+    let value = attribute(path, &name, output)?;
     let form = match value.as_slice() {
         [5, 2, ..] => Form::Portable,
         [5, ..] => {
-            said.err(format_args!("Portable sig: invalid type"));
+            output.err(format_args!("Portable sig: invalid type"));
             return Err(Failed(super::ERROR));
         }
         [3, ..] => Form::Bound,
         _ => {
-            said.err(format_args!("{name} has no signature"));
+            output.err(format_args!("{name} has no signature"));
             return Err(Failed(super::ERROR));
         }
     };
-    let digest =
-        |algo, said: &mut Said| Covered::gather(path, form, options, said)?.digest(algo, said);
-    check(path, &value, certificates, options, &digest, said)
+    let digest = |algo, output: &mut Output| {
+        Covered::gather(path, form, options, output)?.digest(algo, output)
+    };
+    check(path, &value, certificates, options, &digest, output)
 }
 
-fn attribute(path: &Path, name: &str, said: &mut Said) -> Done<Vec<u8>> {
+fn attribute(path: &Path, name: &str, output: &mut Output) -> Done<Vec<u8>> {
     match xattr::read(path, name) {
         Ok(Some(value)) => Ok(value),
         Ok(None) => {
-            said.err(format_args!("getxattr failed: {}", path.display()));
-            said.err(format_args!("errno: No data available (61)"));
+            output.err(format_args!("getxattr failed: {}", path.display()));
+            output.err(format_args!("errno: No data available (61)"));
             Err(Failed(super::ERROR))
         }
         Err(fault) => {
-            said.err(format_args!("getxattr failed: {}", path.display()));
-            Err(said.fault(&fault))
+            output.err(format_args!("getxattr failed: {}", path.display()));
+            Err(output.fault(&fault))
         }
     }
 }
 
-type DigestOf<'a> = &'a dyn Fn(ima::hash::HashAlgorithm, &mut Said) -> Done<Vec<u8>>;
+type ComputeDigest<'a> = &'a dyn Fn(ima::hash::HashAlgorithm, &mut Output) -> Done<Vec<u8>>;
 
 /// Checks a value of security.ima or security.evm.
 fn check(
@@ -122,29 +133,29 @@ fn check(
     value: &[u8],
     certificates: &Certificates,
     options: &Options,
-    digest: DigestOf<'_>,
-    said: &mut Said,
+    digest: ComputeDigest<'_>,
+    output: &mut Output,
 ) -> Done {
     if value.get(1) == Some(&1) {
-        return check_1(path, value, options, digest, said);
+        return check_1(path, value, options, digest, output);
     }
     let signature = match ImaXattr::parse(value) {
         Ok(ImaXattr::Signature(signature) | ImaXattr::EvmPortable(signature)) => signature,
         Ok(_) => {
-            said.err(format_args!("{}: Invalid signature", path.display()));
+            output.err(format_args!("{}: Invalid signature", path.display()));
             return Err(Failed(super::ERROR));
         }
         Err(error) => {
-            said.err(format_args!(
+            output.err(format_args!(
                 "{}: Invalid signature: {error}",
                 path.display()
             ));
             return Err(Failed(super::ERROR));
         }
     };
-    let digest = digest(signature.algo, said)?;
+    let digest = digest(signature.algo, output)?;
     if options.verbose > 0 {
-        said.err(format_args!(
+        output.err(format_args!(
             "hash({}): {}",
             signature.algo,
             hex::encode(&digest)
@@ -155,7 +166,7 @@ fn check(
         &digest,
         &signature,
         certificates,
-        said,
+        output,
     )
 }
 
@@ -165,7 +176,7 @@ pub fn check_2(
     digest: &[u8],
     signature: &SignatureV2,
     certificates: &Certificates,
-    said: &mut Said,
+    output: &mut Output,
 ) -> Done {
     let mut why = None;
     for certificate in certificates.with_id(signature.key_id) {
@@ -176,11 +187,11 @@ pub fn check_2(
     }
     match why {
         Some(error) => {
-            said.err(format_args!("{name}: verification failed: 0 ({error})"));
+            output.err(format_args!("{name}: verification failed: 0 ({error})"));
             Err(Failed(1))
         }
         None => {
-            said.err(format_args!(
+            output.err(format_args!(
                 "key {}: {} (unknown keyid)",
                 certificates.len() + 1,
                 signature.key_id
@@ -195,35 +206,35 @@ fn check_1(
     path: &Path,
     value: &[u8],
     options: &Options,
-    digest: DigestOf<'_>,
-    said: &mut Said,
+    digest: ComputeDigest<'_>,
+    output: &mut Output,
 ) -> Done {
-    let invalid = |said: &mut Said| {
-        said.err(format_args!("{}: Invalid signature", path.display()));
+    let invalid = |output: &mut Output| {
+        output.err(format_args!("{}: Invalid signature", path.display()));
         Failed(super::ERROR)
     };
     // The type, 16 bytes of header, the length in bits, the number.
     let (Some(header), Some(number)) = (value.get(1..17), value.get(19..)) else {
-        return Err(invalid(said));
+        return Err(invalid(output));
     };
     let algo = match header.get(6) {
         Some(0) => ima::hash::HashAlgorithm::Sha1,
         Some(1) => ima::hash::HashAlgorithm::Sha256,
-        _ => return Err(invalid(said)),
+        _ => return Err(invalid(output)),
     };
-    let digest = digest(algo, said)?;
-    said.err(format_args!("hash-v1: {}", hex::encode(&digest)));
+    let digest = digest(algo, output)?;
+    output.err(format_args!("hash-v1: {}", hex::encode(&digest)));
     let default = std::ffi::OsStr::new("/etc/keys/pubkey_evm.pem");
-    let key = rsa_public_key(Path::new(options.key.as_deref().unwrap_or(default)), said)?;
+    let key = rsa_public_key(Path::new(options.key.as_deref().unwrap_or(default)), output)?;
     let signed = Sha1::new()
         .chain_update(&digest)
         .chain_update(header)
         .finalize();
-    said.err(format_args!("sighash: {}", hex::encode(&signed)));
+    output.err(format_args!("sighash: {}", hex::encode(&signed)));
     rsa::Pkcs1v15Sign::new_unprefixed()
         .verify(&key, &signed, number)
         .map_err(|_| {
-            said.err(format_args!("{}: verification failed", path.display()));
+            output.err(format_args!("{}: verification failed", path.display()));
             Failed(1)
         })
 }

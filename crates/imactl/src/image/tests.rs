@@ -7,7 +7,7 @@ use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
 
 use super::*;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::key::{FileKey, KeyKind};
 use crate::select::FileSystem;
 use crate::tree::Timestamp;
@@ -399,12 +399,12 @@ fn what_does_not_fit() {
 fn only_what_the_policy_appraises_is_signed() {
     let (identity, _) = identity();
     let policy = Policy::parse(b"appraise func=BPRM_CHECK appraise_type=imasig\n").unwrap();
-    let chooser = Chooser::new(policy, FileSystem::default());
+    let appraisal = Appraisal::new(policy, FileSystem::default());
     let builder = ImageBuilder::default()
         .file("bin/program", 0o755, b"#!/bin/sh".to_vec())
         .file("etc/text", 0o644, b"text".to_vec())
         .hard_link("etc/other", "etc/text")
-        .sign(Signing::ForPolicy(identity, Box::new(chooser)));
+        .sign(Signing::ForPolicy(identity, Box::new(appraisal)));
     let (_directory, image, summary) = build(builder);
     assert_eq!((summary.signed, summary.unsigned), (1, 1));
     assert!(!xattr_of(&image, "/bin/program", "security.ima").is_empty());
@@ -1015,7 +1015,7 @@ fn every_shape_of_file_is_read_from_squashfs_and_erofs() {
             if let (Kind::File(found), Kind::File(expected)) = (&found.kind, &expected.kind) {
                 let digest = |content: &Content| {
                     content
-                        .digest(Over::Content, HashAlgorithm::Sha256)
+                        .digest(DigestOf::Content, HashAlgorithm::Sha256)
                         .unwrap()
                 };
                 assert_eq!(digest(found), digest(expected), "{command:?} {name:?}");
@@ -1026,7 +1026,7 @@ fn every_shape_of_file_is_read_from_squashfs_and_erofs() {
 }
 
 #[test]
-fn damaged_images_are_refused_and_do_no_harm() {
+fn damaged_images_are_refused_and_never_panic() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("image");
     // Not to be compressed to nothing.

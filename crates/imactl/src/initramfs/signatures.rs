@@ -17,9 +17,9 @@ use rayon::prelude::*;
 
 use super::{InitramfsBuilder, relative};
 use crate::Result;
-use crate::digest::Over;
+use crate::digest::DigestOf;
 use crate::identity::Identity;
-use crate::select::{self, Chooser, FileSystem};
+use crate::select::{self, Appraisal, FileSystem};
 use crate::tree::{Content, Inode, Kind, Tree};
 use crate::verify::{judge, judge_evm};
 use crate::xattr;
@@ -65,8 +65,8 @@ impl Collected {
 }
 
 /// The policy, made ready for the tmpfs that the init moves the initramfs to. Policies and kexec images are no part of it.
-pub(crate) fn chooser(policy: Policy) -> Chooser {
-    Chooser::new(policy, FileSystem::by_name("tmpfs").unwrap_or_default()).without(&[
+pub(crate) fn appraisal(policy: Policy) -> Appraisal {
+    Appraisal::new(policy, FileSystem::by_name("tmpfs").unwrap_or_default()).without(&[
         Hook::PolicyCheck,
         Hook::KexecKernelCheck,
         Hook::KexecInitramfsCheck,
@@ -75,7 +75,7 @@ pub(crate) fn chooser(policy: Policy) -> Chooser {
 
 /// Whether the policy appraises a file of the initramfs. The init in front of the other one runs before the policy does, and
 /// the other one's, if it is a script, is only read.
-pub(crate) fn is_appraised(chooser: &Chooser, path: &[u8], inode: &Inode) -> Result<bool> {
+pub(crate) fn is_appraised(appraisal: &Appraisal, path: &[u8], inode: &Inode) -> Result<bool> {
     let Kind::File(content) = &inode.kind else {
         return Ok(false);
     };
@@ -91,7 +91,7 @@ pub(crate) fn is_appraised(chooser: &Chooser, path: &[u8], inode: &Inode) -> Res
         gid: inode.gid,
         head: &head,
     };
-    Ok(chooser.appraised_by(&file).is_some())
+    Ok(appraisal.appraised_by(&file).is_some())
 }
 
 /// Collects the signatures of what an initramfs's policy appraises, from the files of `system`: a file at the same path, else any
@@ -107,7 +107,7 @@ pub fn collect(
     system: &Path,
     signers: Signers<'_>,
 ) -> Result<Collected> {
-    let chooser = chooser(initramfs.chosen_policy()?);
+    let appraisal = appraisal(initramfs.chosen_policy()?);
     let collector = Collector {
         ima: parsed(initramfs, Purpose::Ima),
         evm: parsed(initramfs, Purpose::Evm),
@@ -118,7 +118,7 @@ pub fn collect(
     for (path, index) in tree.names() {
         let inode = tree.inode(index);
         if let Kind::File(content) = &inode.kind
-            && is_appraised(&chooser, path, inode)?
+            && is_appraised(&appraisal, path, inode)?
         {
             wanted.push((path, inode, content));
         }
@@ -187,7 +187,7 @@ impl Collector<'_> {
             };
             let digests = std::sync::Mutex::new(&mut digests);
             let verdict = judge(Some(&ima), &self.ima, None, &|over, algo| {
-                if over == Over::Verity {
+                if over == DigestOf::Verity {
                     return content.digest(over, algo);
                 }
                 let mut digests = digests
@@ -247,7 +247,7 @@ impl Collector<'_> {
         let Some(identity) = self.signers.identity else {
             return Ok(None);
         };
-        let ima = identity.sign_digest(&content.digest(Over::Content, identity.algo())?)?;
+        let ima = identity.sign_digest(&content.digest(DigestOf::Content, identity.algo())?)?;
         if self.evm.is_empty() {
             return Ok(Some(Attributes { ima, evm: None }));
         }
