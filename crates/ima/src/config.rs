@@ -545,6 +545,36 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
     sound.then(|| (name != "auto").then(|| name.to_owned()))
 }
 
+/// The keys of the configuration.
+pub const KEYS: [&str; 26] = [
+    "enforce",
+    "cover",
+    "keyring",
+    "require_tpm",
+    "on_failure",
+    "failure_delay",
+    "debug",
+    "switch_root",
+    "init",
+    "cmdline",
+    "forward",
+    "root_certificates",
+    "revoked_keys",
+    "revoked_serials",
+    "root",
+    "rootfstype",
+    "rootflags",
+    "rootwait",
+    "stall_timeout",
+    "modules",
+    "lockdown",
+    "kexec",
+    "verity",
+    "verity_hash",
+    "verity_hash_offset",
+    "verity_corruption",
+];
+
 /// Why a configuration is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -795,9 +825,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_key_that_is_listed_is_one() {
+        for key in KEYS {
+            let kind = Config::parse(format!("{key}=?").as_bytes()).map_err(|error| error.kind);
+            assert_ne!(kind.err(), Some(ConfigErrorKind::UnknownKey), "{key}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn hostile_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = Config::parse(&bytes);
         }
 

@@ -23,6 +23,7 @@ use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
 use crate::kernel;
+use crate::nearest;
 use crate::packed::Packing;
 use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
 pub use place::Place;
@@ -397,8 +398,10 @@ impl InitramfsBuilder {
     /// [`Code::ConfigInvalid`].
     pub fn configuration(&self) -> Result<Config> {
         let text = self.data(config::PATH).unwrap_or_default();
-        Config::parse(text)
-            .map_err(|error| Fault::new(Code::ConfigInvalid, format!("{}: {error}", config::PATH)))
+        Config::parse(text).map_err(|error| {
+            let error = nearest::with(&error, nearest::in_configuration(&error));
+            Fault::new(Code::ConfigInvalid, format!("{}: {error}", config::PATH))
+        })
     }
 
     /// The policy that the init will load.

@@ -19,6 +19,7 @@ pub mod loader;
 pub mod manifest;
 pub mod measurement;
 pub mod modules;
+pub mod nearest;
 pub mod packages;
 pub mod packed;
 pub mod pcr;

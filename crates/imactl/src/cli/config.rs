@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use ima::config::{Config as Parsed, Enforce, MAX_CONFIG};
 use ima::fault::{Code, Fault};
 use imactl::file::{in_file, read_bounded};
+use imactl::nearest;
 
 use super::output;
 use super::{Outcome, Result};
@@ -35,7 +36,10 @@ impl Config {
         let text = read_bounded(&self.file, MAX_CONFIG as u64)?;
         let parsed = Parsed::parse(&text).map_err(|error| {
             in_file(
-                Fault::new(Code::ConfigInvalid, error.to_string()),
+                Fault::new(
+                    Code::ConfigInvalid,
+                    nearest::with(&error, nearest::in_configuration(&error)),
+                ),
                 &self.file,
             )
         })?;

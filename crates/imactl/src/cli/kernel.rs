@@ -9,6 +9,7 @@ use imactl::file::read_bounded;
 use imactl::kernel::add_ca::{Symbols, add_ca};
 use imactl::kernel::check::{KernelConfig, Wanted, check};
 use imactl::kernel::hardening;
+use imactl::nearest;
 use serde_json::json;
 
 use super::{Outcome, Result, options, output};
@@ -144,6 +145,7 @@ impl Check {
         }
         let config = match &self.init_config {
             Some(path) => Config::parse(&read_bounded(path, 1 << 20)?).map_err(|error| {
+                let error = nearest::with(&error, nearest::in_configuration(&error));
                 Fault::new(Code::ConfigInvalid, format!("{}: {error}", path.display()))
             })?,
             None => Config::default(),

@@ -9,6 +9,7 @@ use ima::policy::lint::{Release, as_read_by, lint, lint_sound_lines};
 use ima::policy::{Policy, format};
 use imactl::check::{Root, simulate};
 use imactl::file::{read_bounded, write};
+use imactl::nearest;
 use imactl::select::FileSystem;
 use imactl::verify::nothing_checked;
 use imactl::words;
@@ -71,11 +72,13 @@ impl Check {
             let text = as_read_by(&text, self.kernel);
             let shown = output::shown(path);
             for error in Policy::errors(&text) {
+                let near = nearest::in_policy(&error);
                 if !self.json {
-                    output::line(format_args!("{shown}: {error}"))?;
+                    output::line(format_args!("{shown}: {}", nearest::with(&error, near)))?;
                 }
                 errors.push(json!({
                     "file": path.to_string_lossy(), "line": error.line, "token": error.token, "error": error.to_string(),
+                    "nearest": near,
                 }));
             }
             let findings = match Policy::parse(&text) {
