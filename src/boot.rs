@@ -37,9 +37,6 @@ pub mod root;
 pub mod start;
 pub mod uevent;
 
-/// Where the real root is mounted.
-pub const ROOT: &str = "/rootfs";
-
 /// Boots, or ends as the configuration chose. Comes back only where there is no boot to end: a question about the
 /// program, a policy loaded for the systemd that goes on, a mistake of somebody on a running system.
 pub fn start() -> ExitCode {
@@ -109,7 +106,7 @@ fn first_half(
     during(Stage::Modules, "loading the modules", || {
         modules::load(&settings.config, report)
     })?;
-    let keys = keys::load(settings, &wanted, report)?;
+    let keys = keys::load(settings, wanted.policy().appraises(), report)?;
     if *start == Start::Front {
         // It would stay in the old root, which soon has no console.
         watch::stop();

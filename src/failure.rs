@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ima::config::{Config, OnFailure};
 use ima::fault::{Code, Fault};
+use ima::layout::ROOT;
 use log::error;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
-use crate::boot::ROOT;
 use crate::watch;
 
 /// The variable in which the init hands its action on to switch_root.

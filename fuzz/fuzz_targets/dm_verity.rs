@@ -1,7 +1,7 @@
 //! Any bytes as the superblock of dm-verity's hash tree. The beginning is made right, so that what stands behind it is reached.
 #![no_main]
 
-use ima::config::Corruption;
+use ima::dm_verity::Corruption;
 use ima::dm_verity::{Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, superblock};
 
 fn read(bytes: &[u8], offset: u64) {

@@ -1,7 +1,8 @@
 //! Any bytes as an IMA policy: what is taken means the same when it is written in the kernel's form and read again.
 #![no_main]
 
-use ima::policy::lint::{Release, lint};
+use ima::policy::lint::{lint};
+use ima::release::{Release};
 use ima::policy::{Hook, Policy, Query, format};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

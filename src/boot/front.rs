@@ -14,7 +14,7 @@ use std::path::Path;
 
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::TMPFS_MAGIC;
-use ima::layout;
+use ima::layout::{self, ROOT};
 use ima::program::{self, FRONTED_INIT};
 use ima::signatures::{MAX_LIST, Signatures};
 use log::{info, warn};
@@ -26,7 +26,6 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::ROOT;
 use super::policy::{PolicyInForce, Wanted};
 use super::preflight::Running;
 use crate::files::{self, Initramfs, OpenError, describe};

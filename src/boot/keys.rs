@@ -20,7 +20,6 @@ use log::{info, warn};
 use nix::errno::Errno;
 
 use super::environment::EVM;
-use super::policy::Wanted;
 use super::root::MountedRoot;
 use crate::files::{self, Initramfs};
 use crate::report::{KeyRecord, Report};
@@ -102,7 +101,7 @@ impl Place<'_> {
     }
 }
 
-/// Loads the initramfs's certificates.
+/// Loads the initramfs's certificates. If the policy appraises, there must be one.
 ///
 /// # Errors
 ///
@@ -110,7 +109,7 @@ impl Place<'_> {
 /// [`Code::CertificateRefused`], [`Code::CertificateRevoked`], [`Code::EvmKeyRefused`], [`Code::EvmOff`], [`Code::EvmFix`].
 pub fn load(
     settings: &Settings,
-    wanted: &Wanted,
+    policy_appraises: bool,
     report: &mut Report,
 ) -> Result<KeysLoaded, Fault> {
     let config = &settings.config;
@@ -119,7 +118,7 @@ pub fn load(
     let name = config.keyring.name();
     let mut certificates = Vec::new();
     let paths = find(place, Purpose::Ima)?;
-    if !paths.is_empty() || wanted.policy().appraises() {
+    if !paths.is_empty() || policy_appraises {
         let ring = ima_keyring(config, report)?;
         let before = held(ring);
         let mut offering = offer(ring, name, config, report);

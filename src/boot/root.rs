@@ -17,10 +17,10 @@ use ima::cmdline::RootName;
 use ima::config::RootWait;
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{self, Filesystem};
+use ima::layout::ROOT;
 use ima::settings::{Root, Settings};
 use log::warn;
 
-use super::ROOT;
 use super::policy::PolicyInForce;
 use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};

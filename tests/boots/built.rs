@@ -1,6 +1,6 @@
 //! What is built outside of cargo and shared through the cache: kernels, shipped programs.
 
-use ima::policy::lint::Release;
+use ima::release::Release;
 use imactl::kernel::check::KernelConfig;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

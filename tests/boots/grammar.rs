@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use ima::policy::Policy;
-use ima::policy::lint::{Release, as_read_by, lint_sound_lines};
+use ima::policy::lint::{as_read_by, lint_sound_lines};
+use ima::release::Release;
 use imactl::kernel::check::{KernelConfig, Wanted, check};
 
 use crate::asked::{Random, ask, bits};

@@ -250,6 +250,45 @@ impl fmt::Display for RootName {
     }
 }
 
+/// Whether a pattern, with or without a `*` at its end, means the parameter of that name.
+pub fn name_matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name
+            .get(..prefix.len())
+            .is_some_and(|start| is_same_name(prefix, start)),
+        None => is_same_name(pattern, name),
+    }
+}
+
+/// A name of `forward=`; with a `*` at its end, every name that begins so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// Parses a name: letters, digits, `_`, `-` and `.`, then perhaps a `*`, which cannot stand alone.
+    pub fn parse(text: &str) -> Option<Self> {
+        let name = text.strip_suffix('*').unwrap_or(text);
+        let sound = !name.is_empty()
+            && name != "--"
+            && name.len() <= 128
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        sound.then(|| Self(text.to_owned()))
+    }
+
+    /// Whether the parameter of that name is meant.
+    pub fn matches(&self, name: &str) -> bool {
+        name_matches(&self.0, name)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +454,18 @@ mod tests {
                 "{value}: {remedy}"
             );
         }
+    }
+
+    #[test]
+    fn patterns() {
+        for good in ["a", "systemd.*", "-s", "3", "net.ifnames", "a_b-c*"] {
+            assert!(Pattern::parse(good).is_some(), "{good}");
+        }
+        for bad in ["", "*", "a*b", "**", "a=b", "a b", "\"a", "--", "à"] {
+            assert!(Pattern::parse(bad).is_none(), "{bad}");
+        }
+        let pattern = Pattern::parse("a-b*").unwrap();
+        assert!(pattern.matches("a_b") && pattern.matches("a-bc") && !pattern.matches("a"));
     }
 
     proptest! {

@@ -6,9 +6,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::cmdline::RootName;
-use crate::dm_verity::RootHash;
-use crate::forward::Pattern;
+use crate::cmdline::{Pattern, RootName};
+use crate::dm_verity::{Corruption, RootHash};
 use crate::revocation::Revocations;
 
 /// Where the file is in the initramfs.
@@ -144,41 +143,6 @@ impl RootWait {
     /// Parses the value of `rootwait=`: seconds, at most a day.
     pub fn parse(text: &str) -> Option<Self> {
         seconds(text).map(Self::AtMost)
-    }
-}
-
-/// `verity_corruption=`: what the kernel does when the running system reads a block of a verity root that is not the one that it
-/// should be. Until the real init is executed such a block is an error, and the boot is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Corruption {
-    /// Restart.
-    Restart,
-    /// Panic.
-    Panic,
-    /// Give the reader an error.
-    Error,
-}
-
-impl Corruption {
-    /// Every value.
-    pub const ALL: [Self; 3] = [Self::Restart, Self::Panic, Self::Error];
-
-    /// The value of the key.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Restart => "restart",
-            Self::Panic => "panic",
-            Self::Error => "error",
-        }
-    }
-
-    /// The argument of dm-verity's that asks for it (drivers/md/dm-verity-target.c); an error is what it gives unasked.
-    pub const fn argument(self) -> Option<&'static str> {
-        match self {
-            Self::Restart => Some("restart_on_corruption"),
-            Self::Panic => Some("panic_on_corruption"),
-            Self::Error => None,
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::policy::lint::Release;
+use crate::release::Release;
 
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
 pub const PROBE_LENGTH: usize = 0x1_1000;

@@ -5,10 +5,9 @@
 //! parameters that give nobody power, and those that the configuration lists under `forward=`.
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 
-use crate::cmdline::{self, Parameter, is_same_name};
+use crate::cmdline::{self, Parameter, is_same_name, name_matches};
 use crate::config::{self, Config};
 
 /// The parameters that are kept whatever the configuration says. Those of the root (`root=`, `ro` and so on) are kept where
@@ -59,44 +58,6 @@ const POWERFUL: [&str; 24] = [
     "resume",
 ];
 
-/// A name of `forward=`; with a `*` at its end, every name that begins so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// Parses a name: letters, digits, `_`, `-` and `.`, then perhaps a `*`, which cannot stand alone.
-    pub fn parse(text: &str) -> Option<Self> {
-        let name = text.strip_suffix('*').unwrap_or(text);
-        let sound = !name.is_empty()
-            && name != "--"
-            && name.len() <= 128
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-        sound.then(|| Self(text.to_owned()))
-    }
-
-    /// Whether the parameter of that name is meant.
-    pub fn matches(&self, name: &str) -> bool {
-        matches(&self.0, name)
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(prefix) => name
-            .get(..prefix.len())
-            .is_some_and(|start| is_same_name(prefix, start)),
-        None => is_same_name(pattern, name),
-    }
-}
-
 /// What is kept and what is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forwarded {
@@ -113,7 +74,7 @@ impl Forwarded {
             let parameter = Parameter::of(word.as_bytes());
             POWERFUL
                 .iter()
-                .any(|pattern| matches(pattern, &parameter.name))
+                .any(|pattern| name_matches(pattern, &parameter.name))
         })
     }
 }
@@ -280,18 +241,6 @@ mod tests {
             arguments(words(given), &config("forward=single opt")),
             words("single opt=1")
         );
-    }
-
-    #[test]
-    fn patterns() {
-        for good in ["a", "systemd.*", "-s", "3", "net.ifnames", "a_b-c*"] {
-            assert!(Pattern::parse(good).is_some(), "{good}");
-        }
-        for bad in ["", "*", "a*b", "**", "a=b", "a b", "\"a", "--", "à"] {
-            assert!(Pattern::parse(bad).is_none(), "{bad}");
-        }
-        let pattern = Pattern::parse("a-b*").unwrap();
-        assert!(pattern.matches("a_b") && pattern.matches("a-bc") && !pattern.matches("a"));
     }
 
     /// The names that any of the readers sees in a line: the kernel and systemd mind quotes, shells split at blanks.

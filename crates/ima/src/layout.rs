@@ -4,6 +4,9 @@ use crate::evm_key::MasterKind;
 use crate::fault::{Code, Fault};
 use crate::policy::Policy;
 
+/// Where the init mounts the real root.
+pub const ROOT: &str = "/rootfs";
+
 /// The custom policy in the initramfs, taken if it is there and not empty.
 pub const POLICY: &str = "/etc/ima/ima_policy";
 

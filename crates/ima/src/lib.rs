@@ -45,6 +45,7 @@ pub mod offer;
 pub mod partition;
 pub mod policy;
 pub mod program;
+pub mod release;
 pub mod revocation;
 pub mod settings;
 pub mod signature;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cmdline::{self, RootName};
-use crate::config::{self, Config, Corruption, Enforce, OnFailure, Parameter, RootWait};
-use crate::dm_verity::RootHash;
+use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
+use crate::dm_verity::{Corruption, RootHash};
 use crate::fault::{Cause, Code, Fault};
 use crate::forward::{self, Forwarded};
 use crate::partition;

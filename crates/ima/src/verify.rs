@@ -15,7 +15,7 @@ use rsa::traits::SignatureScheme as _;
 
 use crate::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use crate::hash::HashAlgorithm;
-use crate::policy::lint::Release;
+use crate::release::Release;
 use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
 
 const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");

@@ -23,9 +23,9 @@ use ima::config::{Config, Enforce};
 use ima::fault::{Code, Fault, Severity};
 use ima::layout::Purpose;
 use ima::policy::cover::{self, On};
-use ima::policy::lint::Release;
 use ima::policy::{Hook, Policy, Query};
 use ima::program::{INIT, INTERPRETER};
+use ima::release::Release;
 use ima::settings::{EvmFiles, Settings};
 
 use crate::Result;

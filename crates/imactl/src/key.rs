@@ -253,3 +253,7 @@ pub fn check_belongs(signer: &dyn Signer, certificate: &Certificate) -> Result<(
     )
     .because(Cause::KEYS_DIFFER.with(&[&signer.kind().to_string()])))
 }
+/// The fault of a private key that cannot be read.
+fn malformed(detail: impl Into<String>) -> Fault {
+    Fault::new(Code::PrivateKeyMalformed, detail)
+}

@@ -6,7 +6,7 @@ use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::policy::lint::Release;
+use ima::release::Release;
 use ima::signature::{ImaXattr, KeyId, SignatureV2};
 use ima::verify::{
     VerifyError, too_old, verify_signature, verify_signature_v3, verify_verity_signature,

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Cause, Code, Fault};
+use ima::layout::ROOT;
 use ima::mount_options::{Attribute, MountOption, mount_options};
 use ima::mountinfo;
 use rustix::fs::CWD;
@@ -14,7 +15,6 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use crate::boot::ROOT;
 use crate::files::{self, describe};
 use crate::report::RootRecord;
 

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use ima::config::Corruption;
+use ima::dm_verity::Corruption;
 use ima::dm_verity::{self, Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, TARGET};
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::hex;

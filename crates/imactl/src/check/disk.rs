@@ -16,6 +16,18 @@ use crate::file::read_at;
 /// The sizes of logical blocks that disks have: the image does not tell which its disk will have.
 const BLOCK_SIZES: [u64; 2] = [512, 4096];
 
+/// A file system for a person: its type, label and UUID.
+pub(super) fn describe(found: &Filesystem) -> String {
+    let label = found.label.as_ref().map(|label| format!(" LABEL={label}"));
+    let uuid = found.uuid.as_ref().map(|uuid| format!(" UUID={uuid}"));
+    format!(
+        "{}{}{}",
+        found.kind,
+        label.unwrap_or_default(),
+        uuid.unwrap_or_default()
+    )
+}
+
 /// The image of a disk with a partition table.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -159,11 +171,7 @@ impl Disk {
             words.extend(label.map(|label| format!("PARTLABEL={label}")));
             let uuid = partition.uuid.as_ref();
             words.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
-            words.extend(
-                self.superblocks(partition)
-                    .iter()
-                    .map(super::root::describe),
-            );
+            words.extend(self.superblocks(partition).iter().map(describe));
             words.join(" ")
         };
         let all: Vec<String> = self.table.partitions.iter().map(describe).collect();

@@ -7,7 +7,7 @@ use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
-use ima::policy::lint::Release;
+use ima::release::Release;
 use ima::revocation::Revocations;
 use ima::verify::{VerifyError, signature_digest, too_old, verify_certificate};
 

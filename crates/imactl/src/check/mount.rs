@@ -9,7 +9,7 @@ use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::filesystem::Need;
 use ima::hash::HashAlgorithm;
 use ima::partition::Kind;
-use ima::policy::lint::Release;
+use ima::release::Release;
 use ima::settings::{self, Settings};
 
 use super::{Findings, Inputs, Root};

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ima::certificate::Certificate;
 use ima::evm::Attributes;
 use ima::fault::{Cause, Code, Fault};
-use ima::policy::lint::Release;
 use ima::program::{Denial, OpenFailure, Opened, Programs};
+use ima::release::Release;
 use ima::signature::ImaXattr;
 use rayon::prelude::*;
 

@@ -14,7 +14,7 @@ use ima::mount_options::{Attribute, MountOption};
 use ima::partition::Kind;
 use ima::settings::{self, Settings, Verity};
 
-use super::disk::Disk;
+use super::disk::{Disk, describe};
 use super::{Findings, mount_options, verity};
 use crate::Result;
 use crate::file::{in_file, unreadable};
@@ -289,17 +289,6 @@ fn is_archive(head: &[u8]) -> bool {
         || head
             .get(257..)
             .is_some_and(|rest| rest.starts_with(b"ustar"))
-}
-
-pub(super) fn describe(found: &Filesystem) -> String {
-    let label = found.label.as_ref().map(|label| format!(" LABEL={label}"));
-    let uuid = found.uuid.as_ref().map(|uuid| format!(" UUID={uuid}"));
-    format!(
-        "{}{}{}",
-        found.kind,
-        label.unwrap_or_default(),
-        uuid.unwrap_or_default()
-    )
 }
 
 impl Findings {

@@ -1,8 +1,8 @@
 //! A policy alone on a root: what would be denied, by which hook and which rule.
 
 use ima::certificate::Certificate;
-use ima::policy::lint::Release;
 use ima::policy::{AppraiseType, Hook, Policy};
+use ima::release::Release;
 
 use super::Root;
 use super::program::Examiner;

@@ -863,7 +863,7 @@ fn drivers_that_are_modules_must_be_loaded() {
     assert_eq!(of(&large, &desk, LINE), None);
     desk.root.needs = vec![Need::PageSize(
         65_536,
-        Some(ima::policy::lint::Release {
+        Some(ima::release::Release {
             major: 6,
             minor: 19,
         }),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ima::certificate::{Certificate, LeafDefect, PublicKey};
 use ima::hash::HashAlgorithm;
-use ima::policy::lint::Release;
+use ima::release::Release;
 use ima::verify::{signature_digest, since, too_old};
 use imactl::chain;
 use serde_json::json;

@@ -9,7 +9,7 @@ use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::Policy;
-use ima::policy::lint::Release;
+use ima::release::Release;
 use ima::verify::since;
 use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
-use ima::policy::lint::Release;
+use ima::release::Release;
 use imactl::sign::Place;
 use imactl::verify::{Verdict, VerifyOptions, nothing_checked};
 use imactl::{chain, files};

@@ -7,8 +7,8 @@ use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::config::{Config, Keyring};
 use ima::fault::{Cause, Code, Fault};
 use ima::policy::cover::On;
-use ima::policy::lint::Release;
 use ima::policy::{Action, AppraiseType, Hook, Policy};
+use ima::release::Release;
 use serde::Serialize;
 
 use crate::Result;

@@ -1,6 +1,6 @@
 //! Which release a kernel image is, and which modules it takes.
 
-use ima::policy::lint::Release;
+use ima::release::Release;
 
 use crate::Result;
 

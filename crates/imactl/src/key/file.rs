@@ -20,7 +20,7 @@ use ima::hash::HashAlgorithm;
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
-use super::{KeyKind, Signer, USED, check_digest, curve_by_oid, legacy, sha3};
+use super::{KeyKind, Signer, USED, check_digest, curve_by_oid, legacy, malformed, sha3};
 use crate::Result;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -338,10 +338,6 @@ impl Signer for FileKey {
             }
         }
     }
-}
-
-pub(super) fn malformed(detail: impl Into<String>) -> Fault {
-    Fault::new(Code::PrivateKeyMalformed, detail)
 }
 
 fn curve_algorithm(kind: KeyKind) -> &'static EcdsaSigningAlgorithm {

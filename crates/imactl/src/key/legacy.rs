@@ -10,7 +10,7 @@ use ima::fault::{Cause, Code, Fault};
 use md5::{Digest as _, Md5};
 
 use super::PasswordSource;
-use super::file::malformed;
+use super::malformed;
 use crate::Result;
 
 /// Whether a PEM block of a private key is in this form.
