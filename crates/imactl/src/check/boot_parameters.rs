@@ -65,3 +65,18 @@ impl Findings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_explains_each_initcall_s_code() {
+        for (initcall, code) in INITCALLS {
+            assert!(
+                Cause::INITCALL_LEFT_OUT.codes().contains(&code),
+                "{initcall}: {code}"
+            );
+        }
+    }
+}
