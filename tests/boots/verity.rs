@@ -226,6 +226,15 @@ faults! {
         let made = appended(setup);
         setup.damage.push((made.offset as usize + 4096, vec![0xff; 4]));
     };
+    hashes_shown_as_the_data: "IMA-403", Poweroff, Check::Same, |setup| {
+        // The tree's superblock is not under the root hash. With one data block, the top of the tree verifies as the data.
+        let made = appended(setup);
+        let disk = setup.disk.clone().expect("a disk");
+        let top = made.offset as usize + 4096;
+        let block = std::fs::read(disk).expect("the disk")[top..top + 4096].to_vec();
+        setup.damage.push((0, block));
+        setup.damage.push((made.offset as usize + 72, 1_u64.to_le_bytes().into()));
+    };
     salt_that_is_changed: "IMA-413", Halt, Check::Same, |setup| {
         let made = appended(setup);
         setup.damage.push((made.offset as usize + 88, vec![0xff; 4]));
