@@ -72,7 +72,7 @@ impl KernelLog {
         words.join("; ")
     }
 
-    /// What the kernel said of the device mapper since then, for a message.
+    /// The kernel's messages about the device mapper since then.
     #[cfg(feature = "verity")]
     pub(super) fn device_mapper(&mut self) -> String {
         self.read();

@@ -333,7 +333,7 @@ pub fn sign_init_with_another_key(setup: &mut Setup) {
         .add_signed(crate::tree::INIT, 0o755, &init, &P256);
 }
 
-/// Why `imactl check` does not give the init's answer is said in its documentation.
+/// The documentation of `imactl check` gives each reason for which its answer differs from the init's.
 #[test]
 fn what_check_cannot_know_is_documented() {
     let page = String::from_utf8(source("docs/reference/imactl.md")).expect("text");

@@ -85,10 +85,10 @@ fn programs(setup: &mut Setup) -> u64 {
 }
 
 /// Nothing of an image tells that a disk of it fails.
-const FAILS: Check = Check::Silent("no image tells that a disk of it fails");
+const FAILS: Check = Check::Silent("an image does not show that the disk fails");
 
 /// Of one image.
-const TWO: Check = Check::Silent("one image does not tell of the other disk");
+const TWO: Check = Check::Silent("one image does not show the other disk");
 
 /// Of a file system that imactl does not read.
 const FOREIGN: Check = Check::NotAsked("imactl reads no such file system");

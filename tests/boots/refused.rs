@@ -76,7 +76,7 @@ faults! {
     };
     kernel_without_ima_keyring: "IMA-501", Panic, Check::Same, |setup| setup.kernel = Kernel::NoImaKeyring;
     kernel_that_wants_a_signed_policy: "IMA-609", Poweroff, Check::Same, |setup| setup.kernel = Kernel::RequirePolicySignatures;
-    tpm_required_and_missing: "IMA-105", Reboot, Check::Silent("no image tells whether the machine has a TPM"), |setup| setup.configure("require_tpm=yes");
+    tpm_required_and_missing: "IMA-105", Reboot, Check::Silent("an image does not show whether the machine has a TPM"), |setup| setup.configure("require_tpm=yes");
 
     switch_root_missing: "IMA-701", Poweroff, Check::Same, |setup| setup.root.remove(SWITCH_ROOT);
     switch_root_unsigned: "IMA-704", Reboot, Check::Same, |setup| setup.root.unsign(SWITCH_ROOT);

@@ -8,11 +8,11 @@ pub mod release;
 
 use crate::packed::Packing;
 
-/// Bytes that tell what a compressed file is.
+/// Bytes that identify the content of a compressed file.
 const HEAD: usize = 4096;
 
 /// What a file is by its first bytes, for a message about one that was given for another; nothing if that is not known. Of a
-/// compressed one it is told what is in it, where that can be seen.
+/// compressed one the content is named, where it can be recognised.
 #[must_use]
 pub fn kind(file: &[u8]) -> Option<String> {
     plain_kind(file).or_else(|| {

@@ -70,7 +70,7 @@ pub trait Stored: std::fmt::Debug + Send + Sync {
 /// A regular file that is being decoded from its first byte to its last.
 pub trait StoredReader {
     /// Passes over a hole that begins here, and returns its length in bytes: a multiple of 4096, or all that is left. It is 0
-    /// where there is data, and where the format does not tell.
+    /// where there is data, and where the format does not show which.
     ///
     /// # Errors
     ///

@@ -56,7 +56,7 @@ impl Parameters {
 /// A tree that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
-    /// What the init must be told.
+    /// The settings that the init needs.
     pub root_hash: RootHash,
     /// Where the superblock is in its file, in bytes.
     pub offset: u64,
@@ -159,7 +159,7 @@ pub fn compare(
     }
     match computed.root_hash == *root_hash {
         true => Ok(()),
-        // Of a single block, there is no tree that could tell what it was.
+        // A single block has no tree that could show what it was.
         false if stored.is_empty() => Err(Fault::new(Code::VerityRootHash, shown)),
         false => Err(corrupted("its tree has another root hash".to_owned())),
     }

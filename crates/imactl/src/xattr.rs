@@ -102,7 +102,7 @@ fn whole(
 ///
 /// # Errors
 ///
-/// [`Code::XattrUnwritable`], with the cause the kernel's answer tells.
+/// [`Code::XattrUnwritable`], with the cause that the kernel's answer shows.
 pub fn write(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     rustix::fs::setxattr(path, name, value, XattrFlags::empty())
         .map_err(|errno| unwritable(path, errno))

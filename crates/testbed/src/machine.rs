@@ -259,7 +259,7 @@ impl Machine {
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-display", "none".into());
-        // A reset ends QEMU, as power-off does. Its events tell which of them it was.
+        // A reset ends QEMU, as power-off does. Its events show which of them it was.
         add(
             "-action",
             "reboot=shutdown,shutdown=poweroff,panic=none".into(),

@@ -80,7 +80,7 @@ enum TableFound {
     Sound,
 }
 
-/// The cause, as far as more can be said than that the device is not there.
+/// The cause, if more is known than that the device is not there.
 fn reason(
     name: &RootName,
     present: &[Present<'_>],

@@ -467,7 +467,7 @@ causes! {
         remedy: "convert it: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"
     }
     PUBLIC_HALF_UNKNOWN [PrivateKeyMalformed] {
-        cause: "it does not tell the key's public half, or the key is of a kind that imactl does not use (it uses RSA, P-256, P-384 and P-521)"
+        cause: "the private key file lacks the public key, or the key is of a kind that imactl does not use (it uses RSA, P-256, P-384 and P-521)"
         remedy: "give the key's certificate, or put the public key into the token too"
     }
     PIN_WRONG [KeyPassword] {
@@ -694,7 +694,7 @@ causes! {
         remedy: "give the kernel command line with root=PARTUUID=..."
     }
     DEVICE_NUMBER_UNKNOWN [Usage] {
-        cause: "devices get numbers with this major in the order in which they appear, which no image tells"
+        cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
     }
     DRIVER_NOT_SET [RootMissing RootMount VerityTarget] {
@@ -981,7 +981,7 @@ causes! {
         remedy: "give --key KEY --cert CERTIFICATE, or --sign-command"
     }
     NO_CERTIFICATE_FOR_COMMAND [Usage] {
-        cause: "the certificate tells which key the command signs with"
+        cause: "the certificate identifies the key that the command signs with"
         remedy: "give the certificate with --cert"
     }
     NO_PASSWORD [Usage] {

@@ -63,7 +63,8 @@ impl Findings {
         self.faults.extend(new.cloned());
     }
 
-    /// The driver of the disk that `root=` names, if its name tells which that is, and support for the disk's partition table.
+    /// Reports a missing driver for the disk that `root=` names, if the name identifies the driver, and missing support for the disk's
+    /// partition table.
     pub(super) fn device(
         &mut self,
         kernel: &KernelConfig,

@@ -238,7 +238,7 @@ pub struct RootChoice {
 }
 
 impl RootChoice {
-    /// What an init in `initramfs` would be told. Where another initramfs mounts the root, that one's programs may understand
+    /// Returns what the init in `initramfs` would read. Where another initramfs mounts the root, that one's programs may understand
     /// names that the init does not.
     #[must_use]
     pub fn new(initramfs: &InitramfsBuilder, command_line: Option<&str>) -> Self {

@@ -74,7 +74,7 @@ pub fn is_for_dpkg() -> bool {
 ///
 /// # Errors
 ///
-/// [`Code::PackageTool`] if it cannot be run; how it ended is told otherwise.
+/// [`Code::PackageTool`] if it cannot be run; its exit status is returned otherwise.
 pub fn run(arguments: &[OsString]) -> Result<ExitStatus> {
     Command::new(DPKG_DEB)
         .args(arguments)

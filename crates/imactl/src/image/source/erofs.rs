@@ -1,6 +1,6 @@
 //! Reads an erofs image back into a tree, extended attributes and all, compressed or not.
 //!
-//! Where the content of a file lies is told by its inode, unless it is compressed or made of chunks; then it is decoded whenever
+//! Where the content of a file lies is given by its inode, unless it is compressed or made of chunks; then it is decoded whenever
 //! the file is read. Nothing of the content is read here.
 
 use std::collections::{HashMap, HashSet};

@@ -359,7 +359,7 @@ impl Volume {
 
     /// How many bytes the metadata between two places unpacks to, at most.
     fn metadata_length(&self, start: u64, end: u64) -> u64 {
-        // A block has at least a byte, and two before it that tell its length.
+        // A block has at least one byte, after two bytes with its length.
         let blocks = end.min(self.length).saturating_sub(start) / 3;
         blocks.saturating_mul(METADATA as u64)
     }

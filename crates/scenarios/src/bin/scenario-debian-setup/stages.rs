@@ -233,7 +233,7 @@ fn enforced(session: &mut Session) -> Result<(), Error> {
     session.expect_failure("/home/tool ''", 126, "Permission denied")?;
     print_step(
         session,
-        "what setup was told to sign runs, and what it was not told of does not",
+        "programs that imactl setup was asked to sign run, and others do not",
     );
     assert_denied_until_signed(session)?;
     assert_other_key_denied_until_imported(session)?;

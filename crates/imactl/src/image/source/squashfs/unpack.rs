@@ -32,7 +32,7 @@ impl Compressor {
         let unpacked = match self {
             Self::Zlib => {
                 let mut bytes = Vec::with_capacity(limit);
-                // One more tells that there is more.
+                // One byte more shows that there is more.
                 let most = (limit as u64).saturating_add(1);
                 flate2::read::ZlibDecoder::new(packed)
                     .take(most)
