@@ -79,8 +79,8 @@ pub struct Left(());
 ///
 /// # Errors
 ///
-/// [`Code::HandoverExec`]: the kernel denied it after all. Of a root that is verified, [`Code::VerityCorrupted`], [`Code::VerityRootHash`],
-/// [`Code::VerityTable`].
+/// [`Code::HandoverExec`]: the kernel denied it after all. Of a root that is verified, [`Code::VerityCorrupted`],
+/// [`Code::VerityRootHash`], [`Code::VerityTable`].
 pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Left, Fault> {
     match &ready.next {
         Next::SwitchRoot(file) => {

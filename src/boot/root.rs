@@ -101,8 +101,9 @@ impl MountedRoot {
 ///
 /// # Errors
 ///
-/// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`], [`Code::RootUnknown`], [`Code::RootMount`]; [`Code::RootNotMounted`]. Of a root that is to be
-/// verified: [`Code::VerityTarget`], [`Code::VerityTreeMissing`], [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`].
+/// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`], [`Code::RootUnknown`], [`Code::RootMount`];
+/// [`Code::RootNotMounted`]. Of a root that is to be verified: [`Code::VerityTarget`], [`Code::VerityTreeMissing`],
+/// [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,

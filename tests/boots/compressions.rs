@@ -1,5 +1,5 @@
-//! How an initramfs is compressed, against running kernels: what imactl says that the kernel does not unpack must not start, and all else
-//! must.
+//! How an initramfs is compressed, against running kernels: what imactl says that the kernel does not unpack must not start, and
+//! all else must.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

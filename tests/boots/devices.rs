@@ -1,5 +1,5 @@
-//! What is known of disks and their file systems, against a running kernel: which partitions it makes of a disk, and which mount options
-//! its file systems take.
+//! What is known of disks and their file systems, against a running kernel: which partitions it makes of a disk, and which mount
+//! options its file systems take.
 
 use ima::partition::{Disk, Table};
 use imactl::check::mount_options::{self, refused};

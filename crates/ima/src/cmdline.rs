@@ -193,8 +193,8 @@ impl RootName {
     }
 }
 
-/// Undoes udev's escapes in the names of links: `\xHH` for a byte (systemd, src/shared/device-nodes.c, `encode_devnode_name`; libblkid,
-/// `blkid_encode_string`). Nothing if the bytes are no text.
+/// Undoes udev's escapes in the names of links: `\xHH` for a byte (systemd, src/shared/device-nodes.c, `encode_devnode_name`;
+/// libblkid, `blkid_encode_string`). Nothing if the bytes are no text.
 fn unescape(link: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(link.len());
     let mut rest = link.as_bytes();

@@ -45,8 +45,8 @@ pub enum MountOption<'a> {
     },
 }
 
-/// The options between the commas of `flags`, each with its text. `defaults` and `relatime`, which change nothing, are left out, and so
-/// are `ro` and `rw`: whether the root is read-only, the parameters of that name say.
+/// The options between the commas of `flags`, each with its text. `defaults` and `relatime`, which change nothing, are left out,
+/// and so are `ro` and `rw`: whether the root is read-only, the parameters of that name say.
 pub fn mount_options(flags: &str) -> impl Iterator<Item = (&str, MountOption<'_>)> {
     flags
         .split(',')

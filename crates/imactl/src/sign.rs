@@ -178,7 +178,8 @@ pub enum Signed {
     Failed(Fault),
 }
 
-/// Signs files, or writes their digests, on all cores; the answer is in the order of `files`. `progress` is called once a file with its length.
+/// Signs files, or writes their digests, on all cores; the answer is in the order of `files`. `progress` is called once a file
+/// with its length.
 pub fn sign(
     files: &[Found],
     options: &SignOptions,

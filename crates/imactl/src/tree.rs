@@ -745,8 +745,8 @@ impl Tree {
         }
     }
 
-    /// Reads a directory of the host, as far as its file system goes. Owners, modes, times and extended attributes are what they are there; attributes this
-    /// user may not read are not seen.
+    /// Reads a directory of the host, as far as its file system goes. Owners, modes, times and extended attributes are what they
+    /// are there; attributes this user may not read are not seen.
     ///
     /// # Errors
     ///

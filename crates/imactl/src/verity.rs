@@ -67,7 +67,8 @@ pub struct Made {
 ///
 /// # Errors
 ///
-/// [`IMA-901`](Code::InputUnreadable), [`IMA-902`](Code::OutputUnwritable); [`IMA-913`](Code::ImageContent) for an image that has no whole number of blocks, which a device would cut short, or none.
+/// [`IMA-901`](Code::InputUnreadable), [`IMA-902`](Code::OutputUnwritable); [`IMA-913`](Code::ImageContent) for an image that
+/// has no whole number of blocks, which a device would cut short, or none.
 pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<Made> {
     let file = File::options()
         .read(true)
@@ -123,7 +124,8 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
 ///
 /// # Errors
 ///
-/// [`IMA-413`](Code::VerityRootHash) for another tree, [`IMA-414`](Code::VerityCorrupted) if image or tree was changed; [`IMA-901`](Code::InputUnreadable).
+/// [`IMA-413`](Code::VerityRootHash) for another tree, [`IMA-414`](Code::VerityCorrupted) if image or tree was changed;
+/// [`IMA-901`](Code::InputUnreadable).
 pub fn compare(
     data: (&File, &Path),
     tree: (&File, &Path),

@@ -144,8 +144,9 @@ const IN_MEMORY: [(&str, u64); 20] = [
     ("smackfs", 0x4341_5d53),
 ];
 
-/// Returns what is wrong with how a policy covers these file systems: [`Code::PolicyUncovered`], or the warning [`Code::Uncovered`] where
-/// enforcement is not `required`; [`Code::RootOnly`] for one that covers root's processes alone, where no more is asked for.
+/// Returns what is wrong with how a policy covers these file systems: [`Code::PolicyUncovered`], or the warning
+/// [`Code::Uncovered`] where enforcement is not `required`; [`Code::RootOnly`] for one that covers root's processes alone, where
+/// no more is asked for.
 #[must_use]
 pub fn fault(policy: &Policy, on: On<'_>, scope: Scope, required: bool) -> Option<Fault> {
     if let Some(gap) = policy.gap(&DEMANDED, on, scope) {
@@ -160,8 +161,8 @@ pub fn fault(policy: &Policy, on: On<'_>, scope: Scope, required: bool) -> Optio
 }
 
 impl Policy {
-    /// Whether a program of root's on a tmpfs needs a signature: the init tries it with an unsigned one, to prove that the policy is in
-    /// force.
+    /// Whether a program of root's on a tmpfs needs a signature: the init tries it with an unsigned one, to prove that the
+    /// policy is in force.
     pub fn appraises_tmpfs(&self) -> bool {
         let query = Query::by_root(Hook::BprmCheck, TMPFS_MAGIC, "tmpfs");
         self.appraisal(&query).is_some()

@@ -6,8 +6,8 @@ use ima::fault::{Cause, Code, Fault};
 use super::Findings;
 use crate::kernel::check::KernelConfig;
 
-/// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`), and the fault
-/// of a boot without them.
+/// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`),
+/// and the fault of a boot without them.
 const INITCALLS: [(&str, Code); 8] = [
     // security/inode.c
     ("securityfs_init", Code::NoSecurityfs),

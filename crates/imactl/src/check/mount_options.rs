@@ -1,8 +1,8 @@
 //! Whether a file system has the mount options that `rootflags` gives it.
 //!
 //! The tables name what any kernel from Linux 6.1 takes (`fs_parameter_spec` in fs/ext4/super.c, fs/xfs/xfs_super.c, fs/btrfs/super.c,
-//! fs/squashfs/super.c and fs/erofs/super.c; `f2fs_tokens` in fs/f2fs/super.c). What a file system makes of the values beyond their form, and
-//! whether options go together, only the mount shows.
+//! fs/squashfs/super.c and fs/erofs/super.c; `f2fs_tokens` in fs/f2fs/super.c). What a file system makes of the values beyond
+//! their form, and whether options go together, only the mount shows.
 
 use ima::mount_options::{MountOption, mount_options};
 

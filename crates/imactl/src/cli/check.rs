@@ -36,8 +36,8 @@ Examples:
   imactl check --initramfs initramfs.img --root rootfs/ --ca ca.der --kernel-config linux/.config
   imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots")]
 pub struct Check {
-    /// The initramfs, as the boot loader will load it (plain, or compressed with gzip, zstd, xz, lzma or lz4), or the directory that it is packed from;
-    /// one of initramfs-tools or dracut with ima-init in it is known as such
+    /// The initramfs, as the boot loader will load it (plain, or compressed with gzip, zstd, xz, lzma or lz4), or the directory
+    /// that it is packed from; one of initramfs-tools or dracut with ima-init in it is known as such
     #[arg(long, value_name = "FILE")]
     initramfs: PathBuf,
     /// The real root: an image (ext4, squashfs, erofs), the image of a whole disk with a GPT, a directory, or a tar archive with

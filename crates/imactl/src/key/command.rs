@@ -1,10 +1,10 @@
 //! A signer behind a command: a token, a signing service, whatever has the private key.
 //!
 //! The protocol: the command is run once for each signature, several at a time, with two arguments after its own: the name of
-//! the hash algorithm (`sha256`, `sha384`, `sha512`, `sha3-256`, `sha3-384`, `sha3-512`) and the digest in hexadecimal. It writes the signature to standard output
-//! and nothing else: for RSA the bare EMSA-PKCS1-v1_5 signature, as long as the modulus, for ECDSA the DER of
-//! `SEQUENCE { r, s }`. It ends with status 0; with any other, what it wrote to standard error is shown. Each signature is
-//! checked against the certificate before it is used.
+//! the hash algorithm (`sha256`, `sha384`, `sha512`, `sha3-256`, `sha3-384`, `sha3-512`) and the digest in hexadecimal. It
+//! writes the signature to standard output and nothing else: for RSA the bare EMSA-PKCS1-v1_5 signature, as long as the modulus,
+//! for ECDSA the DER of `SEQUENCE { r, s }`. It ends with status 0; with any other, what it wrote to standard error is shown.
+//! Each signature is checked against the certificate before it is used.
 
 use std::process::{Command, Stdio};
 

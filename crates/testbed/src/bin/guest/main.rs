@@ -4,9 +4,8 @@
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
 //! otherwise. With `testbed.mark=yes` it first leaves a file on the root's disk; with `testbed.write=yes` it writes files
 //! without end once it has reported. With a file `/rules`, `/mount-options` or `/disks` it only asks the kernel what it makes of the
-//! contents: see the modules of these names. `testbed.try=PATH` names a program of the root that was changed after it was signed: one more
-//! attempt.
-//! As an ordinary program:
+//! contents: see the modules of these names. `testbed.try=PATH` names a program of the root that was changed after it was
+//! signed: one more attempt. As an ordinary program:
 //!
 //! ```text
 //! guest ok                                             exit with 0
