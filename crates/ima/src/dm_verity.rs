@@ -22,6 +22,8 @@
 //! right: a salt, a length or an algorithm that somebody else put there gives another root hash, or an algorithm in which that
 //! hash would have to be forged. Only strong ones are taken for this reason.
 
+pub mod signed;
+
 use std::fmt;
 
 use crate::cmdline::RootName;

@@ -43,6 +43,7 @@ pub mod mount_options;
 pub mod mountinfo;
 pub mod offer;
 pub mod partition;
+pub mod pkcs7;
 pub mod policy;
 pub mod program;
 pub mod release;

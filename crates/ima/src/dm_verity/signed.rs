@@ -1,0 +1,352 @@
+//! A root hash with its signature, as it lies in a partition of its own: the root verity signature partition of the Discoverable
+//! Partitions Specification (UAPI.2), which systemd-repart and `imactl image` make.
+//!
+//! The partition holds a JSON object, and NULs behind it. All its members are strings:
+//!
+//! | member | value |
+//! |---|---|
+//! | `rootHash` | the root hash in hexadecimal |
+//! | `signature` | a detached PKCS #7 signature in base64, over the hexadecimal digits of the root hash in lower case |
+//! | `certificateFingerprint` | the SHA-256 digest of the signer's certificate in hexadecimal; not used here |
+//!
+//! Nothing of it is trusted before the kernel has verified the signature (drivers/md/dm-verity-verify-sig.c).
+
+use base64ct::{Base64, Encoding as _};
+
+use super::RootHash;
+use crate::certificate::Certificate;
+use crate::hash::HashAlgorithm;
+use crate::hex;
+use crate::pkcs7::{DetachedSignature, Pkcs7Error};
+
+/// How much of the partition is read, in bytes.
+pub const MAX_LENGTH: usize = 64 << 10;
+
+/// The length to which a file for the partition is filled up, in bytes: that of a block.
+const BLOCK: usize = 4096;
+
+/// The type of the partition in a GPT, for the architecture that this program is built for; none for an architecture that the
+/// specification has no type for.
+pub const PARTITION_TYPE: Option<&str> = partition_type(std::env::consts::ARCH);
+
+/// The type of the partition for a root of this architecture, named as Rust names it.
+#[must_use]
+pub const fn partition_type(architecture: &str) -> Option<&'static str> {
+    match architecture.as_bytes() {
+        b"aarch64" => Some("6db69de6-29f4-4758-a7a5-962190f00ce3"),
+        b"arm" => Some("42b0455f-eb11-491d-98d3-56145ba9d037"),
+        b"riscv64" => Some("efe0f087-ea8d-4469-821a-4c2a96a8386a"),
+        b"x86" => Some("5996fc05-109c-48de-808b-23fa0830b676"),
+        b"x86_64" => Some("41092b05-9fc8-4523-994f-2def0408b176"),
+        _ => None,
+    }
+}
+
+/// Why the content of a partition is no signed root hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignedError {
+    /// Not a JSON object of strings, at this byte.
+    #[error("no JSON object whose members are strings (byte {0})")]
+    Json(usize),
+    /// A member is missing.
+    #[error("the member {0} is missing")]
+    Missing(&'static str),
+    /// A member is there twice.
+    #[error("the member {0} is there twice")]
+    Twice(&'static str),
+    /// A member has a value of another form.
+    #[error("the member {0} is malformed")]
+    Malformed(&'static str),
+    /// The signature is not of the kind that is taken.
+    #[error("the signature: {0}")]
+    Signature(Pkcs7Error),
+}
+
+/// A root hash and its signature, which nobody has verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedRootHash {
+    root_hash: RootHash,
+    message: Vec<u8>,
+    signature: DetachedSignature,
+}
+
+impl SignedRootHash {
+    /// Combines a root hash and a message of PKCS #7 in DER.
+    ///
+    /// # Errors
+    ///
+    /// [`Pkcs7Error`].
+    pub fn new(root_hash: RootHash, message: Vec<u8>) -> Result<Self, Pkcs7Error> {
+        Ok(Self {
+            signature: DetachedSignature::parse(&message)?,
+            root_hash,
+            message,
+        })
+    }
+
+    /// Parses the beginning of the partition: at most [`MAX_LENGTH`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`SignedError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
+        let [mut root_hash, mut signature] = [None, None];
+        for (name, value) in members(bytes)? {
+            let (place, name) = match name {
+                "rootHash" => (&mut root_hash, "rootHash"),
+                "signature" => (&mut signature, "signature"),
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err(SignedError::Twice(name));
+            }
+        }
+        let root_hash = root_hash.ok_or(SignedError::Missing("rootHash"))?;
+        let root_hash = RootHash::parse(root_hash).ok_or(SignedError::Malformed("rootHash"))?;
+        let signature = signature.ok_or(SignedError::Missing("signature"))?;
+        let message =
+            Base64::decode_vec(signature).map_err(|_| SignedError::Malformed("signature"))?;
+        Self::new(root_hash, message).map_err(SignedError::Signature)
+    }
+
+    /// The content of the partition: whole blocks of 4096 bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let certificate = self.signature.signer().der();
+        let fingerprint = HashAlgorithm::Sha256.digest(certificate);
+        let text = format!(
+            "{{\"rootHash\":\"{}\",\"certificateFingerprint\":\"{}\",\"signature\":\"{}\"}}",
+            self.root_hash,
+            hex::encode(&fingerprint.unwrap_or_default()),
+            Base64::encode_string(&self.message)
+        );
+        let mut bytes = text.into_bytes();
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        bytes
+    }
+
+    /// What is signed: the root hash in hexadecimal, which is how the kernel's table has it.
+    #[must_use]
+    pub fn signed_text(root_hash: &RootHash) -> String {
+        root_hash.to_string()
+    }
+
+    /// The root hash.
+    #[must_use]
+    pub const fn root_hash(&self) -> &RootHash {
+        &self.root_hash
+    }
+
+    /// The signature as it is given to the kernel: a message of PKCS #7 in DER.
+    #[must_use]
+    pub fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Every certificate of the signature: the signer's, and others, by which the kernel may find a way to a trusted key.
+    #[must_use]
+    pub fn certificates(&self) -> &[Certificate] {
+        self.signature.certificates()
+    }
+
+    /// The certificate of the signer.
+    #[must_use]
+    pub const fn signer(&self) -> &Certificate {
+        self.signature.signer()
+    }
+
+    /// Checks the signature. Whether the signer is to be trusted is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`](crate::verify::VerifyError).
+    #[cfg(feature = "verify")]
+    pub fn verify(&self) -> Result<(), crate::verify::VerifyError> {
+        self.signature
+            .verify(Self::signed_text(&self.root_hash).as_bytes())
+    }
+}
+
+/// The members of a JSON object whose values are strings without escapes. What stands behind the object is NULs or white space.
+fn members(bytes: &[u8]) -> Result<Vec<(&str, &str)>, SignedError> {
+    let mut text = Text {
+        bytes: bytes.get(..MAX_LENGTH).unwrap_or(bytes),
+        at: 0,
+    };
+    let mut found = Vec::new();
+    text.expect(b'{')?;
+    if !text.next_is(b'}') {
+        loop {
+            let name = text.string()?;
+            text.expect(b':')?;
+            found.push((name, text.string()?));
+            if !text.next_is(b',') {
+                break;
+            }
+        }
+        text.expect(b'}')?;
+    }
+    match text.rest().iter().all(|byte| *byte == 0 || is_space(*byte)) {
+        true => Ok(found),
+        false => Err(text.error()),
+    }
+}
+
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// JSON that is being read.
+struct Text<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Text<'a> {
+    fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    const fn error(&self) -> SignedError {
+        SignedError::Json(self.at)
+    }
+
+    /// Takes the byte, behind white space, if it is the next.
+    fn next_is(&mut self, byte: u8) -> bool {
+        let spaces = self.rest().iter().take_while(|byte| is_space(**byte));
+        self.at = self.at.saturating_add(spaces.count());
+        let is = self.rest().first() == Some(&byte);
+        if is {
+            self.at = self.at.saturating_add(1);
+        }
+        is
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), SignedError> {
+        match self.next_is(byte) {
+            true => Ok(()),
+            false => Err(self.error()),
+        }
+    }
+
+    /// A string of printable ASCII without escapes.
+    fn string(&mut self) -> Result<&'a str, SignedError> {
+        self.expect(b'"')?;
+        let rest = self.rest();
+        let plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+        let length = rest.iter().take_while(plain).count();
+        let text = rest
+            .get(..length)
+            .and_then(|text| str::from_utf8(text).ok());
+        self.at = self.at.saturating_add(length);
+        match self.rest().first() {
+            Some(b'"') => self.at = self.at.saturating_add(1),
+            _ => return Err(self.error()),
+        }
+        text.ok_or(self.error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MESSAGE: &[u8] = include_bytes!("../../testdata/p256.p7");
+
+    fn sample() -> SignedRootHash {
+        let root_hash = RootHash::new(vec![0xab; 32]).unwrap();
+        SignedRootHash::new(root_hash, MESSAGE.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_partition_is_read_as_it_is_written() {
+        let bytes = sample().to_bytes();
+        assert_eq!(bytes.len(), 4096);
+        assert_eq!(SignedRootHash::parse(&bytes), Ok(sample()));
+        let digits = "ab".repeat(32);
+        assert!(bytes.starts_with(format!("{{\"rootHash\":\"{digits}\",").as_bytes()));
+        // As another program may write it, with members that are not known.
+        let base64 = Base64::encode_string(MESSAGE);
+        let other = format!(
+            " {{ \"signature\" : \"{base64}\",\n\t\"other\":\"\", \"rootHash\": \"{}\" }}\r\n",
+            digits.to_uppercase()
+        );
+        assert_eq!(SignedRootHash::parse(other.as_bytes()), Ok(sample()));
+    }
+
+    #[test]
+    fn content_that_is_no_signed_root_hash() {
+        let hash = "ab".repeat(32);
+        let base64 = Base64::encode_string(MESSAGE);
+        let cases = [
+            (String::new(), SignedError::Json(0)),
+            ("\0\0".to_owned(), SignedError::Json(0)),
+            ("{}".to_owned(), SignedError::Missing("rootHash")),
+            ("{\"a\":1}".to_owned(), SignedError::Json(5)),
+            ("{\"a\":\"\\n\"}".to_owned(), SignedError::Json(6)),
+            ("{\"a\":\"b\",}".to_owned(), SignedError::Json(9)),
+            ("{\"a\":\"b\"} x".to_owned(), SignedError::Json(9)),
+            (
+                format!("{{\"rootHash\":\"{hash}\"}}"),
+                SignedError::Missing("signature"),
+            ),
+            (
+                format!("{{\"rootHash\":\"{hash}\",\"rootHash\":\"{hash}\"}}"),
+                SignedError::Twice("rootHash"),
+            ),
+            (
+                format!("{{\"rootHash\":\"abcd\",\"signature\":\"{base64}\"}}"),
+                SignedError::Malformed("rootHash"),
+            ),
+            (
+                format!("{{\"rootHash\":\"{hash}\",\"signature\":\"{base64}!\"}}"),
+                SignedError::Malformed("signature"),
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                SignedRootHash::parse(text.as_bytes()),
+                Err(expected),
+                "{text}"
+            );
+        }
+        let text = format!("{{\"rootHash\":\"{hash}\",\"signature\":\"AAAA\"}}");
+        assert!(matches!(
+            SignedRootHash::parse(text.as_bytes()),
+            Err(SignedError::Signature(_))
+        ));
+        let mut long = sample().to_bytes();
+        long.resize(MAX_LENGTH, b' ');
+        assert_eq!(SignedRootHash::parse(&long), Ok(sample()));
+    }
+
+    #[test]
+    fn an_architecture_has_a_type() {
+        assert_eq!(partition_type("m68k"), None);
+        let types = ["aarch64", "arm", "riscv64", "x86", "x86_64"].map(partition_type);
+        for (at, found) in types.iter().enumerate() {
+            assert!(found.is_some_and(|found| found.len() == 36));
+            assert!(!types[..at].contains(found));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(SignedRootHash::parse(&bytes).is_err());
+        }
+
+        /// What a changed partition says is what its text says: written again and read again, it is the same.
+        #[test]
+        fn changed_partitions(changes in proptest::collection::vec((0..1500_usize, any::<u8>()), 1..4)) {
+            let mut bytes = sample().to_bytes();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            if let Ok(parsed) = SignedRootHash::parse(&bytes) {
+                prop_assert_eq!(SignedRootHash::parse(&parsed.to_bytes()), Ok(parsed));
+            }
+        }
+    }
+}
