@@ -1,8 +1,9 @@
 //! Any bytes as the superblock of dm-verity's hash tree. The beginning is made right, so that what stands behind it is reached.
 #![no_main]
 
-use ima::dm_verity::Corruption;
-use ima::dm_verity::{Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, superblock};
+use ima::dm_verity::{
+    Corruption, Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, TableOptions, superblock,
+};
 
 fn read(bytes: &[u8], offset: u64) {
     let Ok(parsed) = Superblock::parse(bytes) else {
@@ -21,8 +22,17 @@ fn read(bytes: &[u8], offset: u64) {
         data: "254:0".to_owned(),
         tree: "254:0".to_owned(),
     };
-    let table = parsed.table(&devices, offset, &hash, Corruption::Panic);
-    assert_eq!(table.split(' ').count(), 12);
+    let fec = parsed.fec("254:1".to_owned(), 2, (offset, parsed.tree_end(offset), 0));
+    let options = TableOptions {
+        corruption: Corruption::Panic,
+        signature_key: None,
+        fec: fec.as_ref(),
+    };
+    let table = parsed.table(&devices, offset, &hash, &options);
+    assert_eq!(
+        table.split(' ').count(),
+        if fec.is_some() { 20 } else { 12 }
+    );
     for is_data in [false, true] {
         let place = Place {
             device: "/dev/vda",

@@ -6,6 +6,9 @@ use imactl::manifest::Manifest;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     if let Ok(manifest) = Manifest::parse(data) {
         let written = manifest.encode().expect("JSON");
-        assert_eq!(Manifest::parse(&written).expect("what was written"), manifest);
+        assert_eq!(
+            Manifest::parse(&written).expect("what was written"),
+            manifest
+        );
     }
 });

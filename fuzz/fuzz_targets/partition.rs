@@ -26,7 +26,12 @@ fn read(bytes: &[u8], gpt_is_forced: bool) {
     assert!(partitions.is_sorted_by_key(|partition| partition.number));
     for partition in partitions {
         assert!((1..256).contains(&partition.number));
-        assert!(partition.start.checked_add(partition.length).is_some_and(|end| end <= disk.length));
+        assert!(
+            partition
+                .start
+                .checked_add(partition.length)
+                .is_some_and(|end| end <= disk.length)
+        );
     }
 }
 

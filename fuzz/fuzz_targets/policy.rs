@@ -1,9 +1,9 @@
 //! Any bytes as an IMA policy: what is taken means the same when it is written in the kernel's form and read again.
 #![no_main]
 
-use ima::policy::lint::{lint};
-use ima::release::{Release};
+use ima::policy::lint::lint;
 use ima::policy::{Hook, Policy, Query, format};
+use ima::release::Release;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let errors = Policy::errors(data);
@@ -23,7 +23,8 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let _ = policy.appraisal(&Query::by_root(Hook::BprmCheck, 0xef53, "ext4"));
     for line in policy.lines() {
         let shown = format!("{}\n", line.rule);
-        let again = Policy::parse(shown.as_bytes()).unwrap_or_else(|error| panic!("{shown}{error}"));
+        let again =
+            Policy::parse(shown.as_bytes()).unwrap_or_else(|error| panic!("{shown}{error}"));
         assert_eq!(again.rules().next(), Some(&line.rule), "{shown}");
     }
 });

@@ -136,10 +136,12 @@ impl KernelLog {
     }
 }
 
-/// Whether a record is of IMA, or one of the audit system about integrity (include/uapi/linux/audit.h,
+/// Whether a record is of IMA or the device mapper, or one of the audit system about integrity (include/uapi/linux/audit.h,
 /// `AUDIT_INTEGRITY_DATA` 1800 to `AUDIT_INTEGRITY_POLICY_RULE` 1807).
 fn concerns_us(text: &str) -> bool {
-    text.starts_with("ima: ") || text.starts_with("audit: type=180")
+    ["ima: ", "device-mapper: ", "audit: type=180"]
+        .iter()
+        .any(|beginning| text.starts_with(beginning))
 }
 
 /// The cause in a record about a file that was denied to that process.

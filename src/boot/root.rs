@@ -26,7 +26,7 @@ use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
 use crate::watch;
 use devices::Device;
-use verity::Verified;
+use verity::{Trusted, Verified};
 
 /// How often a line says what is waited for.
 const NOTICE: Duration = Duration::from_secs(5);
@@ -103,26 +103,34 @@ impl MountedRoot {
 ///
 /// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`], [`Code::RootUnknown`], [`Code::RootMount`];
 /// [`Code::RootNotMounted`]. Of a root that is to be verified: [`Code::VerityTarget`], [`Code::VerityTreeMissing`],
-/// [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`].
+/// [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`],
+/// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`], [`Code::VerityUntrusted`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,
     report: &mut Report,
 ) -> Result<MountedRoot, Fault> {
     let name = match &settings.root {
-        Root::Named(name) => name,
+        Root::Named(name) => Some(name.clone()),
+        Root::Signed => None,
         Root::Mounted(path) => return adopt(path, report),
         Root::Unmounted => {
             let detail = "nothing has mounted it yet";
             return Err(Fault::new(Code::RootNotMounted, detail));
         }
     };
-    let device = wait(name, settings)?;
-    let verification = match &settings.verity {
-        None => Verification(None),
-        Some(verity) => Verification(Some(Verified::set_up(&device, verity, settings)?)),
-    };
-    mount_device(name, &device, &verification, settings, report)
+    let trusted = settings.verity.as_ref();
+    let trusted = trusted.map(|verity| Trusted::find(verity, settings));
+    let trusted = trusted.transpose()?;
+    let name = name.or_else(|| trusted.as_ref().map(Trusted::partition));
+    let name = name.ok_or_else(|| Fault::new(Code::NoRootNamed, "root= is missing"))?;
+    let device = wait(&name, settings)?;
+    let verification = Verification(
+        trusted
+            .map(|trusted| Verified::set_up(&device, trusted, settings))
+            .transpose()?,
+    );
+    mount_device(&name, &device, &verification, settings, report)
         .map_err(|fault| verification.closer(fault))
 }
 

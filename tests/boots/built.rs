@@ -111,6 +111,8 @@ pub enum Kernel {
     RequirePolicySignatures,
     /// With the security module lockdown.
     Lockdown,
+    /// With a dm-verity that has no signatures of root hashes and no error correction.
+    PlainVerity,
 }
 
 impl Kernel {
@@ -133,6 +135,7 @@ impl Kernel {
                 Kernel::WriteOnce => &["--fragment", "write-once"],
                 Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],
                 Kernel::Lockdown => &["--fragment", "lockdown"],
+                Kernel::PlainVerity => &["--fragment", "plain-verity"],
             };
             paths_of("qemu/build-kernel", fragments)
                 .pop()

@@ -26,5 +26,6 @@ mod partitions;
 mod refused;
 mod roots;
 mod setup;
+mod signed_verity;
 mod tree;
 mod verity;

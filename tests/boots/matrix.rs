@@ -16,7 +16,7 @@ use ima_testbed::{Ending, Outcome};
 use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
-use crate::{front, hostile, initramfs, lines, media, refused, verity};
+use crate::{front, hostile, initramfs, lines, media, refused, signed_verity, verity};
 
 /// What the machine does after a refusal: `on_failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         lines::ROWS,
         media::ROWS,
         verity::ROWS,
+        signed_verity::ROWS,
     ]
     .into_iter()
     .flatten()

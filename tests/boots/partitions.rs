@@ -110,27 +110,39 @@ pub fn around(image: &Path, table: Table) -> PathBuf {
     path
 }
 
-/// A disk with a GPT of two partitions: these images, with these PARTUUIDs as they are written.
-pub fn pair(images: [&Path; 2], uuids: [[u8; 16]; 2]) -> PathBuf {
-    let contents = images.map(|image| std::fs::read(image).expect("an image"));
+/// A partition of a disk that [`disk`] makes.
+pub struct Partition<'a> {
+    pub image: &'a Path,
+    /// As it is written.
+    pub uuid: [u8; 16],
+    /// As it is written; the type of Linux's file systems if there is none.
+    pub kind: Option<&'static str>,
+}
+
+/// A disk with a GPT of these partitions, and where each begins, in bytes.
+pub fn disk(partitions: &[Partition<'_>]) -> (PathBuf, Vec<u64>) {
     let (disk, path) = tempfile::NamedTempFile::new_in(scratch())
         .expect("a disk")
         .keep()
         .expect("a disk");
     let mut entries = vec![0; 128 * 128];
     let mut end = FIRST;
+    let mut places = Vec::new();
     let put = |sector: u64, bytes: &[u8]| {
         disk.write_all_at(bytes, sector * SECTOR).expect("a write");
     };
-    for (index, (content, mut uuid)) in contents.iter().zip(uuids).enumerate() {
+    for (partition, entry) in partitions.iter().zip(entries.chunks_exact_mut(128)) {
+        let content = std::fs::read(partition.image).expect("an image");
         let sectors = (content.len() as u64).div_ceil(SECTOR);
-        put(end, content);
-        // In the table, the first three groups are little-endian.
-        uuid[..4].reverse();
-        uuid[4..6].reverse();
-        uuid[6..8].reverse();
-        let entry = &mut entries[index * 128..][..128];
+        put(end, &content);
+        places.push(end * SECTOR);
+        let uuid = little_endian(partition.uuid);
         gpt_entry(entry, uuid, [end, end + sectors - 1], "");
+        if let Some(kind) = partition.kind {
+            let digits = kind.replace('-', "");
+            let kind = ima_testbed::report::decode_hex(&digits).expect("a type");
+            entry[..16].copy_from_slice(&little_endian(kind.try_into().expect("16 bytes")));
+        }
         end += sectors.next_multiple_of(FIRST);
     }
     let total = end + FIRST;
@@ -141,7 +153,15 @@ pub fn pair(images: [&Path; 2], uuids: [[u8; 16]; 2]) -> PathBuf {
     put(total - 33, &entries);
     let copy = gpt_header(total - 1, 1, total - 33, total, &entries);
     put(total - 1, &copy);
-    path
+    (path, places)
+}
+
+/// A UUID as it stands in a GPT, where its first three groups are little-endian.
+fn little_endian(mut uuid: [u8; 16]) -> [u8; 16] {
+    uuid[..4].reverse();
+    uuid[4..6].reverse();
+    uuid[6..8].reverse();
+    uuid
 }
 
 fn gpt_entry(entry: &mut [u8], uuid: [u8; 16], [first, last]: [u64; 2], name: &str) {

@@ -186,8 +186,14 @@ impl Setup {
         line.extend(self.root_name.iter().map(|name| format!("root={name}")));
         line.extend(self.append.iter().cloned());
         let line = line.join(" ");
+        let authorities: Vec<_> = self
+            .trusts_ca
+            .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
+            .into_iter()
+            .collect();
         let choice = check::RootChoice {
             tree: self.more_disks.first().cloned(),
+            authorities: Some(authorities.clone()),
             ..check::RootChoice::new(&initramfs, Some(&line))
         };
         let filesystem = imactl::select::FileSystem::default();
@@ -199,11 +205,6 @@ impl Setup {
             Ok(root) => root,
             Err(fault) => return Some(fault.code().id()),
         };
-        let authorities: Vec<_> = self
-            .trusts_ca
-            .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
-            .into_iter()
-            .collect();
         let found = check::check(&check::Inputs {
             initramfs: Some(&initramfs),
             root: Some(&root),
@@ -224,7 +225,7 @@ impl Setup {
     }
 
     /// The initramfs, right or not, with what is unpacked over it.
-    fn packed(&self) -> Vec<u8> {
+    pub fn packed(&self) -> Vec<u8> {
         let mut archive = self.builder().unchecked().build().expect("an initramfs");
         if !self.over.is_empty() {
             let mut more = cpio::Writer::new();

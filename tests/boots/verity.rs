@@ -4,17 +4,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use ima::dm_verity::RootHash;
 use imactl::verity::{Made, Parameters, make};
 
+use crate::built::Kernel;
 use crate::front::{fronted, like_initramfs_tools};
 use crate::keys::P256;
 use crate::matrix::{Action, Check, faults};
 use crate::media::blank;
-use crate::partitions::{self, Table, guid};
+use crate::partitions::{self, Partition, Table, guid};
 use crate::setup::{LABEL, Setup, assert_booted, console_tail};
 use crate::tree::{Format, INIT, Tree};
 
-fn parameters() -> Parameters {
+pub fn parameters() -> Parameters {
     Parameters {
         salt: vec![0x5a; 32],
         uuid: [7; 16],
@@ -41,6 +43,45 @@ fn separate(setup: &mut Setup) -> PathBuf {
     setup.configure(&format!("verity={}", made.root_hash));
     setup.configure("verity_hash=/dev/vdb");
     tree
+}
+
+/// The PARTUUIDs of root and tree.
+pub fn named_by(hash: &RootHash) -> [[u8; 16]; 2] {
+    let hash = hash.bytes();
+    [&hash[..16], &hash[16..]].map(|half| half.try_into().expect("16 bytes"))
+}
+
+pub fn part(image: &Path, uuid: [u8; 16]) -> Partition<'_> {
+    Partition {
+        image,
+        uuid,
+        kind: None,
+    }
+}
+
+/// The same, made by veritysetup, with a third disk of data for error correction. Returns the disks behind the root's.
+fn corrected(setup: &mut Setup) -> Vec<PathBuf> {
+    let image = setup.image();
+    let (tree, fec) = (blank(0), blank(0));
+    let output = std::process::Command::new("veritysetup")
+        .arg("format")
+        .args([&image, &tree])
+        .arg(format!("--fec-device={}", fec.display()))
+        .args(["--fec-roots=8", "--fec-offset=4096"])
+        .output()
+        .expect("veritysetup (package cryptsetup-bin)");
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines = text.lines();
+    let hash = lines.find_map(|line| line.strip_prefix("Root hash:"));
+    setup.disk = Some(image);
+    setup.more_disks.extend([tree.clone(), fec.clone()]);
+    setup.configure(&format!("verity={}", hash.expect("a root hash").trim()));
+    setup.configure("verity_hash=/dev/vdb");
+    setup.configure("verity_fec=/dev/vdc");
+    setup.configure("verity_fec_offset=4096");
+    setup.configure("verity_fec_roots=8");
+    vec![tree, fec]
 }
 
 /// Where the content of a file begins on the root's disk.
@@ -139,9 +180,9 @@ fn partitions_named_by_the_root_hash() {
     let image = setup.image();
     let tree = blank(0);
     let made = make(&image, Some(&tree), &parameters()).expect("a hash tree");
-    let hash = made.root_hash.bytes();
-    let halves = [&hash[..16], &hash[16..]].map(|half| half.try_into().expect("16 bytes"));
-    setup.disk = Some(partitions::pair([&image, &tree], halves));
+    let [data, hashes] = named_by(&made.root_hash);
+    let parts = [part(&image, data), part(&tree, hashes)];
+    setup.disk = Some(partitions::disk(&parts).0);
     setup.root_name = None;
     setup.configure(&format!("verity={}", made.root_hash));
     assert_eq!(root_of(&setup).0, "/dev/dm-0");
@@ -157,6 +198,40 @@ fn the_command_line_changes_nothing() {
     let (device, options) = root_of(&setup);
     assert_eq!(device, "/dev/dm-0");
     assert!(options.iter().any(|option| option == "ro"), "{options:?}");
+}
+
+/// Blocks that the medium cannot read any more: the kernel computes what they were.
+#[test]
+fn lost_blocks_are_corrected() {
+    let mut setup = Setup::new();
+    corrected(&mut setup);
+    let sector = place_of(&mut setup, INIT) as u64 / 512;
+    setup.unreadable.push(sector..sector + 16);
+    let outcome = setup.boot();
+    assert_booted(&outcome);
+    assert!(
+        outcome.console_contains("corrected"),
+        "{}",
+        console_tail(&outcome)
+    );
+}
+
+/// The data for error correction is not trusted: what it makes of a block must have the right digest too.
+#[test]
+fn data_for_error_correction_on_the_tree_s_device() {
+    let mut setup = Setup::new();
+    let image = setup.image();
+    let tree = blank(0);
+    let made = make(&image, Some(&tree), &parameters()).expect("a hash tree");
+    setup.disk = Some(image);
+    setup.more_disks.push(tree.clone());
+    let offset = std::fs::metadata(&tree).expect("the tree").len();
+    let disk = File::options().write(true).open(&tree).expect("the tree");
+    disk.set_len(offset + (1 << 20)).expect("more room");
+    setup.configure(&format!("verity={}", made.root_hash));
+    setup.configure("verity_hash=/dev/vdb");
+    setup.configure(&format!("verity_fec_offset={offset}"));
+    assert_booted(&setup.boot());
 }
 
 /// A block that the boot does not read: the running system reads it, and the kernel ends the machine as the configuration chose.
@@ -285,6 +360,30 @@ faults! {
         setup.root_name = Some(format!("PARTUUID={}", guid(2).1));
         setup.configure("verity_hash=PARTLABEL=third");
         setup.append("rootwait=1");
+    };
+    data_for_error_correction_that_is_wrong: "IMA-414", Panic, Check::Same, |setup| {
+        let disks = corrected(setup);
+        let length = std::fs::metadata(&disks[1]).expect("the disk").len();
+        change(&disks[1], 0, &vec![0x5a; usize::try_from(length).expect("a length")]);
+        let place = place_of(setup, INIT);
+        setup.damage.push((place, vec![0xff; 4096]));
+    };
+    data_for_error_correction_that_is_missing: "IMA-410", Reboot, Check::Silent("the image is one disk"), |setup| {
+        corrected(setup);
+        setup.more_disks.pop();
+        setup.append("rootwait=1");
+    };
+    data_for_error_correction_that_is_too_short: "IMA-412", Poweroff, Check::Silent("the device of the error correction is not looked at"), |setup| {
+        let disks = corrected(setup);
+        std::fs::write(&disks[1], vec![0; 16384]).expect("another disk");
+    };
+    data_for_error_correction_between_blocks: "IMA-412", Halt, Check::Silent("the device of the error correction is not looked at"), |setup| {
+        corrected(setup);
+        setup.configure("verity_fec_offset=512");
+    };
+    kernel_without_error_correction: "IMA-409", Panic, Check::Same, |setup| {
+        corrected(setup);
+        setup.kernel = Kernel::PlainVerity;
     };
     kernel_without_dm_verity: "IMA-409", Reboot, Check::Same, |setup| {
         appended(setup);

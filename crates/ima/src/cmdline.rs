@@ -137,6 +137,8 @@ pub enum RootName {
     },
     /// `PARTLABEL=`: the name of a GPT partition.
     PartLabel(String),
+    /// `PARTTYPE=`: the type of a GPT partition, a UUID in lower case. Not a form of the kernel's; lsblk names it so.
+    PartType(String),
 }
 
 impl RootName {
@@ -171,6 +173,10 @@ impl RootName {
         }
         if let Some(value) = text.strip_prefix("PARTLABEL=") {
             return some(value).map(Self::PartLabel);
+        }
+        if let Some(value) = text.strip_prefix("PARTTYPE=") {
+            let value = value.to_ascii_lowercase();
+            return Uuid::parse(&value).map(|_| Self::PartType(value));
         }
         if let Some(value) = text.strip_prefix("PARTUUID=") {
             let (uuid, offset) = match value.split_once("/PARTNROFF=") {
@@ -246,6 +252,7 @@ impl fmt::Display for RootName {
             Self::PartUuid { uuid, offset: 0 } => write!(f, "PARTUUID={uuid}"),
             Self::PartUuid { uuid, offset } => write!(f, "PARTUUID={uuid}/PARTNROFF={offset}"),
             Self::PartLabel(label) => write!(f, "PARTLABEL={label}"),
+            Self::PartType(kind) => write!(f, "PARTTYPE={kind}"),
         }
     }
 }
@@ -395,6 +402,10 @@ mod tests {
             ("UUID=ABCD-1234", RootName::Uuid("ABCD-1234".into())),
             ("LABEL=my root", RootName::Label("my root".into())),
             ("PARTLABEL=root", RootName::PartLabel("root".into())),
+            (
+                "PARTTYPE=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709",
+                RootName::PartType("4f68bce3-e8cd-4db1-96e7-fbcaf984b709".into()),
+            ),
             ("PARTUUID=1234abcd-02", part("1234abcd-02", 0)),
             ("PARTUUID=1234ABCD-02/PARTNROFF=-1", part("1234abcd-02", -1)),
             (&format!("PARTUUID={uuid}/PARTNROFF=1"), part(uuid, 1)),

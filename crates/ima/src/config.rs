@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cmdline::{Pattern, RootName};
-use crate::dm_verity::{Corruption, RootHash};
+use crate::dm_verity::{Corruption, Trust};
 use crate::revocation::Revocations;
 
 /// Where the file is in the initramfs.
@@ -275,13 +275,21 @@ pub struct Config {
     /// `kexec`: whether another kernel may be loaded.
     pub kexec: bool,
     /// `verity`: the root is mounted only through dm-verity, with this root hash.
-    pub verity: Option<RootHash>,
+    pub verity: Option<Trust>,
+    /// `verity_signature`: the partition or disk of the signed root hash.
+    pub verity_signature: Option<RootName>,
     /// `verity_hash`: the device of the hash tree, if it is another one than the root's.
     pub verity_hash: Option<RootName>,
     /// `verity_hash_offset`: where its superblock begins, in bytes.
     pub verity_hash_offset: Option<u64>,
     /// `verity_corruption`
     pub verity_corruption: Corruption,
+    /// `verity_fec`: the device of the data for error correction, if it is another one than the hash tree's.
+    pub verity_fec: Option<RootName>,
+    /// `verity_fec_offset`: where on it the data begins, in bytes.
+    pub verity_fec_offset: Option<u64>,
+    /// `verity_fec_roots`: the number of parity bytes in each 255 bytes.
+    pub verity_fec_roots: u8,
 }
 
 impl Default for Config {
@@ -312,9 +320,13 @@ impl Default for Config {
             lockdown: Lockdown::No,
             kexec: false,
             verity: None,
+            verity_signature: None,
             verity_hash: None,
             verity_hash_offset: None,
             verity_corruption: Corruption::Restart,
+            verity_fec: None,
+            verity_fec_offset: None,
+            verity_fec_roots: 2,
         }
     }
 }
@@ -342,6 +354,8 @@ impl Config {
         let mut seen: Vec<&str> = Vec::new();
         let mut shell_line = None;
         let mut verity_line = None;
+        let mut signature_line = None;
+        let mut roots_line = None;
         for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
             let line = std::str::from_utf8(line)
                 .ok()
@@ -370,9 +384,25 @@ impl Config {
             if key.starts_with("verity_") {
                 verity_line = Some((number, key));
             }
+            if key == "verity_signature" {
+                signature_line = Some((number, key));
+            }
+            if key == "verity_fec_roots" {
+                roots_line = Some((number, key));
+            }
         }
         if let (Some((number, key)), None) = (verity_line, &config.verity) {
             return Err(error(number, key, ConfigErrorKind::WithoutVerity));
+        }
+        if let Some((number, key)) = signature_line
+            && config.verity != Some(Trust::Signed)
+        {
+            return Err(error(number, key, ConfigErrorKind::WithoutSigned));
+        }
+        if let (Some((number, key)), None, None) =
+            (roots_line, &config.verity_fec, config.verity_fec_offset)
+        {
+            return Err(error(number, key, ConfigErrorKind::WithoutFec));
         }
         match shell_line {
             Some(number) if !config.debug => {
@@ -456,7 +486,8 @@ impl Config {
                     .find(|level| level.name() == value),
             ),
             "kexec" => put(&mut self.kexec, yes_or_no(value)),
-            "verity" => put(&mut self.verity, RootHash::parse(value).map(Some)),
+            "verity" => put(&mut self.verity, Trust::parse(value).map(Some)),
+            "verity_signature" => put(&mut self.verity_signature, RootName::parse(value).map(Some)),
             "verity_hash" => put(&mut self.verity_hash, RootName::parse(value).map(Some)),
             "verity_hash_offset" => put(&mut self.verity_hash_offset, offset(value).map(Some)),
             "verity_corruption" => put(
@@ -464,6 +495,13 @@ impl Config {
                 Corruption::ALL
                     .into_iter()
                     .find(|corruption| corruption.name() == value),
+            ),
+            "verity_fec" => put(&mut self.verity_fec, RootName::parse(value).map(Some)),
+            "verity_fec_offset" => put(&mut self.verity_fec_offset, offset(value).map(Some)),
+            // drivers/md/dm-verity-fec.c, DM_VERITY_FEC_MIN_RSN, DM_VERITY_FEC_MAX_RSN
+            "verity_fec_roots" => put(
+                &mut self.verity_fec_roots,
+                value.parse().ok().filter(|roots| (2..=24).contains(roots)),
             ),
             _ => None,
         }
@@ -510,7 +548,7 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 26] = [
+pub const KEYS: [&str; 30] = [
     "enforce",
     "cover",
     "keyring",
@@ -534,9 +572,13 @@ pub const KEYS: [&str; 26] = [
     "lockdown",
     "kexec",
     "verity",
+    "verity_signature",
     "verity_hash",
     "verity_hash_offset",
     "verity_corruption",
+    "verity_fec",
+    "verity_fec_offset",
+    "verity_fec_roots",
 ];
 
 /// Why a configuration is refused.
@@ -570,6 +612,10 @@ pub enum ConfigErrorKind {
     ShellNeedsDebug,
     /// A key about a verity root, and no `verity=`: the root would not be verified.
     WithoutVerity,
+    /// `verity_signature=` without `verity=signed`: no signature would be verified.
+    WithoutSigned,
+    /// `verity_fec_roots=` without `verity_fec=` and `verity_fec_offset=`: nothing would be corrected.
+    WithoutFec,
 }
 
 impl ConfigErrorKind {
@@ -584,6 +630,8 @@ impl ConfigErrorKind {
             Self::TooLarge => "the file is larger than 64 KiB",
             Self::ShellNeedsDebug => "on_failure=shell is taken only with debug=yes",
             Self::WithoutVerity => "this key says how the root is verified, and verity= is missing",
+            Self::WithoutSigned => "this key is taken only with verity=signed",
+            Self::WithoutFec => "this key is taken only with verity_fec= or verity_fec_offset=",
         }
     }
 }
@@ -603,6 +651,7 @@ impl std::error::Error for ConfigError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dm_verity::RootHash;
     use proptest::prelude::*;
 
     #[test]
@@ -629,7 +678,8 @@ mod tests {
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
               lockdown=integrity\nkexec=yes\nverity=ABababababababababababababababababababababababababababababababab\n\
-              verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic",
+              verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic\n\
+              verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24",
         )
         .unwrap();
         assert_eq!(
@@ -663,17 +713,21 @@ mod tests {
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
                 lockdown: Lockdown::Integrity,
                 kexec: true,
-                verity: RootHash::new(vec![0xab; 32]),
+                verity: RootHash::new(vec![0xab; 32]).map(Trust::RootHash),
+                verity_signature: None,
                 verity_hash: Some(RootName::PartLabel("root-verity".into())),
                 verity_hash_offset: Some(4096),
                 verity_corruption: Corruption::Panic,
+                verity_fec: Some(RootName::Device("vdc".into())),
+                verity_fec_offset: Some(8192),
+                verity_fec_roots: 24,
             }
         );
     }
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 21] = [
+        let cases: [(&[u8], &str); 22] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -729,6 +783,10 @@ mod tests {
             (
                 b"root=/dev/vda\nverity_hash=/dev/vdb\n",
                 "line 2, `verity_hash`: this key says how the root is verified, and verity= is missing",
+            ),
+            (
+                b"verity_signature=/dev/vdb\nverity=ABababababababababababababababababababababababababababababababab",
+                "line 1, `verity_signature`: this key is taken only with verity=signed",
             ),
             (
                 b"verity_hash_offset=100",

@@ -66,6 +66,26 @@ impl Corruption {
     }
 }
 
+/// `verity=`: which root hash is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// This one.
+    RootHash(RootHash),
+    /// `signed`: any that the kernel takes the signature of.
+    Signed,
+}
+
+impl Trust {
+    /// Parses the value of the key.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "signed" => Some(Self::Signed),
+            hash => RootHash::parse(hash).map(Self::RootHash),
+        }
+    }
+}
+
 /// The length of a superblock in bytes.
 pub const SUPERBLOCK_LENGTH: usize = 512;
 
@@ -403,6 +423,23 @@ impl Superblock {
         end.saturating_mul(self.hash_block.into())
     }
 
+    /// The error correction on a device, by the rule that veritysetup makes it by (cryptsetup, lib/verity/verity_fec.c,
+    /// `VERITY_FEC_blocks`): it covers the data, and the device of the tree from the tree to its end. `places` are, in bytes, where
+    /// the tree's superblock begins, where what is covered of its device ends, and where the data for the correction begins. That end
+    /// is the latter if both are one device. Nothing if a place is not at the beginning of a block.
+    #[must_use]
+    pub fn fec(&self, device: String, roots: u8, places: (u64, u64, u64)) -> Option<Fec> {
+        let (tree, end, start) = places;
+        let length = u64::from(self.data_block);
+        let covered = end.checked_div(length)?.checked_sub(self.start(tree))?;
+        start.is_multiple_of(length).then_some(Fec {
+            device,
+            roots,
+            blocks: self.data_blocks.checked_add(covered)?,
+            start: start.checked_div(length)?,
+        })
+    }
+
     /// The arguments of the target in a table of the device mapper
     /// (Documentation/admin-guide/device-mapper/verity.rst).
     pub fn table(
@@ -410,7 +447,7 @@ impl Superblock {
         devices: &Devices,
         offset: u64,
         root_hash: &RootHash,
-        corruption: Corruption,
+        options: &TableOptions<'_>,
     ) -> String {
         let salt = match self.salt.as_slice() {
             [] => "-".to_owned(),
@@ -426,11 +463,53 @@ impl Superblock {
             self.start(offset),
             self.algorithm,
         );
-        if let Some(argument) = corruption.argument() {
-            table.push_str(" 1 ");
-            table.push_str(argument);
+        let options = options.arguments();
+        if !options.is_empty() {
+            let count = options.iter().flat_map(|it| it.split(' ')).count();
+            table.push_str(&format!(" {count} {}", options.join(" ")));
         }
         table
+    }
+}
+
+/// Where the data for error correction is, as a table has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fec {
+    /// Its device, as `MAJOR:MINOR`.
+    pub device: String,
+    /// The number of parity bytes in each 255 bytes.
+    pub roots: u8,
+    /// How many blocks can be corrected: those of the data, and those of the tree's device from the tree on.
+    pub blocks: u64,
+    /// Where it begins, in blocks.
+    pub start: u64,
+}
+
+/// What a table says beside the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableOptions<'a> {
+    /// Error correction.
+    pub fec: Option<&'a Fec>,
+    /// What the kernel does when it reads a wrong block.
+    pub corruption: Corruption,
+    /// The name of a key of type `user` on a keyring of this process, which holds the signature of the root hash. The kernel takes
+    /// the table only if it takes the signature.
+    pub signature_key: Option<&'a str>,
+}
+
+impl TableOptions<'_> {
+    fn arguments(&self) -> Vec<String> {
+        let corruption = self.corruption.argument().map(str::to_owned);
+        let signature = self
+            .signature_key
+            .map(|key| format!("root_hash_sig_key_desc {key}"));
+        let fec = self.fec.map(|fec| {
+            format!(
+                "use_fec_from_device {} fec_roots {} fec_blocks {} fec_start {}",
+                fec.device, fec.roots, fec.blocks, fec.start
+            )
+        });
+        [corruption, fec, signature].into_iter().flatten().collect()
     }
 }
 
@@ -584,6 +663,11 @@ mod tests {
 
     #[test]
     fn the_table_as_the_kernel_takes_it() {
+        let options = |corruption, signature_key| TableOptions {
+            corruption,
+            signature_key,
+            fec: None,
+        };
         let hash = RootHash::new(vec![0xab; 32]).unwrap();
         let devices = Devices {
             data: "254:1".into(),
@@ -591,12 +675,34 @@ mod tests {
         };
         let hex = "ab".repeat(32);
         assert_eq!(
-            sample(300, &[]).table(&devices, 0, &hash, Corruption::Error),
+            sample(300, &[]).table(&devices, 0, &hash, &options(Corruption::Error, None)),
             format!("1 254:1 254:2 4096 4096 300 1 sha256 {hex} -")
         );
         assert_eq!(
-            sample(300, &[1, 2]).table(&devices, 8192, &hash, Corruption::Restart),
+            sample(300, &[1, 2]).table(&devices, 8192, &hash, &options(Corruption::Restart, None)),
             format!("1 254:1 254:2 4096 4096 300 3 sha256 {hex} 0102 1 restart_on_corruption")
+        );
+        let beside = sample(300, &[]).fec("254:3".into(), 2, (4096, 7 * 4096, 512));
+        assert_eq!(beside, None);
+        let fec = sample(300, &[]).fec("254:3".into(), 2, (4096, 7 * 4096, 8192));
+        let corrected = TableOptions {
+            fec: fec.as_ref(),
+            ..options(Corruption::Error, None)
+        };
+        assert_eq!(
+            sample(300, &[]).table(&devices, 4096, &hash, &corrected),
+            format!(
+                "1 254:1 254:2 4096 4096 300 2 sha256 {hex} - 8 use_fec_from_device 254:3 \
+                 fec_roots 2 fec_blocks 305 fec_start 2"
+            )
+        );
+        let signed = options(Corruption::Panic, Some("name"));
+        assert_eq!(
+            sample(300, &[]).table(&devices, 0, &hash, &signed),
+            format!(
+                "1 254:1 254:2 4096 4096 300 1 sha256 {hex} - 3 panic_on_corruption \
+                 root_hash_sig_key_desc name"
+            )
         );
     }
 

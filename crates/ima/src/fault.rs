@@ -256,7 +256,7 @@ catalogue! {
 
     RootSyntax "IMA-401" Root Refusal
         what: "root= cannot be understood"
-        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=) and PARTLABEL="
+        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL= and PARTTYPE="
         remedy: "correct root= in the boot loader or the configuration; docs/reference/command-line.md shows each form"
     RootMissing "IMA-402" Root Refusal
         what: "the root device did not appear"
@@ -291,9 +291,9 @@ catalogue! {
         cause: "CONFIG_BLK_DEV_DM or CONFIG_DM_VERITY is not set, or they are modules that the initramfs does not load, or initcall_blacklist= on the command line leaves them out"
         remedy: "boot a kernel with CONFIG_BLK_DEV_DM=y and CONFIG_DM_VERITY=y, or load the modules: imactl initramfs --module dm-verity"
     VerityTreeMissing "IMA-410" Root Refusal
-        what: "the device of the root's hash tree was not found"
-        cause: "no block device that verity_hash= names came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
-        remedy: "compare verity_hash= in ima-init.conf with the devices listed above; set verity_hash_offset= if the tree is on the root's own device"
+        what: "the device of the root's hash tree, or of its error correction, was not found"
+        cause: "no block device that verity_hash= or verity_fec= names came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
+        remedy: "compare verity_hash= and verity_fec= in ima-init.conf with the devices listed above; set verity_hash_offset= if the tree is on the root's own device"
     VeritySuperblock "IMA-411" Root Refusal
         what: "there is no hash tree that fits the root"
         cause: "where verity_hash= and verity_hash_offset= say that the tree is, there is no superblock of veritysetup's format, version 1, or it is damaged"
@@ -314,6 +314,18 @@ catalogue! {
         what: "the configuration demands a verity root, and another initramfs mounts it"
         cause: "verity= in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be verified"
         remedy: "make the initramfs with imactl initramfs; or take verity= out of ima-init.conf and have the other initramfs verify the root (systemd.verity=, roothash=)"
+    VeritySignatureMissing "IMA-416" Root Refusal
+        what: "the signed root hash was not found"
+        cause: "no partition or disk that verity_signature= names came up in time; without that key it is the partition of the type root verity signature (Discoverable Partitions Specification), and there must be one only"
+        remedy: "write what imactl image --verity-signature made to a partition of that type, or name its partition or disk with verity_signature= in ima-init.conf"
+    VeritySignature "IMA-417" Root Refusal
+        what: "the signed root hash cannot be used"
+        cause: "what lies there is not a root hash with the PKCS #7 signature of one signer and the signer's certificate, or it is damaged"
+        remedy: "write it again: imactl image --verity-signature makes it, and systemd-repart too"
+    VerityUntrusted "IMA-418" Root Refusal
+        what: "the kernel does not take the signature of the root hash"
+        cause: "the signature is not one of this root hash by a certificate that leads to a key on the kernel's built-in or secondary keyring"
+        remedy: "sign the root with a key whose certificate the CA in the kernel signed, and write image, tree and signature to the disk together"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

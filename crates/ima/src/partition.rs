@@ -43,6 +43,8 @@ pub struct Partition {
     pub uuid: Option<String>,
     /// PARTLABEL, if it has one.
     pub label: Option<String>,
+    /// The type in a GPT, a UUID in lower case.
+    pub kind: Option<String>,
     /// Where it begins on the disk, in bytes.
     pub start: u64,
     /// How long it is, in bytes: not beyond the end of the disk. A GPT may have one of length 0, of which nothing can be read.
@@ -97,7 +99,7 @@ impl Table {
         })
     }
 
-    /// The numbers of the partitions that PARTUUID= or PARTLABEL= means; none for a name of another form.
+    /// The numbers of the partitions that PARTUUID=, PARTLABEL= or PARTTYPE= means; none for a name of another form.
     pub fn named(&self, name: &RootName) -> Vec<u32> {
         let numbers = |holds: &dyn Fn(&Partition) -> bool, offset: i32| {
             let found = self.partitions.iter().filter(|partition| holds(partition));
@@ -110,6 +112,7 @@ impl Table {
                 numbers(&|it| it.uuid.as_ref() == Some(uuid), *offset)
             }
             RootName::PartLabel(label) => numbers(&|it| it.label.as_ref() == Some(label), 0),
+            RootName::PartType(kind) => numbers(&|it| it.kind.as_ref() == Some(kind), 0),
             _ => Vec::new(),
         }
     }
@@ -277,6 +280,7 @@ fn place(disk: Disk, number: u32, start: u64, length: u64) -> Option<Partition> 
         number,
         uuid: None,
         label: None,
+        kind: None,
         start,
         length,
     })
@@ -366,6 +370,7 @@ fn gpt_partition(disk: Disk, number: u32, entry: &[u8; 128]) -> Option<Partition
             number,
             uuid: None,
             label: None,
+            kind: None,
             start: first.checked_mul(disk.block_size)?,
             length: 0,
         },
@@ -373,6 +378,7 @@ fn gpt_partition(disk: Disk, number: u32, entry: &[u8; 128]) -> Option<Partition
     Some(Partition {
         uuid: Some(Uuid::from_guid(unique).to_string()),
         label: entry.get(56..).and_then(|name| utf16(name, 36)),
+        kind: Some(Uuid::from_guid(kind).to_string()),
         ..partition
     })
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::cmdline::{self, RootName};
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
-use crate::dm_verity::{Corruption, RootHash};
+use crate::dm_verity::signed::PARTITION_TYPE;
+use crate::dm_verity::{Corruption, RootHash, Trust};
 use crate::fault::{Cause, Code, Fault};
 use crate::forward::{self, Forwarded};
 use crate::partition;
@@ -18,6 +19,8 @@ use crate::policy::Policy;
 pub enum Root {
     /// The init finds it by this name and mounts it.
     Named(RootName),
+    /// The same, by the partition that the signed root hash names.
+    Signed,
     /// Another initramfs, which the init was started in, has mounted it there.
     Mounted(PathBuf),
     /// Another initramfs, in front of which the init was started, will mount it.
@@ -28,6 +31,7 @@ impl fmt::Display for Root {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Named(name) => name.fmt(f),
+            Self::Signed => f.write_str("named by the signed root hash"),
             Self::Mounted(path) => path.display().fmt(f),
             Self::Unmounted => f.write_str("mounted later"),
         }
@@ -49,6 +53,40 @@ pub struct EvmFiles {
 /// How a root is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verity {
+    /// Where the root hash is from.
+    pub root_hash: RootHashSource,
+    /// The device of the hash tree, if it is configured.
+    tree: Option<RootName>,
+    /// Where the superblock of the tree begins, in bytes, if it is configured.
+    offset: Option<u64>,
+    /// What the kernel does when the running system reads a wrong block.
+    corruption: Corruption,
+    fec: Option<Fec>,
+}
+
+/// Where the data for error correction is (forward error correction, FEC).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fec {
+    /// The device, if it is another one than the hash tree's.
+    pub device: Option<RootName>,
+    /// Where on it the data begins, in bytes.
+    pub offset: u64,
+    /// The number of parity bytes in each 255 bytes.
+    pub roots: u8,
+}
+
+/// Where the root hash of a verity root is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootHashSource {
+    /// The configuration.
+    Configured(RootHash),
+    /// This device, with a signature that the kernel verifies.
+    Signed(RootName),
+}
+
+/// How a root is verified whose root hash is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerityRoot {
     /// What must come out.
     pub root_hash: RootHash,
     /// The device of the hash tree, if it is another one than the root's.
@@ -57,24 +95,74 @@ pub struct Verity {
     pub offset: u64,
     /// What the kernel does when the running system reads a wrong block.
     pub corruption: Corruption,
+    /// With which data it corrects such a block first.
+    pub fec: Option<Fec>,
 }
 
 impl Verity {
-    /// What the configuration demands. Where it says nothing of the tree, that is the partition that the Discoverable Partitions
-    /// Specification has for it.
-    fn of(config: &Config) -> Option<Self> {
-        let root_hash = config.verity.clone()?;
+    /// What the configuration demands.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::VeritySignatureMissing`] if it does not name the device of the signed root hash, and partitions for this processor
+    /// have no type that it could be found by.
+    fn of(config: &Config) -> Result<Option<Self>, Fault> {
+        let root_hash = match &config.verity {
+            None => return Ok(None),
+            Some(Trust::RootHash(root_hash)) => RootHashSource::Configured(root_hash.clone()),
+            Some(Trust::Signed) => {
+                let found = PARTITION_TYPE.map(|kind| RootName::PartType(kind.to_owned()));
+                let device = config.verity_signature.clone().or(found);
+                RootHashSource::Signed(device.ok_or_else(|| {
+                    let detail = "verity_signature= is not set";
+                    Fault::new(Code::VeritySignatureMissing, detail)
+                        .because(Cause::PROCESSOR_WITHOUT_PARTITION_TYPE)
+                })?)
+            }
+        };
+        Ok(Some(Self {
+            root_hash,
+            tree: config.verity_hash.clone(),
+            offset: config.verity_hash_offset,
+            corruption: config.verity_corruption,
+            fec: match (&config.verity_fec, config.verity_fec_offset) {
+                (None, None) => None,
+                (device, offset) => Some(Fec {
+                    device: device.clone(),
+                    offset: offset.unwrap_or_default(),
+                    roots: config.verity_fec_roots,
+                }),
+            },
+        }))
+    }
+
+    /// What is verified with this root hash. Where the configuration says nothing of the tree, that is the partition that the
+    /// Discoverable Partitions Specification has for it.
+    #[must_use]
+    pub fn with(&self, root_hash: &RootHash) -> VerityRoot {
         let [_, partition] = root_hash.partitions();
-        let tree = match (&config.verity_hash, config.verity_hash_offset) {
+        let tree = match (&self.tree, self.offset) {
             (None, None) => Some(partition),
             (name, _) => name.clone(),
         };
-        Some(Self {
-            root_hash,
+        VerityRoot {
+            root_hash: root_hash.clone(),
             tree,
-            offset: config.verity_hash_offset.unwrap_or_default(),
-            corruption: config.verity_corruption,
-        })
+            offset: self.offset.unwrap_or_default(),
+            corruption: self.corruption,
+            fec: self.fec.clone(),
+        }
+    }
+
+    /// The root, where the configuration does not name it: its partition, by the root hash.
+    fn root(&self) -> Root {
+        match &self.root_hash {
+            RootHashSource::Configured(root_hash) => {
+                let [data, _] = root_hash.partitions();
+                Root::Named(data)
+            }
+            RootHashSource::Signed(_) => Root::Signed,
+        }
     }
 }
 
@@ -218,17 +306,16 @@ impl Settings {
         if config.on_failure == OnFailure::Shell {
             warn(Fault::new(Code::DebugShell, config::PATH));
         }
-        let verity = Verity::of(&config);
+        let verity = Verity::of(&config)?;
         if verity.is_some()
             && let Some(other) = &elsewhere
         {
             return Err(Fault::new(Code::VerityElsewhere, format!("root: {other}")));
         }
-        let discovered = verity.as_ref().map(|verity| verity.root_hash.partitions());
-        let mut root = config
-            .root
-            .clone()
-            .or_else(|| discovered.map(|[data, _]| data));
+        let mut root = match &config.root {
+            Some(name) => Some(Root::Named(name.clone())),
+            None => verity.as_ref().map(Verity::root),
+        };
         let mut rootfstype = config.rootfstype.clone();
         let mut rootflags = config.rootflags.clone().unwrap_or_default();
         let mut rootwait = config.rootwait;
@@ -300,7 +387,7 @@ impl Settings {
                 Parameter::Root => {
                     let name = RootName::parse(value.unwrap_or_default())
                         .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
-                    root = Some(name);
+                    root = Some(Root::Named(name));
                 }
                 // A type or an option may have the kernel mount something else than the device that is verified (tmpfs; btrfs
                 // and erofs, device=), and that device is read-only.
@@ -347,7 +434,7 @@ impl Settings {
         Ok(Self {
             root: match (elsewhere, root) {
                 (Some(root), _) => root,
-                (None, Some(name)) => Root::Named(name),
+                (None, Some(root)) => root,
                 (None, None) => return Err(Fault::new(Code::NoRootNamed, "root= is missing")),
             },
             rootfstype,
@@ -481,13 +568,13 @@ mod tests {
     #[test]
     fn a_verity_root_is_verified_whatever_the_line_says() {
         let hash = "00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-        let verity = |tree: Option<&str>, offset| {
-            Some(Verity {
-                root_hash: RootHash::parse(hash).unwrap(),
-                tree: tree.map(|name| RootName::parse(name).unwrap()),
-                offset,
-                corruption: Corruption::Restart,
-            })
+        let root_hash = RootHash::parse(hash).unwrap();
+        let verity = |tree: Option<&str>, offset| VerityRoot {
+            root_hash: root_hash.clone(),
+            tree: tree.map(|name| RootName::parse(name).unwrap()),
+            offset,
+            corruption: Corruption::Restart,
+            fec: None,
         };
         let line = "root=/dev/vda rw verity= verity=no rootfstype=tmpfs rootflags=device=/dev/vdb";
         let discovered = "PARTUUID=0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
@@ -501,7 +588,8 @@ mod tests {
             ),
         ] {
             let (settings, warnings) = settings(&format!("verity={hash}\n{keys}"), line).unwrap();
-            assert_eq!(settings.verity, expected, "{keys}");
+            let found = settings.verity.unwrap().with(&root_hash);
+            assert_eq!(found, expected, "{keys}");
             assert!(settings.read_only && settings.rootfstype.is_none());
             assert_eq!(settings.rootflags, "");
             assert_eq!(
@@ -516,6 +604,15 @@ mod tests {
         let (found, _) = settings(&format!("verity={hash}"), "").unwrap();
         let data = "PARTUUID=00112233-4455-6677-8899-aabbccddeeff";
         assert_eq!(found.root, Root::Named(RootName::parse(data).unwrap()));
+        let (found, _) = settings("verity=signed\nverity_signature=/dev/vdb", "").unwrap();
+        assert_eq!(found.root, Root::Signed);
+        let device = RootHashSource::Signed(RootName::Device("vdb".into()));
+        assert_eq!(found.verity.unwrap().root_hash, device);
+        let (found, _) = settings("verity=signed", "root=/dev/vda").unwrap();
+        assert_eq!(found.root, Root::Named(RootName::Device("vda".into())));
+        let device = RootName::PartType(PARTITION_TYPE.unwrap().to_owned());
+        let device = RootHashSource::Signed(device);
+        assert_eq!(found.verity.unwrap().root_hash, device);
         let config = Config::parse(format!("verity={hash}").as_bytes()).unwrap();
         let root = Path::new("/root");
         let inside = Settings::inside(config.clone(), line, root, Vec::new(), &mut |_| {});

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
+use ima::pkcs7::DetachedSignature;
 use ima::signature::{ImaXattr, KeyId, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use sha1::{Digest as _, Sha1};
 
@@ -150,6 +151,22 @@ impl Identity {
             signature,
         })
         .encode())
+    }
+
+    /// A detached signature of PKCS #7 over this content, in DER, with the certificate in it, which must be the key's.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SigningFailed`], also for a hash algorithm that is not taken there; [`Code::KeyMismatch`].
+    pub fn sign_detached(&self, certificate: &Certificate, content: &[u8]) -> Result<Vec<u8>> {
+        check_belongs(&*self.signer, certificate)?;
+        let mut hasher = self.hasher()?;
+        hasher.update(content);
+        let signature = self.signer.sign_digest(self.algo, &hasher.finish())?;
+        DetachedSignature::encode(certificate, self.algo, &signature).map_err(|error| {
+            Fault::new(Code::SigningFailed, format!("PKCS #7 with {}", self.algo))
+                .with_cause(error.to_string())
+        })
     }
 
     /// The value of `security.ima` for a file with this content.

@@ -5,6 +5,8 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use ima::certificate::Certificate;
+use ima::dm_verity::signed::SignedRootHash;
 use ima::dm_verity::{RootHash, SUPERBLOCK_LENGTH, Superblock};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
@@ -12,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::Result;
 use crate::file::{self, Output, unreadable, unwritable};
+use crate::identity::Identity;
 
 /// The length of a block of the data and of the tree.
 pub const BLOCK: u32 = 4096;
@@ -117,6 +120,23 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
     Ok(Made {
         root_hash: tree.root_hash,
         offset,
+    })
+}
+
+/// Signs a root hash, so that a kernel takes it which has the certificate, or its issuer's, on its built-in or secondary keyring.
+///
+/// # Errors
+///
+/// [`IMA-907`](Code::SigningFailed), [`IMA-905`](Code::KeyMismatch).
+pub fn sign(
+    root_hash: &RootHash,
+    identity: &Identity,
+    certificate: &Certificate,
+) -> Result<SignedRootHash> {
+    let text = SignedRootHash::signed_text(root_hash);
+    let message = identity.sign_detached(certificate, text.as_bytes())?;
+    SignedRootHash::new(root_hash.clone(), message).map_err(|error| {
+        Fault::new(Code::SigningFailed, root_hash.to_string()).with_cause(error.to_string())
     })
 }
 
@@ -241,7 +261,10 @@ fn pack(digests: &[Vec<u8>], superblock: &Superblock) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::{FileKey, KeyKind};
+    use crate::x509::Template;
     use std::process::Command;
+    use std::sync::Arc;
 
     const SAMPLE: Parameters = Parameters {
         salt: Vec::new(),
@@ -305,6 +328,41 @@ mod tests {
             let offset = format!("--hash-offset={}", behind.offset);
             veritysetup(&["verify", data_text, data_text, &hash, &offset]);
             assert_eq!(compared(&data, &data, &behind), Ok(()), "{blocks}");
+        }
+    }
+
+    /// By the documented use of openssl (Documentation/admin-guide/device-mapper/verity.rst), in both directions.
+    #[test]
+    fn openssl_agrees_with_signatures_of_root_hashes() {
+        let directory = tempfile::tempdir().unwrap();
+        let root_hash = RootHash::new(vec![0xab; 32]).unwrap();
+        let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+        let ca = Template::ca("CA").sign(&ca_key, None, None).unwrap();
+        let path = |name: &str| directory.path().join(name);
+        std::fs::write(path("ca.pem"), crate::x509::pem(&ca).unwrap()).unwrap();
+        std::fs::write(path("text"), root_hash.to_string()).unwrap();
+        for kind in [KeyKind::P256, KeyKind::P384, KeyKind::Rsa(2048)] {
+            for algo in [HashAlgorithm::Sha256, HashAlgorithm::Sha512] {
+                let key = FileKey::generate(kind).unwrap();
+                let mut template = Template::leaf("signer");
+                // A number whose highest bit is set needs a byte before it in DER.
+                template.serial = Some(vec![0xff; 8]);
+                let certificate = template.sign(&key, Some((&ca_key, &ca)), None).unwrap();
+                let identity = Identity::new(Arc::new(key), &certificate, algo).unwrap();
+                let signed = sign(&root_hash, &identity, &certificate).unwrap();
+                assert_eq!(signed.verify(), Ok(()));
+                std::fs::write(path("signature"), signed.message()).unwrap();
+                let output = Command::new("openssl")
+                    .args([
+                        "cms", "-verify", "-binary", "-inform", "DER", "-purpose", "any",
+                    ])
+                    .args(["-in", "signature", "-content", "text", "-CAfile", "ca.pem"])
+                    .current_dir(directory.path())
+                    .output()
+                    .expect("openssl");
+                assert!(output.status.success(), "{kind:?} {algo}: {output:?}");
+                assert_eq!(output.stdout, root_hash.to_string().as_bytes());
+            }
         }
     }
 

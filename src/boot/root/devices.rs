@@ -165,7 +165,7 @@ pub(super) fn named(name: &RootName, devices: &[Device], gpt_is_forced: bool) ->
         RootName::Label(label) => {
             filter(&|device| holds(device, |found| found.label.as_ref() == Some(label)))
         }
-        RootName::PartUuid { .. } | RootName::PartLabel(_) => {
+        RootName::PartUuid { .. } | RootName::PartLabel(_) | RootName::PartType(_) => {
             let disks = devices.iter().filter(|device| !device.is_partition());
             disks
                 .filter_map(|disk| Some((disk, disk.table(gpt_is_forced)?)))

@@ -115,8 +115,10 @@ fn reason(
             return Some(joined(Cause::DEVICE_KIND_ABSENT.with(&values)));
         }
     }
-    if matches!(name, RootName::PartUuid { .. } | RootName::PartLabel(_))
-        && let Some(disk) = present.iter().find(|found| found.table != TableFound::None)
+    if matches!(
+        name,
+        RootName::PartUuid { .. } | RootName::PartLabel(_) | RootName::PartType(_)
+    ) && let Some(disk) = present.iter().find(|found| found.table != TableFound::None)
         && !present.iter().any(|found| found.partition)
     {
         return Some(no_partition(disk.name, disk.table));

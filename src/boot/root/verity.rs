@@ -7,11 +7,16 @@
 use std::fs::File;
 use std::path::Path;
 
-use ima::dm_verity::Corruption;
-use ima::dm_verity::{self, Devices, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, TARGET};
+use ima::cmdline::RootName;
+use ima::dm_verity::signed::{self, SignedRootHash};
+use ima::dm_verity::{
+    self, Corruption, Devices, Fec, Place, RootHash, SUPERBLOCK_LENGTH, Superblock, TARGET,
+    TableOptions,
+};
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::hex;
-use ima::settings::{Settings, Verity};
+use ima::settings::{RootHashSource, Settings, Verity, VerityRoot};
+use ima_keyring::Keyring;
 use nix::errno::Errno;
 
 use super::devices::{self, Device};
@@ -48,46 +53,172 @@ const DATA_START: usize = 16;
 const SPEC: usize = 40;
 const TYPE_LENGTH: usize = 16;
 
+/// The name of the key that holds the signature of the root hash while the table is loaded.
+const SIGNATURE_KEY: &str = "ima-init:root-hash";
+
+/// A root hash that is trusted, or will be if the kernel takes its signature; and what it verifies.
+#[derive(Debug, Clone)]
+pub(super) struct Trusted {
+    root: VerityRoot,
+    signature: Option<SignedRootHash>,
+}
+
+impl Trusted {
+    /// The root hash of the configuration, or the signed one of its device.
+    pub(super) fn find(verity: &Verity, settings: &Settings) -> Result<Self, Fault> {
+        let signature = match &verity.root_hash {
+            RootHashSource::Configured(root_hash) => {
+                return Ok(Self {
+                    root: verity.with(root_hash),
+                    signature: None,
+                });
+            }
+            RootHashSource::Signed(name) => signed_root_hash(name, settings)?,
+        };
+        Ok(Self {
+            root: verity.with(signature.root_hash()),
+            signature: Some(signature),
+        })
+    }
+
+    /// The partition of the root, as the Discoverable Partitions Specification names it.
+    pub(super) fn partition(&self) -> RootName {
+        let [data, _] = self.root.root_hash.partitions();
+        data
+    }
+
+    /// Gives the signature to the kernel, for as long as this program runs.
+    fn lend(&self) -> Result<(), Fault> {
+        let Some(signature) = &self.signature else {
+            return Ok(());
+        };
+        let name = std::ffi::CString::new(SIGNATURE_KEY).unwrap_or_default();
+        ima_keyring::add_key(c"user", &name, signature.message(), Keyring::Session)
+            .map(|_| ())
+            .map_err(|errno| refused("giving it the signature", errno, None))
+    }
+
+    /// Why the kernel does not take the table, where the reason is an option that it does not have (`verity_parse_opt_args`) or the
+    /// signature (`verity_verify_root_hash`; crypto/asymmetric_keys/pkcs7_trust.c).
+    fn refusal(&self, errno: Errno, words: &str) -> Option<Fault> {
+        let shown = format!("{}: {}", self.root.root_hash, describe_nix(errno));
+        // How many arguments there may be depends on what the kernel has too.
+        for (message, cause) in [
+            (
+                "Unrecognized verity feature request: root_hash_sig_key_desc",
+                Cause::SIGNATURES_NOT_IN_KERNEL,
+            ),
+            ("Invalid number of feature args", Cause::FEC_NOT_IN_KERNEL),
+        ] {
+            if errno == Errno::EINVAL && words.contains(message) {
+                return Some(Fault::new(Code::VerityTarget, shown).because(cause));
+            }
+        }
+        let signature = self.signature.as_ref()?;
+        let of_signature = [
+            Errno::ENOKEY,
+            Errno::EKEYREJECTED,
+            Errno::EKEYREVOKED,
+            Errno::EBADMSG,
+            Errno::ENOPKG,
+        ];
+        if !of_signature.contains(&errno) {
+            return None;
+        }
+        let fault = Fault::new(Code::VerityUntrusted, shown);
+        Some(match (signature.verify(), errno) {
+            (Err(error), _) => {
+                fault.because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
+            }
+            (Ok(()), Errno::ENOKEY) => {
+                fault.because(Cause::SIGNER_UNKNOWN.with(&[&signature.signer().subject()]))
+            }
+            (Ok(()), _) => fault,
+        })
+    }
+}
+
+/// Waits for the device of the signed root hash and reads it.
+fn signed_root_hash(name: &RootName, settings: &Settings) -> Result<SignedRootHash, Fault> {
+    let device = super::wait(name, settings).map_err(|fault| {
+        let missing = Fault::new(Code::VeritySignatureMissing, fault.detail());
+        match fault.code() {
+            // How to tell copies of a root apart does not help here.
+            Code::RootAmbiguous => missing,
+            _ => missing
+                .with_cause(fault.cause().to_owned())
+                .with_remedy(fault.remedy().to_owned()),
+        }
+    })?;
+    let path = device.path();
+    let mut bytes = vec![0; signed::MAX_LENGTH];
+    let read = || read_at(&File::open(&path)?, &mut bytes, 0);
+    let length = watch::during(Stage::Root, format!("reading {path}"), read).map_err(|error| {
+        Fault::new(Code::VeritySignature, format!("{path}: {error}"))
+            .because(Cause::SIGNED_ROOT_HASH_UNREADABLE)
+    })?;
+    signed::usable(
+        bytes.get(..length).unwrap_or_default(),
+        &path,
+        &settings.config.revoked,
+    )
+}
+
 /// A root that is verified: what to ask the kernel about it.
 #[derive(Debug, Clone)]
 pub(super) struct Verified {
     mapped: Device,
     data: Device,
     tree: Device,
-    offset: u64,
     superblock: Superblock,
-    root_hash: RootHash,
-    corruption: Corruption,
+    fec: Option<Fec>,
+    trusted: Trusted,
 }
 
 impl Verified {
     /// Sets up dm-verity over the device.
     pub(super) fn set_up(
         data: &Device,
-        verity: &Verity,
+        trusted: Trusted,
         settings: &Settings,
     ) -> Result<Self, Fault> {
-        let tree = match &verity.tree {
-            None => data.clone(),
+        let wait = |name: &Option<RootName>, otherwise: &Device| match name {
+            None => Ok(otherwise.clone()),
             Some(name) => super::wait(name, settings).map_err(|fault| {
                 Fault::new(Code::VerityTreeMissing, fault.detail())
                     .with_cause(fault.cause().to_owned())
                     .with_remedy(fault.remedy().to_owned())
-            })?,
+            }),
         };
-        let superblock = superblock(data, &tree, verity)?;
-        let doing = format!("setting up dm-verity over {}", data.path());
-        watch::during(Stage::Root, doing, || {
-            let mapped = map(data, &tree, &superblock, verity)?;
-            Ok(Self {
-                mapped,
-                data: data.clone(),
-                tree,
-                offset: verity.offset,
-                superblock,
-                root_hash: verity.root_hash.clone(),
-                corruption: verity.corruption,
+        let root = &trusted.root;
+        let tree = wait(&root.tree, data)?;
+        let superblock = superblock(data, &tree, root)?;
+        let fec = root.fec.as_ref().map(|fec| {
+            let device = wait(&fec.device, &tree)?;
+            let end = match device == tree {
+                true => fec.offset,
+                false => tree.length(),
+            };
+            let places = (root.offset, end, fec.offset);
+            let found = superblock.fec(device.number(), fec.roots, places);
+            found.ok_or_else(|| {
+                let detail = format!("{} at byte {}", device.path(), fec.offset);
+                Fault::new(Code::VerityTable, detail).because(Cause::FEC_NOT_IN_BLOCKS)
             })
+        });
+        let fec = fec.transpose()?;
+        let doing = format!("setting up dm-verity over {}", data.path());
+        let verified = Self {
+            mapped: data.clone(),
+            data: data.clone(),
+            tree,
+            superblock,
+            fec,
+            trusted,
+        };
+        watch::during(Stage::Root, doing, || {
+            let mapped = verified.map()?;
+            Ok(Self { mapped, ..verified })
         })
     }
 
@@ -98,12 +229,16 @@ impl Verified {
 
     /// What is verified, for a line in the log.
     pub(super) fn text(&self) -> String {
-        format!("dm-verity over {}", self.data.path())
+        let over = format!("dm-verity over {}", self.data.path());
+        match &self.trusted.signature {
+            None => over,
+            Some(signature) => format!("{over}, signed by {}", signature.signer().subject()),
+        }
     }
 
     /// What must come out.
     pub(super) const fn root_hash(&self) -> &RootHash {
-        &self.root_hash
+        &self.trusted.root.root_hash
     }
 
     /// The fault of a boot that failed: where the kernel has met a wrong block, that, and not what came of it.
@@ -122,12 +257,13 @@ impl Verified {
         if failed {
             return Err(self.wrong_block("found while the root was mounted"));
         }
-        if self.corruption == Corruption::Error {
+        let corruption = self.trusted.root.corruption;
+        if corruption == Corruption::Error {
             return Ok(());
         }
         // The kernel lets a table of dm-verity be replaced by another one of its (DM_TARGET_IMMUTABLE; drivers/md/dm-ioctl.c,
         // `table_load`).
-        load(&self.control()?, &self.table(self.corruption))
+        self.load(&self.control()?, corruption)
     }
 
     fn control(&self) -> Result<File, Fault> {
@@ -135,14 +271,73 @@ impl Verified {
     }
 
     fn table(&self, corruption: Corruption) -> Table {
-        table(
-            &self.data,
-            &self.tree,
-            &self.superblock,
-            self.offset,
-            &self.root_hash,
+        let devices = Devices {
+            data: self.data.number(),
+            tree: self.tree.number(),
+        };
+        let options = TableOptions {
+            fec: self.fec.as_ref(),
             corruption,
-        )
+            signature_key: self.trusted.signature.as_ref().map(|_| SIGNATURE_KEY),
+        };
+        let root = &self.trusted.root;
+        let superblock = &self.superblock;
+        Table {
+            sectors: superblock.data_length().checked_div(512).unwrap_or(0),
+            arguments: superblock.table(&devices, root.offset, &root.root_hash, &options),
+        }
+    }
+
+    /// Loads the table and has the device work by it.
+    fn load(&self, control: &File, corruption: Corruption) -> Result<(), Fault> {
+        let mut log = KernelLog::from_now();
+        let mut request = Request::named(READ_ONLY);
+        request.target(&self.table(corruption));
+        request.send(control, TABLE_LOAD).map_err(|errno| {
+            let words = log.device_mapper();
+            let refusal = self.trusted.refusal(errno, &words);
+            refusal.unwrap_or_else(|| refused_with("loading the table", errno, &words))
+        })?;
+        // Without DM_SUSPEND_FLAG this resumes (`dev_suspend`).
+        Request::named(SKIP_LOCKFS)
+            .send(control, DEV_SUSPEND)
+            .map_err(|errno| refused("starting the device", errno, Some(&mut log)))
+    }
+
+    /// Makes the mapped device.
+    fn map(&self) -> Result<Device, Fault> {
+        let missing = |errno: Errno| {
+            let errno = describe_nix(errno);
+            Fault::new(Code::VerityTarget, format!("{CONTROL}: {errno}"))
+        };
+        let control = open_control().map_err(missing)?;
+        Request::new(0).send(&control, VERSION).map_err(missing)?;
+        let mut log = KernelLog::from_now();
+        let mut create = Request::named(READ_ONLY);
+        // As libcryptsetup has it: `veritysetup status` in the real system knows the device by it.
+        let uuid = hex::encode(self.superblock.uuid());
+        create.put(UUID_FIELD, format!("CRYPT-VERITY-{uuid}-{NAME}").as_bytes());
+        create
+            .send(&control, DEV_CREATE)
+            .map_err(|errno| refused("making the device", errno, Some(&mut log)))?;
+        self.trusted.lend()?;
+        if let Err(fault) = self.load(&control, Corruption::Error) {
+            return Err(match has_target(&control) {
+                true => fault,
+                false => Fault::new(Code::VerityTarget, "there is no target of that name")
+                    .because(Cause::VERITY_NOT_IN_KERNEL),
+            });
+        }
+        // Of the answer to its making, the number is known; the device has its size only now.
+        let number = create.wide(DEVICE);
+        let (major, minor) = decode(number);
+        let path = format!("/sys/dev/block/{major}:{minor}");
+        devices::at(Path::new(&path)).ok_or_else(|| {
+            Fault::new(
+                Code::VerityTable,
+                format!("{path}: the device is not there"),
+            )
+        })
     }
 
     /// Whether the kernel has met a wrong block (drivers/md/dm-verity-target.c, `verity_status`: `V` or `C`).
@@ -160,7 +355,7 @@ impl Verified {
 
     /// Which fault a wrong block is: of the whole tree, or of one place.
     fn wrong_block(&self, met: &str) -> Fault {
-        let top = match self.superblock.levels(self.offset).first() {
+        let top = match self.superblock.levels(self.trusted.root.offset).first() {
             Some(level) => {
                 let length = self.superblock.hash_block();
                 let place = level.start.saturating_mul(length.into());
@@ -169,12 +364,12 @@ impl Verified {
             None => block(&self.data, 0, self.superblock.data_block()),
         };
         let is_other =
-            top.is_some_and(|top| self.superblock.digest(&top) != self.root_hash.bytes());
+            top.is_some_and(|top| self.superblock.digest(&top) != self.root_hash().bytes());
         let code = match is_other {
             true => Code::VerityRootHash,
             false => Code::VerityCorrupted,
         };
-        let detail = format!("{} with {}: {met}", self.data.path(), self.root_hash);
+        let detail = format!("{} with {}: {met}", self.data.path(), self.root_hash());
         Fault::new(code, detail)
     }
 }
@@ -187,7 +382,7 @@ fn block(device: &Device, place: u64, length: u32) -> Option<Vec<u8>> {
 }
 
 /// The superblock of the tree.
-fn superblock(data: &Device, tree: &Device, verity: &Verity) -> Result<Superblock, Fault> {
+fn superblock(data: &Device, tree: &Device, verity: &VerityRoot) -> Result<Superblock, Fault> {
     let path = tree.path();
     let mut bytes = vec![0; SUPERBLOCK_LENGTH];
     let read = || read_at(&File::open(&path)?, &mut bytes, verity.offset);
@@ -209,90 +404,10 @@ fn superblock(data: &Device, tree: &Device, verity: &Verity) -> Result<Superbloc
     dm_verity::superblock(bytes, &place, &verity.root_hash)
 }
 
-/// Makes the mapped device.
-fn map(
-    data: &Device,
-    tree: &Device,
-    superblock: &Superblock,
-    verity: &Verity,
-) -> Result<Device, Fault> {
-    let missing = |errno: Errno| {
-        let errno = describe_nix(errno);
-        Fault::new(Code::VerityTarget, format!("{CONTROL}: {errno}"))
-    };
-    let control = open_control().map_err(missing)?;
-    Request::new(0).send(&control, VERSION).map_err(missing)?;
-    let mut log = KernelLog::from_now();
-    let mut create = Request::named(READ_ONLY);
-    // As libcryptsetup has it: `veritysetup status` in the real system knows the device by it.
-    let uuid = format!("CRYPT-VERITY-{}-{NAME}", hex::encode(superblock.uuid()));
-    create.put(UUID_FIELD, uuid.as_bytes());
-    create
-        .send(&control, DEV_CREATE)
-        .map_err(|errno| refused("making the device", errno, Some(&mut log)))?;
-    let wanted = table(
-        data,
-        tree,
-        superblock,
-        verity.offset,
-        &verity.root_hash,
-        Corruption::Error,
-    );
-    if let Err(fault) = load(&control, &wanted) {
-        return Err(match has_target(&control) {
-            true => fault,
-            false => Fault::new(Code::VerityTarget, "there is no target of that name")
-                .because(Cause::VERITY_NOT_IN_KERNEL),
-        });
-    }
-    // Of the answer to its making, the number is known; the device has its size only now.
-    let number = create.wide(DEVICE);
-    let (major, minor) = decode(number);
-    let path = format!("/sys/dev/block/{major}:{minor}");
-    devices::at(Path::new(&path)).ok_or_else(|| {
-        Fault::new(
-            Code::VerityTable,
-            format!("{path}: the device is not there"),
-        )
-    })
-}
-
 /// A table of one target.
 struct Table {
     sectors: u64,
     arguments: String,
-}
-
-fn table(
-    data: &Device,
-    tree: &Device,
-    superblock: &Superblock,
-    offset: u64,
-    root_hash: &RootHash,
-    corruption: Corruption,
-) -> Table {
-    let devices = Devices {
-        data: data.number(),
-        tree: tree.number(),
-    };
-    Table {
-        sectors: superblock.data_length().checked_div(512).unwrap_or(0),
-        arguments: superblock.table(&devices, offset, root_hash, corruption),
-    }
-}
-
-/// Loads the table and has the device work by it.
-fn load(control: &File, table: &Table) -> Result<(), Fault> {
-    let mut log = KernelLog::from_now();
-    let mut request = Request::named(READ_ONLY);
-    request.target(table);
-    request
-        .send(control, TABLE_LOAD)
-        .map_err(|errno| refused("loading the table", errno, Some(&mut log)))?;
-    // Without DM_SUSPEND_FLAG this resumes (`dev_suspend`).
-    Request::named(SKIP_LOCKFS)
-        .send(control, DEV_SUSPEND)
-        .map_err(|errno| refused("starting the device", errno, Some(&mut log)))
 }
 
 /// Whether the kernel has dm-verity; a kernel that cannot be asked so may have it (before 5.5).
@@ -307,11 +422,16 @@ fn has_target(control: &File) -> bool {
 }
 
 fn refused(step: &str, errno: Errno, log: Option<&mut KernelLog>) -> Fault {
-    let mut detail = format!("{step}: {}", describe_nix(errno));
     let words = log.map(KernelLog::device_mapper).unwrap_or_default();
+    refused_with(step, errno, &words)
+}
+
+/// The refusal of a step, with what the kernel's log says of it.
+fn refused_with(step: &str, errno: Errno, words: &str) -> Fault {
+    let mut detail = format!("{step}: {}", describe_nix(errno));
     if !words.is_empty() {
         detail.push_str("; the kernel says: ");
-        detail.push_str(&words);
+        detail.push_str(words);
     }
     Fault::new(Code::VerityTable, detail)
 }

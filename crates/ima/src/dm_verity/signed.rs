@@ -15,9 +15,11 @@ use base64ct::{Base64, Encoding as _};
 
 use super::RootHash;
 use crate::certificate::Certificate;
+use crate::fault::{Cause, Code, Fault};
 use crate::hash::HashAlgorithm;
 use crate::hex;
 use crate::pkcs7::{DetachedSignature, Pkcs7Error};
+use crate::revocation::Revocations;
 
 /// How much of the partition is read, in bytes.
 pub const MAX_LENGTH: usize = 64 << 10;
@@ -164,6 +166,26 @@ impl SignedRootHash {
     pub fn verify(&self) -> Result<(), crate::verify::VerifyError> {
         self.signature
             .verify(Self::signed_text(&self.root_hash).as_bytes())
+    }
+}
+
+/// The signed root hash that the beginning of the device holds, if none of its certificates is revoked. What is revoked by the
+/// configuration is unknown to the kernel, which would take the signature.
+///
+/// # Errors
+///
+/// [`Code::VeritySignature`].
+pub fn usable(bytes: &[u8], path: &str, revoked: &Revocations) -> Result<SignedRootHash, Fault> {
+    let found = SignedRootHash::parse(bytes)
+        .map_err(|error| Fault::new(Code::VeritySignature, format!("{path}: {error}")))?;
+    let mut certificates = found.certificates().iter();
+    match certificates.find_map(|it| Some((it.subject(), revoked.of(it)?))) {
+        None => Ok(found),
+        Some((subject, revoked)) => Err(Fault::new(
+            Code::VeritySignature,
+            format!("{path}: {subject}"),
+        )
+        .because(Cause::SIGNER_REVOKED.with(&[&revoked.to_string()]))),
     }
 }
 

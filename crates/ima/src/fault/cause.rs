@@ -734,6 +734,41 @@ causes! {
         cause: "no partition or more than one has the name of the hash tree's"
         remedy: "correct verity_hash=, or the names of the partitions"
     }
+    SIGNER_WITHOUT_CERTIFICATE [Usage] {
+        cause: "the certificate of the key is part of the signature"
+        remedy: "give the certificate with --cert"
+    }
+    PROCESSOR_WITHOUT_PARTITION_TYPE [VeritySignatureMissing] {
+        cause: "the Discoverable Partitions Specification has no type for partitions of this processor's architecture"
+        remedy: "name the partition or disk of the signed root hash with verity_signature= in ima-init.conf"
+    }
+    SIGNED_ROOT_HASH_UNREADABLE [VeritySignature] {
+        cause: "the device of the signed root hash could not be read"
+        remedy: "see the kernel's messages above; replace the medium"
+    }
+    SIGNER_REVOKED [VeritySignature] {
+        cause: "{revoked}"
+        remedy: "sign the root hash with another key"
+    }
+    SIGNATURE_OF_ANOTHER_ROOT_HASH [VerityUntrusted] {
+        cause: "the signature is not one of this root hash: {error}"
+        remedy: "write image, tree and signature of the same run to the disk"
+    }
+    SIGNER_UNKNOWN [VerityUntrusted] {
+        cause: "the signature is by {signer}, and no certificate on the kernel's built-in or secondary keyring is its own or its issuer's"
+    }
+    SIGNATURES_NOT_IN_KERNEL [VerityTarget] {
+        cause: "the kernel was built without CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG, and verity=signed is set"
+        remedy: "boot a kernel with CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG=y"
+    }
+    FEC_NOT_IN_KERNEL [VerityTarget] {
+        cause: "the kernel was built without CONFIG_DM_VERITY_FEC, and verity_fec= or verity_fec_offset= is set"
+        remedy: "boot a kernel with CONFIG_DM_VERITY_FEC=y, or take these keys out of ima-init.conf"
+    }
+    FEC_NOT_IN_BLOCKS [VerityTable] {
+        cause: "verity_fec_offset= is no multiple of the length of a block, or lies before the end of the hash tree on the same device"
+        remedy: "set it to what veritysetup format was given as --fec-offset="
+    }
     ROOT_IS_VERIFIED [CmdlineIgnored] {
         cause: "dm-verity verifies the root: only ima-init.conf says what is mounted, and how"
         remedy: "take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed"

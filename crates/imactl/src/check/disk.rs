@@ -137,7 +137,7 @@ impl Disk {
                 let mut found = self.superblocks(partition).into_iter();
                 found.any(|found| found.label.as_ref() == Some(label))
             }),
-            RootName::PartUuid { .. } | RootName::PartLabel(_) => {
+            RootName::PartUuid { .. } | RootName::PartLabel(_) | RootName::PartType(_) => {
                 let numbers = self.table.named(name);
                 filter(&|partition| numbers.contains(&partition.number))
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ima::cmdline::RootName;
 use ima::config::Config;
 use ima::device;
+use ima::dm_verity::Trust;
 use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::filesystem::Need;
 use ima::hash::HashAlgorithm;
@@ -49,8 +50,8 @@ impl Findings {
             let modules = modules.as_ref();
             if alone {
                 self.device(kernel, modules, inputs, config);
-                if config.verity.is_some() {
-                    self.verity(kernel, modules, inputs.root);
+                if let Some(trust) = &config.verity {
+                    self.verity(kernel, modules, inputs.root, (trust, config));
                 }
             }
             if let Some(root) = inputs.root {
@@ -103,6 +104,7 @@ impl Findings {
         kernel: &KernelConfig,
         modules: Option<&Modules>,
         root: Option<&Root>,
+        (trust, config): (&Trust, &Config),
     ) {
         let drivers = [("BLK_DEV_DM", "dm_mod"), ("DM_VERITY", "dm_verity")];
         let mut missing = drivers
@@ -112,6 +114,22 @@ impl Findings {
             let fault = Fault::new(Code::VerityTarget, "verity= is set");
             self.faults.push(fault.because(cause));
             return;
+        }
+        let signed = *trust == Trust::Signed;
+        let corrected = config.verity_fec.is_some() || config.verity_fec_offset.is_some();
+        for (wanted, option, cause) in [
+            (
+                signed,
+                "DM_VERITY_VERIFY_ROOTHASH_SIG",
+                Cause::SIGNATURES_NOT_IN_KERNEL,
+            ),
+            (corrected, "DM_VERITY_FEC", Cause::FEC_NOT_IN_KERNEL),
+        ] {
+            if wanted && !kernel.is_builtin(option) {
+                let fault = Fault::new(Code::VerityTarget, format!("CONFIG_{option}"));
+                self.faults.push(fault.because(cause));
+                return;
+            }
         }
         let algorithm = root.and_then(|root| root.verified);
         let option = match algorithm {

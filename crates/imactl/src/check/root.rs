@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use ima::certificate::Certificate;
 use ima::cmdline::RootName;
 use ima::config::Config;
 use ima::device;
@@ -12,6 +13,7 @@ use ima::filesystem::{self, Filesystem, Need};
 use ima::hash::HashAlgorithm;
 use ima::mount_options::{Attribute, MountOption};
 use ima::partition::Kind;
+use ima::revocation::Revocations;
 use ima::settings::{self, Settings, Verity};
 
 use super::disk::{Disk, describe};
@@ -87,16 +89,24 @@ impl Root {
         let disk = disk.map_err(|error| unreadable(path, &error))?;
         let Some(disk) = disk else {
             let part = verity::Part::whole(path).map_err(|error| unreadable(path, &error))?;
-            return Self::read_device(path, &part, None, otherwise, choice);
+            return match verity::Trusted::find(path, None, choice) {
+                Ok(trusted) => Self::read_device(path, &part, None, trusted, otherwise, choice),
+                Err(fault) => Ok(Self::empty(otherwise, Some(fault))),
+            };
         };
         if let Some(refusal) = &choice.refusal {
             return Ok(Self::empty(otherwise, Some(refusal.clone())));
         }
-        let root = match disk.find(choice.name.as_ref()) {
+        let trusted = match verity::Trusted::find(path, Some(&disk), choice) {
+            Ok(trusted) => trusted,
+            Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
+        };
+        let named = trusted.as_ref().map(verity::Trusted::partition);
+        let root = match disk.find(choice.name.as_ref().or(named.as_ref())) {
             Ok(partition) => {
                 let part = verity::Part::of(&disk, partition);
                 let part = part.map_err(|error| unreadable(path, &error))?;
-                Self::read_device(path, &part, Some(&disk), otherwise, choice)
+                Self::read_device(path, &part, Some(&disk), trusted, otherwise, choice)
                     .map_err(|fault| in_file(fault, path))?
             }
             Err(fault) if fault.code() == Code::Usage => return Err(in_file(fault, path)),
@@ -113,18 +123,22 @@ impl Root {
         path: &Path,
         part: &verity::Part,
         disk: Option<&Disk>,
+        trusted: Option<verity::Trusted>,
         otherwise: FileSystem,
         choice: &RootChoice,
     ) -> Result<Self> {
         let fstype = choice.fstype.as_deref();
-        let tree = match &choice.verity {
+        let tree = match trusted {
             None => None,
-            Some(wanted) => match verity::tree(path, part, disk, wanted, choice.tree.as_deref()) {
-                Ok(tree) => tree.map(|tree| (wanted, tree)),
-                Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
-            },
+            Some(trusted) => {
+                let given = choice.tree.as_deref();
+                match verity::tree(path, part, disk, &trusted.root, given) {
+                    Ok(tree) => tree.map(|tree| (trusted, tree)),
+                    Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
+                }
+            }
         };
-        let Some((wanted, tree)) = tree else {
+        let Some((trusted, tree)) = tree else {
             if part.is_whole {
                 return Self::read_image(path, otherwise, fstype);
             }
@@ -132,7 +146,8 @@ impl Root {
             let image = image.map_err(|error| unreadable(path, &error))?;
             return Self::read_image(image.path(), otherwise, fstype);
         };
-        let (image, algorithm) = match verity::verified(path, part, &tree, wanted) {
+        let authorities = choice.authorities.as_deref();
+        let (image, algorithm) = match verity::verified(path, part, &tree, &trusted, authorities) {
             Ok(verified) => verified,
             Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
         };
@@ -233,6 +248,12 @@ pub struct RootChoice {
     pub verity: Option<Verity>,
     /// The image of the device of the hash tree, where that is not on the root's disk. Without it such a root is not verified.
     pub tree: Option<PathBuf>,
+    /// The file or device of the signed root hash, where that is not on the root's disk. Without it such a root is not verified.
+    pub signature: Option<PathBuf>,
+    /// What the configuration revokes.
+    pub revoked: Revocations,
+    /// The CAs in the kernel, if they are known.
+    pub authorities: Option<Vec<Certificate>>,
     /// Why the init refuses what they say before it looks for a root, where the command line is known.
     pub refusal: Option<Fault>,
 }
@@ -252,7 +273,9 @@ impl RootChoice {
                 refusal: never_appears(&settings).filter(|_| alone),
                 name: match settings.root {
                     settings::Root::Named(name) => Some(name),
-                    settings::Root::Mounted(_) | settings::Root::Unmounted => None,
+                    settings::Root::Signed
+                    | settings::Root::Mounted(_)
+                    | settings::Root::Unmounted => None,
                 },
                 noexec: alone
                     && ima::mount_options::mount_options(&settings.rootflags)
@@ -260,7 +283,8 @@ impl RootChoice {
                 fstype: settings.rootfstype.filter(|_| alone),
                 gpt_is_forced: settings.gpt_is_forced,
                 verity: settings.verity.filter(|_| alone),
-                tree: None,
+                revoked: settings.config.revoked,
+                ..Self::default()
             },
             Err(fault) => Self {
                 gpt_is_forced: ima::partition::gpt_is_forced(line),

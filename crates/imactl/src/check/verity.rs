@@ -3,17 +3,21 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use ima::certificate::Certificate;
 use ima::cmdline::RootName;
 use ima::device;
+use ima::dm_verity::signed::{self, SignedRootHash};
 use ima::dm_verity::{self, Place, SUPERBLOCK_LENGTH};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::partition::Partition;
-use ima::settings::Verity;
+use ima::settings::{RootHashSource, VerityRoot};
 use tempfile::NamedTempFile;
 
 use super::disk::{self, Disk};
+use super::root::RootChoice;
 use crate::Result;
+use crate::chain::leads_to;
 use crate::file::{read_at, unreadable};
 
 /// The part of an image that is a device of its own.
@@ -53,6 +57,90 @@ impl Part {
     }
 }
 
+/// The root hash that the init would use, and what it verifies.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) root: VerityRoot,
+    signature: Option<SignedRootHash>,
+}
+
+impl Trusted {
+    /// The configured root hash or the signed one; nothing if the root is not verified, or the device of the signed root hash is
+    /// not among those that are known.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`]; [`Code::InputUnreadable`].
+    pub(super) fn find(
+        path: &Path,
+        disk: Option<&Disk>,
+        choice: &RootChoice,
+    ) -> Result<Option<Self>> {
+        let Some(verity) = &choice.verity else {
+            return Ok(None);
+        };
+        let name = match &verity.root_hash {
+            RootHashSource::Configured(root_hash) => {
+                return Ok(Some(Self {
+                    root: verity.with(root_hash),
+                    signature: None,
+                }));
+            }
+            RootHashSource::Signed(name) => name,
+        };
+        let (part, shown) = if let Some(given) = &choice.signature {
+            let part = Part::whole(given).map_err(|error| unreadable(given, &error))?;
+            (part, given.as_path())
+        } else {
+            let Some(disk) = disk else {
+                return Ok(None);
+            };
+            let partition = match disk.find(Some(name)) {
+                Ok(partition) => partition,
+                Err(_) if names_a_disk(name) => return Ok(None),
+                Err(fault) => {
+                    return Err(Fault::new(Code::VeritySignatureMissing, fault.detail()));
+                }
+            };
+            let part = Part::of(disk, partition).map_err(|error| unreadable(path, &error))?;
+            (part, path)
+        };
+        let length = usize::try_from(part.length).unwrap_or(usize::MAX);
+        let bytes = read_at(&part.file, part.start, length.min(signed::MAX_LENGTH))
+            .map_err(|error| unreadable(shown, &error))?;
+        let signature = signed::usable(&bytes, &shown.display().to_string(), &choice.revoked)?;
+        Ok(Some(Self {
+            root: verity.with(signature.root_hash()),
+            signature: Some(signature),
+        }))
+    }
+
+    /// The partition of the root, as the Discoverable Partitions Specification names it.
+    pub(super) fn partition(&self) -> RootName {
+        let [data, _] = self.root.root_hash.partitions();
+        data
+    }
+
+    /// Sees whether the kernel would take the signature, if there is one and the CAs in the kernel are known.
+    fn verify(&self, authorities: Option<&[Certificate]>) -> Result<()> {
+        let Some(signature) = &self.signature else {
+            return Ok(());
+        };
+        let fault = || Fault::new(Code::VerityUntrusted, self.root.root_hash.to_string());
+        signature.verify().map_err(|error| {
+            fault().because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
+        })?;
+        let signer = signature.signer();
+        let trusted = authorities.is_none_or(|known| {
+            known.contains(signer) || leads_to(signer, known, signature.certificates())
+        });
+        match trusted {
+            true => Ok(()),
+            false => Err(fault().because(Cause::SIGNER_UNKNOWN.with(&[&signer.subject()]))),
+        }
+    }
+}
+
 /// Where a hash tree is.
 #[derive(Debug)]
 pub(super) struct Tree {
@@ -70,7 +158,7 @@ pub(super) fn tree(
     path: &Path,
     root: &Part,
     disk: Option<&Disk>,
-    wanted: &Verity,
+    wanted: &VerityRoot,
     given: Option<&Path>,
 ) -> Result<Option<Tree>> {
     let Some(name) = &wanted.tree else {
@@ -117,13 +205,16 @@ fn names_a_disk(name: &RootName) -> bool {
 ///
 /// # Errors
 ///
-/// [`Code::VeritySuperblock`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`]; [`Code::InputUnreadable`].
+/// [`Code::VeritySuperblock`], [`Code::VerityUntrusted`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`];
+/// [`Code::InputUnreadable`].
 pub(super) fn verified(
     path: &Path,
     root: &Part,
     tree: &Tree,
-    wanted: &Verity,
+    trusted: &Trusted,
+    authorities: Option<&[Certificate]>,
 ) -> Result<(NamedTempFile, HashAlgorithm)> {
+    let wanted = &trusted.root;
     let part = tree.part.as_ref().unwrap_or(root);
     let shown = tree.path.display().to_string();
     let room = part.length.saturating_sub(wanted.offset);
@@ -138,6 +229,7 @@ pub(super) fn verified(
         is_data: tree.part.is_none(),
     };
     let superblock = dm_verity::superblock(&bytes, &place, &wanted.root_hash)?;
+    trusted.verify(authorities)?;
     let image = root
         .extract(superblock.data_length())
         .map_err(|error| unreadable(path, &error))?;

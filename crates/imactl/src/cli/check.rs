@@ -47,6 +47,9 @@ pub struct Check {
     /// The image with the root's hash tree, where ima-init.conf has verity= and the tree is on another disk than the root
     #[arg(long, value_name = "FILE", requires = "root")]
     hash_tree: Option<PathBuf>,
+    /// The file with the signed root hash, where ima-init.conf has verity=signed and that is not on the root's disk
+    #[arg(long, value_name = "FILE", requires = "root")]
+    verity_signature: Option<PathBuf>,
     /// Type of the root's file system, if the root is a directory or an archive
     #[arg(long, value_name = "TYPE", default_value = "ext4")]
     filesystem: String,
@@ -76,12 +79,12 @@ impl Check {
             InitramfsBuilder::from_image(&read_bounded(&self.initramfs, MAX_IMAGE)?)
                 .map_err(|fault| in_file(fault, &self.initramfs))?
         };
+        let (authorities, kernel, release) = self.kernel()?;
         let root = self
             .root
             .as_deref()
-            .map(|path| self.read_root(path, &initramfs))
+            .map(|path| self.read_root(path, &initramfs, authorities.as_deref()))
             .transpose()?;
-        let (authorities, kernel, release) = self.kernel()?;
         let mut found = check::check(&Inputs {
             initramfs: Some(&initramfs),
             root: root.as_ref(),
@@ -154,13 +157,20 @@ impl Check {
         Ok((authorities, config, release))
     }
 
-    fn read_root(&self, path: &Path, initramfs: &InitramfsBuilder) -> Result<Root> {
+    fn read_root(
+        &self,
+        path: &Path,
+        initramfs: &InitramfsBuilder,
+        authorities: Option<&[Certificate]>,
+    ) -> Result<Root> {
         let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
             Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
                 .because(Cause::NO_SUCH_FILE_SYSTEM)
         })?;
         let choice = RootChoice {
             tree: self.hash_tree.clone(),
+            signature: self.verity_signature.clone(),
+            authorities: authorities.map(<[Certificate]>::to_vec),
             ..RootChoice::new(initramfs, self.append.as_deref())
         };
         Root::read(path, filesystem, &choice)

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use ima::dm_verity::RootHash;
 use ima::fault::{Cause, Code, Fault};
 use imactl::file::unwritable;
 use imactl::image::{Format, ImageBuilder, Signing, Summary};
@@ -32,7 +33,9 @@ Examples:
   imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img
   imactl image --from root.img --format erofs --out root.erofs
   imactl image --from root.tar --format erofs --verity --out root.erofs
-  imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img"
+  imactl image --from root.tar --key ima.key --cert ima.der --verity --verity-signature root.sig --out root.img
+  imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img
+  imactl image sign-root-hash 5f0c3a... --key ima.key --cert ima.der --out root.sig"
 )]
 pub struct Image {
     #[command(subcommand)]
@@ -44,12 +47,14 @@ pub struct Image {
 #[derive(Debug, Subcommand)]
 enum ImageCommand {
     Sign(SignImage),
+    SignRootHash(SignRootHash),
 }
 
 impl Image {
     pub fn run(self) -> Result {
         match self.command {
             Some(ImageCommand::Sign(sign)) => sign.run(),
+            Some(ImageCommand::SignRootHash(sign)) => sign.run(),
             None => self.make.run(),
         }
     }
@@ -123,6 +128,47 @@ impl SignImage {
     }
 }
 
+/// Sign the root hash of a hash tree for dm-verity
+///
+/// The result is for the partition from which an init with verity=signed in ima-init.conf takes the root hash: the root verity
+/// signature partition of the Discoverable Partitions Specification, as systemd-repart makes it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  imactl image sign-root-hash 5f0c3a... --key ima.key --cert ima.der --out root.sig
+  imactl image sign-root-hash \"$(cat root.hash)\" --sign-command ./sign --cert ima.der --out root.sig")]
+struct SignRootHash {
+    /// Root hash in hexadecimal, as imactl image --verity and veritysetup print it
+    #[arg(value_name = "HEX", value_parser = root_hash)]
+    root_hash: RootHash,
+    #[command(flatten)]
+    key: KeyOptions,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+impl SignRootHash {
+    fn run(self) -> Result {
+        sign_root_hash(&self.root_hash, &self.key, &self.out)?;
+        Ok(Outcome::Good)
+    }
+}
+
+fn root_hash(text: &str) -> std::result::Result<RootHash, String> {
+    RootHash::parse(text).ok_or_else(|| "not 64, 96 or 128 hexadecimal digits".to_owned())
+}
+
+/// Writes the signed root hash.
+fn sign_root_hash(root_hash: &RootHash, key: &KeyOptions, out: &Path) -> imactl::Result<()> {
+    let certificate = key.certificate()?.ok_or_else(|| {
+        Fault::new(Code::Usage, "a root hash is signed with --key and --cert")
+            .because(Cause::SIGNER_WITHOUT_CERTIFICATE)
+    })?;
+    let signed = verity::sign(root_hash, &key.identity()?, &certificate)?;
+    imactl::file::write(out, &signed.to_bytes(), 0o644, true)
+}
+
 /// What to make, and of what.
 #[derive(Debug, Args)]
 struct Make {
@@ -180,6 +226,9 @@ struct Make {
     /// UUID of the hash tree; random if not given
     #[arg(long, value_name = "UUID", value_parser = options::uuid, requires = "verity")]
     verity_uuid: Option<[u8; 16]>,
+    /// Sign the root hash with the key, and write it with its signature to this file, for its own partition
+    #[arg(long, value_name = "FILE", requires = "verity")]
+    verity_signature: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -285,6 +334,9 @@ impl Make {
                 )?)
             }
         };
+        if let (Some(made), Some(path)) = (&made, &self.verity_signature) {
+            sign_root_hash(&made.root_hash, &self.key, path)?;
+        }
         if let Some(whole) = beside {
             whole
                 .persist(&out)
@@ -295,7 +347,13 @@ impl Make {
         }
         report(&out, &summary, false)?;
         if let Some(made) = made {
-            output::line(format_args!("verity={}", made.root_hash))?;
+            match self.verity_signature {
+                None => output::line(format_args!("verity={}", made.root_hash))?,
+                Some(path) => {
+                    output::line(format_args!("# signed root hash: {}", path.display()))?;
+                    output::line(format_args!("verity=signed"))?;
+                }
+            }
             match self.verity_out {
                 None => output::line(format_args!("verity_hash_offset={}", made.offset))?,
                 Some(path) => output::line(format_args!("# hash tree: {}", path.display()))?,
