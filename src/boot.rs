@@ -12,33 +12,32 @@
 
 use std::process::ExitCode;
 
-use ima::fault::{Fault, Stage};
+use ima::fault::Fault;
 use ima::policy::cover::On;
 use ima::settings::Settings;
 
 use crate::failure::{self, Ending};
 use crate::logging;
 use crate::report::Report;
-use crate::watch::{self, during};
+use crate::watch;
 use start::{Request, Start};
 
-pub mod cmdline;
+pub mod configuration;
 pub mod environment;
-pub mod explain;
 pub mod front;
 pub mod handover;
-mod kernel_log;
 pub mod keys;
 pub mod lockdown;
 pub mod modules;
 pub mod policy;
 pub mod preflight;
 pub mod root;
+pub mod root_keys;
+pub mod root_policies;
 pub mod start;
-pub mod uevent;
 
-/// Boots, or ends as the configuration chose. Comes back only where there is no boot to end: a question about the
-/// program, a policy loaded for the systemd that goes on, a mistake of somebody on a running system.
+/// Boots, or ends as the configuration says. Returns only where this process is not to end the machine: after the help or the
+/// version, where systemd goes on after `load`, and after a wrong use on a running system.
 pub fn start() -> ExitCode {
     if std::process::id() == 1 {
         logging::start();
@@ -46,7 +45,7 @@ pub fn start() -> ExitCode {
     }
     let start = match start::request() {
         Request::Boot(start) => start,
-        Request::Answer(text) => {
+        Request::Print(text) => {
             print!("{text}");
             return ExitCode::SUCCESS;
         }
@@ -54,7 +53,7 @@ pub fn start() -> ExitCode {
             eprintln!("ima-init: {fault}");
             return ExitCode::from(2);
         }
-        Request::Yes => return ExitCode::SUCCESS,
+        Request::DryRun => return ExitCode::SUCCESS,
         Request::End(fault) => {
             logging::start();
             logging::open();
@@ -65,21 +64,24 @@ pub fn start() -> ExitCode {
     let mut ending = Ending::default();
     failure::catch_panics(ending);
     match boot(&start, &mut ending) {
-        Ok(handover::Left { .. }) => ExitCode::SUCCESS,
+        Ok(handover::HandedOver { .. }) => ExitCode::SUCCESS,
         Err(fault) => failure::end(&fault, ending),
     }
 }
 
-fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
+fn boot(start: &Start, ending: &mut Ending) -> Result<handover::HandedOver, Fault> {
     let mut report = Report::default();
     let environment = environment::set_up(start, &mut report)?;
-    let settings = cmdline::settings(start, ending, &mut report)?;
+    let settings = configuration::read(start, ending, &mut report)?;
     if start.root().is_none() {
-        cmdline::cover(&settings, &mut report)?;
+        configuration::hide_command_line(&settings, &mut report)?;
     }
     environment.require(&settings.config)?;
     let wanted = policy::read(&settings, &mut report)?;
-    watch::start(*ending, settings.patience());
+    let end = *ending;
+    watch::start(settings.patience(), &|fault| {
+        failure::end_from_watch(fault, end)
+    });
     let policy = match start {
         Start::Init(_) | Start::Front => first_half(start, &settings, wanted, &mut report)?,
         Start::Inside { .. } | Start::Load { .. } => {
@@ -95,24 +97,20 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::Left, Fault> {
     handover::hand_over(ready, *ending, &mut report)
 }
 
-/// Loads modules, keys and policy. Nothing of a disk is looked at.
+/// Loads modules, keys and policy. Nothing is read from a disk.
 fn first_half(
     start: &Start,
     settings: &Settings,
     wanted: policy::Wanted,
     report: &mut Report,
 ) -> Result<policy::PolicyInForce, Fault> {
-    // Before the policy: no file of a ramfs can carry the signature that it may ask for.
-    during(Stage::Modules, "loading the modules", || {
-        modules::load(&settings.config, report)
-    })?;
+    // Before the policy, which may require signatures of modules: files on a ramfs have none.
+    modules::load(&settings.config, report)?;
     let keys = keys::load(settings, wanted.policy().appraises(), report)?;
     if *start == Start::Front {
-        // It would stay in the old root, which soon has no console.
-        watch::stop();
-        // Of a root that is not known yet.
+        // The root's file system is not known yet, so the policy must cover each.
         policy::require_cover(&wanted, On::Any, report)?;
-        // Under EVM, which with its HMAC key seals each file as it gets its signature.
+        // After EVM was switched on: with its HMAC key it then adds security.evm to each file that gets a signature.
         front::take_over(&wanted, report)?;
     }
     let policy = policy::enforce(wanted, keys, report)?;
@@ -120,7 +118,7 @@ fn first_half(
     Ok(policy)
 }
 
-/// Mounts the root, or takes the one that is mounted, and asks the kernel about it under the policy.
+/// Mounts the root, or takes the one that is mounted, adds its keys and policies, and checks that its programs will run.
 fn second_half(
     start: &Start,
     settings: Settings,
@@ -129,24 +127,18 @@ fn second_half(
 ) -> Result<preflight::Ready, Fault> {
     let root = root::mount(&policy, &settings, report)?;
     let verification = root.verification().clone();
-    ask(start, settings, policy, root, report).map_err(|fault| verification.closer(fault))
+    check(start, settings, policy, root, report).map_err(|fault| verification.closer(fault))
 }
 
-/// Offers the kernel what the root brings, and asks it about the root's programs.
-fn ask(
+/// Adds the keys and policies of the mounted root, and checks that its programs will run.
+fn check(
     start: &Start,
     settings: Settings,
     mut policy: policy::PolicyInForce,
     root: root::MountedRoot,
     report: &mut Report,
 ) -> Result<preflight::Ready, Fault> {
-    during(Stage::Keys, "reading the root's certificates", || {
-        keys::extend(policy.keys_mut(), &settings, &root, report)
-    })?;
-    let root = during(Stage::Policy, "reading the root's policies", || {
-        policy::extend(policy, root, report)
-    })?;
-    during(Stage::Preflight, "reading the root's programs", || {
-        preflight::check(root, settings, start, report)
-    })
+    root_keys::extend(policy.keys_mut(), &settings, &root, report);
+    let root = root_policies::extend(policy, root, report)?;
+    preflight::check(root, settings, start, report)
 }

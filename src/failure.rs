@@ -1,5 +1,5 @@
-//! How a refused boot ends. Nothing here leads to another program but `on_failure=shell`, which the configuration in
-//! the initramfs must have asked for twice.
+//! How a refused boot ends. The only program that is executed then is the shell of `on_failure=shell`, for which the
+//! configuration in the initramfs must have `debug=yes` too.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,26 +11,29 @@ use log::error;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::errno::describe;
+use crate::process;
+use crate::syscalls;
 use crate::watch;
 
-/// The variable in which the init hands its action on to switch_root.
+/// The environment variable with the action and the delay, from the init to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_ON_FAILURE";
 
-/// Where the root may be mounted: by this init, by initramfs-tools, by dracut.
+/// Where the root is mounted by this init, by initramfs-tools, and by dracut.
 const ROOTS: [&str; 3] = [ROOT, "/root", "/sysroot"];
 
-/// How long a device is given to shut down or to take what is written to it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a device to shut down or to complete its writes.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// Where the kernel takes commands that ask nobody (Documentation/admin-guide/sysrq.rst).
+/// Takes commands that the kernel executes at once (Documentation/admin-guide/sysrq.rst).
 const SYSRQ: &str = "/proc/sysrq-trigger";
 
-/// What a refusal ends in, and when.
+/// The action after a refusal, and the delay before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// The action.
     pub action: OnFailure,
-    /// How long the message stays before it.
+    /// How long the message stays on the console before the action.
     pub delay: Duration,
 }
 
@@ -49,7 +52,7 @@ impl Ending {
         }
     }
 
-    /// `ACTION:SECONDS`, for [`VARIABLE`]. The shell is of the initramfs, which is gone when switch_root fails.
+    /// `ACTION:SECONDS`, for [`VARIABLE`]. Not `shell`: the initramfs with its shell may be deleted when switch_root fails.
     pub fn to_text(self) -> String {
         let ending = self.without_shell();
         format!("{}:{}", ending.action.name(), ending.delay.as_secs())
@@ -63,7 +66,7 @@ impl Ending {
         Self { action, ..self }
     }
 
-    /// The ending of such a text; the default one if it is none.
+    /// Parses what [`Ending::to_text`] returns; the default ending for any other text.
     pub fn from_text(text: &str) -> Self {
         let parse = || {
             let (action, delay) = text.split_once(':')?;
@@ -76,33 +79,42 @@ impl Ending {
     }
 }
 
-/// Says what was refused, why, and what now; waits; does the action. Never returns.
+/// Prints what was refused, why, and what to do; waits for the delay; takes the action. Never returns.
 pub fn end(fault: &Fault, ending: Ending) -> ! {
     watch::stop();
-    say(fault, ending);
-    let answers = watch::within(PATIENCE, &leave);
-    if !answers {
+    print(fault, ending);
+    let device = if process::run_for(LIMIT, &unmount_roots) {
+        Device::Answers
+    } else {
         error!("the root's device does not answer; its file system is left as it is");
-    }
-    act(ending, answers)
+        Device::DoesNotAnswer
+    };
+    act(ending, device)
 }
 
-/// The same beside PID 1, which waits for a device that does not answer, and so without a look at the root. Without a shell
-/// too: PID 1 could not take the machine back from it.
-pub fn end_beside(fault: &Fault, ending: Ending) -> ! {
+/// The same from another process while PID 1 waits for a device that does not answer. It does not touch the root, and starts no
+/// shell, because PID 1 waits and could not go on after it.
+pub fn end_from_watch(fault: &Fault, ending: Ending) -> ! {
     let ending = ending.without_shell();
-    say(fault, ending);
-    act(ending, false)
+    print(fault, ending);
+    act(ending, Device::DoesNotAnswer)
 }
 
-fn say(fault: &Fault, ending: Ending) {
+/// Whether the root's device completes what it is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Device {
+    Answers,
+    DoesNotAnswer,
+}
+
+fn print(fault: &Fault, ending: Ending) {
     error!("refused: {fault}");
     let seconds = ending.delay.as_secs();
     error!("action: {} in {seconds} s", ending.action.name());
 }
 
-/// A file system that was written to is left clean; open files keep it from being unmounted at once.
-fn leave() {
+/// Makes the root read-only before it is unmounted, so that its file system is clean although open files delay the unmounting.
+fn unmount_roots() {
     for root in ROOTS {
         let _ = mount_remount(root, MountFlags::RDONLY, "");
         let _ = unmount(root, UnmountFlags::DETACH);
@@ -110,55 +122,58 @@ fn leave() {
     rustix::fs::sync();
 }
 
-/// Asks the kernel, which asks every device to shut down first and waits for it (kernel/reboot.c, `kernel_restart`;
-/// drivers/base/core.c, `device_shutdown`). Comes back if the kernel refuses or a device does not answer.
-fn orderly(command: RebootCommand) {
-    watch::within(PATIENCE, &|| {
+/// reboot(2), for which the kernel first shuts down every device and waits for it (kernel/reboot.c, `kernel_restart`;
+/// drivers/base/core.c, `device_shutdown`). Returns if the kernel refuses or a device does not answer.
+fn reboot_orderly(command: RebootCommand) {
+    process::run_for(LIMIT, &|| {
         let _ = reboot(command);
     });
 }
 
-/// Restarts without asking any device (drivers/tty/sysrq.c, `sysrq_handle_reboot`). Comes back without CONFIG_MAGIC_SYSRQ.
-fn at_once() {
+/// Restarts without shutting down devices (drivers/tty/sysrq.c, `sysrq_handle_reboot`). Returns without CONFIG_MAGIC_SYSRQ.
+fn reboot_at_once() {
     let _ = std::fs::write(SYSRQ, "b\n");
 }
 
-fn act(ending: Ending, answers: bool) -> ! {
+fn act(ending: Ending, device: Device) -> ! {
     std::thread::sleep(ending.delay);
     match ending.action {
         OnFailure::Reboot => {}
-        OnFailure::Poweroff => orderly(RebootCommand::PowerOff),
+        OnFailure::Poweroff => reboot_orderly(RebootCommand::PowerOff),
         OnFailure::Halt => {
-            orderly(RebootCommand::Halt);
-            // A kernel that cannot halt: stay, as it would have.
+            reboot_orderly(RebootCommand::Halt);
+            // The kernel cannot halt: this is the closest to it.
             forever();
         }
         OnFailure::Panic => {
             let _ = std::fs::write("/proc/sys/kernel/sysrq", "1\n");
             let _ = std::fs::write(SYSRQ, "c\n");
-            // Without CONFIG_MAGIC_SYSRQ the end of PID 1 is the way to a panic.
+            // Without CONFIG_MAGIC_SYSRQ, the kernel panics when PID 1 ends.
             if std::process::id() == 1 {
                 std::process::exit(1);
             }
         }
         OnFailure::Shell => shell(),
     }
-    if answers {
-        orderly(RebootCommand::Restart);
-        at_once();
-    } else {
-        at_once();
-        orderly(RebootCommand::Restart);
+    match device {
+        Device::Answers => {
+            reboot_orderly(RebootCommand::Restart);
+            reboot_at_once();
+        }
+        Device::DoesNotAnswer => {
+            reboot_at_once();
+            reboot_orderly(RebootCommand::Restart);
+        }
     }
     error!(
-        "the kernel does not do this ({}); the machine stands still, switch it off",
+        "the kernel refused to {}; switch the machine off",
         ending.action.name()
     );
     forever()
 }
 
-/// The initramfs's own shell; back here only if there is none. Where systemd is PID 1, it has the console, and its
-/// emergency shell is the way to one: the end of this process with an error leads there.
+/// Executes the shell of the initramfs; returns only if that fails. Where systemd is PID 1, this process ends with an error, and
+/// systemd starts its emergency shell.
 fn shell() {
     if std::process::id() != 1 {
         std::process::exit(1);
@@ -169,10 +184,10 @@ fn shell() {
         c"TERM=linux",
         c"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
     ];
-    let Err(errno) = nix::unistd::execve(c"/bin/sh", &arguments, &environment);
+    let errno = syscalls::execute(c"/bin/sh", &arguments, &environment);
     error!(
-        "/bin/sh of the initramfs could not be started ({}); rebooting",
-        errno.desc()
+        "/bin/sh of the initramfs could not be started: {}; rebooting",
+        describe(errno)
     );
 }
 
@@ -182,11 +197,11 @@ fn forever() -> ! {
     }
 }
 
-/// How a boot ends for which there is no memory, while it can.
+/// The ending of a boot that runs out of memory; `None` once it is used.
 static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
 
-/// Refuses the boot: there is no memory for it. Comes back if nothing said how it ends, or if this very refusal needs more.
-pub fn out_of_memory(bytes: usize) {
+/// Refuses the boot for lack of memory. Returns where no ending is set, or if there is no memory for this refusal either.
+fn out_of_memory(bytes: usize) {
     let ending = ENDING.try_lock().ok().and_then(|mut ending| ending.take());
     if let Some(ending) = ending {
         end(
@@ -196,8 +211,9 @@ pub fn out_of_memory(bytes: usize) {
     }
 }
 
-/// Has a panic, and the end of the memory, end like any refusal: neither must read "Attempted to kill init".
+/// Makes a panic and a lack of memory end like any refusal, and not with the kernel's panic "Attempted to kill init".
 pub fn catch_panics(ending: Ending) {
+    syscalls::on_out_of_memory(out_of_memory);
     if let Ok(mut known) = ENDING.lock() {
         *known = Some(ending);
     }
@@ -211,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ending_survives_the_way_to_switch_root() {
+    fn the_ending_round_trips() {
         for action in [
             OnFailure::Reboot,
             OnFailure::Poweroff,
@@ -227,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_leads_to_a_shell() {
+    fn no_text_gives_a_shell() {
         for text in ["shell:0", "", "reboot", "reboot:x", ":", "shell"] {
             assert_eq!(Ending::from_text(text), Ending::default(), "{text}");
         }

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags};
-use rustix::io::Errno;
+
+use crate::errno::{Errno, describe};
 
 /// The most names that are taken from one directory.
 const MAX_NAMES: usize = 4096;
@@ -43,12 +44,6 @@ impl std::fmt::Display for OpenError {
             }
         }
     }
-}
-
-/// An errno's text and name, such as `Permission denied (EACCES)`.
-pub fn describe(errno: Errno) -> String {
-    let errno = nix::errno::Errno::from_raw(errno.raw_os_error());
-    format!("{} ({errno:?})", errno.desc())
 }
 
 /// The initramfs, which the boot chain covers. Its files are opened without crossing a mount: what is mounted below it, the real

@@ -20,10 +20,19 @@
 )]
 
 pub mod boot;
+mod canary;
+mod change_root;
+mod denial;
+pub mod errno;
 pub mod failure;
 pub mod files;
+mod kernel_log;
+mod keyrings;
 pub mod logging;
+mod process;
 pub mod report;
+mod securityfs;
 pub mod switch;
 pub mod syscalls;
+mod uevent;
 pub mod watch;

@@ -1,18 +1,22 @@
-//! What happened, for the real system: `/run/ima-init/report.json`. Its keys are documented in docs/reference/report.md.
+//! The report of the boot for the real system, `/run/ima-init/report.json`. docs/reference/report.md documents its keys.
 
 use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ima::fault::{Fault, Stage};
+use ima::config::Enforce;
+use ima::fault::{Code, Fault, Stage};
 use ima::forward::Forwarded;
+use ima::keyring::KeyringName;
 use ima::layout;
+use ima::offer::Source;
+use ima::signature::KeyId;
 use log::{info, warn};
 
 use crate::files;
 
-/// Where the report of the first half waits for the second one, in another initramfs, which mounts a /run of its own.
+/// Where the first half leaves its report for the second half. Not in /run, because the other initramfs mounts its own there.
 const FIRST_HALF: &str = "/usr/lib/ima-init/first-half.json";
 
 /// The longest report of a first half that is read, in bytes.
@@ -21,20 +25,54 @@ const MAX_FIRST_HALF: usize = 1 << 20;
 /// A certificate that was offered to a keyring.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRecord {
-    /// The keyring's name.
-    pub keyring: String,
+    /// The keyring.
+    pub keyring: KeyringName,
     /// The file.
     pub path: String,
     /// The certificate's subject, if it could be parsed.
     pub subject: Option<String>,
-    /// The key id that signatures carry, in hex.
-    pub key_id: Option<String>,
-    /// The key's algorithm.
+    /// The key ID that signatures carry, if the certificate could be parsed.
+    pub key_id: Option<KeyId>,
+    /// The key's algorithm, if the certificate could be parsed.
     pub algorithm: Option<String>,
-    /// `initramfs` or `root`.
-    pub source: &'static str,
-    /// The fault's code, if it was not taken.
-    pub refused: Option<&'static str>,
+    /// Where the file is.
+    pub source: Source,
+    /// The fault's code, if the certificate was not taken.
+    pub refused: Option<Code>,
+}
+
+/// An answer of the kernel that proves the policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Its log records that it took a policy.
+    Record,
+    /// It shows the rules.
+    ReadBack,
+    /// It denies the execution of an unsigned file.
+    Canary,
+    /// It refuses a `security.ima` of an unknown type, as it does only if it appraises.
+    Appraisal,
+}
+
+impl Proof {
+    /// Its name in the report and in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "record",
+            Self::ReadBack => "read-back",
+            Self::Canary => "canary",
+            Self::Appraisal => "appraisal",
+        }
+    }
+}
+
+/// A policy of the real root that was offered to the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdditionalPolicy {
+    /// The file.
+    pub path: String,
+    /// Whether the kernel took it.
+    pub accepted: bool,
 }
 
 /// The policy in force.
@@ -44,10 +82,10 @@ pub struct PolicyRecord {
     pub path: String,
     /// How many rules it has.
     pub rules: usize,
-    /// How it was proved: `record`, `read-back`, `canary`, `appraisal`.
-    pub proofs: Vec<&'static str>,
-    /// The policies of the real root, and whether the kernel took them.
-    pub additional: Vec<(String, bool)>,
+    /// The proofs that it is in force.
+    pub proofs: Vec<Proof>,
+    /// The policies of the real root that were offered to the kernel.
+    pub additional: Vec<AdditionalPolicy>,
 }
 
 /// The mounted root.
@@ -76,8 +114,8 @@ pub struct Report {
     pub kernel: String,
     /// Whether there is a TPM.
     pub tpm: bool,
-    /// `required` or `permissive`.
-    pub enforce: &'static str,
+    /// Whether an unsigned program must be denied for the boot to go on.
+    pub enforce: Enforce,
     /// The command line that userspace sees, and what it does not see.
     pub command_line: Forwarded,
     /// Every certificate that was offered.
@@ -104,7 +142,7 @@ impl Default for Report {
             warnings: Vec::new(),
             kernel: String::new(),
             tpm: false,
-            enforce: "required",
+            enforce: Enforce::Required,
             command_line: Forwarded::default(),
             keys: Vec::new(),
             policy: PolicyRecord::default(),
@@ -117,7 +155,7 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Keeps this report, of the first half, for the second one.
+    /// Leaves this report, of the first half, for the second half.
     ///
     /// # Errors
     ///
@@ -126,7 +164,7 @@ impl Report {
         self.write(FIRST_HALF)
     }
 
-    /// Takes the report that the first half kept. Without one, or with a damaged one, there is none: it only tells.
+    /// Includes the report that the first half left, if there is one and it is whole. Nothing depends on it.
     pub fn continue_from_first_half(&mut self) {
         self.first_half = std::fs::File::open(FIRST_HALF)
             .and_then(|file| files::read(&file, MAX_FIRST_HALF))
@@ -155,7 +193,7 @@ impl Report {
         std::fs::write(path, self.json())
     }
 
-    /// What was warned of so far.
+    /// The warnings so far.
     pub fn warnings(&self) -> &[Fault] {
         &self.warnings
     }
@@ -190,7 +228,7 @@ impl Report {
             json.key("version").number(1);
             json.key("kernel").string(&self.kernel);
             json.key("tpm").boolean(self.tpm);
-            json.key("enforce").string(self.enforce);
+            json.key("enforce").string(self.enforce.name());
             json.key("command_line").object(|json| {
                 json.key("forwarded").string(&self.command_line.line);
                 json.key("withheld")
@@ -198,26 +236,27 @@ impl Report {
             });
             json.key("keys").array(&self.keys, |json, key| {
                 json.object(|json| {
-                    json.key("keyring").string(&key.keyring);
+                    json.key("keyring").string(key.keyring.as_str());
                     json.key("path").string(&key.path);
                     json.key("subject").optional(key.subject.as_deref());
-                    json.key("key_id").optional(key.key_id.as_deref());
+                    let key_id = key.key_id.map(|id| id.to_string());
+                    json.key("key_id").optional(key_id.as_deref());
                     json.key("algorithm").optional(key.algorithm.as_deref());
-                    json.key("source").string(key.source);
+                    json.key("source").string(key.source.name());
                     json.key("accepted").boolean(key.refused.is_none());
-                    json.key("code").optional(key.refused);
+                    json.key("code").optional(key.refused.map(Code::id));
                 });
             });
             json.key("policy").object(|json| {
                 json.key("path").string(&self.policy.path);
                 json.key("rules").number(self.policy.rules as u128);
                 json.key("proofs")
-                    .array(&self.policy.proofs, |json, proof| json.string(proof));
+                    .array(&self.policy.proofs, |json, proof| json.string(proof.name()));
                 json.key("additional")
-                    .array(&self.policy.additional, |json, (path, accepted)| {
+                    .array(&self.policy.additional, |json, policy| {
                         json.object(|json| {
-                            json.key("path").string(path);
-                            json.key("accepted").boolean(*accepted);
+                            json.key("path").string(&policy.path);
+                            json.key("accepted").boolean(policy.accepted);
                         });
                     });
             });
@@ -261,7 +300,7 @@ pub fn milliseconds(time: Duration) -> String {
     format!("{whole}.{rest} ms")
 }
 
-/// JSON as it is written, commas where they belong.
+/// Writes JSON, with the commas between values.
 #[derive(Default)]
 struct Json {
     text: String,
@@ -343,27 +382,30 @@ impl Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ima::fault::Code;
     use proptest::prelude::*;
 
     #[test]
-    fn the_report_is_json_with_what_was_put_in() {
+    fn the_report_is_json_with_its_values() {
         let mut report = Report {
             kernel: "6.12\"\\\n".to_owned(),
             tpm: true,
             ..Report::default()
         };
         report.keys.push(KeyRecord {
-            keyring: ".ima".into(),
+            keyring: KeyringName::Ima,
             path: "/etc/keys/x509_ima.der".into(),
             subject: Some("CN=x".into()),
             key_id: None,
             algorithm: None,
-            source: "initramfs",
-            refused: Some("IMA-504"),
+            source: Source::Initramfs,
+            refused: Some(Code::CertificateRefused),
         });
-        report.policy.additional.push(("a".into(), false));
-        report.policy.additional.push(("b".into(), true));
+        for (path, accepted) in [("a", false), ("b", true)] {
+            let path = path.to_owned();
+            let policy = AdditionalPolicy { path, accepted };
+            report.policy.additional.push(policy);
+        }
+        report.policy.proofs.push(Proof::ReadBack);
         report.warn(Fault::new(Code::SampleKey, "x"));
         report.done(Stage::Keys, "done");
         let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
@@ -371,6 +413,10 @@ mod tests {
         assert_eq!(value["keys"][0]["code"], "IMA-504");
         assert_eq!(value["keys"][0]["accepted"], false);
         assert!(value["keys"][0]["key_id"].is_null());
+        assert_eq!(value["keys"][0]["keyring"], ".ima");
+        assert_eq!(value["keys"][0]["source"], "initramfs");
+        assert_eq!(value["enforce"], "required");
+        assert_eq!(value["policy"]["proofs"][0], "read-back");
         assert_eq!(value["policy"]["additional"][1]["accepted"], true);
         assert_eq!(value["warnings"][0]["code"], "IMA-551");
         assert!(value["times_us"]["keys"].is_u64() && value["times_us"]["total"].is_u64());
@@ -378,7 +424,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_comes_back(text in "\\PC{0,20}[\\x00-\\x1f]{0,3}\\PC{0,20}") {
+        fn any_text_round_trips(text in "\\PC{0,20}[\\x00-\\x1f]{0,3}\\PC{0,20}") {
             let report = Report { init: text.clone(), ..Report::default() };
             let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
             prop_assert_eq!(value["init"].as_str(), Some(text.as_str()));

@@ -2,18 +2,16 @@
 //! the init there. Takes util-linux's command line.
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString, OsString};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 
 use ima::fault::{Cause, Code, Fault, Stage};
-use ima::filesystem::{RAMFS_MAGIC, TMPFS_MAGIC};
-use nix::errno::Errno;
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, ResolveFlags, openat, openat2, unlinkat};
-use rustix::mount::{MoveMountFlags, UnmountFlags, mount_move, move_mount, unmount};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, unlinkat};
 
+use crate::change_root::{change_root, device, magic, require_initramfs_magic};
+use crate::errno::{Errno, describe};
 use crate::failure::{self, Ending, VARIABLE};
-use crate::files::{self, describe};
 use crate::logging;
 use crate::syscalls;
 use crate::watch;
@@ -41,12 +39,6 @@ Example:
   exec switch_root /rootfs /sbin/init
 ";
 
-/// The mounts that go along (util-linux, sys-utils/switch_root.c).
-pub(crate) const MOVED: [&str; 4] = ["dev", "proc", "sys", "run"];
-
-/// What an initramfs is unpacked to.
-const INITRAMFS_MAGIC: [u64; 2] = [RAMFS_MAGIC, TMPFS_MAGIC];
-
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
@@ -59,7 +51,7 @@ enum Request {
     },
 }
 
-/// Runs switch_root on the program's arguments; a failure ends as the init's would.
+/// Runs switch_root with the program's arguments. A failure as PID 1 ends the machine, like a refusal of the init.
 pub fn start() -> std::process::ExitCode {
     let request = match parse(std::env::args_os().skip(1).collect()) {
         Ok(request) => request,
@@ -71,7 +63,7 @@ pub fn start() -> std::process::ExitCode {
     match request {
         Request::Help => print!("{HELP}"),
         Request::Version => println!("switch_root (ima-init) {}", env!("CARGO_PKG_VERSION")),
-        // Not PID 1: there is no machine to end, only a command.
+        // Not PID 1: the command fails, and the machine keeps running.
         Request::Switch { .. } if std::process::id() != 1 => {
             eprintln!("switch_root: {}", not_pid_1(std::process::id()));
             return 2.into();
@@ -87,10 +79,12 @@ pub fn start() -> std::process::ExitCode {
                 .map(|text| Ending::from_text(&text))
                 .unwrap_or_default();
             failure::catch_panics(ending);
-            let patience = std::env::var(watch::VARIABLE);
-            watch::start(ending, watch::from_text(patience.as_deref().ok()));
+            let limit = std::env::var(watch::VARIABLE);
+            watch::start(watch::from_text(limit.as_deref().ok()), &|fault| {
+                failure::end_from_watch(fault, ending)
+            });
             let what = format!("switching to {}", new_root.to_string_lossy());
-            watch::begin(Stage::Handover, what);
+            watch::begin(Stage::Handover, &what);
             let Err(fault) = switch(&new_root, &init, arguments);
             failure::end(&fault, ending)
         }
@@ -101,7 +95,7 @@ pub fn start() -> std::process::ExitCode {
 fn parse(arguments: Vec<OsString>) -> Result<Request, Fault> {
     let usage = |detail: String| Err(Fault::new(Code::SwitchUsage, detail));
     let mut arguments = arguments.into_iter().peekable();
-    if let Some(option) = arguments.next_if(|word| word.as_bytes().starts_with(b"-")) {
+    if let Some(option) = arguments.next_if(|argument| argument.as_bytes().starts_with(b"-")) {
         match option.as_bytes() {
             b"-h" | b"--help" => return Ok(Request::Help),
             b"-V" | b"--version" => return Ok(Request::Version),
@@ -146,21 +140,6 @@ fn switch(
     execute(init, arguments)
 }
 
-/// Makes the root of a mounted file system the root, with the API mounts of the old one.
-pub(crate) fn change_root(
-    old: &OwnedFd,
-    new: &OwnedFd,
-    old_device: u64,
-) -> Result<(), rustix::io::Errno> {
-    for name in MOVED {
-        take_along(old, new, name, old_device);
-    }
-    rustix::process::fchdir(new)?;
-    mount_move(".", "/")?;
-    rustix::process::chroot(".")?;
-    rustix::process::chdir("/")
-}
-
 /// What must hold before anything is moved or deleted.
 #[derive(Debug, Clone, Copy)]
 struct Guard {
@@ -175,7 +154,7 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
     if guard.pid != 1 {
         return Err(not_pid_1(guard.pid));
     }
-    initramfs_magic(guard.magic)?;
+    require_initramfs_magic(guard.magic)?;
     if guard.same_device {
         let detail = "it is on the same file system as /";
         return Err(Fault::new(Code::SwitchNewRoot, detail));
@@ -183,71 +162,8 @@ fn guard(guard: &Guard) -> Result<(), Fault> {
     Ok(())
 }
 
-fn initramfs_magic(magic: u64) -> Result<(), Fault> {
-    if INITRAMFS_MAGIC.contains(&magic) {
-        return Ok(());
-    }
-    let detail = format!("/ is a file system with the magic {magic:#x}, no ramfs or tmpfs");
-    Err(Fault::new(Code::SwitchOldRoot, detail))
-}
-
-/// Refuses a root that is not what an initramfs is unpacked to.
-///
-/// # Errors
-///
-/// [`Code::SwitchOldRoot`].
-pub(crate) fn require_initramfs(root: &OwnedFd) -> Result<(), Fault> {
-    let magic = magic(root)
-        .map_err(|errno| Fault::new(Code::SwitchOldRoot, format!("/: {}", describe(errno))))?;
-    initramfs_magic(magic)
-}
-
 fn not_pid_1(pid: u32) -> Fault {
     Fault::new(Code::SwitchNotPid1, format!("it is process {pid}"))
-}
-
-/// The magic of the file system that a file is on.
-fn magic(file: impl AsFd) -> Result<u64, rustix::io::Errno> {
-    rustix::fs::fstatfs(file).map(|status| u64::try_from(status.f_type).unwrap_or_default())
-}
-
-/// Whether `/` is what an initramfs is unpacked to.
-pub fn is_initramfs() -> bool {
-    files::directory("/".as_ref())
-        .and_then(magic)
-        .is_ok_and(|magic| INITRAMFS_MAGIC.contains(&magic))
-}
-
-/// The device that a file is on.
-pub(crate) fn device(file: impl AsFd) -> Result<u64, rustix::io::Errno> {
-    rustix::fs::fstat(file).map(|stat| stat.st_dev)
-}
-
-/// Moves a mount of the initramfs to the directory of the same name in the new root; where there is none, or something
-/// is mounted on it already, it is unmounted. No link is followed on either side.
-fn take_along(old: &OwnedFd, new: &OwnedFd, name: &str, old_device: u64) {
-    let open = |root: &OwnedFd| {
-        openat2(
-            root,
-            name,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )
-    };
-    let Ok(mount) = open(old) else { return };
-    if device(&mount) == Ok(old_device) {
-        return;
-    }
-    let free = |target: &OwnedFd| device(target) == device(new);
-    let moved = open(new).ok().filter(free).map(|target| {
-        let both =
-            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        move_mount(&mount, "", &target, "", both)
-    });
-    if !matches!(moved, Some(Ok(()))) {
-        let _ = unmount(format!("/{name}"), UnmountFlags::DETACH);
-    }
 }
 
 /// A directory that is being emptied.
@@ -277,9 +193,9 @@ impl Level {
     }
 }
 
-/// Deletes everything on the old root's own file system, to free its memory. Nothing follows from a file that stays.
+/// Deletes everything on the old root's own file system, to free its memory. Errors are ignored: a file that stays does no harm.
 fn empty(directory: OwnedFd, old_device: u64) {
-    // The innermost directory last: no recursion, whose depth the archive would choose.
+    // The innermost directory is last. No recursion, because whoever made the archive chose the depth.
     let mut levels = vec![Level::new(directory, CString::default())];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.entries.pop() else {
@@ -301,17 +217,13 @@ fn empty(directory: OwnedFd, old_device: u64) {
 
 fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Fault> {
     let shown = init.to_string_lossy();
-    let failed = |errno: Errno| {
-        Fault::new(
-            Code::SwitchExec,
-            format!("{shown}: {} ({errno:?})", errno.desc()),
-        )
-    };
-    let text = |text: &[u8]| CString::new(text).map_err(|_| failed(Errno::EINVAL));
+    let failed =
+        |errno: Errno| Fault::new(Code::SwitchExec, format!("{shown}: {}", describe(errno)));
+    let text = |text: &[u8]| CString::new(text).map_err(|_| failed(Errno::INVAL));
     let path = text(init.as_bytes())?;
-    let mut words = vec![path.clone()];
+    let mut vector = vec![path.clone()];
     for argument in &arguments {
-        words.push(text(argument.as_bytes())?);
+        vector.push(text(argument.as_bytes())?);
     }
     let mut environment = Vec::new();
     for (name, value) in
@@ -322,12 +234,14 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
     }
     logging::restore_limits();
     syscalls::restore_sigpipe();
-    let Err(errno) = nix::unistd::execve(&path, &words, &environment);
+    let vector: Vec<&CStr> = vector.iter().map(CString::as_c_str).collect();
+    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
+    let errno = syscalls::execute(&path, &vector, &environment);
     logging::lift_limits();
     let fault = failed(errno);
     Err(match errno {
-        Errno::ENOENT => fault.because(Cause::INIT_ABSENT),
-        Errno::ENOEXEC => fault.because(Cause::INIT_FOREIGN),
+        Errno::NOENT => fault.because(Cause::INIT_ABSENT),
+        Errno::NOEXEC => fault.because(Cause::INIT_FOREIGN),
         _ => fault,
     })
 }
@@ -336,32 +250,32 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
 mod tests {
     use super::*;
 
-    fn words(words: &[&str]) -> Vec<OsString> {
-        words.iter().map(OsString::from).collect()
+    fn arguments(arguments: &[&str]) -> Vec<OsString> {
+        arguments.iter().map(OsString::from).collect()
     }
 
     #[test]
-    fn the_command_line_is_util_linux_s() {
-        assert_eq!(parse(words(&["-h"])).unwrap(), Request::Help);
-        assert_eq!(parse(words(&["--version"])).unwrap(), Request::Version);
+    fn the_command_line_is_that_of_util_linux() {
+        assert_eq!(parse(arguments(&["-h"])).unwrap(), Request::Help);
+        assert_eq!(parse(arguments(&["--version"])).unwrap(), Request::Version);
         assert_eq!(
-            parse(words(&["/rootfs", "/sbin/init", "-s", "3"])).unwrap(),
+            parse(arguments(&["/rootfs", "/sbin/init", "-s", "3"])).unwrap(),
             Request::Switch {
                 new_root: "/rootfs".into(),
                 init: "/sbin/init".into(),
-                arguments: words(&["-s", "3"]),
+                arguments: arguments(&["-s", "3"]),
             }
         );
         for bad in [&[][..], &["/rootfs"], &["-x", "/rootfs", "/sbin/init"]] {
-            assert_eq!(parse(words(bad)).unwrap_err().code(), Code::SwitchUsage);
+            assert_eq!(parse(arguments(bad)).unwrap_err().code(), Code::SwitchUsage);
         }
     }
 
     #[test]
-    fn nothing_but_an_initramfs_is_emptied_and_by_nobody_but_pid_1() {
+    fn only_pid_1_in_an_initramfs_switches_root() {
         let sound = Guard {
             pid: 1,
-            magic: INITRAMFS_MAGIC[0],
+            magic: ima::filesystem::RAMFS_MAGIC,
             same_device: false,
         };
         assert!(guard(&sound).is_ok());
@@ -370,14 +284,14 @@ mod tests {
             ..sound
         };
         let child = Guard { pid: 2, ..sound };
-        let itself = Guard {
+        let same = Guard {
             same_device: true,
             ..sound
         };
         for (unsound, code) in [
             (ext4, Code::SwitchOldRoot),
             (child, Code::SwitchNotPid1),
-            (itself, Code::SwitchNewRoot),
+            (same, Code::SwitchNewRoot),
         ] {
             assert_eq!(guard(&unsound).unwrap_err().code(), code);
         }

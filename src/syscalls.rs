@@ -1,56 +1,67 @@
-//! The system calls that no crate has: the only module with `unsafe`.
+//! The system calls that rustix does not offer: the only module with `unsafe`, and the only one that uses nix and libc.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::OnceLock;
 
-use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::libc;
 use nix::unistd::ForkResult;
 
-use crate::failure;
+use crate::errno::{Errno, from_nix};
 
-/// The system's allocator; but that a boot for which there is no memory is refused, where a program would die.
+/// The system's allocator, which calls the function of [`on_out_of_memory`] before it fails.
 #[derive(Debug)]
 pub struct Allocator;
 
+static OUT_OF_MEMORY: OnceLock<fn(usize)> = OnceLock::new();
+
+/// Sets the function that is called with the number of bytes for which there is no memory. The first one stays. If it returns,
+/// the program is aborted.
+pub fn on_out_of_memory(function: fn(usize)) {
+    let _ = OUT_OF_MEMORY.set(function);
+}
+
 impl Allocator {
-    /// Comes back where nobody has said how a refusal ends.
-    fn given(place: *mut u8, layout: Layout) -> *mut u8 {
-        if place.is_null() {
-            failure::out_of_memory(layout.size());
+    fn checked(memory: *mut u8, size: usize) -> *mut u8 {
+        if memory.is_null()
+            && let Some(function) = OUT_OF_MEMORY.get()
+        {
+            function(size);
         }
-        place
+        memory
     }
 }
 
-// SAFETY: every call is handed to the system's allocator as it is, and so are its answers.
+// SAFETY: every call is passed to the system's allocator unchanged, and so is its result.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps to the same contract.
-        Self::given(unsafe { System.alloc(layout) }, layout)
+        Self::checked(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the same.
-        Self::given(unsafe { System.alloc_zeroed(layout) }, layout)
+        Self::checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
-    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the same.
-        Self::given(unsafe { System.realloc(place, layout, size) }, layout)
+        Self::checked(unsafe { System.realloc(memory, layout, size) }, size)
     }
 
-    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the same.
-        unsafe { System.dealloc(place, layout) }
+        unsafe { System.dealloc(memory, layout) }
     }
 }
 
-/// Who comes back from [`fork`].
+/// The process in which [`fork`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum Forked {
     /// The process that forked.
     Parent,
     /// The new one, which must end by itself.
@@ -62,31 +73,49 @@ pub enum Side {
 /// # Errors
 ///
 /// What fork(2) says.
-pub fn fork() -> Result<Side, rustix::io::Errno> {
-    // SAFETY: a child has only the thread that forked, and must not wait for what another one held. The programs of this
-    // crate start no threads.
+pub fn fork() -> Result<Forked, Errno> {
+    // SAFETY: the child has only the thread that forked, and would wait forever for a lock that another one held. The programs
+    // of this crate start no threads.
     match unsafe { nix::unistd::fork() } {
-        Ok(ForkResult::Parent { .. }) => Ok(Side::Parent),
-        Ok(ForkResult::Child) => Ok(Side::Child),
-        Err(errno) => Err(rustix::io::Errno::from_raw_os_error(errno as i32)),
+        Ok(ForkResult::Parent { .. }) => Ok(Forked::Parent),
+        Ok(ForkResult::Child) => Ok(Forked::Child),
+        Err(errno) => Err(from_nix(errno)),
     }
 }
 
-/// Takes back what Rust's start does to SIGPIPE (library/std/src/rt.rs): a signal that is ignored stays so for the program that
-/// is executed, and the real init would start every other so. For just before that.
+/// Restores the default action of SIGPIPE, which Rust's runtime ignores (library/std/src/rt.rs). A program that is executed
+/// would inherit the ignored signal, and so would every process of the real init. To be called just before an execution.
 pub fn restore_sigpipe() {
-    // SAFETY: no handler is given, and no other thread sets one: the programs of this crate start none.
+    // SAFETY: the default action is no handler, and no other thread sets one: the programs of this crate start none.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// What the kernel says to executing a file, without executing it.
+/// execve(2). Returns only if it fails.
+pub fn execute(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
+    let Err(errno) = nix::unistd::execve(program, arguments, environment);
+    from_nix(errno)
+}
+
+/// execveat(2) of a file in a directory, or with an empty path of the open file itself (AT_EMPTY_PATH). Returns only if it fails.
+pub fn execute_at(
+    file: impl AsFd,
+    path: &CStr,
+    arguments: &[&CStr],
+    environment: &[&CStr],
+) -> Errno {
+    let flags = AtFlags::AT_EMPTY_PATH;
+    let Err(errno) = nix::unistd::execveat(file, path, arguments, environment, flags);
+    from_nix(errno)
+}
+
+/// Whether the kernel would execute a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It would.
     Allowed,
-    /// It would not.
+    /// It would fail with this error.
     Denied(Errno),
-    /// This kernel cannot be asked that way.
+    /// This kernel has no such check.
     Unknown,
 }
 
@@ -107,14 +136,21 @@ pub fn execve_check(file: &File) -> Verdict {
             libc::AT_EMPTY_PATH | AT_EXECVE_CHECK,
         )
     };
-    match Errno::result(result) {
-        Ok(_) => Verdict::Allowed,
-        Err(Errno::EINVAL | Errno::ENOSYS) => Verdict::Unknown,
+    match check(result) {
+        Ok(()) => Verdict::Allowed,
+        Err(Errno::INVAL | Errno::NOSYS) => Verdict::Unknown,
         Err(errno) => Verdict::Denied(errno),
     }
 }
 
-/// Maps the file's first page executable and unmaps it: the kernel answers as it will when the file is loaded
+/// The error of a system call that returned -1.
+fn check(result: libc::c_long) -> Result<(), Errno> {
+    nix::errno::Errno::result(result)
+        .map(drop)
+        .map_err(from_nix)
+}
+
+/// Maps the file's first page executable and unmaps it: the kernel appraises it as when the file is loaded
 /// (MMAP_CHECK; security/integrity/ima/ima_main.c, `ima_file_mmap`).
 pub fn map_executable(file: &File) -> Verdict {
     const LENGTH: usize = 4096;
@@ -131,7 +167,7 @@ pub fn map_executable(file: &File) -> Verdict {
         )
     };
     if address == libc::MAP_FAILED {
-        return Verdict::Denied(Errno::last());
+        return Verdict::Denied(from_nix(nix::errno::Errno::last()));
     }
     // SAFETY: exactly the mapping made above, to which there is no reference.
     unsafe { libc::munmap(address, LENGTH) };
@@ -142,7 +178,7 @@ pub fn map_executable(file: &File) -> Verdict {
 #[cfg(feature = "verity")]
 pub const DM_HEADER: usize = 312;
 
-/// ioctl(2) on `/dev/mapper/control`: a request of that number (`DM_*_CMD`), whose answer takes its place. The kernel reads and
+/// ioctl(2) on `/dev/mapper/control`: a request of that number (`DM_*_CMD`), whose answer replaces it. The kernel reads and
 /// writes as many bytes as the header's `data_size` says, which is set here.
 ///
 /// # Errors
@@ -153,11 +189,11 @@ pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<()
     const GROUP: u8 = 0xfd;
     // Behind the three numbers of the version.
     const DATA_SIZE: std::ops::Range<usize> = 12..16;
-    let length = u32::try_from(buffer.len()).map_err(|_| Errno::EINVAL)?;
+    let length = u32::try_from(buffer.len()).map_err(|_| Errno::INVAL)?;
     if buffer.len() < DM_HEADER {
-        return Err(Errno::EINVAL);
+        return Err(Errno::INVAL);
     }
-    let field = buffer.get_mut(DATA_SIZE).ok_or(Errno::EINVAL)?;
+    let field = buffer.get_mut(DATA_SIZE).ok_or(Errno::INVAL)?;
     field.copy_from_slice(&length.to_ne_bytes());
     let request = rustix::ioctl::opcode::read_write::<[u8; DM_HEADER]>(GROUP, number);
     // SAFETY: the kernel reads and writes at most `data_size` bytes from the address (drivers/md/dm-ioctl.c, `copy_params`,
@@ -169,7 +205,7 @@ pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<()
             buffer.as_mut_ptr(),
         )
     };
-    Errno::result(result).map(|_| ())
+    check(result.into())
 }
 
 #[cfg(test)]
@@ -181,20 +217,20 @@ mod tests {
         let own = File::open(std::env::current_exe().unwrap()).unwrap();
         assert_eq!(map_executable(&own), Verdict::Allowed);
         let directory = File::open("/").unwrap();
-        assert_eq!(map_executable(&directory), Verdict::Denied(Errno::ENODEV));
+        assert_eq!(map_executable(&directory), Verdict::Denied(Errno::NODEV));
     }
 
     #[cfg(feature = "verity")]
     #[test]
     fn a_request_to_the_device_mapper_has_room_for_its_header() {
         let null = File::open("/dev/null").unwrap();
-        let ask = |length| device_mapper(&null, 0, &mut vec![0; length]);
-        assert_eq!(ask(DM_HEADER - 1), Err(Errno::EINVAL));
-        assert_eq!(ask(DM_HEADER), Err(Errno::ENOTTY));
+        let request = |length| device_mapper(&null, 0, &mut vec![0; length]);
+        assert_eq!(request(DM_HEADER - 1), Err(Errno::INVAL));
+        assert_eq!(request(DM_HEADER), Err(Errno::NOTTY));
     }
 
     #[test]
-    fn asking_about_an_execution_executes_nothing() {
+    fn the_check_of_an_execution_executes_nothing() {
         let own = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(matches!(
             execve_check(&own),

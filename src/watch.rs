@@ -1,75 +1,74 @@
-//! Says what the boot waits for where a device does not answer, and ends the boot where it never does.
+//! The watch: a process that prints a notice when a device does not answer, and ends the boot when the limit is reached.
 //!
-//! A read from such a device waits where no signal reaches (TASK_UNINTERRUPTIBLE; mm/filemap.c, `folio_wait_bit_common`), so
-//! that PID 1 could neither say so nor stop by itself. Hence a process beside it that looks at the clock. It shares no lock
-//! and no memory with PID 1, opens nothing of the root and reads nothing of it, so that it cannot come to wait too. It ends
-//! when the pipe between the two does: when PID 1 has become another program, or has ended.
+//! A read from such a device cannot be interrupted (TASK_UNINTERRUPTIBLE; mm/filemap.c, `folio_wait_bit_common`), so PID 1
+//! itself can neither print a notice nor stop. The watch shares no lock and no memory with PID 1 and reads nothing from the root,
+//! so it never waits for the device. It ends when PID 1 closes its end of the pipe between them, ends, or executes another
+//! program.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ima::config;
 use ima::fault::{Code, Fault, Stage};
 use log::warn;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::failure::{self, Ending};
-use crate::files::describe;
-use crate::syscalls::{self, Side};
+use crate::errno::{Errno, describe};
+use crate::process::is_ready;
+use crate::syscalls::{self, Forked};
 
-/// The variable in which the init hands the limit on to switch_root.
+/// The environment variable with the limit, from the init to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_STALL_TIMEOUT";
 
 const FOREVER: &str = "forever";
 
-/// How often a line says what is waited for.
+/// How often a notice is printed.
 const NOTICE: Duration = Duration::from_secs(5);
 
-/// What ends a step. Every message is one packet of the pipe, and a packet is not empty.
+/// The message that ends a step. Each message is one packet of the pipe, and no packet is empty.
 const DONE: &[u8] = b"\n";
 
-/// What stands between the name of the stage and what it does.
+/// Separates the name of the stage from the description of the step, in a message.
 const SEPARATOR: &str = ": ";
 
 /// The longest packet, in bytes (PIPE_BUF; pipe(7), O_DIRECT).
 const PACKET: usize = 4096;
 
-/// The way to the process that watches.
+/// The pipe to the watch; `None` while there is none.
 static STEPS: Mutex<Option<File>> = Mutex::new(None);
 
-/// Starts to watch: a step that takes longer than `limit` is refused and ends so; without a limit it is only told.
-pub fn start(ending: Ending, limit: Option<Duration>) {
+/// Starts the watch. When a step takes longer than `limit`, `on_limit` is called with the fault, in the process of the watch;
+/// without a limit there are only notices.
+pub fn start(limit: Option<Duration>, on_limit: &dyn Fn(&Fault)) {
     let started = pipe_with(PipeFlags::CLOEXEC | PipeFlags::DIRECT).and_then(|(steps, sender)| {
-        if syscalls::fork()? == Side::Child {
-            // Its own end of the pipe would keep it from seeing that the other is closed.
+        if syscalls::fork()? == Forked::Child {
+            // While this process has the sending end open too, it would not see that PID 1 has closed it.
             drop(sender);
-            watch(&steps, ending, limit);
+            watch(&steps, limit, on_limit);
             std::process::exit(0);
         }
         Ok(sender)
     });
     match started {
-        Ok(sender) => put(Some(sender)),
+        Ok(sender) => set_sender(Some(sender)),
         Err(errno) => {
             let errno = describe(errno);
             warn!(
-                "root: a disk that does not answer would go unnoticed: no process to watch it could be started ({errno})"
+                "root: a disk that does not answer would not be noticed: the watch could not be started ({errno})"
             );
         }
     }
 }
 
-/// The limit, for [`VARIABLE`].
+/// The limit in seconds, or `forever`, for [`VARIABLE`].
 pub fn to_text(limit: Option<Duration>) -> String {
     limit.map_or_else(|| FOREVER.to_owned(), |limit| limit.as_secs().to_string())
 }
 
-/// The limit of such a text; the default one if it is none.
+/// Parses what [`to_text`] returns; the default limit for any other text.
 pub fn from_text(text: Option<&str>) -> Option<Duration> {
     match text {
         Some(FOREVER) => None,
@@ -80,26 +79,26 @@ pub fn from_text(text: Option<&str>) -> Option<Duration> {
     }
 }
 
-/// Ends the watch: from here on, nothing is waited for that has no limit of its own.
+/// Ends the watch.
 pub fn stop() {
-    put(None);
+    set_sender(None);
 }
 
-fn put(sender: Option<OwnedFd>) {
+fn set_sender(sender: Option<OwnedFd>) {
     *STEPS.lock().unwrap_or_else(PoisonError::into_inner) = sender.map(File::from);
 }
 
-/// Does something that may wait for a device, while the watch looks on. Steps do not contain one another.
-pub fn during<T>(stage: Stage, what: impl AsRef<str>, act: impl FnOnce() -> T) -> T {
-    begin(stage, what);
-    let result = act();
+/// Runs a step that may wait for a device. A step contains no other step. `what` describes it, as in "reading /dev/sda1".
+pub fn during<T>(stage: Stage, what: impl AsRef<str>, step: impl FnOnce() -> T) -> T {
+    begin(stage, what.as_ref());
+    let result = step();
     send(DONE);
     result
 }
 
-/// Begins a step that ends with the program.
-pub fn begin(stage: Stage, what: impl AsRef<str>) {
-    let message = format!("{stage}{SEPARATOR}{}", what.as_ref());
+/// Begins a step that lasts until this program ends or executes another one.
+pub fn begin(stage: Stage, what: &str) {
+    let message = format!("{stage}{SEPARATOR}{what}");
     let message = message.as_bytes();
     send(message.get(..PACKET).unwrap_or(message));
 }
@@ -107,18 +106,18 @@ pub fn begin(stage: Stage, what: impl AsRef<str>) {
 fn send(message: &[u8]) {
     let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(mut steps) = steps.as_ref() {
-        // Without a watch the boot goes on as it would have.
+        // If the watch has ended, the boot goes on without it.
         let _ = steps.write(message);
     }
 }
 
-/// What the boot does with a device, and since when.
+/// A step that has begun.
 struct Step {
     /// The stage that does it, for the log.
     stage: String,
     what: String,
     since: Instant,
-    /// After how long it is told, the next time.
+    /// After how long the next notice is due.
     next: Duration,
 }
 
@@ -136,13 +135,13 @@ impl Step {
         }
     }
 
-    /// Prints a notice when one is due; ends the boot when the limit is reached.
-    fn check(&mut self, ending: Ending, limit: Option<Duration>) {
+    /// Prints a notice when one is due; calls `on_limit` when the limit is reached.
+    fn check(&mut self, limit: Option<Duration>, on_limit: &dyn Fn(&Fault)) {
         let waited = self.since.elapsed();
         let seconds = waited.as_secs();
         if limit.is_some_and(|limit| waited >= limit) {
             let detail = format!("{} has not ended after {seconds} s", self.what);
-            failure::end_beside(&Fault::new(Code::RootSilent, detail), ending);
+            on_limit(&Fault::new(Code::RootSilent, detail));
         }
         if waited >= self.next {
             warn!("{}", self.notice(waited, limit));
@@ -150,7 +149,7 @@ impl Step {
         }
     }
 
-    /// The line that says what has not ended yet.
+    /// The text of a notice.
     fn notice(&self, waited: Duration, limit: Option<Duration>) -> String {
         let until = limit.map_or_else(
             || "there is no limit, because of rootwait".to_owned(),
@@ -166,21 +165,22 @@ impl Step {
         )
     }
 
-    /// How long nothing is to be told of it.
-    fn rest(&self, limit: Option<Duration>) -> Duration {
+    /// The time until a notice is due or the limit is reached.
+    fn time_to_next(&self, limit: Option<Duration>) -> Duration {
         limit
             .map_or(self.next, |limit| limit.min(self.next))
             .saturating_sub(self.since.elapsed())
     }
 }
 
-fn watch(steps: &OwnedFd, ending: Ending, limit: Option<Duration>) {
+/// The work of the watch, until the other end of the pipe is closed.
+fn watch(steps: &OwnedFd, limit: Option<Duration>, on_limit: &dyn Fn(&Fault)) {
     let mut step: Option<Step> = None;
     loop {
-        let rest = step.as_ref().map(|step| step.rest(limit));
-        if !ready(steps, rest) {
+        let time = step.as_ref().map(|step| step.time_to_next(limit));
+        if !is_ready(steps, time) {
             if let Some(step) = &mut step {
-                step.check(ending, limit);
+                step.check(limit, on_limit);
             }
             continue;
         }
@@ -197,54 +197,12 @@ fn watch(steps: &OwnedFd, ending: Ending, limit: Option<Duration>) {
     }
 }
 
-/// Waits, at most so long, for something to read or for the end of whoever could write it; whether there is.
-fn ready(pipe: impl AsFd, most: Option<Duration>) -> bool {
-    let deadline = most.map(|most| Instant::now().checked_add(most));
-    loop {
-        let timeout = deadline.flatten().map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            }
-        });
-        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], timeout.as_ref()) {
-            Err(Errno::INTR) => {}
-            Err(_) => return true,
-            Ok(count) => return count > 0,
-        }
-    }
-}
-
-/// Does something in a process of its own and waits for it, at most so long; whether it was done by then. What waits for a
-/// device without end then waits alone.
-pub fn within(limit: Duration, act: &dyn Fn()) -> bool {
-    let Ok((end, running)) = pipe_with(PipeFlags::CLOEXEC) else {
-        act();
-        return true;
-    };
-    match syscalls::fork() {
-        Ok(Side::Parent) => {}
-        Ok(Side::Child) => {
-            act();
-            std::process::exit(0);
-        }
-        Err(_) => {
-            act();
-            return true;
-        }
-    }
-    // The child's alone is open then, until it ends.
-    drop(running);
-    ready(&end, Some(limit))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_survives_the_way_to_switch_root() {
+    fn the_limit_round_trips() {
         for limit in [None, Some(Duration::from_secs(7))] {
             assert_eq!(from_text(Some(&to_text(limit))), limit);
         }
@@ -254,11 +212,11 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_told_when_it_is_time() {
+    fn a_notice_is_due_after_five_seconds_or_at_the_limit() {
         let step = Step::new(b"root: reading");
         for (limit, most) in [(None, NOTICE), (Some(1), Duration::from_secs(1))] {
-            let rest = step.rest(limit.map(Duration::from_secs));
-            assert!(rest <= most && rest > most - Duration::from_millis(900));
+            let time = step.time_to_next(limit.map(Duration::from_secs));
+            assert!(time <= most && time > most - Duration::from_millis(900));
         }
     }
 
@@ -273,13 +231,5 @@ mod tests {
         ] {
             assert_eq!(step.notice(waited, limit), format!("{text}{until}"));
         }
-    }
-
-    #[test]
-    fn a_pipe_is_ready_when_its_other_end_is_closed() {
-        let (end, other) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        assert!(!ready(&end, Some(Duration::from_millis(1))));
-        drop(other);
-        assert!(ready(&end, None));
     }
 }

@@ -1,24 +1,19 @@
-//! The API file systems and the kernel's IMA.
+//! The API file systems, and the kernel features that the boot needs.
 
 use std::path::Path;
 
 use ima::config::Config;
 use ima::fault::{Code, Fault, Stage};
-use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind};
 
 use super::start::Start;
-use crate::files::{self, describe};
+use crate::errno::{Errno, describe};
+use crate::files;
 use crate::logging;
 use crate::report::Report;
+use crate::securityfs::{IMA, SECURITYFS};
 
-/// Where the kernel's policy is written and read.
-pub const POLICY: &str = "/sys/kernel/security/ima/policy";
-
-/// Where EVM is switched on.
-pub const EVM: &str = "/sys/kernel/security/evm";
-
-/// For file systems of files that are no programs.
+/// For file systems that hold no programs.
 const CLOSED: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
@@ -29,22 +24,22 @@ pub struct Environment {
     tpm: bool,
 }
 
-/// Mounts what the boot works with, where another initramfs has not left it.
+/// Mounts the API file systems that another initramfs has not mounted already.
 ///
 /// # Errors
 ///
 /// [`Code::ApiMount`].
 pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> {
-    // The kernel leaves 077 only to programs that set it; directories made here are for everybody.
+    // Other users must be able to read the directories that are made here, whatever umask the init inherited.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     logging::open();
-    // Every mount of proc is another one (fs/proc/root.c, `proc_get_tree`): it would lie over the one that is there, and
-    // over what is mounted in that.
+    // A mount of proc never fails with EBUSY (fs/proc/root.c, `proc_get_tree`): a second one would hide the first, and the filtered
+    // command line that is mounted in it.
     if !files::is_mount_point(Path::new("/proc")) {
         api("proc", "/proc", CLOSED, "")?;
     }
-    // Now the console's level can be read.
+    // Again, because the console's log level is read from /proc.
     logging::open();
     api("sysfs", "/sys", CLOSED, "")?;
     run(start.root())?;
@@ -62,7 +57,7 @@ pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> 
     Ok(Environment { tpm })
 }
 
-/// The tmpfs on /run: a new one, or that of the initramfs which mounted the root; it may be in the root already.
+/// Mounts a tmpfs on /run, unless another initramfs has mounted one: there, or in the root already.
 fn run(root: Option<&Path>) -> Result<(), Fault> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     let Some(root) = root else {
@@ -82,7 +77,7 @@ fn run(root: Option<&Path>) -> Result<(), Fault> {
     })
 }
 
-/// Mounts a file system; one of which there is one only, where it is not mounted yet.
+/// Mounts a file system, unless the same one is mounted there already.
 fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(), Fault> {
     let fault = |errno| {
         Fault::new(
@@ -91,7 +86,7 @@ fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(),
         )
     };
     match rustix::fs::mkdir(target, rustix::fs::Mode::from_raw_mode(0o755)) {
-        // In sysfs and securityfs nothing can be made; whether it is there, mount will tell.
+        // In sysfs and securityfs no directory can be made. If it does not exist, mount(2) fails.
         Ok(()) | Err(Errno::EXIST | Errno::PERM | Errno::ROFS) => {}
         Err(errno) => return Err(fault(errno)),
     }
@@ -104,20 +99,17 @@ fn api(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<(),
 }
 
 impl Environment {
-    /// Refuses what the machine lacks: IMA, and what the configuration demands. After the configuration was read, so that
-    /// its action is taken.
+    /// Refuses a machine without IMA, or without the TPM that the configuration requires. To be called when the configuration
+    /// has been read, so that a refusal ends as it says.
     ///
     /// # Errors
     ///
     /// [`Code::NoSecurityfs`], [`Code::NoIma`], [`Code::NoTpm`].
     pub fn require(&self, config: &Config) -> Result<(), Fault> {
-        api("securityfs", "/sys/kernel/security", CLOSED, "")
+        api("securityfs", SECURITYFS, CLOSED, "")
             .map_err(|fault| Fault::new(Code::NoSecurityfs, fault.detail()))?;
-        if !Path::new("/sys/kernel/security/ima").is_dir() {
-            return Err(Fault::new(
-                Code::NoIma,
-                "/sys/kernel/security/ima is not there",
-            ));
+        if !Path::new(IMA).is_dir() {
+            return Err(Fault::new(Code::NoIma, format!("{IMA} is not there")));
         }
         if config.require_tpm && !self.tpm {
             return Err(Fault::new(Code::NoTpm, "/sys/class/tpm is empty"));

@@ -1,14 +1,15 @@
 //! In front of another initramfs: its files are moved into a tmpfs with their signatures, and its own init is executed there
 //! under the policy.
 //!
-//! No file of the initramfs can carry a signature: an archive has none, and a ramfs keeps none. Hence the tmpfs, and a list
-//! of signatures in the initramfs ([`ima::signatures`]). Nothing of the initramfs needs an exemption in the policy, then, and
-//! whoever gets at the emptied rootfs or at the tmpfs later can execute nothing there that nobody signed.
+//! A cpio archive and a ramfs hold no extended attributes, so the files of an initramfs have no signatures. The initramfs
+//! therefore contains a list of signatures ([`ima::signatures`]), and a tmpfs can store them. The policy then needs no exception
+//! for the initramfs, and an attacker who can write to the tmpfs or to the emptied rootfs later still cannot execute unsigned files
+//! there.
 
 mod moving;
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -18,39 +19,41 @@ use ima::layout::{self, ROOT};
 use ima::program::{self, FRONTED_INIT};
 use ima::signatures::{MAX_LIST, Signatures};
 use log::{info, warn};
-use nix::errno::Errno as NixErrno;
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::policy::{PolicyInForce, Wanted};
-use super::preflight::Running;
-use crate::files::{self, Initramfs, OpenError, describe};
+use super::preflight::KernelPrograms;
+use crate::change_root;
+use crate::errno::{Errno, describe};
+use crate::files::{self, Initramfs, OpenError};
 use crate::logging;
 use crate::report::{Report, milliseconds};
-use crate::switch;
 use crate::syscalls;
+use crate::watch;
 use moving::{MoveError, Step};
 
-/// Moves the initramfs into a tmpfs, puts the signatures of its list onto the files, and makes the tmpfs the root.
+/// Moves the initramfs into a tmpfs, sets the signatures of its list on the files, and makes the tmpfs the root.
 ///
 /// # Errors
 ///
 /// [`Code::InitramfsMove`], [`Code::InitramfsSignatures`], [`Code::SwitchOldRoot`].
 pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
+    // The watch would keep the old root as its root directory, and /dev with the console is moved away from there.
+    watch::stop();
     let failed =
         |what: &str, errno| Fault::new(Code::InitramfsMove, format!("{what}: {}", describe(errno)));
     let root = |errno| failed("/", errno);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old = openat(CWD, "/", flags, Mode::empty()).map_err(root)?;
-    let device = switch::device(&old).map_err(root)?;
-    switch::require_initramfs(&old)?;
+    let device = change_root::device(&old).map_err(root)?;
+    change_root::require_initramfs(&old)?;
     let signatures = signatures(wanted)?;
     let new = tmpfs().map_err(|errno| failed("a tmpfs", errno))?;
-    // A view of the file system without what is mounted in it.
+    // Shows the file system without what is mounted in it.
     let view = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let view = open_tree(CWD, "/", view).map_err(root)?;
     let open = |directory: &OwnedFd| openat(directory, ".", flags, Mode::empty()).map_err(root);
@@ -61,9 +64,9 @@ pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
     }
     let attach = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     move_mount(&new, "", CWD, ROOT, attach).map_err(|errno| failed(ROOT, errno))?;
-    switch::change_root(&old, &new, device).map_err(root)?;
-    // Without them the other init would mount new ones, with the whole command line in /proc.
-    for name in switch::MOVED {
+    change_root::change_root(&old, &new, device).map_err(root)?;
+    // If one were missing, the other init would mount a new one; in a new /proc the whole command line is visible.
+    for name in change_root::MOVED {
         let path = Path::new("/").join(name);
         if !files::is_mount_point(&path) {
             let detail = format!("{} was not moved", path.display());
@@ -91,7 +94,7 @@ pub fn take_over(wanted: &Wanted, report: &mut Report) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The list, which only a policy that appraises nothing can do without.
+/// Reads the list of signatures. It may be missing only if the policy appraises nothing.
 fn signatures(wanted: &Wanted) -> Result<Signatures, Fault> {
     let fault = |why: String| {
         Fault::new(
@@ -110,7 +113,7 @@ fn signatures(wanted: &Wanted) -> Result<Signatures, Fault> {
     }
 }
 
-/// A tmpfs that may take all of the memory, as a ramfs may.
+/// Makes a tmpfs without a limit on its size, as a ramfs has none.
 fn tmpfs() -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in [("mode", "0755"), ("size", "100%"), ("nr_inodes", "0")] {
@@ -136,9 +139,9 @@ fn move_fault(error: MoveError) -> Fault {
     }
 }
 
-/// Executes the initramfs's own init, under the policy, with an environment that the command line has no part in.
+/// Executes the initramfs's own init, under the policy, with an environment that does not depend on the command line.
 ///
-/// Without the proof that a policy is in force there is nothing to call it with:
+/// Without the proof that a policy is in force there is no value to call it with:
 ///
 /// ```compile_fail,E0308
 /// use ima_init::{boot, report::Report};
@@ -159,19 +162,18 @@ fn move_fault(error: MoveError) -> Fault {
 /// [`Code::FrontedInit`], [`Code::FrontedInitDenied`].
 pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible, Fault> {
     let path = Path::new(layout::FRONTED_INIT);
-    let failed = |errno: NixErrno| {
+    let failed = |errno: Errno| {
         let code = match errno {
-            NixErrno::EACCES => Code::FrontedInitDenied,
+            Errno::ACCESS => Code::FrontedInitDenied,
             _ => Code::FrontedInit,
         };
-        let detail = format!("{}: {} ({errno:?})", path.display(), errno.desc());
+        let detail = format!("{}: {}", path.display(), describe(errno));
         Fault::new(code, detail)
     };
-    let root = files::directory(Path::new("/"))
-        .map_err(|errno| failed(NixErrno::from_raw(errno.raw_os_error())))?;
-    let programs = Running::new(policy, &root, TMPFS_MAGIC, "tmpfs");
+    let root = files::directory(Path::new("/")).map_err(failed)?;
+    let programs = KernelPrograms::new(policy, &root, TMPFS_MAGIC, "tmpfs");
     let command = program::fronted_command(&programs, layout::FRONTED_INIT)?;
-    // And the program by which the initramfs is left: were it denied then, PID 1 would end, and the kernel panic.
+    // Also the program that the other init executes last. If it were denied then, PID 1 would end and the kernel would panic.
     for path in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
         program::runs(&programs, path, &FRONTED_INIT, &FRONTED_INIT)?;
     }
@@ -187,7 +189,7 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
         Stage::Handover,
         milliseconds(report.elapsed())
     );
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| failed(NixErrno::EINVAL));
+    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| failed(Errno::INVAL));
     let program = text(&command.program)?;
     let arguments: Vec<CString> = command
         .arguments
@@ -201,7 +203,8 @@ pub fn execute(policy: &PolicyInForce, report: &mut Report) -> Result<Infallible
     ];
     logging::restore_limits();
     syscalls::restore_sigpipe();
-    let Err(errno) = nix::unistd::execve(&program, &arguments, &environment);
+    let arguments: Vec<&CStr> = arguments.iter().map(CString::as_c_str).collect();
+    let errno = syscalls::execute(&program, &arguments, &environment);
     logging::lift_limits();
     Err(failed(errno))
 }

@@ -1,32 +1,30 @@
-//! The end of the init: it becomes the real root's signed switch_root, or leaves the machine to the systemd of an
-//! initramfs that loaded the policy with it.
+//! The end of the init: it executes the root's signed switch_root, or it exits, and the systemd of the initramfs changes root.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
 
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::layout;
 use log::{info, warn};
-use nix::errno::Errno;
-use nix::fcntl::AtFlags;
 
-use super::explain;
-use super::kernel_log::KernelLog;
 use super::preflight::{Next, Ready};
+use crate::denial;
+use crate::errno::{Errno, describe};
 use crate::failure::{Ending, VARIABLE};
+use crate::kernel_log::KernelLog;
 use crate::logging;
 use crate::report::{Report, milliseconds};
 use crate::syscalls;
 use crate::watch;
 
-/// The init's work is done, and the machine goes on without it. Only [`hand_over`] makes one.
+/// The init has done its work and exits; systemd goes on. Only [`hand_over`] makes one.
 #[derive(Debug)]
-pub struct Left(());
+pub struct HandedOver(());
 
-/// Leaves the machine to whoever goes on: executes the real root's switch_root, or comes back where systemd changes root
-/// itself. This is the one place from which anything of the real root is executed, and it takes what only a proved policy leads to:
+/// Executes the root's switch_root, or returns where systemd changes root itself. Nothing else executes a program of the root, and
+/// it takes a value that can only be made from the proof of the policy:
 ///
 /// ```
 /// use ima_init::{boot, failure::Ending, report::Report};
@@ -35,7 +33,7 @@ pub struct Left(());
 /// }
 /// ```
 ///
-/// Without the proof there is nothing to call it with: neither type can be made outside its stage.
+/// Without the proof there is no value to call it with: neither type can be made outside its stage.
 ///
 /// ```compile_fail,E0451
 /// use ima_init::{boot, failure::Ending, report::Report};
@@ -54,13 +52,13 @@ pub struct Left(());
 /// ```
 ///
 /// ```compile_fail,E0451
-/// use ima_init::boot::{policy, root::MountedRoot};
-/// fn unasked(policy: policy::PolicyInForce, root: MountedRoot) -> policy::RootUnderPolicy {
-///     policy::RootUnderPolicy { policy, root }
+/// use ima_init::boot::{policy::PolicyInForce, root::MountedRoot, root_policies::RootUnderPolicy};
+/// fn unproved(policy: PolicyInForce, root: MountedRoot) -> RootUnderPolicy {
+///     RootUnderPolicy { policy, root }
 /// }
 /// ```
 ///
-/// Nothing of a disk is mounted without it either:
+/// Without the proof no root is mounted either:
 ///
 /// ```compile_fail,E0308
 /// use ima_init::{boot, report::Report};
@@ -69,19 +67,19 @@ pub struct Left(());
 /// }
 /// ```
 ///
-/// Nor can anybody say that the machine was left to systemd:
+/// And nothing else can make the value with which the boot ends well:
 ///
 /// ```compile_fail,E0423
-/// fn unproved() -> ima_init::boot::handover::Left {
-///     ima_init::boot::handover::Left(())
+/// fn unproved() -> ima_init::boot::handover::HandedOver {
+///     ima_init::boot::handover::HandedOver(())
 /// }
 /// ```
 ///
 /// # Errors
 ///
-/// [`Code::HandoverExec`]: the kernel denied it after all. Of a root that is verified, [`Code::VerityCorrupted`],
+/// [`Code::HandoverExec`]: the kernel denied it after all. With dm-verity, [`Code::VerityCorrupted`],
 /// [`Code::VerityRootHash`], [`Code::VerityTable`].
-pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Left, Fault> {
+pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<HandedOver, Fault> {
     match &ready.next {
         Next::SwitchRoot(file) => {
             let Err(fault) = execute(&ready, file, ending, report);
@@ -90,7 +88,7 @@ pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Le
         Next::Systemd => {
             finish(report);
             logging::restore_limits();
-            Ok(Left(()))
+            Ok(HandedOver(()))
         }
     }
 }
@@ -103,11 +101,11 @@ fn execute(
 ) -> Result<Infallible, Fault> {
     let path = &ready.settings.config.switch_root;
     let failed = |errno: Errno| {
-        let detail = format!("{path}: {} ({errno:?})", errno.desc());
+        let detail = format!("{path}: {}", describe(errno));
         let fault = Fault::new(Code::HandoverExec, detail);
         match errno {
-            // What kinds of program a kernel runs it alone knows, and says only now.
-            Errno::ENOEXEC => fault.because(Cause::SWITCH_ROOT_FOREIGN),
+            // Which formats of programs a kernel executes is known only when it refuses one.
+            Errno::NOEXEC => fault.because(Cause::SWITCH_ROOT_FOREIGN),
             _ => fault,
         }
     };
@@ -126,7 +124,7 @@ fn execute(
     .into_iter()
     .map(CString::new)
     .collect::<Result<_, _>>()
-    .map_err(|_| failed(Errno::EINVAL))?;
+    .map_err(|_| failed(Errno::INVAL))?;
     ready.root.verification().arm()?;
     info!(
         "{}: executing {path} {}",
@@ -135,31 +133,36 @@ fn execute(
     );
     finish(report);
     let mut log = KernelLog::from_now();
-    watch::begin(Stage::Handover, format!("executing {path}"));
+    watch::begin(Stage::Handover, &format!("executing {path}"));
     syscalls::restore_sigpipe();
     logging::restore_limits();
-    // By the open file, so that it is the one that was looked at, found below the real root.
-    let Err(errno) = nix::unistd::execveat(
+    // By the open file, so that it is the very file that preflight checked.
+    let errno = syscalls::execute_at(
         switch_root,
         c"",
-        &arguments,
-        &environment,
-        AtFlags::AT_EMPTY_PATH,
+        &arguments
+            .iter()
+            .map(CString::as_c_str)
+            .collect::<Vec<&CStr>>(),
+        &environment
+            .iter()
+            .map(CString::as_c_str)
+            .collect::<Vec<&CStr>>(),
     );
     logging::lift_limits();
     let fault = failed(errno);
-    if errno != Errno::EACCES {
+    if errno != Errno::ACCESS {
         return Err(fault);
     }
     Err(
-        match explain::denial(switch_root, ready.policy.keys(), &mut log) {
+        match denial::explain(switch_root, ready.policy.keys().appraisal(), &mut log) {
             Some(cause) => fault.because(cause),
             None => fault,
         },
     )
 }
 
-/// The last words: the report, and the time.
+/// Writes the report, and logs how long the boot took.
 fn finish(report: &Report) {
     if let Err(error) = report.publish() {
         warn!(
@@ -186,6 +189,6 @@ fn arguments(ready: &Ready) -> Result<Vec<CString>, Errno> {
     fixed
         .into_iter()
         .chain(forwarded)
-        .map(|text| CString::new(text).map_err(|_| Errno::EINVAL))
+        .map(|text| CString::new(text).map_err(|_| Errno::INVAL))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! What IMA does not see: the kernel changed from below, or replaced by another.
+//! Lockdown and kexec: ways to change or replace the running kernel that IMA does not control.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -7,13 +7,13 @@ use ima::config::{Config, Lockdown, lists_lockdown};
 use ima::fault::{Code, Fault};
 use log::info;
 
-/// The level in force, and where another is asked for.
+/// The level in force; a level that is written to it is set.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// The security modules in force.
 const MODULES: &str = "/sys/kernel/security/lsm";
 
-/// Not there in a kernel without kexec. What it holds is never less again before the next boot.
+/// Does not exist in a kernel without kexec. Once it is 1, it stays so until the next boot.
 const KEXEC: &str = "/proc/sys/kernel/kexec_load_disabled";
 
 /// Locks the kernel down as the configuration says, and disables kexec unless it allows that.
@@ -36,25 +36,25 @@ pub fn close(config: &Config) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Writes to a file of the kernel's, which is not to be made: of one that is not there, it would say EACCES then.
+/// Writes to an existing file of the kernel. Opened without O_CREAT, a missing file gives ENOENT, and not EACCES.
 fn write(path: &str, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
     file.write_all(text.as_bytes())
 }
 
-/// Asks for a level, and gives the one in force: the same or a higher.
+/// Sets a level and returns the one in force: the same or a higher one.
 fn lock_down(wanted: Lockdown) -> Result<Lockdown, Fault> {
     let unreadable = |path: &str, error: io::Error| {
         Fault::new(Code::LockdownNotInForce, format!("{path}: {error}"))
     };
-    // EPERM says that this level or a higher one is in force already. Whatever it says, the file is read then.
+    // EPERM: this level or a higher one is in force already. After any error but ENOENT the file shows the level in force.
     match write(LOCKDOWN, wanted.name()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Fault::new(Code::NoLockdown, format!("{LOCKDOWN}: {error}")));
         }
         _ => {}
     }
-    // Where lsm= leaves the module out, the file takes a level and shows it, and nothing is forbidden.
+    // If lsm= does not list lockdown, the file shows any level that was written to it, but nothing is forbidden.
     let modules = std::fs::read_to_string(MODULES).map_err(|error| unreadable(MODULES, error))?;
     if !lists_lockdown(&modules) {
         let detail = format!("the security modules in force are {}", modules.trim());

@@ -1,15 +1,16 @@
-//! Kernel modules of the initramfs, in the order in which the configuration lists them.
+//! The kernel modules that the configuration lists, loaded from the initramfs in that order.
 
 use std::path::Path;
 
 use ima::config::Config;
 use ima::fault::{Cause, Code, Fault, Stage};
-use rustix::io::Errno;
 
-use crate::files::{Initramfs, describe};
+use crate::errno::{Errno, describe};
+use crate::files::Initramfs;
 use crate::report::Report;
+use crate::watch;
 
-/// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel unpacks it, with the one algorithm it was
+/// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel decompresses the module, with the algorithm that it was
 /// built with (CONFIG_MODULE_DECOMPRESS).
 const COMPRESSED: i32 = 4;
 
@@ -22,6 +23,12 @@ pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
     if config.modules.is_empty() {
         return Ok(());
     }
+    watch::during(Stage::Modules, "loading the modules", || load_all(config))?;
+    report.done(Stage::Modules, &format!("{} loaded", config.modules.len()));
+    Ok(())
+}
+
+fn load_all(config: &Config) -> Result<(), Fault> {
     let unreadable =
         |what: &str, why: String| Fault::new(Code::ModuleUnreadable, format!("{what}: {why}"));
     let initramfs = Initramfs::open().map_err(|errno| unreadable("/", describe(errno)))?;
@@ -36,7 +43,6 @@ pub fn load(config: &Config, report: &mut Report) -> Result<(), Fault> {
             Err(errno) => return Err(refused(path, errno, compressed)),
         }
     }
-    report.done(Stage::Modules, &format!("{} loaded", config.modules.len()));
     Ok(())
 }
 

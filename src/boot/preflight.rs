@@ -1,4 +1,4 @@
-//! Whether what is executed next will run, asked of the kernel before there is no way back.
+//! The check that the programs of the root will run, before the first of them is executed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,16 +13,19 @@ use ima::policy::{Hook, Query};
 use ima::program::{self, Denial, INIT, INTERPRETER, OpenFailure, Opened, Programs};
 use ima::settings::Settings;
 
-use super::explain;
-use super::kernel_log::KernelLog;
-use super::policy::{PolicyInForce, RootUnderPolicy};
+use super::policy::PolicyInForce;
 use super::root::MountedRoot;
+use super::root_policies::RootUnderPolicy;
 use super::start::Start;
+use crate::denial;
+use crate::errno::{Errno, describe};
 use crate::files::{self, OpenError};
+use crate::kernel_log::KernelLog;
 use crate::report::Report;
 use crate::syscalls::{self, Verdict};
+use crate::watch;
 
-/// What is executed next was asked about, under a policy that is in force. Only [`check`] makes one, of a
+/// The kernel will run what is executed next, under a policy that is in force. Only [`check`] makes one, from a
 /// [`RootUnderPolicy`].
 #[derive(Debug)]
 pub struct Ready {
@@ -32,16 +35,16 @@ pub struct Ready {
     pub(super) next: Next,
 }
 
-/// Who goes on.
+/// What happens next.
 #[derive(Debug)]
 pub enum Next {
-    /// The real root's switch_root, which this init becomes.
+    /// The init executes the root's switch_root.
     SwitchRoot(File),
-    /// The systemd of the initramfs, which changes root itself.
+    /// The init exits, and the systemd of the initramfs changes root.
     Systemd,
 }
 
-/// Looks at switch_root, init and init's interpreters.
+/// Checks switch_root, init and init's interpreters.
 ///
 /// # Errors
 ///
@@ -52,8 +55,19 @@ pub fn check(
     start: &Start,
     report: &mut Report,
 ) -> Result<Ready, Fault> {
+    watch::during(Stage::Preflight, "reading the root's programs", || {
+        check_all(root, settings, start, report)
+    })
+}
+
+fn check_all(
+    root: RootUnderPolicy,
+    settings: Settings,
+    start: &Start,
+    report: &mut Report,
+) -> Result<Ready, Fault> {
     let (policy, root) = root.into_parts();
-    let programs = Running::new(&policy, root.directory(), root.magic(), root.fstype());
+    let programs = KernelPrograms::new(&policy, root.directory(), root.magic(), root.fstype());
     let init = &settings.init;
     let (next, text) = if matches!(start, Start::Load { .. }) {
         (Next::Systemd, format!("{init} may run"))
@@ -77,18 +91,18 @@ pub fn check(
     })
 }
 
-/// The programs below a directory, of which the kernel is asked.
-pub(super) struct Running<'a> {
+/// The programs below a directory. The kernel answers whether they may run.
+pub(super) struct KernelPrograms<'a> {
     policy: &'a PolicyInForce,
     directory: &'a OwnedFd,
     /// Whether the policy appraises what is executed or mapped there.
     appraised: bool,
-    /// What this init is made for, and so what the kernel runs.
+    /// The machine that this init is built for, and so one whose programs the kernel runs.
     machine: Option<elf::Machine>,
 }
 
-impl<'a> Running<'a> {
-    /// Of a directory on a file system of that magic and type.
+impl<'a> KernelPrograms<'a> {
+    /// The programs of a directory on a file system of that magic number and type.
     pub(super) fn new(
         policy: &'a PolicyInForce,
         directory: &'a OwnedFd,
@@ -108,7 +122,7 @@ impl<'a> Running<'a> {
     }
 }
 
-impl Programs for Running<'_> {
+impl Programs for KernelPrograms<'_> {
     type File = File;
 
     fn machine(&self) -> Option<elf::Machine> {
@@ -121,7 +135,7 @@ impl Programs for Running<'_> {
             OpenError::Missing(_) => OpenFailure::Missing(error.to_string()),
             OpenError::NotRegular(_) => OpenFailure::NotRegular(error.to_string()),
             // A policy with FILE_CHECK denies even opening it.
-            OpenError::Failed(rustix::io::Errno::ACCESS) => OpenFailure::Denied(error.to_string()),
+            OpenError::Failed(Errno::ACCESS) => OpenFailure::Denied(error.to_string()),
             OpenError::Failed(_) => OpenFailure::Failed(error.to_string()),
         })?;
         let metadata = file
@@ -141,8 +155,8 @@ impl Programs for Running<'_> {
         Ok(bytes)
     }
 
-    /// Where the kernel cannot be asked about an execution, it is asked about a mapping, which is appraised under the same
-    /// conditions in every policy that has MMAP_CHECK; under one that has not, the execution decides.
+    /// A kernel without AT_EXECVE_CHECK appraises a mapping instead, under the same conditions if the policy has MMAP_CHECK. Under
+    /// a policy without it, a denial shows only at the execution.
     fn may_run(&self, file: &File) -> Result<(), Denial> {
         let mut log = KernelLog::from_now();
         let verdict = match syscalls::execve_check(file) {
@@ -154,13 +168,13 @@ impl Programs for Running<'_> {
             return Ok(());
         };
         Err(Denial {
-            detail: format!("{} ({errno:?})", errno.desc()),
-            cause: explain::denial(file, self.policy.keys(), &mut log),
+            detail: describe(errno),
+            cause: denial::explain(file, self.policy.keys().appraisal(), &mut log),
         })
     }
 }
 
-/// The machine of this very program; nothing if it cannot be found out, and then only the kernel judges.
+/// The machine that this program is built for. `None` if that cannot be read; then only the kernel decides.
 fn own_machine() -> Option<elf::Machine> {
     let mut header = [0; elf::HEADER_LENGTH];
     let own = File::open("/proc/self/exe").ok()?;

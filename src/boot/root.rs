@@ -8,28 +8,23 @@ mod verity;
 #[cfg(not(feature = "verity"))]
 #[path = "root/no_verity.rs"]
 mod verity;
+mod waiting;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ima::cmdline::RootName;
-use ima::config::RootWait;
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{self, Filesystem};
 use ima::layout::ROOT;
 use ima::settings::{Root, Settings};
-use log::warn;
 
 use super::policy::PolicyInForce;
-use super::uevent::Uevents;
 use crate::report::{Report, RootRecord};
 use crate::watch;
 use devices::Device;
 use verity::{Trusted, Verified};
-
-/// How often a line says what is waited for.
-const NOTICE: Duration = Duration::from_secs(5);
+use waiting::wait;
 
 /// The mounted root.
 #[derive(Debug)]
@@ -213,56 +208,6 @@ fn warn_of_xattrs(device: &str, fstype: &str, report: &mut Report) {
     if filesystem::keeps_no_xattrs(fstype) {
         let detail = format!("{device} is {fstype}");
         report.warn(Fault::new(Code::RootNoXattrs, detail));
-    }
-}
-
-/// Waits until a device answers to the name.
-fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault> {
-    let patience = settings.rootwait;
-    let started = Instant::now();
-    // Before the first look, so that nothing comes unseen between a look and the wait after it.
-    let uevents = Uevents::listen().map_err(|errno| {
-        warn!("root: the kernel does not announce new devices ({errno}); looking for them every second instead");
-    });
-    let mut next_notice = NOTICE;
-    loop {
-        let devices = devices::all();
-        let found = devices::named(name, &devices, settings.gpt_is_forced);
-        match found.as_slice() {
-            [] => {}
-            [device] => return Ok(device.clone()),
-            several => {
-                let paths: Vec<String> = several.iter().map(Device::path).collect();
-                let detail = format!("{name} is {}", paths.join(" and "));
-                return Err(Fault::new(Code::RootAmbiguous, detail));
-            }
-        }
-        let waited = started.elapsed();
-        let left = match patience {
-            RootWait::AtMost(most) => most.saturating_sub(waited),
-            RootWait::Forever => NOTICE,
-        };
-        if left.is_zero() {
-            return Err(missing::fault(name, waited, &devices, settings));
-        }
-        if waited >= next_notice {
-            let until = match patience {
-                RootWait::AtMost(most) => {
-                    format!("for {} s more", most.saturating_sub(waited).as_secs())
-                }
-                RootWait::Forever => "until it comes (rootwait)".to_owned(),
-            };
-            warn!(
-                "root: waiting for {name} {until}; block devices: {}",
-                devices::list(&devices)
-            );
-            next_notice = waited.saturating_add(NOTICE);
-        }
-        let pause = left.min(next_notice.saturating_sub(waited));
-        match &uevents {
-            Ok(uevents) => uevents.wait(pause),
-            Err(()) => std::thread::sleep(pause.min(Duration::from_secs(1))),
-        }
     }
 }
 

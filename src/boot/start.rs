@@ -1,5 +1,5 @@
-//! How the init was started: as the `/init` of its own initramfs, as the `/init` in front of another one, or inside that
-//! one, in the place of the program that leaves it.
+//! How the init was started: as `/init` of its own initramfs, as `/init` in front of another initramfs, or inside that one, instead
+//! of the program that changes root.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use ima::fault::{Cause, Code, Fault};
 use ima::layout;
 
+use crate::change_root;
 use crate::files;
-use crate::switch;
 
 const HELP: &str = "\
 The init that brings Linux's integrity subsystem (IMA) into force before the
@@ -35,21 +35,21 @@ The configuration is /etc/ima/ima-init.conf in the initramfs. Which INIT is
 executed it says too, not the command line above.
 ";
 
-/// What the init was started for.
+/// How the init was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Start {
-    /// As `/init`, with the arguments that the kernel had for it.
+    /// As `/init`, with the arguments that the kernel passed.
     Init(Vec<OsString>),
     /// As `/init` in front of another initramfs, whose own init is at [`layout::FRONTED_INIT`].
     Front,
-    /// As PID 1 at the end of another initramfs, in the place of its run-init or switch_root.
+    /// As PID 1 at the end of another initramfs, instead of its run-init or switch_root.
     Inside {
         /// Where the root is mounted.
         root: PathBuf,
         /// For the real init.
         arguments: Vec<OsString>,
     },
-    /// By the systemd of an initramfs, which goes on afterwards.
+    /// By the systemd of an initramfs, which changes root afterwards.
     Load {
         /// Where the root is mounted.
         root: PathBuf,
@@ -79,35 +79,35 @@ impl Start {
 pub enum Request {
     /// A boot.
     Boot(Start),
-    /// Words.
-    Answer(String),
-    /// `run-init -n`: whether there is an init.
-    Yes,
-    /// A mistake on a running system: there is nothing to end.
+    /// A text to print: the help or the version.
+    Print(String),
+    /// `run-init -n`, a dry run: exit with success.
+    DryRun,
+    /// A wrong use on a running system: print the fault and exit.
     Refuse(Fault),
-    /// A mistake of PID 1, which cannot go back.
+    /// A wrong use as PID 1: end the machine as after any refusal.
     End(Fault),
 }
 
-/// The request that this process was started with.
+/// What this process was started for.
 pub fn request() -> Request {
-    // A link too, whose target may be anything.
+    // A symbolic link counts too, wherever it leads.
     let fronted = std::fs::symlink_metadata(layout::FRONTED_INIT).is_ok();
     request_of(std::env::args_os().collect(), std::process::id(), fronted)
 }
 
-/// `fronted` says whether the initramfs has an init of its own beside this one.
-fn request_of(words: Vec<OsString>, pid: u32, fronted: bool) -> Request {
-    let mut words = words.into_iter();
-    let program = words.next().unwrap_or_default();
-    let words: Vec<OsString> = words.collect();
+/// `fronted`: whether the initramfs has its own init besides this one.
+fn request_of(command_line: Vec<OsString>, pid: u32, fronted: bool) -> Request {
+    let mut arguments = command_line.into_iter();
+    let program = arguments.next().unwrap_or_default();
+    let arguments: Vec<OsString> = arguments.collect();
     let name = Path::new(&program).file_name().map(OsStr::as_bytes);
     let result = match (name, pid) {
-        (Some(b"run-init"), _) => run_init(words, pid),
-        (Some(b"switch_root"), 1) => inside("switch_root", words).map(Request::Boot),
+        (Some(b"run-init"), _) => run_init(arguments, pid),
+        (Some(b"switch_root"), 1) => inside("switch_root", arguments).map(Request::Boot),
         (_, 1) if fronted => Ok(Request::Boot(Start::Front)),
-        (_, 1) => Ok(Request::Boot(Start::Init(words))),
-        _ => command(&words, pid),
+        (_, 1) => Ok(Request::Boot(Start::Init(arguments))),
+        _ => command(&arguments, pid),
     };
     result.unwrap_or_else(|fault| match pid {
         1 => Request::End(fault),
@@ -116,26 +116,26 @@ fn request_of(words: Vec<OsString>, pid: u32, fronted: bool) -> Request {
 }
 
 /// klibc's command line (usr/utils/run-init.c): `[-d CAPABILITIES] [-n] [-c CONSOLE] ROOT INIT [ARGUMENT]...`
-fn run_init(words: Vec<OsString>, pid: u32) -> Result<Request, Fault> {
-    match words.first().map(|word| word.as_bytes()) {
-        // initramfs-tools looks for /bin/sh when the answer is no. What will be executed is looked at, and explained,
-        // when the policy is in force.
-        Some(b"-n") if pid != 1 => Ok(Request::Yes),
+fn run_init(arguments: Vec<OsString>, pid: u32) -> Result<Request, Fault> {
+    match arguments.first().map(|argument| argument.as_bytes()) {
+        // After a failure, initramfs-tools would run this again with /bin/sh. What will really be executed is checked by the
+        // preflight stage, once the policy is in force.
+        Some(b"-n") if pid != 1 => Ok(Request::DryRun),
         Some(b"-d") => {
             Err(Fault::new(Code::StartUsage, "run-init -d").because(Cause::CAPABILITIES_DROPPED))
         }
         _ if pid != 1 => Err(not_pid_1(pid)),
-        _ => inside("run-init", words).map(Request::Boot),
+        _ => inside("run-init", arguments).map(Request::Boot),
     }
 }
 
-/// `ROOT INIT [ARGUMENT]...`. Which init is executed the configuration says.
-fn inside(name: &str, words: Vec<OsString>) -> Result<Start, Fault> {
-    let mut words = words.into_iter();
-    match (words.next(), words.next()) {
+/// `ROOT INIT [ARGUMENT]...`. INIT is not used: the configuration says which init is executed.
+fn inside(name: &str, arguments: Vec<OsString>) -> Result<Start, Fault> {
+    let mut arguments = arguments.into_iter();
+    match (arguments.next(), arguments.next()) {
         (Some(root), Some(_)) if !root.as_bytes().starts_with(b"-") => Ok(Start::Inside {
             root: root.into(),
-            arguments: words.collect(),
+            arguments: arguments.collect(),
         }),
         (Some(root), Some(_)) => {
             let detail = format!("{name}: unknown option {}", root.to_string_lossy());
@@ -148,20 +148,23 @@ fn inside(name: &str, words: Vec<OsString>) -> Result<Start, Fault> {
     }
 }
 
-/// Not as PID 1.
-fn command(words: &[OsString], pid: u32) -> Result<Request, Fault> {
-    let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    match words.as_slice() {
-        [b"-h" | b"--help"] => Ok(Request::Answer(HELP.to_owned())),
-        [b"-V" | b"--version"] => Ok(Request::Answer(format!(
+/// The command line of a process that is not PID 1.
+fn command(arguments: &[OsString], pid: u32) -> Result<Request, Fault> {
+    let arguments: Vec<&[u8]> = arguments
+        .iter()
+        .map(|argument| argument.as_bytes())
+        .collect();
+    match arguments.as_slice() {
+        [b"-h" | b"--help"] => Ok(Request::Print(HELP.to_owned())),
+        [b"-V" | b"--version"] => Ok(Request::Print(format!(
             "ima-init {}\n",
             env!("CARGO_PKG_VERSION")
         ))),
         [b"load", root] => {
             let root = PathBuf::from(OsStr::from_bytes(root));
-            // A refusal ends the machine, and a policy stays until it ends: not on a running system.
-            if !switch::is_initramfs() {
-                let detail = "/ is no initramfs";
+            // Not on a running system, because a refusal ends the machine, and a policy stays in force until then.
+            if !change_root::is_initramfs() {
+                let detail = "/ is not an initramfs";
                 return Err(Fault::new(Code::NotPid1, detail));
             }
             if !files::is_mount_point(&root) {
@@ -182,19 +185,19 @@ fn not_pid_1(pid: u32) -> Fault {
 mod tests {
     use super::*;
 
-    fn asked(line: &str, pid: u32) -> Request {
+    fn request(line: &str, pid: u32) -> Request {
         request_of(line.split(' ').map(OsString::from).collect(), pid, false)
     }
 
     fn started(line: &str) -> Start {
-        match asked(line, 1) {
+        match request(line, 1) {
             Request::Boot(start) => start,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
-    fn the_name_says_which_program_s_place_it_takes() {
+    fn the_program_name_selects_the_command_line() {
         assert_eq!(
             started("/init single load"),
             Start::Init(vec!["single".into(), "load".into()])
@@ -207,30 +210,30 @@ mod tests {
     }
 
     #[test]
-    fn in_front_of_another_initramfs_only_init_itself_is() {
-        let asked = |line: &str| {
-            let words = line.split(' ').map(OsString::from).collect();
-            match request_of(words, 1, true) {
+    fn only_init_itself_runs_in_front_of_another_initramfs() {
+        let started = |line: &str| {
+            let command_line = line.split(' ').map(OsString::from).collect();
+            match request_of(command_line, 1, true) {
                 Request::Boot(start) => start,
                 other => panic!("{line}: {other:?}"),
             }
         };
-        assert_eq!(asked("/init break=top"), Start::Front);
-        assert_eq!(asked("/init break=top").arguments(), [""; 0]);
-        let leaving = asked("/usr/lib/ima-init/run-init /root /sbin/init");
+        assert_eq!(started("/init break=top"), Start::Front);
+        assert_eq!(started("/init break=top").arguments(), [""; 0]);
+        let leaving = started("/usr/lib/ima-init/run-init /root /sbin/init");
         assert_eq!(leaving.root(), Some(Path::new("/root")));
     }
 
     #[test]
-    fn initramfs_tools_is_never_sent_to_look_for_a_shell() {
+    fn a_dry_run_of_run_init_succeeds() {
         assert!(matches!(
-            asked("run-init -n /root /sbin/init", 77),
-            Request::Yes
+            request("run-init -n /root /sbin/init", 77),
+            Request::DryRun
         ));
     }
 
     #[test]
-    fn a_mistake_ends_the_machine_only_where_there_is_no_other_way() {
+    fn only_pid_1_ends_the_machine_after_a_wrong_use() {
         for (line, pid, code) in [
             (
                 "run-init -d cap_sys_module /root /sbin/init",
@@ -246,7 +249,7 @@ mod tests {
             // The tests run on no initramfs.
             ("ima-init load /", 77, Code::NotPid1),
         ] {
-            let fault = match (asked(line, pid), pid) {
+            let fault = match (request(line, pid), pid) {
                 (Request::End(fault), 1) => fault,
                 (Request::Refuse(fault), 2..) => fault,
                 (other, _) => panic!("{line}: {other:?}"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cmdline::{Pattern, RootName};
 use crate::dm_verity::{Corruption, Trust};
+use crate::keyring::KeyringName;
 use crate::revocation::Revocations;
 
 /// Where the file is in the initramfs.
@@ -25,6 +26,17 @@ pub enum Enforce {
     Permissive,
 }
 
+impl Enforce {
+    /// `required` or `permissive`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Permissive => "permissive",
+        }
+    }
+}
+
 /// `cover=`: whom the policy must hold to signatures for the boot to go on.
 pub use crate::policy::cover::Scope as Cover;
 
@@ -40,10 +52,20 @@ pub enum Keyring {
 impl Keyring {
     /// The keyring's name in the kernel.
     pub const fn name(self) -> &'static str {
+        self.in_kernel().as_str()
+    }
+
+    const fn in_kernel(self) -> KeyringName {
         match self {
-            Self::Trusted => ".ima",
-            Self::Untrusted => "_ima",
+            Self::Trusted => KeyringName::Ima,
+            Self::Untrusted => KeyringName::UntrustedIma,
         }
+    }
+}
+
+impl From<Keyring> for KeyringName {
+    fn from(keyring: Keyring) -> Self {
+        keyring.in_kernel()
     }
 }
 

@@ -17,6 +17,32 @@ impl Serial {
     }
 }
 
+/// A keyring of the kernel that holds certificates (security/integrity/digsig.c; certs/system_keyring.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyringName {
+    /// `.ima`, for appraisal; it takes only certificates that a trusted CA signed.
+    Ima,
+    /// `_ima`, for appraisal by a kernel without `.ima`; it takes any certificate.
+    UntrustedIma,
+    /// `.evm`
+    Evm,
+    /// `.secondary_trusted_keys`, whose certificates are CAs for the others.
+    SecondaryTrusted,
+}
+
+impl KeyringName {
+    /// The keyring's description, by which it is found in `/proc/keys`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ima => ".ima",
+            Self::UntrustedIma => "_ima",
+            Self::Evm => ".evm",
+            Self::SecondaryTrusted => ".secondary_trusted_keys",
+        }
+    }
+}
+
 /// One line of `/proc/keys`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a> {

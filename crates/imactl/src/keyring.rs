@@ -173,7 +173,8 @@ fn number(text: &str) -> Option<i32> {
 ///
 /// [`Code::CertificateRefused`] with the reason for which the kernel refused it, as far as that can be worked out.
 pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &str) -> Result<i32> {
-    ima_keyring::add_certificate(certificate.der(), keyring).map_err(|errno| {
+    let added = ima_keyring::add_certificate(certificate.der(), keyring).map(Serial::get);
+    added.map_err(|errno| {
         let fault = ima_keyring::refusal(path, certificate, name, errno, &Kernel::look());
         match errno {
             // What the init says of these is about itself.

@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_forged_keyring_is_not_found() {
         let ring = match add_keyring(c"ima-init-test", Keyring::Session) {
-            Ok(serial) => Serial::new(serial).unwrap(),
+            Ok(serial) => serial,
             // A container without keys.
             Err(_) => return,
         };
@@ -166,8 +166,8 @@ mod tests {
         assert!(named(&list, ".ima").all(|(serial, _)| serial != ring));
         assert!(named(&list, "ima-init-test").any(|(serial, _)| serial == ring));
         assert_ne!(root_keyring(".ima"), Some(ring));
-        for serial in [key, ring.get()] {
-            let _ = Key::from_id(KeySerialId::new(serial)).invalidate();
+        for serial in [key, ring] {
+            let _ = Key::from_id(KeySerialId::new(serial.get())).invalidate();
         }
     }
 }

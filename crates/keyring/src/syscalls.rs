@@ -37,7 +37,7 @@ impl Keyring {
 /// # Errors
 ///
 /// What security/keys/keyctl.c, crypto/asymmetric_keys and the keyring's restriction answer.
-pub fn add_certificate(der: &[u8], keyring: Keyring) -> Result<i32, Errno> {
+pub fn add_certificate(der: &[u8], keyring: Keyring) -> Result<Serial, Errno> {
     // SAFETY: the type is a C string; the description may be NULL for a type that makes its own (keyctl.c, add_key);
     // the payload is read only, up to its length.
     let serial = unsafe {
@@ -58,7 +58,7 @@ pub fn add_certificate(der: &[u8], keyring: Keyring) -> Result<i32, Errno> {
 /// # Errors
 ///
 /// EPERM for a name with a dot, EACCES where the parent cannot be written, EDQUOT.
-pub fn add_keyring(name: &CStr, parent: Keyring) -> Result<i32, Errno> {
+pub fn add_keyring(name: &CStr, parent: Keyring) -> Result<Serial, Errno> {
     // SAFETY: type and description are C strings; a keyring has no payload.
     let serial = unsafe {
         libc::syscall(
@@ -84,7 +84,7 @@ pub fn add_key(
     description: &CStr,
     payload: &[u8],
     keyring: Keyring,
-) -> Result<i32, Errno> {
+) -> Result<Serial, Errno> {
     // SAFETY: type and description are C strings; the payload is read only, up to its length.
     let serial = unsafe {
         libc::syscall(
@@ -99,9 +99,10 @@ pub fn add_key(
     serial_of(serial)
 }
 
-fn serial_of(result: libc::c_long) -> Result<i32, Errno> {
+fn serial_of(result: libc::c_long) -> Result<Serial, Errno> {
     let serial = Errno::result(result)?;
-    i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)
+    let serial = i32::try_from(serial).map_err(|_| Errno::EOVERFLOW)?;
+    Serial::new(serial).ok_or(Errno::EOVERFLOW)
 }
 
 /// keyctl(2), KEYCTL_DESCRIBE: type, owner, permissions and description of a key, whose length is returned; of a longer one the

@@ -12,9 +12,9 @@ use rustix::fs::{
     fchown, fsetxattr, linkat, mkdirat, mknodat, openat, readlinkat, sendfile, statat, symlinkat,
     unlinkat,
 };
-use rustix::io::Errno;
 
-use crate::files::describe;
+use crate::change_root::device;
+use crate::errno::{Errno, describe, from_io};
 
 /// How many bytes of a file are copied at once.
 const PIECE: usize = 1 << 24;
@@ -106,7 +106,7 @@ pub(super) fn move_all(
     new: OwnedFd,
     signatures: &Signatures,
 ) -> Result<Moved, MoveError> {
-    let device = crate::switch::device(&old).map_err(|errno| copy_error(Vec::new(), errno))?;
+    let device = device(&old).map_err(|errno| copy_error(Vec::new(), errno))?;
     let mut mover = Mover {
         signatures,
         device,
@@ -118,7 +118,7 @@ pub(super) fn move_all(
     };
     let first = Level::new(old, new, Vec::new(), CString::default())
         .map_err(|errno| copy_error(Vec::new(), errno))?;
-    // The innermost directory last: no recursion, whose depth the archive would choose.
+    // The innermost directory is last. No recursion, because whoever made the archive chose the depth.
     let mut levels = vec![first];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.entries.pop() else {
@@ -290,10 +290,6 @@ fn copy_error(path: Vec<u8>, errno: Errno) -> MoveError {
         step: Step::Copy,
         errno,
     }
-}
-
-fn from_io(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

@@ -5,20 +5,21 @@ use std::path::Path;
 
 use ima::evm_key::{Blob, DESCRIPTION, MAX_BLOB, MasterKind};
 use ima::fault::{Cause, Code, Fault};
+use ima::keyring::Serial;
 use ima::layout;
 use ima::settings::EvmFiles;
 use ima_keyring::{Keyring, add_key};
 use linux_keyutils::{Key, KeyRing, KeyRingIdentifier, KeySerialId};
-use rustix::io::Errno;
 
+use crate::errno::{Errno, describe, from_io, from_nix};
 use crate::files::{self, Initramfs, OpenError};
 
-/// The key is on a keyring where the kernel finds it when EVM is switched on. EVM keeps a copy of its own: on the way out both
-/// this key and its master key are made unusable, so that nobody seals another with them.
+/// The key is on a keyring where the kernel finds it when EVM is switched on. EVM then has its own copy; when this value is
+/// dropped, the key and its master key are invalidated, so that nobody can seal another key with them.
 #[derive(Debug)]
 pub struct Loaded {
     path: String,
-    keys: Vec<i32>,
+    keys: Vec<Serial>,
 }
 
 impl Loaded {
@@ -31,7 +32,7 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         for serial in &self.keys {
-            if let Err(error) = Key::from_id(KeySerialId::new(*serial)).invalidate() {
+            if let Err(error) = Key::from_id(KeySerialId::new(serial.get())).invalidate() {
                 log::warn!("keys: EVM: a key was not invalidated: {error:?}");
             }
         }
@@ -56,7 +57,7 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
         path: path.to_owned(),
         keys: Vec::new(),
     };
-    // Made now if it is not there: what PID 1 possesses through it, the kernel finds for it.
+    // Creates the user session keyring if there is none: the kernel searches it for keys of PID 1.
     KeyRing::from_special_id(KeyRingIdentifier::UserSession, true).map_err(|error| {
         Fault::new(
             Code::EvmKeyRefused,
@@ -67,17 +68,17 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
     let payload = format!("load {}", blob.text);
     let added = add("encrypted", DESCRIPTION, payload.as_bytes());
     let serial = added.map_err(|errno| {
-        let fault = Fault::new(Code::EvmKeyRefused, format!("{path}: {}", errno.desc()));
+        let fault = Fault::new(Code::EvmKeyRefused, format!("{path}: {}", describe(errno)));
         let master = format!("{}:{}", blob.kind.name(), blob.master);
         match errno {
-            ima_keyring::Errno::ENOKEY => {
+            Errno::NOKEY => {
                 let file = layout::master_key(blob.kind);
                 fault.because(Cause::MASTER_KEY_MISSING.with(&[&master, file]))
             }
-            ima_keyring::Errno::EBADMSG | ima_keyring::Errno::EINVAL => {
+            Errno::BADMSG | Errno::INVAL => {
                 fault.because(Cause::MASTER_KEY_DIFFERS.with(&[&master]))
             }
-            ima_keyring::Errno::ENODEV => fault.because(Cause::NO_ENCRYPTED_KEYS),
+            Errno::NODEV => fault.because(Cause::NO_ENCRYPTED_KEYS),
             _ => fault,
         }
     })?;
@@ -86,7 +87,7 @@ pub fn load(named: &EvmFiles, initramfs: &Initramfs) -> Result<Option<Loaded>, F
 }
 
 /// Loads the master key, unless the initramfs has no file of it: dracut's module `masterkey` may have loaded it.
-fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option<i32>, Fault> {
+fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option<Serial>, Fault> {
     let path = named
         .master
         .as_deref()
@@ -97,7 +98,7 @@ fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option
         Err(OpenError::Missing(Errno::NOENT)) if named.master.is_none() => return Ok(None),
         Err(error) => return Err(refused(error.to_string())),
     };
-    // As the shell takes it that loads it for dracut.
+    // dracut's module reads the file with the shell, which removes newlines at the end.
     while bytes.last() == Some(&b'\n') {
         bytes.pop();
     }
@@ -107,9 +108,9 @@ fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option
     add(blob.kind.name(), &blob.master, &bytes)
         .map(Some)
         .map_err(|errno| {
-            let fault = refused(errno.desc().to_owned());
+            let fault = refused(describe(errno));
             match (blob.kind, errno) {
-                (_, ima_keyring::Errno::ENODEV) => {
+                (_, Errno::NODEV) => {
                     fault.because(Cause::NO_KEYS_OF_THE_TYPE.with(&[blob.kind.name()]))
                 }
                 (MasterKind::Trusted, _) => fault.because(Cause::MASTER_KEY_SEALED),
@@ -118,18 +119,18 @@ fn master(named: &EvmFiles, blob: &Blob, initramfs: &Initramfs) -> Result<Option
         })
 }
 
-fn add(kind: &str, description: &str, payload: &[u8]) -> Result<i32, ima_keyring::Errno> {
-    let text = |text: &str| CString::new(text).map_err(|_| ima_keyring::Errno::EINVAL);
+fn add(kind: &str, description: &str, payload: &[u8]) -> Result<Serial, Errno> {
+    let text = |text: &str| CString::new(text).map_err(|_| Errno::INVAL);
     add_key(
         &text(kind)?,
         &text(description)?,
         payload,
         Keyring::UserSession,
     )
+    .map_err(from_nix)
 }
 
 fn read(initramfs: &Initramfs, path: &str) -> Result<Vec<u8>, OpenError> {
     let file = initramfs.file(Path::new(path))?;
-    files::read(&file, MAX_BLOB)
-        .map_err(|error| OpenError::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)))
+    files::read(&file, MAX_BLOB).map_err(|error| OpenError::Failed(from_io(&error)))
 }

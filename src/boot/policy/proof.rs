@@ -1,21 +1,25 @@
-//! Whether the policy is in force: what is asked of the kernel, in which order, and which answers are enough.
+//! Whether the policy is in force: what the kernel is asked, in which order, and which answers are proofs.
 
+use ima::config::Enforce;
 use ima::fault::{Code, Fault};
 
-use super::Wanted;
-use super::canary::Tried;
-use crate::report::Report;
+use super::reading::Wanted;
+use crate::canary::Execution;
+use crate::kernel_log::PolicyUpdate;
+use crate::report::{Proof, Report};
 
-/// The kernel, as far as the proofs ask it.
+/// The kernel, as far as the proofs depend on it.
 pub(super) trait Kernel {
     /// Tries to execute a file that nobody signed.
-    fn execute_unsigned(&self) -> Tried;
-    /// Whether it refuses a `security.ima` that is none, as it does only if it appraises.
+    fn execute_unsigned(&self) -> Execution;
+    /// Whether it refuses a `security.ima` of an unknown type, as it does only if it appraises.
     fn appraises(&self) -> bool;
-    /// Gives it the policy.
+    /// Loads the policy into it.
     fn load(&mut self, wanted: &Wanted) -> Result<(), Fault>;
-    /// Whether its log says that the policy was taken; nothing if it does not say. What it says, for a message.
-    fn recorded(&mut self) -> (Option<bool>, String);
+    /// What its log records of the policy.
+    fn recorded(&mut self) -> PolicyUpdate;
+    /// What IMA wrote to its log, for a message.
+    fn messages(&self) -> String;
     /// Whether it shows the policy; a fault if it shows another.
     fn shows(&self, wanted: &Wanted) -> Result<bool, Fault>;
 }
@@ -25,61 +29,71 @@ pub(super) trait Kernel {
 pub(super) struct Expected {
     /// The unsigned file is appraised.
     pub(super) canary: bool,
-    /// Programs are, on some file system at least.
+    /// Programs are appraised, on some file system at least.
     pub(super) programs: bool,
 }
 
-/// Loads the policy and proves that it is in force; gives the names of the proofs.
+impl Expected {
+    pub(super) fn of(wanted: &Wanted) -> Self {
+        Self {
+            canary: wanted.policy.appraises_tmpfs(),
+            programs: wanted.policy.appraises_programs(),
+        }
+    }
+}
+
+/// Loads the policy and proves that it is in force. Returns the proofs.
 pub(super) fn prove(
     kernel: &mut impl Kernel,
     wanted: &Wanted,
     expected: Expected,
     report: &mut Report,
-) -> Result<Vec<&'static str>, Fault> {
+) -> Result<Vec<Proof>, Fault> {
     let before = kernel.execute_unsigned();
     kernel.load(wanted)?;
     let mut proofs = Vec::new();
     match kernel.recorded() {
-        (Some(true), _) => proofs.push("record"),
-        (Some(false), words) => {
-            let detail = format!("{}: the kernel says: {words}", wanted.path);
+        PolicyUpdate::Completed => proofs.push(Proof::Record),
+        PolicyUpdate::Failed => {
+            let messages = kernel.messages();
+            let detail = format!("{}: the kernel says: {messages}", wanted.path);
             return Err(Fault::new(Code::PolicyNotRecorded, detail));
         }
-        (None, _) => {}
+        PolicyUpdate::NotRecorded => {}
     }
     if kernel.shows(wanted)? {
-        proofs.push("read-back");
+        proofs.push(Proof::ReadBack);
     }
     if expected.canary {
-        denial(kernel, before, wanted.required, &mut proofs, report)?;
+        denial(kernel, before, wanted.enforce, &mut proofs, report)?;
     }
     if proofs.is_empty() {
         let detail = format!("{}: neither its log nor its policy shows it", wanted.path);
         return Err(Fault::new(Code::PolicyNotRecorded, detail));
     }
-    // That the kernel has the rules is proved; what it does with them, where the canary cannot tell:
+    // It is proved that the kernel has the rules. Where the canary cannot show that it enforces them:
     if expected.programs && !expected.canary {
         report.warn(Fault::new(Code::TmpfsFree, wanted.path));
-        appraisal(kernel, wanted.required, &mut proofs, report)?;
+        appraisal(kernel, wanted.enforce, &mut proofs, report)?;
     }
     Ok(proofs)
 }
 
-/// Proves that a policy which another process loaded is in force; gives the names of the proofs.
+/// Proves that a policy which another process loaded is in force. Returns the proofs.
 pub(super) fn prove_again(
     kernel: &mut impl Kernel,
     wanted: &Wanted,
     expected: Expected,
     report: &mut Report,
-) -> Result<Vec<&'static str>, Fault> {
+) -> Result<Vec<Proof>, Fault> {
     let missing = |detail: String| Fault::new(Code::PolicyNotLoaded, detail);
     let mut proofs = Vec::new();
     if expected.canary {
         match kernel.execute_unsigned() {
-            Tried::Denied => proofs.push("canary"),
+            Execution::Denied => proofs.push(Proof::Canary),
             result => {
                 let detail = format!("executing an unsigned file: {result}");
-                if wanted.required {
+                if wanted.enforce == Enforce::Required {
                     return Err(missing(detail));
                 }
                 report.warn(Fault::new(Code::NotEnforced, detail));
@@ -90,10 +104,10 @@ pub(super) fn prove_again(
         .shows(wanted)
         .map_err(|fault| missing(fault.detail().to_owned()))?
     {
-        proofs.push("read-back");
-    } else if let (Some(true), _) = kernel.recorded() {
-        // Of any policy, and so no more than a hint where the kernel shows the rules.
-        proofs.push("record");
+        proofs.push(Proof::ReadBack);
+    } else if kernel.recorded() == PolicyUpdate::Completed {
+        // The record may be of another policy, so it counts only where the kernel does not show the rules.
+        proofs.push(Proof::Record);
     }
     if proofs.is_empty() {
         let detail = format!(
@@ -103,30 +117,30 @@ pub(super) fn prove_again(
         return Err(missing(detail));
     }
     if expected.programs && !expected.canary {
-        appraisal(kernel, wanted.required, &mut proofs, report)?;
+        appraisal(kernel, wanted.enforce, &mut proofs, report)?;
     }
     Ok(proofs)
 }
 
-/// The canary must be denied now.
+/// Requires that the canary is denied, once the policy is loaded.
 fn denial(
     kernel: &impl Kernel,
-    before: Tried,
-    required: bool,
-    proofs: &mut Vec<&'static str>,
+    before: Execution,
+    enforce: Enforce,
+    proofs: &mut Vec<Proof>,
     report: &mut Report,
 ) -> Result<(), Fault> {
     match kernel.execute_unsigned() {
-        Tried::Denied => {
-            // Had it been denied before, it would prove nothing of this policy.
-            if before == Tried::NoProgram {
-                proofs.push("canary");
+        Execution::Denied => {
+            // If it was denied before too, this is no proof of this policy.
+            if before == Execution::NotAProgram {
+                proofs.push(Proof::Canary);
             }
             Ok(())
         }
         result => {
             let detail = format!("executing an unsigned file: {result}");
-            if required {
+            if enforce == Enforce::Required {
                 return Err(Fault::new(Code::PolicyNotInForce, detail));
             }
             report.warn(Fault::new(Code::NotEnforced, detail));
@@ -135,20 +149,20 @@ fn denial(
     }
 }
 
-/// Where the policy frees the canary, the kernel must at least be one that appraises; that no parameter turned it off, the
-/// command line has told.
+/// Requires that the kernel appraises, for a policy with an exception for the canary. That no parameter of the command line
+/// turns appraisal off was checked before.
 fn appraisal(
     kernel: &impl Kernel,
-    required: bool,
-    proofs: &mut Vec<&'static str>,
+    enforce: Enforce,
+    proofs: &mut Vec<Proof>,
     report: &mut Report,
 ) -> Result<(), Fault> {
     if kernel.appraises() {
-        proofs.push("appraisal");
+        proofs.push(Proof::Appraisal);
         return Ok(());
     }
     let detail = "the kernel takes any security.ima: it does not appraise";
-    if required {
+    if enforce == Enforce::Required {
         return Err(Fault::new(Code::PolicyNotInForce, detail));
     }
     report.warn(Fault::new(Code::NotEnforced, detail));
@@ -158,24 +172,25 @@ fn appraisal(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::errno::Errno;
     use ima::policy::Policy;
-    use nix::errno::Errno;
+
     use proptest::prelude::*;
 
-    /// A kernel that answers whatever it likes.
+    /// A kernel with any answers.
     #[derive(Debug, Clone)]
     struct Fake {
-        before: Tried,
-        loaded: Tried,
+        before: Execution,
+        loaded: Execution,
         takes: bool,
-        record: Option<bool>,
-        shown: Option<bool>,
+        record: PolicyUpdate,
+        shown: Result<bool, ()>,
         appraises: bool,
         is_loaded: bool,
     }
 
     impl Kernel for Fake {
-        fn execute_unsigned(&self) -> Tried {
+        fn execute_unsigned(&self) -> Execution {
             if self.is_loaded {
                 self.loaded
             } else {
@@ -196,31 +211,43 @@ mod tests {
             }
         }
 
-        fn recorded(&mut self) -> (Option<bool>, String) {
-            (self.record, String::new())
+        fn recorded(&mut self) -> PolicyUpdate {
+            self.record
+        }
+
+        fn messages(&self) -> String {
+            String::new()
         }
 
         fn shows(&self, _: &Wanted) -> Result<bool, Fault> {
             self.shown
-                .ok_or_else(|| Fault::new(Code::PolicyReadBack, "other rules"))
+                .map_err(|()| Fault::new(Code::PolicyReadBack, "other rules"))
         }
     }
 
-    fn tried() -> impl Strategy<Value = Tried> {
+    fn execution() -> impl Strategy<Value = Execution> {
         prop_oneof![
-            Just(Tried::Denied),
-            Just(Tried::NoProgram),
-            Just(Tried::Failed(Errno::EIO)),
+            Just(Execution::Denied),
+            Just(Execution::NotAProgram),
+            Just(Execution::Failed(Errno::IO)),
+        ]
+    }
+
+    fn update() -> impl Strategy<Value = PolicyUpdate> {
+        prop_oneof![
+            Just(PolicyUpdate::Completed),
+            Just(PolicyUpdate::Failed),
+            Just(PolicyUpdate::NotRecorded),
         ]
     }
 
     prop_compose! {
         fn kernel()(
-            before in tried(),
-            loaded in tried(),
+            before in execution(),
+            loaded in execution(),
             takes: bool,
-            record: Option<bool>,
-            shown: Option<bool>,
+            record in update(),
+            shown: Result<bool, ()>,
             appraises: bool,
         ) -> Fake {
             Fake { before, loaded, takes, record, shown, appraises, is_loaded: false }
@@ -230,44 +257,44 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn nothing_that_a_kernel_answers_leads_on_without_proof(
+        fn no_answer_of_a_kernel_lets_the_boot_go_on_without_proof(
             fake in kernel(), canary: bool, programs: bool, required: bool,
         ) {
+            let enforce = if required { Enforce::Required } else { Enforce::Permissive };
             let wanted = Wanted {
                 path: "policy",
                 text: Vec::new(),
                 policy: Policy::default(),
                 cover: ima::config::Cover::Everyone,
-                required,
+                enforce,
             };
             let mut kernel = fake.clone();
             let mut report = Report::default();
             let result = prove(&mut kernel, &wanted, Expected { canary, programs }, &mut report);
             let warned = report.warnings().iter().any(|warning| warning.code() == Code::NotEnforced);
             let Ok(proofs) = result else {
-                // A kernel that does all it must is not refused.
+                // A kernel that enforces the policy is not refused.
                 let sound = fake.takes
-                    && fake.record == Some(true)
-                    && fake.shown == Some(true)
-                    && fake.loaded == Tried::Denied
+                    && fake.record == PolicyUpdate::Completed
+                    && fake.shown == Ok(true)
+                    && fake.loaded == Execution::Denied
                     && fake.appraises;
                 prop_assert!(!sound, "{fake:?}");
                 return Ok(());
             };
-            prop_assert!(fake.takes && fake.record != Some(false) && fake.shown.is_some());
+            prop_assert!(fake.takes && fake.record != PolicyUpdate::Failed && fake.shown.is_ok());
             prop_assert!(!proofs.is_empty());
             for proof in &proofs {
                 prop_assert!(match *proof {
-                    "record" => fake.record == Some(true),
-                    "read-back" => fake.shown == Some(true),
-                    "canary" => fake.before == Tried::NoProgram && fake.loaded == Tried::Denied,
-                    "appraisal" => fake.appraises,
-                    _ => false,
-                }, "{proof} of {fake:?}");
+                    Proof::Record => fake.record == PolicyUpdate::Completed,
+                    Proof::ReadBack => fake.shown == Ok(true),
+                    Proof::Canary => fake.before == Execution::NotAProgram && fake.loaded == Execution::Denied,
+                    Proof::Appraisal => fake.appraises,
+                }, "{proof:?} of {fake:?}");
             }
-            // Enforced where it is required, and said where it is not.
+            // Enforced where that is required, and a warning where it is not.
             let enforced = match (canary, programs) {
-                (true, _) => fake.loaded == Tried::Denied,
+                (true, _) => fake.loaded == Execution::Denied,
                 (false, true) => fake.appraises,
                 (false, false) => true,
             };
@@ -275,15 +302,16 @@ mod tests {
         }
 
         #[test]
-        fn no_second_half_goes_on_under_a_policy_that_nothing_proves(
+        fn the_second_half_does_not_go_on_without_proof(
             fake in kernel(), canary: bool, programs: bool, required: bool,
         ) {
+            let enforce = if required { Enforce::Required } else { Enforce::Permissive };
             let wanted = Wanted {
                 path: "policy",
                 text: Vec::new(),
                 policy: Policy::default(),
                 cover: ima::config::Cover::Everyone,
-                required,
+                enforce,
             };
             let mut kernel = fake.clone();
             let mut report = Report::default();
@@ -291,22 +319,21 @@ mod tests {
             prop_assert!(!kernel.is_loaded);
             let warned = report.warnings().iter().any(|warning| warning.code() == Code::NotEnforced);
             let Ok(proofs) = result else {
-                let sound = fake.before == Tried::Denied && fake.shown == Some(true) && fake.appraises;
+                let sound = fake.before == Execution::Denied && fake.shown == Ok(true) && fake.appraises;
                 prop_assert!(!sound, "{fake:?}");
                 return Ok(());
             };
-            prop_assert!(!proofs.is_empty() && fake.shown.is_some());
+            prop_assert!(!proofs.is_empty() && fake.shown.is_ok());
             for proof in &proofs {
                 prop_assert!(match *proof {
-                    "record" => fake.record == Some(true),
-                    "read-back" => fake.shown == Some(true),
-                    "canary" => fake.before == Tried::Denied,
-                    "appraisal" => fake.appraises,
-                    _ => false,
-                }, "{proof} of {fake:?}");
+                    Proof::Record => fake.record == PolicyUpdate::Completed,
+                    Proof::ReadBack => fake.shown == Ok(true),
+                    Proof::Canary => fake.before == Execution::Denied,
+                    Proof::Appraisal => fake.appraises,
+                }, "{proof:?} of {fake:?}");
             }
             let enforced = match (canary, programs) {
-                (true, _) => fake.before == Tried::Denied,
+                (true, _) => fake.before == Execution::Denied,
                 (false, true) => fake.appraises,
                 (false, false) => true,
             };

@@ -15,7 +15,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
-use crate::files::{self, describe};
+use crate::errno::describe;
+use crate::files;
 use crate::report::RootRecord;
 
 /// What was mounted.

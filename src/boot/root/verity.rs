@@ -17,11 +17,12 @@ use ima::fault::{Cause, Code, Fault, Stage};
 use ima::hex;
 use ima::settings::{RootHashSource, Settings, Verity, VerityRoot};
 use ima_keyring::Keyring;
-use nix::errno::Errno;
 
 use super::devices::{self, Device};
-use crate::boot::kernel_log::KernelLog;
-use crate::files::{describe, read_at};
+use super::waiting;
+use crate::errno::{Errno, describe, from_io, from_nix};
+use crate::files::read_at;
+use crate::kernel_log::KernelLog;
 use crate::syscalls::{self, DM_HEADER};
 use crate::watch;
 
@@ -95,13 +96,13 @@ impl Trusted {
         let name = std::ffi::CString::new(SIGNATURE_KEY).unwrap_or_default();
         ima_keyring::add_key(c"user", &name, signature.message(), Keyring::Session)
             .map(|_| ())
-            .map_err(|errno| refused("giving it the signature", errno, None))
+            .map_err(|errno| refused("giving it the signature", from_nix(errno), None))
     }
 
     /// Why the kernel does not take the table, where the reason is an option that it does not have (`verity_parse_opt_args`) or the
     /// signature (`verity_verify_root_hash`; crypto/asymmetric_keys/pkcs7_trust.c).
     fn refusal(&self, errno: Errno, words: &str) -> Option<Fault> {
-        let shown = format!("{}: {}", self.root.root_hash, describe_nix(errno));
+        let shown = format!("{}: {}", self.root.root_hash, describe(errno));
         // How many arguments there may be depends on what the kernel has too.
         for (message, cause) in [
             (
@@ -110,17 +111,17 @@ impl Trusted {
             ),
             ("Invalid number of feature args", Cause::FEC_NOT_IN_KERNEL),
         ] {
-            if errno == Errno::EINVAL && words.contains(message) {
+            if errno == Errno::INVAL && words.contains(message) {
                 return Some(Fault::new(Code::VerityTarget, shown).because(cause));
             }
         }
         let signature = self.signature.as_ref()?;
         let of_signature = [
-            Errno::ENOKEY,
-            Errno::EKEYREJECTED,
-            Errno::EKEYREVOKED,
-            Errno::EBADMSG,
-            Errno::ENOPKG,
+            Errno::NOKEY,
+            Errno::KEYREJECTED,
+            Errno::KEYREVOKED,
+            Errno::BADMSG,
+            Errno::NOPKG,
         ];
         if !of_signature.contains(&errno) {
             return None;
@@ -130,7 +131,7 @@ impl Trusted {
             (Err(error), _) => {
                 fault.because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
             }
-            (Ok(()), Errno::ENOKEY) => {
+            (Ok(()), Errno::NOKEY) => {
                 fault.because(Cause::SIGNER_UNKNOWN.with(&[&signature.signer().subject()]))
             }
             (Ok(()), _) => fault,
@@ -140,7 +141,7 @@ impl Trusted {
 
 /// Waits for the device of the signed root hash and reads it.
 fn signed_root_hash(name: &RootName, settings: &Settings) -> Result<SignedRootHash, Fault> {
-    let device = super::wait(name, settings).map_err(|fault| {
+    let device = waiting::wait(name, settings).map_err(|fault| {
         let missing = Fault::new(Code::VeritySignatureMissing, fault.detail());
         match fault.code() {
             // How to tell copies of a root apart does not help here.
@@ -184,7 +185,7 @@ impl Verified {
     ) -> Result<Self, Fault> {
         let wait = |name: &Option<RootName>, otherwise: &Device| match name {
             None => Ok(otherwise.clone()),
-            Some(name) => super::wait(name, settings).map_err(|fault| {
+            Some(name) => waiting::wait(name, settings).map_err(|fault| {
                 Fault::new(Code::VerityTreeMissing, fault.detail())
                     .with_cause(fault.cause().to_owned())
                     .with_remedy(fault.remedy().to_owned())
@@ -307,7 +308,7 @@ impl Verified {
     /// Makes the mapped device.
     fn map(&self) -> Result<Device, Fault> {
         let missing = |errno: Errno| {
-            let errno = describe_nix(errno);
+            let errno = describe(errno);
             Fault::new(Code::VerityTarget, format!("{CONTROL}: {errno}"))
         };
         let control = open_control().map_err(missing)?;
@@ -415,10 +416,7 @@ fn has_target(control: &File) -> bool {
     let mut request = Request::new(0);
     request.put(NAME_FIELD, TARGET.as_bytes());
     request.room(512);
-    !matches!(
-        request.send(control, GET_TARGET_VERSION),
-        Err(Errno::EINVAL)
-    )
+    !matches!(request.send(control, GET_TARGET_VERSION), Err(Errno::INVAL))
 }
 
 fn refused(step: &str, errno: Errno, log: Option<&mut KernelLog>) -> Fault {
@@ -428,7 +426,7 @@ fn refused(step: &str, errno: Errno, log: Option<&mut KernelLog>) -> Fault {
 
 /// The refusal of a step, with what the kernel's log says of it.
 fn refused_with(step: &str, errno: Errno, words: &str) -> Fault {
-    let mut detail = format!("{step}: {}", describe_nix(errno));
+    let mut detail = format!("{step}: {}", describe(errno));
     if !words.is_empty() {
         detail.push_str("; the kernel says: ");
         detail.push_str(words);
@@ -441,11 +439,7 @@ fn open_control() -> Result<File, Errno> {
         .read(true)
         .write(true)
         .open(CONTROL)
-        .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
-}
-
-fn describe_nix(errno: Errno) -> String {
-    describe(rustix::io::Errno::from_raw_os_error(errno as i32))
+        .map_err(|error| from_io(&error))
 }
 
 /// A device's number as `new_encode_dev` writes it (include/linux/kdev_t.h).

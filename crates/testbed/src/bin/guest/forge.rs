@@ -23,7 +23,7 @@ pub fn keys() -> ExitCode {
 }
 
 fn make() -> Result<(), Errno> {
-    let ring = add_keyring(c"forged", Keyring::User)?;
+    let ring = add_keyring(c"forged", Keyring::User)?.get();
     for name in [".ima", ".evm", ".secondary_trusted_keys"] {
         for number in 0..KEYS {
             let line = format!(

@@ -1,24 +1,23 @@
-//! What to boot: the configuration in the initramfs, and what it lets the kernel command line say. What userspace is to see of
-//! the command line.
+//! The configuration in the initramfs and what it allows on the kernel command line; and the command line that userspace sees.
 
 use std::io::Write as _;
 use std::path::Path;
 
-use ima::config::{self, Config, Enforce};
+use ima::config::{self, Config};
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::layout;
 use ima::settings::Settings;
 use log::info;
 use rustix::fs::Mode;
-use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use super::start::Start;
+use crate::errno::{Errno, describe, from_io};
 use crate::failure::{self, Ending};
-use crate::files::{self, Initramfs, describe};
+use crate::files::{self, Initramfs};
 use crate::report::Report;
 
-/// For file systems of files that are no programs.
+/// For file systems that hold no programs.
 const CLOSED: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
@@ -29,18 +28,11 @@ const CLOSED: MountFlags = MountFlags::NOSUID
 ///
 /// [`Code::ConfigUnreadable`], [`Code::ConfigInvalid`], [`Code::CmdlineInvalid`], [`Code::RootSyntax`],
 /// [`Code::NoRootNamed`].
-pub fn settings(
-    start: &Start,
-    ending: &mut Ending,
-    report: &mut Report,
-) -> Result<Settings, Fault> {
+pub fn read(start: &Start, ending: &mut Ending, report: &mut Report) -> Result<Settings, Fault> {
     let config = configuration()?;
     *ending = Ending::of(&config);
     failure::catch_panics(*ending);
-    report.enforce = match config.enforce {
-        Enforce::Required => "required",
-        Enforce::Permissive => "permissive",
-    };
+    report.enforce = config.enforce;
     let line = layout::command_line(std::fs::read).map_err(|error| {
         Fault::new(
             Code::CmdlineInvalid,
@@ -57,27 +49,29 @@ pub fn settings(
     };
     let text = format!(
         "root {}, init {}, enforcement {}",
-        settings.root, settings.init, report.enforce
+        settings.root,
+        settings.init,
+        report.enforce.name()
     );
     report.done(Stage::Configuration, &text);
     Ok(settings)
 }
 
-/// Puts the filtered command line over `/proc/cmdline`, before any other program reads it. The true one stays readable, for
-/// root alone, at [`layout::TRUE_COMMAND_LINE`]: in a second proc, in which nothing is hidden. The kernel also demands such a
-/// one before it lets an unprivileged container mount a proc of its own (fs/namespace.c, `mnt_already_visible`).
+/// Mounts the filtered command line over `/proc/cmdline`, before any other program reads it. Root, and nobody else, can still
+/// read the whole one at [`layout::TRUE_COMMAND_LINE`], in a second proc without anything mounted over its files. The kernel
+/// requires such a proc too before it lets an unprivileged container mount its own (fs/namespace.c, `mnt_already_visible`).
 ///
 /// # Errors
 ///
 /// [`Code::CmdlineExposed`].
-pub fn cover(settings: &Settings, report: &mut Report) -> Result<(), Fault> {
+pub fn hide_command_line(settings: &Settings, report: &mut Report) -> Result<(), Fault> {
     let forwarded = &settings.forwarded;
-    hide(&forwarded.line).map_err(|(what, errno)| {
+    mount_over(&forwarded.line).map_err(|(what, errno)| {
         Fault::new(Code::CmdlineExposed, format!("{what}: {}", describe(errno)))
     })?;
     if !forwarded.withheld.is_empty() {
         info!(
-            "{}: kept from userspace: {}",
+            "{}: hidden from userspace: {}",
             Stage::Configuration,
             forwarded.withheld.join(" ")
         );
@@ -86,8 +80,9 @@ pub fn cover(settings: &Settings, report: &mut Report) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The copy is on a tmpfs of its own, of which nothing but this file is mounted anywhere afterwards: nobody can write to it.
-fn hide(line: &str) -> Result<(), (&'static str, Errno)> {
+/// Mounts a file with this line over `/proc/cmdline`. The file is on its own tmpfs, read-only, and afterwards nothing but the file
+/// is mounted of it, so that nobody can write to it.
+fn mount_over(line: &str) -> Result<(), (&'static str, Errno)> {
     let private = Path::new(layout::PRIVATE);
     let proc = private.join("proc");
     let copies = private.join("cmdline");
@@ -111,10 +106,11 @@ fn hide(line: &str) -> Result<(), (&'static str, Errno)> {
             file.write_all(line.as_bytes())?;
             file.write_all(b"\n")
         })
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        .map_err(|error| from_io(&error))
         .map_err(at("the copy"))?;
     mount_bind(&copy, layout::COMMAND_LINE).map_err(at("the copy on /proc/cmdline"))?;
-    // Of a bind mount, flags are changed by a second call (mount(2)). Then the file system itself, which loses its place.
+    // The flags of a bind mount can be changed only by a second call (mount(2)). Then the file system itself becomes read-only,
+    // and is unmounted from where it was made.
     mount_remount(
         layout::COMMAND_LINE,
         MountFlags::BIND | MountFlags::RDONLY | CLOSED,
@@ -122,19 +118,17 @@ fn hide(line: &str) -> Result<(), (&'static str, Errno)> {
     )
     .map_err(at("/proc/cmdline, read-only"))?;
     mount_remount(&copies, MountFlags::RDONLY | CLOSED, "").map_err(at("the copy, read-only"))?;
-    unmount(&copies, UnmountFlags::DETACH).map_err(at("the copy's first place"))?;
+    unmount(&copies, UnmountFlags::DETACH).map_err(at("unmounting the copy's tmpfs"))?;
     let _ = rustix::fs::rmdir(&copies);
-    // What the programs behind will read.
+    // What other programs will read.
     match std::fs::read(layout::COMMAND_LINE) {
         Ok(seen) if seen.strip_suffix(b"\n") == Some(line.as_bytes()) => Ok(()),
         Ok(_) => Err(("/proc/cmdline shows another line", Errno::IO)),
-        Err(error) => Err((
-            "/proc/cmdline",
-            Errno::from_io_error(&error).unwrap_or(Errno::IO),
-        )),
+        Err(error) => Err(("/proc/cmdline", from_io(&error))),
     }
 }
 
+/// Reads the configuration file; the defaults without one.
 fn configuration() -> Result<Config, Fault> {
     let unreadable =
         |why: String| Fault::new(Code::ConfigUnreadable, format!("{}: {why}", config::PATH));

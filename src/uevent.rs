@@ -1,13 +1,14 @@
-//! The kernel's announcements of devices, so that a root that comes late is found when it comes.
+//! The kernel's announcements of devices, so that a root that appears late is found at once.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with,
 };
+
+use crate::errno::Errno;
 
 /// A socket on which the kernel announces devices (lib/kobject_uevent.c).
 #[derive(Debug)]
@@ -16,12 +17,11 @@ pub struct Uevents {
 }
 
 impl Uevents {
-    /// Starts to listen. What is announced from now on is not lost, so that a look at the devices after this misses
-    /// none.
+    /// Starts to listen. A device that appears from now on is announced or found by reading `/sys/class/block` after this.
     ///
     /// # Errors
     ///
-    /// What socket(2) and bind(2) say: a kernel without CONFIG_NET has none of this.
+    /// What socket(2) and bind(2) say: a kernel without CONFIG_NET has no such socket.
     pub fn listen() -> Result<Self, Errno> {
         let socket = socket_with(
             AddressFamily::NETLINK,
@@ -34,9 +34,9 @@ impl Uevents {
         Ok(Self { socket })
     }
 
-    /// Waits until a block device is announced or the time is over.
-    pub fn wait(&self, most: Duration) {
-        let mut left = most;
+    /// Waits until a block device is announced, at most `limit`.
+    pub fn wait(&self, limit: Duration) {
+        let mut left = limit;
         loop {
             let start = std::time::Instant::now();
             let timeout = Timespec {
@@ -55,7 +55,7 @@ impl Uevents {
         }
     }
 
-    /// Takes all that was announced; whether a block device was among it, or something was lost.
+    /// Reads all announcements. Returns whether one of them is of a block device, or some were lost.
     fn drain(&self) -> bool {
         let mut buffer = [0_u8; 8192];
         let mut found = false;
@@ -70,7 +70,7 @@ impl Uevents {
     }
 }
 
-/// Whether an announcement is of a block device: NUL-terminated `KEY=value` behind a headline.
+/// Whether an announcement is of a block device. It has a first line, then NUL-terminated `KEY=value`.
 fn is_block(message: &[u8]) -> bool {
     message
         .split(|byte| *byte == 0)
@@ -82,14 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn block_devices_are_told_from_others() {
+    fn only_block_devices_are_recognised() {
         assert!(is_block(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0"));
         assert!(!is_block(b"add@/devices/x\0SUBSYSTEM=blockx\0"));
         assert!(!is_block(b""));
     }
 
     #[test]
-    fn waiting_ends_when_the_time_is_over() {
+    fn waiting_ends_at_the_limit() {
         let uevents = Uevents::listen().unwrap();
         let start = std::time::Instant::now();
         uevents.wait(Duration::from_millis(20));

@@ -1,4 +1,5 @@
-//! Why the kernel refused: worked out from the certificate, the file and the keyrings. It decides nothing.
+//! Why appraisal denied a file: found from the file's signature, the certificates and the kernel's log. The kernel has decided
+//! already; this only explains it.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -8,50 +9,60 @@ use ima::fault::{Cause, Explanation};
 use ima::hash::Hasher;
 use ima::signature::{ImaXattr, SignatureV2};
 use ima::verify::{self, VerifyError};
-use rustix::io::Errno as RustixErrno;
 
-use super::kernel_log::KernelLog;
-use super::keys::KeysLoaded;
+use crate::errno::{Errno, describe};
+use crate::kernel_log::KernelLog;
 
 /// The largest security.ima that is read: a signature with RSA-4096 has 521 bytes.
 const MAX_XATTR: usize = 2048;
 
-/// Why appraisal denied a file: from its security.ima and the certificates on the keyring, and what the kernel said since
-/// `log` was begun; nothing if all seems well and the kernel says nothing.
-pub(super) fn denial(file: &File, keys: &KeysLoaded, log: &mut KernelLog) -> Option<Explanation> {
+/// What the kernel appraises files with.
+#[derive(Debug, Clone, Default)]
+pub struct AppraisalKeys {
+    /// The certificates on the keyring of appraisal.
+    pub certificates: Vec<Certificate>,
+    /// Whether EVM is on.
+    pub evm: bool,
+}
+
+/// Why appraisal denied a file: from its attributes and the certificates on the keyring, and from what the kernel logged since
+/// `log` was begun. `None` if the attributes are in order and the kernel logged nothing.
+pub fn explain(file: &File, keys: &AppraisalKeys, log: &mut KernelLog) -> Option<Explanation> {
     let found = attributes(file, keys);
-    let said = log
+    let logged = log
         .denial()
-        .map(|words| Cause::DENIAL_LOGGED.with(&[&words]));
-    match (found, said) {
-        (Some(found), Some(said)) => Some(found.and(said)),
-        (found, said) => found.or(said),
+        .map(|cause| Cause::DENIAL_LOGGED.with(&[&cause]));
+    match (found, logged) {
+        (Some(found), Some(logged)) => Some(found.and(logged)),
+        (found, logged) => found.or(logged),
     }
 }
 
-/// What is wrong with a file's security.ima.
-fn attributes(file: &File, keys: &KeysLoaded) -> Option<Explanation> {
-    if keys.evm() && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
+/// What is wrong with a file's security.evm or security.ima.
+fn attributes(file: &File, keys: &AppraisalKeys) -> Option<Explanation> {
+    if keys.evm && rustix::fs::fgetxattr(file, "security.evm", &mut [0_u8; 0][..]).is_err() {
         return Some(Cause::NO_SECURITY_EVM.into());
     }
-    let certificates = keys.certificates();
     let mut value = vec![0; MAX_XATTR];
     let length = match rustix::fs::fgetxattr(file, "security.ima", &mut value[..]) {
         Ok(length) => length,
-        Err(RustixErrno::NODATA) => return Some(Cause::UNSIGNED.into()),
-        Err(RustixErrno::OPNOTSUPP) => return Some(Cause::NO_XATTRS.into()),
-        Err(errno) => return Some(Cause::SIGNATURE_UNREADABLE.with(&[&errno.to_string()])),
+        Err(Errno::NODATA) => return Some(Cause::UNSIGNED.into()),
+        Err(Errno::OPNOTSUPP) => return Some(Cause::NO_XATTRS.into()),
+        Err(errno) => return Some(Cause::SIGNATURE_UNREADABLE.with(&[&describe(errno)])),
     };
     value.truncate(length);
     match ImaXattr::parse(&value) {
         Err(error) => Some(Cause::SIGNATURE_MALFORMED.with(&[&error.to_string()])),
         Ok(ImaXattr::Digest { .. }) => Some(Cause::HASH_ONLY.into()),
-        Ok(ImaXattr::Signature(signature)) => signature_denial(file, &signature, certificates),
+        Ok(ImaXattr::Signature(signature)) => {
+            signature_defect(file, &signature, &keys.certificates)
+        }
         Ok(_) => Some(Cause::SIGNATURE_KIND.into()),
     }
 }
 
-fn signature_denial(
+/// Why a signature does not verify.
+fn signature_defect(
     file: &File,
     signature: &SignatureV2,
     certificates: &[Certificate],

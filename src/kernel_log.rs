@@ -1,4 +1,4 @@
-//! What the kernel says of policies and of files it denied, in its own log.
+//! The kernel's own records of policy updates and of files that it denied, from `/dev/kmsg`.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -8,32 +8,45 @@ use std::time::Duration;
 use ima::audit::IntegrityRecord;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
-/// How many records are read at most: between two looks there are a handful.
+use crate::errno::Errno;
+
+/// How many records are read at most. A policy update or a denial writes only a few.
 const MAX_RECORDS: usize = 4096;
 
-/// How often, and for how long each time, the CPU is left to the thread of the kernel's that writes a record of the audit
-/// system (kernel/audit.c, `kauditd_thread`), a moment after what it tells of. Often, because a virtual machine may itself stand
-/// still for longer than all of it, and the thread would not have run. Kernels without CONFIG_INTEGRITY_AUDIT write none.
+/// How often, and how long each time, a record of the audit system is waited for. A kernel thread writes it a moment after the
+/// event (kernel/audit.c, `kauditd_thread`). Many short waits instead of a long one, because a virtual machine may be paused for
+/// longer than the whole time: this process and the thread then both run on in between. Kernels without CONFIG_INTEGRITY_AUDIT
+/// write no such record.
 const PAUSES: usize = 30;
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// What the kernel's log says of the last policy update (ima_fs.c, `ima_release_policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyUpdate {
+    /// The kernel took the policy.
+    Completed,
+    /// The kernel refused the policy.
+    Failed,
+    /// The log has no such record, or cannot be read.
+    NotRecorded,
+}
+
 /// The kernel's log from a moment on; empty where it cannot be read.
 #[derive(Debug)]
-pub(super) struct KernelLog {
+pub struct KernelLog {
     kmsg: Option<File>,
     lines: Vec<String>,
 }
 
 impl KernelLog {
     /// Remembers where the log ends now.
-    pub(super) fn from_now() -> Self {
+    pub fn from_now() -> Self {
         Self::from(SeekFrom::End(0))
     }
 
     /// The whole log, as far as the kernel still has it.
-    pub(super) fn from_start() -> Self {
+    pub fn from_start() -> Self {
         Self::from(SeekFrom::Start(0))
     }
 
@@ -51,47 +64,51 @@ impl KernelLog {
         }
     }
 
-    /// Whether a policy was taken (`true`) or failed since then (ima_fs.c, `ima_release_policy`); nothing if the log
-    /// does not say.
-    pub(super) fn policy_update(&mut self) -> Option<bool> {
+    /// The last policy update since then.
+    pub fn policy_update(&mut self) -> PolicyUpdate {
         self.read();
-        self.lines.iter().rev().find_map(|line| {
-            let update = line.strip_prefix("ima: policy update ")?;
-            Some(update.trim_end() == "completed")
-        })
+        let update = |line: &String| {
+            let result = line.strip_prefix("ima: policy update ")?;
+            Some(match result.trim_end() {
+                "completed" => PolicyUpdate::Completed,
+                _ => PolicyUpdate::Failed,
+            })
+        };
+        let last = self.lines.iter().rev().find_map(update);
+        last.unwrap_or(PolicyUpdate::NotRecorded)
     }
 
-    /// What the kernel said of IMA since then, for a message.
-    pub(super) fn words(&self) -> String {
-        let words: Vec<&str> = self
+    /// IMA's messages since then that were read.
+    pub fn ima_messages(&self) -> String {
+        let messages: Vec<&str> = self
             .lines
             .iter()
             .map(String::as_str)
             .filter(|line| line.starts_with("ima: "))
             .collect();
-        words.join("; ")
+        messages.join("; ")
     }
 
     /// The kernel's messages about the device mapper since then.
     #[cfg(feature = "verity")]
-    pub(super) fn device_mapper(&mut self) -> String {
+    pub fn device_mapper(&mut self) -> String {
         self.read();
-        let words = self.lines.iter().filter_map(|line| {
-            let words = line.strip_prefix("device-mapper: ")?;
-            Some(words.trim_end())
+        let messages = self.lines.iter().filter_map(|line| {
+            let message = line.strip_prefix("device-mapper: ")?;
+            Some(message.trim_end())
         });
-        words.collect::<Vec<_>>().join("; ")
+        messages.collect::<Vec<_>>().join("; ")
     }
 
-    /// Why the kernel denied this process a file since then, in its own words: `IMA-signature-required`, `invalid-signature`
-    /// and the like (security/integrity/integrity_audit.c, `integrity_audit_message`).
-    pub(super) fn denial(&mut self) -> Option<String> {
+    /// The cause that the kernel recorded when it denied this process a file since then, such as `IMA-signature-required` or
+    /// `invalid-signature` (security/integrity/integrity_audit.c, `integrity_audit_message`).
+    pub fn denial(&mut self) -> Option<String> {
         self.wait_for(|line| denial_cause(line, std::process::id()))
     }
 
-    /// The keywords of a rule that the kernel refused since then, up to the one that it did not take (ima_policy.c,
-    /// `ima_parse_rule`, which writes each as it goes).
-    pub(super) fn refused_rule(&mut self) -> Option<String> {
+    /// The beginning of a rule that the kernel refused since then, up to the keyword that it does not know (ima_policy.c,
+    /// `ima_parse_rule`, records each keyword as it parses it).
+    pub fn refused_rule(&mut self) -> Option<String> {
         self.wait_for(refused_rule)
     }
 
@@ -108,7 +125,7 @@ impl KernelLog {
             }
             let kmsg = self.kmsg.as_ref()?;
             match poll(&mut [PollFd::new(kmsg, PollFlags::IN)], Some(&pause)) {
-                // Something was written, if not yet what is waited for.
+                // There is another record; it may be the one.
                 Ok(1..) => {}
                 Ok(0) | Err(Errno::INTR) => drop(pauses.next()?),
                 Err(_) => return None,
@@ -129,7 +146,7 @@ impl KernelLog {
                 Err(_) => return,
             };
             let record = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-            if let Some(text) = kernel_text(&record).filter(|text| concerns_us(text)) {
+            if let Some(text) = kernel_text(&record).filter(|text| concerns_ima_or_dm(text)) {
                 self.lines.push(text.to_owned());
             }
         }
@@ -138,7 +155,7 @@ impl KernelLog {
 
 /// Whether a record is of IMA or the device mapper, or one of the audit system about integrity (include/uapi/linux/audit.h,
 /// `AUDIT_INTEGRITY_DATA` 1800 to `AUDIT_INTEGRITY_POLICY_RULE` 1807).
-fn concerns_us(text: &str) -> bool {
+fn concerns_ima_or_dm(text: &str) -> bool {
     ["ima: ", "device-mapper: ", "audit: type=180"]
         .iter()
         .any(|beginning| text.starts_with(beginning))
@@ -184,7 +201,7 @@ mod tests {
     fn the_cause_of_a_denial_is_taken_from_its_record() {
         let record = "audit: type=1800 audit(1.5:7): pid=1 uid=0 auid=4294967295 ses=4294967295 op=appraise_data \
                       cause=IMA-signature-required comm=\"ima-init\" name=\"/rootfs/sbin/init\" dev=\"vda\" ino=14 res=0 errno=0";
-        assert!(concerns_us(record));
+        assert!(concerns_ima_or_dm(record));
         assert_eq!(
             denial_cause(record, 1).as_deref(),
             Some("IMA-signature-required")
@@ -194,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_rule_is_taken_up_to_what_was_not_understood() {
+    fn a_refused_rule_ends_with_the_keyword_that_the_kernel_does_not_know() {
         let record =
             "audit: type=1807 audit(1.5:7): action=appraise func=BPRM_CHECK fsname=ext4 res=0";
         assert_eq!(
@@ -206,16 +223,16 @@ mod tests {
     }
 
     #[test]
-    fn the_last_word_counts() {
+    fn the_last_policy_update_counts() {
         let mut log = KernelLog {
             kmsg: None,
             lines: vec!["ima: policy update completed".into()],
         };
-        assert_eq!(log.policy_update(), Some(true));
+        assert_eq!(log.policy_update(), PolicyUpdate::Completed);
         log.lines.push("ima: policy update failed".into());
-        assert_eq!(log.policy_update(), Some(false));
+        assert_eq!(log.policy_update(), PolicyUpdate::Failed);
         log.lines.clear();
-        assert_eq!(log.policy_update(), None);
+        assert_eq!(log.policy_update(), PolicyUpdate::NotRecorded);
     }
 
     proptest! {

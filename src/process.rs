@@ -1,0 +1,66 @@
+//! Work in a process of its own, so that what waits for a device without end waits there.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::errno::Errno;
+use crate::syscalls::{self, Forked};
+
+/// Runs `action` in a new process and waits at most `limit` for it. Returns whether it ended by then. Where no process can be
+/// started, this one does it and waits as long as it takes.
+pub fn run_for(limit: Duration, action: &dyn Fn()) -> bool {
+    let Ok((end, running)) = pipe_with(PipeFlags::CLOEXEC) else {
+        action();
+        return true;
+    };
+    match syscalls::fork() {
+        Ok(Forked::Parent) => {}
+        Ok(Forked::Child) => {
+            action();
+            std::process::exit(0);
+        }
+        Err(_) => {
+            action();
+            return true;
+        }
+    }
+    // Only the child has this end open then, until it ends.
+    drop(running);
+    is_ready(&end, Some(limit))
+}
+
+/// Waits, at most `limit`, until there is something to read from the pipe or its other end is closed. Returns whether that
+/// happened.
+pub fn is_ready(pipe: impl AsFd, limit: Option<Duration>) -> bool {
+    let deadline = limit.map(|limit| Instant::now().checked_add(limit));
+    loop {
+        let timeout = deadline.flatten().map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            }
+        });
+        match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            Err(_) => return true,
+            Ok(count) => return count > 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_ready_when_its_other_end_is_closed() {
+        let (end, other) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        assert!(!is_ready(&end, Some(Duration::from_millis(1))));
+        drop(other);
+        assert!(is_ready(&end, None));
+    }
+}
