@@ -1,12 +1,12 @@
 //! The boot, from top to bottom.
 //!
-//! The boot has two halves. In the first the keys and the policy are loaded, and the policy is proved in force, before
-//! anything of a disk is mounted. In the second the root is mounted, its own certificates and policies are offered to the
-//! kernel, and its init is executed. In an initramfs of its own the init does both. In front of another initramfs it does
-//! the first half and executes that initramfs's init under the policy; the other initramfs mounts the root and starts the
-//! init again, for the second half.
+//! The boot has two halves. In the first half, the keys and the policy are loaded, and the policy is proved in force, before
+//! any disk is mounted. In the second half, the root is mounted, its own certificates and policies are offered to the
+//! kernel, and its init is executed. In its own initramfs the init does both. In front of another initramfs it does the
+//! first half and executes that initramfs's init under the policy; the other initramfs mounts the root and starts the init
+//! again, for the second half.
 //!
-//! Each stage takes by value what the stage before it proved. [`root::mount`] takes a [`policy::PolicyInForce`], which only
+//! Each stage takes what the stage before it proved. [`root::mount`] takes a [`policy::PolicyInForce`], which only
 //! the stage that proved the policy can make; [`handover::hand_over`], the only function that executes anything of the real
 //! root, takes a [`preflight::Ready`], which is made of it.
 

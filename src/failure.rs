@@ -172,8 +172,8 @@ fn act(ending: Ending, device: Device) -> ! {
     forever()
 }
 
-/// Executes the shell of the initramfs; returns only if that fails. Where systemd is PID 1, this process ends with an error, and
-/// systemd starts its emergency shell.
+/// Executes the shell of the initramfs; returns only if that fails. Where systemd is PID 1, this process ends with an error,
+/// and systemd starts its emergency shell.
 fn shell() {
     if std::process::id() != 1 {
         std::process::exit(1);

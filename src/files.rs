@@ -1,5 +1,5 @@
-//! Reading files that somebody else may have made: bounded, and from the real root never through a link that leads out
-//! of it. A file of the initramfs is one that lies on the initramfs's own file system.
+//! Reads files that an attacker may have made: with a limit on their size, and in the root never through a link that leads
+//! out of it. A file of the initramfs is one on the initramfs's own file system.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -46,8 +46,8 @@ impl std::fmt::Display for OpenError {
     }
 }
 
-/// The initramfs, which the boot chain covers. Its files are opened without crossing a mount: what is mounted below it, the real
-/// root first of all, anybody may have written.
+/// The initramfs, which the boot chain covers. Its files are opened without crossing a mount, because anybody may have written
+/// what is mounted below it, such as the root.
 #[derive(Debug)]
 pub struct Initramfs(OwnedFd);
 
@@ -61,8 +61,8 @@ impl Initramfs {
         directory(Path::new("/")).map(Self)
     }
 
-    /// Opens a regular file of it for reading. Links are followed as far as they stay in it. That a file is missing is said only
-    /// where it is; a path that leads out of it is an error of another kind.
+    /// Opens a regular file of it for reading. Links are followed as long as they stay in it. A path that leads out of it is
+    /// [`OpenError::Failed`], and never [`OpenError::Missing`].
     ///
     /// # Errors
     ///
@@ -88,8 +88,8 @@ const BELOW: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLI
 /// The same for the initramfs, without leaving its file system.
 const WITHIN: ResolveFlags = BELOW.union(ResolveFlags::NO_XDEV);
 
-/// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it; nothing
-/// but a regular file is opened, so that no device or fifo sees it.
+/// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it. Only a regular
+/// file is opened, because opening a device or fifo has effects.
 ///
 /// # Errors
 ///
@@ -125,7 +125,7 @@ fn open(
     if kind != FileType::RegularFile {
         return Err(OpenError::NotRegular(kind));
     }
-    // The path is that of this very file, whatever happens to its name meanwhile.
+    // This path is of the very file that was checked, even if its name leads to another file meanwhile.
     let again = descriptor_path(&place);
     fs::open(&again, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map(File::from)
@@ -202,7 +202,7 @@ pub fn read(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads from a place until the buffer is full or the file ends; how many bytes there were.
+/// Reads from an offset until the buffer is full or the file ends. Returns the number of bytes.
 ///
 /// # Errors
 ///

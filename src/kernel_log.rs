@@ -14,10 +14,10 @@ use crate::errno::Errno;
 /// How many records are read at most. A policy update or a denial writes only a few.
 const MAX_RECORDS: usize = 4096;
 
-/// How often, and how long each time, a record of the audit system is waited for. A kernel thread writes it a moment after the
-/// event (kernel/audit.c, `kauditd_thread`). Many short waits instead of a long one, because a virtual machine may be paused for
-/// longer than the whole time: this process and the thread then both run on in between. Kernels without CONFIG_INTEGRITY_AUDIT
-/// write no such record.
+/// How often, and how long each time, a record of the audit system is waited for. A kernel thread writes it a moment after
+/// the event (kernel/audit.c, `kauditd_thread`). Many short waits instead of a long one, because a virtual machine may be
+/// paused for longer than the whole time: this process and the thread then both run on in between. Kernels without
+/// CONFIG_INTEGRITY_AUDIT write no such record.
 const PAUSES: usize = 30;
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -12,7 +12,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 /// `devkmsg_write`); the prefix and the kernel's own header fit in what is left.
 const MAX_RECORD: usize = 960;
 
-/// The syslog facility "daemon", which tells these records from the kernel's own.
+/// The syslog facility "daemon", by which these records differ from the kernel's own.
 const FACILITY: u8 = 3 << 3;
 
 struct Logger {
@@ -20,7 +20,7 @@ struct Logger {
 }
 
 enum State {
-    /// `/dev` is not there yet: records wait.
+    /// `/dev` is not mounted yet: records are kept.
     Waiting(Vec<(Level, String)>),
     Open {
         kmsg: File,
@@ -31,7 +31,7 @@ enum State {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Starts to take records, which wait for [`open`].
+/// Starts to accept records. They are kept until [`open`] is called.
 pub fn start() {
     let logger = LOGGER.get_or_init(|| Logger {
         state: Mutex::new(State::Waiting(Vec::new())),
@@ -49,10 +49,10 @@ const LIMITS: [(&str, &str); 2] = [
     ("/proc/sys/kernel/printk_ratelimit", "0\n"),
 ];
 
-/// What they were.
+/// The values that they had.
 static LIMITED: [OnceLock<String>; LIMITS.len()] = [const { OnceLock::new() }; LIMITS.len()];
 
-/// Takes the limits away, after [`restore_limits`] too.
+/// Removes the limits, for the first time or after [`restore_limits`].
 pub fn lift_limits() {
     for ((path, free), before) in LIMITS.iter().zip(&LIMITED) {
         if let Ok(value) = std::fs::read_to_string(path) {
@@ -62,8 +62,8 @@ pub fn lift_limits() {
     }
 }
 
-/// Gives the kernel's log its limits back, exactly as they were. For just before another program is executed: after a good
-/// execution nobody is left to do it. The first ten records after it come through, which the denial of that program is among.
+/// Restores the limits of the kernel's log. To be called just before another program is executed, because the init cannot do it
+/// afterwards. The kernel still logs the first ten records after that, and the denial of that program is one of them.
 pub fn restore_limits() {
     for ((path, _), before) in LIMITS.iter().zip(&LIMITED) {
         if let Some(value) = before.get() {
@@ -72,8 +72,8 @@ pub fn restore_limits() {
     }
 }
 
-/// Opens `/dev/kmsg` and writes what waited. Called again, for what a mount made visible, it changes nothing but the
-/// console level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
+/// Opens `/dev/kmsg` and writes the records that were kept. Called again, after a mount of proc, it only reads the console
+/// level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
 pub fn open() {
     let Some(logger) = LOGGER.get() else { return };
     lift_limits();
@@ -118,7 +118,8 @@ impl Log for Logger {
             return;
         }
         let text = record.args().to_string();
-        // There is no other thread: it is held if a record could not be written for want of memory, which is to be said.
+        // There is only one thread, so the lock is held only if a lack of memory interrupted the writing of a record. The
+        // message about that goes to the console alone.
         match self.state.try_lock() {
             Ok(mut state) => state.write(record.level(), &text),
             Err(_) => console(&text),
@@ -160,7 +161,7 @@ fn console(text: &str) {
     }
     let _ = match OpenOptions::new().write(true).open("/dev/console") {
         Ok(mut console) => console.write_all(all.as_bytes()),
-        // What the kernel opened for the init, from the initramfs's own /dev.
+        // The kernel opened /dev/console of the initramfs as stderr of the init.
         Err(_) => std::io::stderr().write_all(all.as_bytes()),
     };
 }
@@ -184,7 +185,7 @@ fn record(severity: u8, line: &str) -> String {
     record
 }
 
-/// File names and labels of a hostile disk must not steer the console.
+/// Replaces control characters, so that file names and labels of a hostile disk cannot send escape sequences to the console.
 fn printable(line: &str) -> String {
     line.chars()
         .map(|letter| if letter.is_control() { '?' } else { letter })

@@ -39,7 +39,7 @@ Example:
   exec switch_root /rootfs /sbin/init
 ";
 
-/// What the command line asks for.
+/// What the command line requests.
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Help,
@@ -193,7 +193,8 @@ impl Level {
     }
 }
 
-/// Deletes everything on the old root's own file system, to free its memory. Errors are ignored: a file that stays does no harm.
+/// Deletes everything on the old root's own file system, to free its memory. Errors are ignored: a file that stays does no
+/// harm.
 fn empty(directory: OwnedFd, old_device: u64) {
     // The innermost directory is last. No recursion, because whoever made the archive chose the depth.
     let mut levels = vec![Level::new(directory, CString::default())];

@@ -96,7 +96,8 @@ pub fn execute(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Er
     from_nix(errno)
 }
 
-/// execveat(2) of a file in a directory, or with an empty path of the open file itself (AT_EMPTY_PATH). Returns only if it fails.
+/// execveat(2) of a file in a directory, or with an empty path of the open file itself (AT_EMPTY_PATH). Returns only if it
+/// fails.
 pub fn execute_at(
     file: impl AsFd,
     path: &CStr,

@@ -1,9 +1,9 @@
 //! The watch: a process that prints a notice when a device does not answer, and ends the boot when the limit is reached.
 //!
 //! A read from such a device cannot be interrupted (TASK_UNINTERRUPTIBLE; mm/filemap.c, `folio_wait_bit_common`), so PID 1
-//! itself can neither print a notice nor stop. The watch shares no lock and no memory with PID 1 and reads nothing from the root,
-//! so it never waits for the device. It ends when PID 1 closes its end of the pipe between them, ends, or executes another
-//! program.
+//! itself can neither print a notice nor stop. The watch shares no lock and no memory with PID 1 and reads nothing from the
+//! root, so it never waits for the device. It ends when PID 1 closes its end of the pipe between them, ends, or executes
+//! another program.
 
 use std::fs::File;
 use std::io::Write as _;

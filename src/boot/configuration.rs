@@ -80,8 +80,8 @@ pub fn hide_command_line(settings: &Settings, report: &mut Report) -> Result<(),
     Ok(())
 }
 
-/// Mounts a file with this line over `/proc/cmdline`. The file is on its own tmpfs, read-only, and afterwards nothing but the file
-/// is mounted of it, so that nobody can write to it.
+/// Mounts a file with this line over `/proc/cmdline`. The file is on its own tmpfs, read-only, and afterwards nothing but
+/// the file is mounted of it, so that nobody can write to it.
 fn mount_over(line: &str) -> Result<(), (&'static str, Errno)> {
     let private = Path::new(layout::PRIVATE);
     let proc = private.join("proc");

@@ -34,8 +34,8 @@ pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> 
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     logging::open();
-    // A mount of proc never fails with EBUSY (fs/proc/root.c, `proc_get_tree`): a second one would hide the first, and the filtered
-    // command line that is mounted in it.
+    // A mount of proc never fails with EBUSY (fs/proc/root.c, `proc_get_tree`): a second one would hide the first, and the
+    // filtered command line that is mounted in it.
     if !files::is_mount_point(Path::new("/proc")) {
         api("proc", "/proc", CLOSED, "")?;
     }

@@ -2,9 +2,9 @@
 //! under the policy.
 //!
 //! A cpio archive and a ramfs hold no extended attributes, so the files of an initramfs have no signatures. The initramfs
-//! therefore contains a list of signatures ([`ima::signatures`]), and a tmpfs can store them. The policy then needs no exception
-//! for the initramfs, and an attacker who can write to the tmpfs or to the emptied rootfs later still cannot execute unsigned files
-//! there.
+//! therefore contains a list of signatures ([`ima::signatures`]), and a tmpfs can store them. The policy then needs no
+//! exception for the initramfs, and an attacker who can write to the tmpfs or to the emptied rootfs later still cannot
+//! execute unsigned files there.
 
 mod moving;
 

@@ -23,8 +23,8 @@ use crate::watch;
 #[derive(Debug)]
 pub struct HandedOver(());
 
-/// Executes the root's switch_root, or returns where systemd changes root itself. Nothing else executes a program of the root, and
-/// it takes a value that can only be made from the proof of the policy:
+/// Executes the root's switch_root, or returns where systemd changes root itself. Nothing else executes a program of the
+/// root, and it takes a value that can only be made from the proof of the policy:
 ///
 /// ```
 /// use ima_init::{boot, failure::Ending, report::Report};

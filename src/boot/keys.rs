@@ -148,8 +148,8 @@ fn evm_off(detail: &str, config: &Config, report: &mut Report) -> Result<(), Fau
     Ok(())
 }
 
-/// Adds EVM's certificates to its keyring, and switches EVM on if there is one or its HMAC key is loaded. Returns whether EVM is
-/// on.
+/// Adds EVM's certificates to its keyring, and switches EVM on if there is one or its HMAC key is loaded. Returns whether
+/// EVM is on.
 fn evm(
     place: Place<'_>,
     paths: &[PathBuf],

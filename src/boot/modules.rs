@@ -10,8 +10,8 @@ use crate::files::Initramfs;
 use crate::report::Report;
 use crate::watch;
 
-/// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel decompresses the module, with the algorithm that it was
-/// built with (CONFIG_MODULE_DECOMPRESS).
+/// MODULE_INIT_COMPRESSED_FILE (include/uapi/linux/module.h): the kernel decompresses the module, with the algorithm that it
+/// was built with (CONFIG_MODULE_DECOMPRESS).
 const COMPRESSED: i32 = 4;
 
 /// Loads the modules.

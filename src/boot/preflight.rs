@@ -155,8 +155,8 @@ impl Programs for KernelPrograms<'_> {
         Ok(bytes)
     }
 
-    /// A kernel without AT_EXECVE_CHECK appraises a mapping instead, under the same conditions if the policy has MMAP_CHECK. Under
-    /// a policy without it, a denial shows only at the execution.
+    /// A kernel without AT_EXECVE_CHECK appraises a mapping instead, under the same conditions if the policy has MMAP_CHECK.
+    /// Under a policy without it, a denial shows only at the execution.
     fn may_run(&self, file: &File) -> Result<(), Denial> {
         let mut log = KernelLog::from_now();
         let verdict = match syscalls::execve_check(file) {

@@ -41,7 +41,7 @@ pub struct MountedRoot {
 pub struct Verification(Option<Verified>);
 
 impl Verification {
-    /// The fault of a boot that failed on this root: where a wrong block was met, that, and not what came of it.
+    /// The fault of a boot that failed on this root: if a wrong block was read, that fault, because it caused the other.
     pub fn closer(&self, fault: Fault) -> Fault {
         match &self.0 {
             Some(verified) => verified.closer(fault),
@@ -49,11 +49,12 @@ impl Verification {
         }
     }
 
-    /// Leaves the root to the real system: from now on a wrong block has the effect that the configuration chose.
+    /// Prepares the root for the real system: from now on a wrong block has the effect that the configuration chose.
     ///
     /// # Errors
     ///
-    /// [`Code::VerityCorrupted`], [`Code::VerityRootHash`]: one was met already, and nobody has failed by it; [`Code::VerityTable`].
+    /// [`Code::VerityCorrupted`], [`Code::VerityRootHash`]: a wrong block was read already, without an error so far;
+    /// [`Code::VerityTable`].
     pub(super) fn arm(&self) -> Result<(), Fault> {
         self.0.as_ref().map_or(Ok(()), Verified::arm)
     }
@@ -65,7 +66,7 @@ impl MountedRoot {
         &self.path
     }
 
-    /// A file of it as it is told: with where it is mounted before its own path.
+    /// The path of a file of it for messages: behind the path where the root is mounted.
     pub fn shown(&self, path: &Path) -> String {
         format!("{}{}", self.path.display(), path.display())
     }

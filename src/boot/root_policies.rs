@@ -39,8 +39,8 @@ impl RootUnderPolicy {
     }
 }
 
-/// Requires that the policy covers the root as it is mounted, and offers the root's own policies to the kernel, which takes those
-/// that are signed.
+/// Requires that the policy covers the root as it is mounted, and offers the root's own policies to the kernel, which takes
+/// those that are signed.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! How the init was started: as `/init` of its own initramfs, as `/init` in front of another initramfs, or inside that one, instead
-//! of the program that changes root.
+//! How the init was started: as `/init` of its own initramfs, as `/init` in front of another initramfs, or inside that one,
+//! instead of the program that changes root.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -74,7 +74,7 @@ impl Start {
     }
 }
 
-/// What the program's name and arguments ask for.
+/// What this process is to do, by its name and arguments.
 #[derive(Debug)]
 pub enum Request {
     /// A boot.

@@ -26,7 +26,7 @@ pub(super) struct Moved {
     pub(super) files: usize,
     /// The content of the regular files, in bytes.
     pub(super) bytes: u64,
-    /// Names of regular files that were given a signature.
+    /// Names of regular files whose signature was set.
     pub(super) signed: usize,
 }
 
@@ -183,7 +183,7 @@ impl Mover<'_> {
                     .map_err(failed)?;
                 chmodat(&level.new, name, mode(&stat), AtFlags::empty()).map_err(failed)?;
             }
-            // Nobody listens at a socket of an archive.
+            // No process listens on a socket from an archive.
             _ => {}
         }
         unlinkat(&level.old, name, AtFlags::empty()).map_err(failed)?;
@@ -204,7 +204,8 @@ impl Mover<'_> {
             self.copy(level, name, path, stat)?;
         }
         if let Some(attributes) = self.signatures.get(path) {
-            // Not by the file that was written to: closing that one must not be what changes the attribute last.
+            // Not through the file that was open for writing: IMA may replace the attribute when that one is closed
+            // (ima_main.c, `ima_check_last_writer`).
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let file = openat(&level.new, name, flags, Mode::empty()).map_err(failed)?;
             sign(&file, attributes).map_err(|(name, errno)| MoveError {
@@ -240,7 +241,7 @@ impl Mover<'_> {
     }
 }
 
-/// The owner and the mode, in this order: a change of the owner takes the set-user-ID bit away.
+/// Sets the owner and the mode, in this order: a change of the owner clears the set-user-ID bit.
 fn own(file: impl std::os::fd::AsFd, stat: &Stat) -> Result<(), Errno> {
     let (user, group) = owner(stat);
     fchown(&file, user, group)?;
