@@ -396,9 +396,13 @@ impl Config {
             }
             seen.push(key);
             match config.set(key, value) {
-                Some(true) => {}
-                Some(false) => return Err(error(number, value, ConfigErrorKind::BadValue)),
-                None => return Err(error(number, key, ConfigErrorKind::UnknownKey)),
+                Assignment::Done => {}
+                Assignment::BadValue => {
+                    return Err(error(number, value, ConfigErrorKind::BadValue));
+                }
+                Assignment::UnknownKey => {
+                    return Err(error(number, key, ConfigErrorKind::UnknownKey));
+                }
             }
             if key == "on_failure" && config.on_failure == OnFailure::Shell {
                 shell_line = Some(number);
@@ -434,10 +438,10 @@ impl Config {
         }
     }
 
-    /// Sets one key; nothing if there is none of that name, `false` if the value is not one of its.
-    fn set(&mut self, key: &str, value: &str) -> Option<bool> {
+    /// Sets the value of one key.
+    fn set(&mut self, key: &str, value: &str) -> Assignment {
         match key {
-            "enforce" => put(
+            "enforce" => assign(
                 &mut self.enforce,
                 match value {
                     "required" => Some(Enforce::Required),
@@ -445,7 +449,7 @@ impl Config {
                     _ => None,
                 },
             ),
-            "cover" => put(
+            "cover" => assign(
                 &mut self.cover,
                 match value {
                     "everyone" => Some(Cover::Everyone),
@@ -453,19 +457,19 @@ impl Config {
                     _ => None,
                 },
             ),
-            "keyring" => put(
+            "keyring" => assign(
                 &mut self.keyring,
                 [Keyring::Trusted, Keyring::Untrusted]
                     .into_iter()
                     .find(|keyring| keyring.name() == value),
             ),
-            "require_tpm" => put(&mut self.require_tpm, yes_or_no(value)),
-            "on_failure" => put(&mut self.on_failure, OnFailure::from_name(value)),
-            "failure_delay" => put(&mut self.failure_delay, seconds(value)),
-            "debug" => put(&mut self.debug, yes_or_no(value)),
-            "switch_root" => put(&mut self.switch_root, absolute(value)),
-            "init" => put(&mut self.init, absolute(value)),
-            "cmdline" => put(
+            "require_tpm" => assign(&mut self.require_tpm, yes_or_no(value)),
+            "on_failure" => assign(&mut self.on_failure, OnFailure::from_name(value)),
+            "failure_delay" => assign(&mut self.failure_delay, seconds(value)),
+            "debug" => assign(&mut self.debug, yes_or_no(value)),
+            "switch_root" => assign(&mut self.switch_root, absolute(value)),
+            "init" => assign(&mut self.init, absolute(value)),
+            "cmdline" => assign(
                 &mut self.cmdline,
                 value
                     .split_ascii_whitespace()
@@ -476,66 +480,83 @@ impl Config {
                     })
                     .collect(),
             ),
-            "forward" => put(
+            "forward" => assign(
                 &mut self.forward,
                 value.split_ascii_whitespace().map(Pattern::parse).collect(),
             ),
-            "root_certificates" => put(&mut self.root_certificates, yes_or_no(value)),
-            "revoked_keys" => Some(self.revoked.set_keys(value)),
-            "revoked_serials" => Some(self.revoked.set_serials(value)),
-            "root" => put(&mut self.root, RootName::parse(value).map(Some)),
-            "rootfstype" => put(&mut self.rootfstype, fstype(value)),
-            "rootflags" => put(&mut self.rootflags, Some(Some(value.to_owned()))),
-            "rootwait" => put(
+            "root_certificates" => assign(&mut self.root_certificates, yes_or_no(value)),
+            "revoked_keys" => Assignment::of(self.revoked.set_keys(value)),
+            "revoked_serials" => Assignment::of(self.revoked.set_serials(value)),
+            "root" => assign(&mut self.root, RootName::parse(value).map(Some)),
+            "rootfstype" => assign(&mut self.rootfstype, fstype(value)),
+            "rootflags" => assign(&mut self.rootflags, Some(Some(value.to_owned()))),
+            "rootwait" => assign(
                 &mut self.rootwait,
                 match value {
                     "forever" => Some(RootWait::Forever),
                     seconds => RootWait::parse(seconds),
                 },
             ),
-            "stall_timeout" => put(
+            "stall_timeout" => assign(
                 &mut self.stall_timeout,
                 seconds(value).filter(|time| !time.is_zero()),
             ),
-            "modules" => put(
+            "modules" => assign(
                 &mut self.modules,
                 value.split_ascii_whitespace().map(absolute).collect(),
             ),
-            "lockdown" => put(
+            "lockdown" => assign(
                 &mut self.lockdown,
                 Lockdown::ALL
                     .into_iter()
                     .find(|level| level.name() == value),
             ),
-            "kexec" => put(&mut self.kexec, yes_or_no(value)),
-            "verity" => put(&mut self.verity, Trust::parse(value).map(Some)),
-            "verity_signature" => put(&mut self.verity_signature, RootName::parse(value).map(Some)),
-            "verity_hash" => put(&mut self.verity_hash, RootName::parse(value).map(Some)),
-            "verity_hash_offset" => put(&mut self.verity_hash_offset, offset(value).map(Some)),
-            "verity_corruption" => put(
+            "kexec" => assign(&mut self.kexec, yes_or_no(value)),
+            "verity" => assign(&mut self.verity, Trust::parse(value).map(Some)),
+            "verity_signature" => {
+                assign(&mut self.verity_signature, RootName::parse(value).map(Some))
+            }
+            "verity_hash" => assign(&mut self.verity_hash, RootName::parse(value).map(Some)),
+            "verity_hash_offset" => assign(&mut self.verity_hash_offset, offset(value).map(Some)),
+            "verity_corruption" => assign(
                 &mut self.verity_corruption,
                 Corruption::ALL
                     .into_iter()
                     .find(|corruption| corruption.name() == value),
             ),
-            "verity_fec" => put(&mut self.verity_fec, RootName::parse(value).map(Some)),
-            "verity_fec_offset" => put(&mut self.verity_fec_offset, offset(value).map(Some)),
+            "verity_fec" => assign(&mut self.verity_fec, RootName::parse(value).map(Some)),
+            "verity_fec_offset" => assign(&mut self.verity_fec_offset, offset(value).map(Some)),
             // drivers/md/dm-verity-fec.c, DM_VERITY_FEC_MIN_RSN, DM_VERITY_FEC_MAX_RSN
-            "verity_fec_roots" => put(
+            "verity_fec_roots" => assign(
                 &mut self.verity_fec_roots,
                 value.parse().ok().filter(|roots| (2..=24).contains(roots)),
             ),
-            _ => None,
+            _ => Assignment::UnknownKey,
         }
     }
 }
 
-fn put<T>(place: &mut T, value: Option<T>) -> Option<bool> {
+/// What became of a line `KEY=VALUE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Assignment {
+    Done,
+    BadValue,
+    UnknownKey,
+}
+
+impl Assignment {
+    const fn of(is_valid: bool) -> Self {
+        if is_valid { Self::Done } else { Self::BadValue }
+    }
+}
+
+/// Assigns the value that was parsed; `None` stands for one that is not valid.
+fn assign<T>(field: &mut T, value: Option<T>) -> Assignment {
     let Some(value) = value else {
-        return Some(false);
+        return Assignment::BadValue;
     };
-    *place = value;
-    Some(true)
+    *field = value;
+    Assignment::Done
 }
 
 fn yes_or_no(value: &str) -> Option<bool> {
