@@ -20,6 +20,7 @@ use x509_cert::certificate::{Raw, TbsCertificateInner};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage as X509KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
+use crate::distinguished_name::DistinguishedName;
 use crate::fault::{Cause, Code, Explanation, Fault};
 use crate::signature::KeyId;
 
@@ -673,7 +674,7 @@ fn bit_len(number: &[u8]) -> u32 {
 /// A name fit for a log: the kernel ring buffer and a console must not get control characters out of a certificate.
 fn printable(name: &x509_cert::name::Name) -> String {
     let mut text = String::new();
-    for character in name.to_string().chars() {
+    for character in DistinguishedName(name).to_string().chars() {
         if character.is_control() {
             text.extend(character.escape_default());
         } else {

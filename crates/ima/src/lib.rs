@@ -25,6 +25,7 @@ pub mod cmdline;
 pub mod config;
 pub mod cpio;
 pub mod device;
+mod distinguished_name;
 pub mod dm_verity;
 pub mod elf;
 pub mod eventlog;
