@@ -34,7 +34,7 @@ impl Uevents {
         Ok(Self { socket })
     }
 
-    /// Waits until a block device is announced, at most `limit`.
+    /// Waits until a block device or a UBI volume is announced, at most `limit`.
     pub fn wait(&self, limit: Duration) {
         let mut left = limit;
         loop {
@@ -55,13 +55,13 @@ impl Uevents {
         }
     }
 
-    /// Reads all announcements. Returns whether one of them is of a block device, or some were lost.
+    /// Reads all announcements. Returns whether one of them is of such a device, or some were lost.
     fn drain(&self) -> bool {
         let mut buffer = [0_u8; 8192];
         let mut found = false;
         loop {
             match recv(&self.socket, &mut buffer[..], RecvFlags::empty()) {
-                Ok((length, _)) => found |= is_block(buffer.get(..length).unwrap_or_default()),
+                Ok((length, _)) => found |= may_be_root(buffer.get(..length).unwrap_or_default()),
                 Err(Errno::NOBUFS) => found = true,
                 Err(Errno::INTR) => {}
                 Err(_) => return found,
@@ -70,11 +70,11 @@ impl Uevents {
     }
 }
 
-/// Whether an announcement is of a block device. It has a first line, then NUL-terminated `KEY=value`.
-fn is_block(message: &[u8]) -> bool {
+/// Whether an announcement is of a block device or of UBI. It has a first line, then NUL-terminated `KEY=value`.
+fn may_be_root(message: &[u8]) -> bool {
     message
         .split(|byte| *byte == 0)
-        .any(|field| field == b"SUBSYSTEM=block")
+        .any(|field| matches!(field, b"SUBSYSTEM=block" | b"SUBSYSTEM=ubi"))
 }
 
 #[cfg(test)]
@@ -82,10 +82,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_block_devices_are_recognised() {
-        assert!(is_block(b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0"));
-        assert!(!is_block(b"add@/devices/x\0SUBSYSTEM=blockx\0"));
-        assert!(!is_block(b""));
+    fn devices_that_may_be_the_root_are_recognised() {
+        assert!(may_be_root(
+            b"add@/devices/x\0ACTION=add\0SUBSYSTEM=block\0"
+        ));
+        assert!(may_be_root(b"add@/devices/x\0SUBSYSTEM=ubi\0"));
+        assert!(!may_be_root(b"add@/devices/x\0SUBSYSTEM=blockx\0"));
+        assert!(!may_be_root(b""));
     }
 
     #[test]

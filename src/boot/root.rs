@@ -3,6 +3,7 @@
 mod devices;
 mod missing;
 mod mounting;
+mod ubi;
 #[cfg(feature = "verity")]
 mod verity;
 #[cfg(not(feature = "verity"))]
@@ -115,6 +116,14 @@ pub fn mount(
             return Err(Fault::new(Code::RootNotMounted, detail));
         }
     };
+    if let Some(RootName::Ubi(volume)) = &name {
+        let name = RootName::Ubi(volume.clone());
+        let source = Source {
+            path: ubi::wait(&name, volume, settings)?,
+            fstype: settings.rootfstype.as_deref().unwrap_or("ubifs").to_owned(),
+        };
+        return mount_source(&name, &source, &Verification(None), settings, report);
+    }
     let trusted = settings.verity.as_ref();
     let trusted = trusted.map(|verity| Trusted::find(verity, settings));
     let trusted = trusted.transpose()?;
@@ -139,22 +148,37 @@ fn mount_device(
     report: &mut Report,
 ) -> Result<MountedRoot, Fault> {
     let device = verification.0.as_ref().map_or(device, Verified::device);
-    let fstype = match &settings.rootfstype {
-        Some(name) => name.clone(),
-        None => recognise(device)?.kind.name().to_owned(),
+    let source = Source {
+        path: device.path(),
+        fstype: match &settings.rootfstype {
+            Some(name) => name.clone(),
+            None => recognise(device)?.kind.name().to_owned(),
+        },
     };
-    warn_of_xattrs(&device.path(), &fstype, report);
-    let mounted = watch::during(Stage::Root, format!("mounting {}", device.path()), || {
-        mounting::mount(
-            &device.path(),
-            &fstype,
-            &settings.rootflags,
-            settings.read_only,
-        )
+    mount_source(name, &source, verification, settings, report)
+}
+
+/// What is mounted.
+struct Source {
+    /// The name by which the file system's driver finds it: a device's path, or that of a UBI volume.
+    path: String,
+    fstype: String,
+}
+
+fn mount_source(
+    name: &RootName,
+    Source { path, fstype }: &Source,
+    verification: &Verification,
+    settings: &Settings,
+    report: &mut Report,
+) -> Result<MountedRoot, Fault> {
+    warn_of_xattrs(path, fstype, report);
+    let mounted = watch::during(Stage::Root, format!("mounting {path}"), || {
+        mounting::mount(path, fstype, &settings.rootflags, settings.read_only)
     })?;
     report.root = RootRecord {
         name: name.to_string(),
-        device: device.path(),
+        device: path.clone(),
         fstype: fstype.clone(),
         options: mounted.options.clone(),
         verity: verification
@@ -167,8 +191,7 @@ fn mount_device(
         None => String::new(),
     };
     let text = format!(
-        "{name} is {}{over}, {fstype} ({}), mounted on {ROOT}",
-        device.path(),
+        "{name} is {path}{over}, {fstype} ({}), mounted on {ROOT}",
         mounted.options
     );
     report.done(Stage::Root, &text);
@@ -176,7 +199,7 @@ fn mount_device(
         path: ROOT.into(),
         directory: mounted.directory,
         magic: mounted.magic,
-        fstype,
+        fstype: fstype.clone(),
         verification: verification.clone(),
     })
 }

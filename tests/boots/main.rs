@@ -12,6 +12,7 @@ mod compressions;
 mod devices;
 mod explained;
 mod faults;
+mod flash;
 mod formats;
 mod front;
 mod grammar;

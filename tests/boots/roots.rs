@@ -12,7 +12,8 @@ use crate::partitions::{Table, guid};
 use crate::setup::{LABEL, Setup, UUID, assert_booted, assert_refused, console_tail};
 use crate::tree::Format;
 
-fn root_of(report: &Report) -> (&str, &str) {
+/// The device and the type of what is mounted as the root.
+pub fn root_of(report: &Report) -> (&str, &str) {
     let root = report
         .mounts
         .iter()

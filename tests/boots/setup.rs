@@ -177,7 +177,12 @@ impl Setup {
     /// The code of what `imactl check` says the init will refuse, from the images alone; not for a root on btrfs,
     /// which is not read without mounting it.
     pub fn checked(&self) -> Option<&'static str> {
-        let image = self.image();
+        let image = match self.format {
+            // Of flash the volumes' contents are checked.
+            Format::Ubifs => self.root.image(&Setup::new().format),
+            Format::UbiSquashfs => self.root.image(&Format::Squashfs),
+            _ => self.image(),
+        };
         let disk = partitions::around(&image, self.table);
         let packed = self.packed();
         let initramfs = InitramfsBuilder::from_image(&packed).expect("the initramfs");
@@ -197,7 +202,10 @@ impl Setup {
             ..check::RootChoice::new(&initramfs, Some(&line))
         };
         let filesystem = imactl::select::FileSystem::default();
-        let read = check::Root::read(&disk, filesystem, &choice);
+        let read = match self.format {
+            Format::Ubifs => crate::flash::checked_root(&image),
+            _ => check::Root::read(&disk, filesystem, &choice),
+        };
         let mut files = vec![disk, image];
         files.dedup();
         remove(&files);

@@ -12,6 +12,7 @@ use imactl::initramfs::InitramfsBuilder;
 use imactl::tree::{Content, Inode, Kind};
 
 use crate::built::{Kernel, PROGRAMS, busybox, scratch};
+use crate::flash;
 use crate::keys::{Pair, RSA};
 
 /// A regular file.
@@ -248,6 +249,27 @@ impl Tree {
                 fill(&files, &image, fstype);
                 fs::remove_file(files).expect("the image");
             }
+            Format::Ubifs => {
+                flash::ubinize(flash::Volume::Empty, &image);
+                let files = self.image(&Format::Ext4 {
+                    uuid: [0; 16],
+                    label: "files",
+                });
+                fill(&files, &image, "ubifs");
+                fs::remove_file(files).expect("the image");
+            }
+            Format::MkfsUbifs => {
+                let root = self.directory();
+                let volume = image.with_extension("volume");
+                flash::mkfs(root.path(), &volume);
+                flash::ubinize(flash::Volume::Ubifs(&volume), &image);
+                fs::remove_file(volume).expect("the volume");
+            }
+            Format::UbiSquashfs => {
+                let volume = self.image(&Format::Squashfs);
+                flash::ubinize(flash::Volume::Static(&volume), &image);
+                fs::remove_file(volume).expect("the volume");
+            }
         }
         image
     }
@@ -333,11 +355,20 @@ pub enum Format {
         mkfs: &'static [&'static str],
         megabytes: u64,
     },
+    /// UBIFS in a UBI volume, on an image of flash, filled by a machine.
+    Ubifs,
+    /// The same made by mkfs.ubifs.
+    MkfsUbifs,
+    /// squashfs in a UBI volume.
+    UbiSquashfs,
 }
 
 /// Has a machine copy the files of one image, on ext4, into the file system of another.
 fn fill(from: &Path, to: &Path, fstype: &str) {
-    let modules = Kernel::Full.modules_for(fstype);
+    let (source, modules, parameters) = match fstype {
+        "ubifs" => (flash::VOLUME, Vec::new(), flash::attach("vdb")),
+        _ => ("/dev/vdb", Kernel::Full.modules_for(fstype), String::new()),
+    };
     let insert: String = modules
         .iter()
         .map(|(name, _)| format!("busybox insmod /{name}\n"))
@@ -345,7 +376,7 @@ fn fill(from: &Path, to: &Path, fstype: &str) {
     let script = format!(
         "#!/bin/busybox sh\nexport PATH=/bin\nbusybox mkdir -p /dev /from /to\nbusybox mount -t devtmpfs dev /dev\n\
          exec </dev/console >/dev/console 2>&1\n{insert}\
-         busybox mount -t ext4 -o ro /dev/vda /from && busybox mount -t {fstype} /dev/vdb /to &&\n\
+         busybox mount -t ext4 -o ro /dev/vda /from && busybox mount -t {fstype} {source} /to &&\n\
          /guest copy /from /to && busybox umount /to && echo filled\nbusybox poweroff -f\n"
     );
     let mut initramfs = InitramfsBuilder::new()
@@ -362,6 +393,7 @@ fn fill(from: &Path, to: &Path, fstype: &str) {
         .initramfs(&path)
         .disk(Disk::new(from))
         .disk(Disk::new(to).keep_writes())
+        .append(parameters)
         .start()
         .expect("the machine starts")
         .finish();

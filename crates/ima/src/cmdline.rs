@@ -139,6 +139,59 @@ pub enum RootName {
     PartLabel(String),
     /// `PARTTYPE=`: the type of a GPT partition, a UUID in lower case. Not a form of the kernel's; lsblk names it so.
     PartType(String),
+    /// A volume of UBI's, which is no block device (fs/ubifs/super.c, `open_ubi`): `ubi0:NAME`, `ubi0_1`, and with UBI's first
+    /// device meant, `ubi:NAME` and `ubi1`; `!` may stand for `:`.
+    Ubi(UbiVolume),
+}
+
+/// A volume of a device of UBI's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UbiVolume {
+    /// The number of UBI's device.
+    pub device: u32,
+    /// Which of the device's volumes.
+    pub volume: UbiVolumeId,
+}
+
+/// Which of a UBI device's volumes is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UbiVolumeId {
+    /// The one of this number.
+    Number(u32),
+    /// The one of this name.
+    Name(String),
+}
+
+impl UbiVolume {
+    /// Parses a name that begins with `ubi`; nothing if it is none of the forms.
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("ubi")?;
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (device, rest) = rest.split_at_checked(digits)?;
+        let number = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse::<u32>().ok()).flatten()
+        };
+        let name = rest.strip_prefix([':', '!']);
+        let (device, volume) = match (device, name, rest.strip_prefix('_')) {
+            ("", Some(name), _) => (0, UbiVolumeId::Name(name.to_owned())),
+            (device, Some(name), _) => (number(device)?, UbiVolumeId::Name(name.to_owned())),
+            (device, None, Some(volume)) => (number(device)?, UbiVolumeId::Number(number(volume)?)),
+            (volume, None, None) if rest.is_empty() => (0, UbiVolumeId::Number(number(volume)?)),
+            _ => return None,
+        };
+        let is_empty = matches!(&volume, UbiVolumeId::Name(name) if name.is_empty());
+        (!is_empty).then_some(Self { device, volume })
+    }
+}
+
+impl fmt::Display for UbiVolume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.volume {
+            UbiVolumeId::Number(number) => write!(f, "ubi{}_{number}", self.device),
+            UbiVolumeId::Name(name) => write!(f, "ubi{}:{name}", self.device),
+        }
+    }
 }
 
 impl RootName {
@@ -158,6 +211,10 @@ impl RootName {
                     let value = (!link.contains('/')).then(|| unescape(link)).flatten()?;
                     return Self::parse(&format!("{key}{value}"));
                 }
+            }
+            // The character device of a volume, which the kernel takes too (init/do_mounts.c, `parse_root_device`).
+            if let Some(volume) = UbiVolume::parse(name).filter(|_| name.contains('_')) {
+                return Some(Self::Ubi(volume));
             }
             let clean = !name.is_empty()
                 && name
@@ -186,6 +243,9 @@ impl RootName {
             let uuid = uuid.to_ascii_lowercase();
             let known = Uuid::parse(&uuid).is_some() || is_mbr_partition(&uuid);
             return known.then_some(Self::PartUuid { uuid, offset });
+        }
+        if let Some(volume) = UbiVolume::parse(text) {
+            return Some(Self::Ubi(volume));
         }
         let (major, minor) = text.split_once(':')?;
         let number = |text: &str| {
@@ -253,6 +313,7 @@ impl fmt::Display for RootName {
             Self::PartUuid { uuid, offset } => write!(f, "PARTUUID={uuid}/PARTNROFF={offset}"),
             Self::PartLabel(label) => write!(f, "PARTLABEL={label}"),
             Self::PartType(kind) => write!(f, "PARTTYPE={kind}"),
+            Self::Ubi(volume) => volume.fmt(f),
         }
     }
 }
@@ -377,6 +438,7 @@ mod tests {
             uuid: uuid.to_owned(),
             offset,
         };
+        let ubi = |device, volume| RootName::Ubi(UbiVolume { device, volume });
         let uuid = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
         let good = [
             ("/dev/vda2", RootName::Device("vda2".into())),
@@ -409,6 +471,13 @@ mod tests {
             ("PARTUUID=1234abcd-02", part("1234abcd-02", 0)),
             ("PARTUUID=1234ABCD-02/PARTNROFF=-1", part("1234abcd-02", -1)),
             (&format!("PARTUUID={uuid}/PARTNROFF=1"), part(uuid, 1)),
+            ("ubi0:rootfs", ubi(0, UbiVolumeId::Name("rootfs".into()))),
+            ("ubi1!a:b", ubi(1, UbiVolumeId::Name("a:b".into()))),
+            ("ubi:rootfs", ubi(0, UbiVolumeId::Name("rootfs".into()))),
+            ("ubi1_12", ubi(1, UbiVolumeId::Number(12))),
+            ("/dev/ubi1_2", ubi(1, UbiVolumeId::Number(2))),
+            ("ubi3", ubi(0, UbiVolumeId::Number(3))),
+            ("/dev/ubiblock0_0", RootName::Device("ubiblock0_0".into())),
         ];
         for (text, name) in good {
             assert_eq!(RootName::parse(text), Some(name), "{text}");
@@ -436,6 +505,15 @@ mod tests {
             r"/dev/disk/by-label/\xff",
             "b302",
             "gpt-auto",
+            "ubi",
+            "ubi:",
+            "ubi0:",
+            "ubi0_",
+            "ubi0_x",
+            "ubi0_1:x",
+            "ubi_1",
+            "ubix:y",
+            "ubi4294967296",
         ] {
             assert_eq!(RootName::parse(bad), None, "{bad}");
         }
@@ -495,7 +573,7 @@ mod tests {
         }
 
         #[test]
-        fn hostile_lines_never_panic(line in "\\PC{0,200}") {
+        fn hostile_lines_never_panic(line in "\\PC{0,200}|root=ubi[0-9:!_a]{0,8}") {
             for parameter in parameters(&line) {
                 if let Some(name) = parameter.value.as_deref().and_then(RootName::parse) {
                     prop_assert_eq!(RootName::parse(&name.to_string()), Some(name));

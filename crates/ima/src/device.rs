@@ -110,7 +110,7 @@ pub fn driver(name: &str) -> Option<&'static Driver> {
 }
 
 /// Devices that exist only after a program has made them: how their names begin, and which program that is.
-const MADE: [(&str, &str); 12] = [
+const MADE: [(&str, &str); 11] = [
     ("disk/", "udev makes the links in /dev/disk"),
     (
         "mapper/",
@@ -128,10 +128,6 @@ const MADE: [(&str, &str); 12] = [
     ("drbd", "programs connect network block devices"),
     ("zram", "programs give zram its size"),
     ("ublkb", "programs serve the devices of ublk"),
-    (
-        "ubi",
-        "UBI's volumes are character devices; ubiblock makes block devices of them",
-    ),
 ];
 
 /// Why a device of that name (the part after `/dev/`) never appears in an initramfs that runs no other program; `None`
@@ -273,7 +269,6 @@ mod tests {
             "loop0",
             "loop0p2",
             "nbd0p1",
-            "ubi0_1",
             "bcache0",
         ] {
             assert!(made_by_programs(name, false).is_some(), "{name}");

@@ -256,7 +256,7 @@ catalogue! {
 
     RootSyntax "IMA-401" Root Refusal
         what: "root= cannot be understood"
-        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL= and PARTTYPE="
+        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL=, PARTTYPE=, ubiN:NAME and ubiN_VOLUME"
         remedy: "correct root= in the boot loader or the configuration; docs/reference/command-line.md shows each form"
     RootMissing "IMA-402" Root Refusal
         what: "the root device did not appear"
@@ -329,7 +329,7 @@ catalogue! {
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"
-        remedy: "use ext4, xfs, btrfs, f2fs, squashfs or erofs, built into the kernel with their xattr support"
+        remedy: "use ext4, xfs, btrfs, f2fs, ubifs, squashfs or erofs, built into the kernel with their xattr support"
 
     NoImaKeyring "IMA-501" Keys Refusal
         what: "the kernel has no keyring of that name"

@@ -434,6 +434,10 @@ impl Settings {
         Ok(Self {
             root: match (elsewhere, root) {
                 (Some(root), _) => root,
+                (None, Some(Root::Named(name @ RootName::Ubi(_)))) if verity.is_some() => {
+                    let fault = Fault::new(Code::RootSyntax, format!("root={name}"));
+                    return Err(fault.because(Cause::UBI_VOLUME_NOT_VERIFIED));
+                }
                 (None, Some(root)) => root,
                 (None, None) => return Err(Fault::new(Code::NoRootNamed, "root= is missing")),
             },

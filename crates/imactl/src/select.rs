@@ -33,6 +33,7 @@ impl FileSystem {
             "btrfs" => 0x9123_683e,
             "xfs" => 0x5846_5342,
             "f2fs" => 0xf2f5_2010,
+            "ubifs" => 0x2405_1905,
             "overlay" => 0x794c_7630,
             "tmpfs" => 0x0102_1994,
             _ => return None,

@@ -15,12 +15,46 @@ use crate::uevent::Uevents;
 /// How often a line says what is waited for.
 const NOTICE: Duration = Duration::from_secs(5);
 
-/// Waits until there is a device of that name.
+/// Waits until there is a block device of that name.
 ///
 /// # Errors
 ///
 /// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`].
 pub(super) fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault> {
+    let devices = Vec::new();
+    let search = BlockDevices {
+        name,
+        settings,
+        devices,
+    };
+    wait_for(name, settings, search)
+}
+
+/// Where a root is looked for until it is there.
+pub(super) trait Search {
+    /// What is found.
+    type Found;
+
+    /// Looks once; nothing if it is not there yet.
+    fn look(&mut self) -> Result<Option<Self::Found>, Fault>;
+
+    /// What was there at the last look, for messages.
+    fn present(&self) -> String;
+
+    /// The fault of a root that was not there at the last look either.
+    fn missing(&self, waited: Duration) -> Fault;
+}
+
+/// Waits for what is searched for as long as the settings say.
+///
+/// # Errors
+///
+/// What the search says.
+pub(super) fn wait_for<S: Search>(
+    name: &RootName,
+    settings: &Settings,
+    mut search: S,
+) -> Result<S::Found, Fault> {
     let patience = settings.rootwait;
     let started = Instant::now();
     // Before the devices are listed for the first time, so that none that appears between the list and the wait is missed.
@@ -29,16 +63,8 @@ pub(super) fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault
     });
     let mut next_notice = NOTICE;
     loop {
-        let devices = devices::all();
-        let found = devices::named(name, &devices, settings.gpt_is_forced);
-        match found.as_slice() {
-            [] => {}
-            [device] => return Ok(device.clone()),
-            several => {
-                let paths: Vec<String> = several.iter().map(Device::path).collect();
-                let detail = format!("{name} is {}", paths.join(" and "));
-                return Err(Fault::new(Code::RootAmbiguous, detail));
-            }
+        if let Some(found) = search.look()? {
+            return Ok(found);
         }
         let waited = started.elapsed();
         let left = match patience {
@@ -46,7 +72,7 @@ pub(super) fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault
             RootWait::Forever => NOTICE,
         };
         if left.is_zero() {
-            return Err(missing::fault(name, waited, &devices, settings));
+            return Err(search.missing(waited));
         }
         if waited >= next_notice {
             let until = match patience {
@@ -55,10 +81,7 @@ pub(super) fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault
                 }
                 RootWait::Forever => "until it comes (rootwait)".to_owned(),
             };
-            warn!(
-                "root: waiting for {name} {until}; block devices: {}",
-                devices::list(&devices)
-            );
+            warn!("root: waiting for {name} {until}; {}", search.present());
             next_notice = waited.saturating_add(NOTICE);
         }
         let pause = left.min(next_notice.saturating_sub(waited));
@@ -66,5 +89,39 @@ pub(super) fn wait(name: &RootName, settings: &Settings) -> Result<Device, Fault
             Ok(uevents) => uevents.wait(pause),
             Err(()) => std::thread::sleep(pause.min(Duration::from_secs(1))),
         }
+    }
+}
+
+/// The block device of a name.
+struct BlockDevices<'a> {
+    name: &'a RootName,
+    settings: &'a Settings,
+    /// Those that were there at the last look.
+    devices: Vec<Device>,
+}
+
+impl Search for BlockDevices<'_> {
+    type Found = Device;
+
+    fn look(&mut self) -> Result<Option<Device>, Fault> {
+        self.devices = devices::all();
+        let found = devices::named(self.name, &self.devices, self.settings.gpt_is_forced);
+        match found.as_slice() {
+            [] => Ok(None),
+            [device] => Ok(Some(device.clone())),
+            several => {
+                let paths: Vec<String> = several.iter().map(Device::path).collect();
+                let detail = format!("{} is {}", self.name, paths.join(" and "));
+                Err(Fault::new(Code::RootAmbiguous, detail))
+            }
+        }
+    }
+
+    fn present(&self) -> String {
+        format!("block devices: {}", devices::list(&self.devices))
+    }
+
+    fn missing(&self, waited: Duration) -> Fault {
+        missing::fault(self.name, waited, &self.devices, self.settings)
     }
 }

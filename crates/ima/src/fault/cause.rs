@@ -204,6 +204,22 @@ causes! {
         cause: "{origin}; none of them runs in this initramfs"
         remedy: "name the root by its disk or partition (LABEL=, UUID=, PARTUUID=), or use an initramfs with those programs (dracut, initramfs-tools)"
     }
+    NO_UBI [RootMissing] {
+        cause: "the kernel has no UBI: CONFIG_MTD_UBI is not set, it is a module that the initramfs does not load, or initcall_blacklist= leaves it out"
+        remedy: "boot a kernel with CONFIG_MTD_UBI=y, or load its module: imactl initramfs --module"
+    }
+    NO_UBI_DEVICE [RootMissing] {
+        cause: "UBI has no device of the number {number}: no flash device is attached to it, or the kernel found no UBI on the one that ubi.mtd= names"
+        remedy: "add ubi.mtd=NAME to the kernel command line, with the name or the number of the flash device in /proc/mtd; see the kernel's messages above if it is there"
+    }
+    NO_UBI_VOLUME [RootMissing] {
+        cause: "the UBI device is there and has no such volume"
+        remedy: "correct the name in root=, or make the volume (ubinize, ubimkvol)"
+    }
+    UBI_VOLUME_NOT_VERIFIED [RootSyntax] {
+        cause: "verity= is set, and dm-verity verifies block devices alone: a volume of UBI's is none"
+        remedy: "put a read-only file system into the volume and name its block device: ubi.block=0,NAME root=/dev/ubiblock0_0; or take verity= out of ima-init.conf"
+    }
     DEVICE_KIND_ABSENT [RootMissing] {
         cause: "there is no device of the kind {prefix}... at all: its driver, {module}, is not in the kernel or the initramfs, or the disk is not connected"
         remedy: "build {options} into the kernel, or pack the module: imactl initramfs --module"
@@ -693,6 +709,10 @@ causes! {
         cause: "it has more than one file system, and nothing says which is the root"
         remedy: "give the kernel command line with root=PARTUUID=..."
     }
+    UBI_VOLUME_IN_PARTITIONS [Usage] {
+        cause: "a UBI volume is on flash, and this is the image of a disk with a partition table"
+        remedy: "give the directory or the archive that the volume is made of, and --filesystem ubifs"
+    }
     DEVICE_NUMBER_UNKNOWN [Usage] {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
@@ -1037,7 +1057,7 @@ causes! {
     }
     NO_SUCH_FILE_SYSTEM [Usage] {
         cause: "imactl knows no file system of that name"
-        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, overlay or tmpfs"
+        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, ubifs, overlay or tmpfs"
     }
     DIGEST_FORM [Usage] {
         cause: "a digest is given as its algorithm, a colon and all its bytes in hexadecimal"

@@ -1,7 +1,8 @@
 //! Parameters of the command line that change what the kernel itself does, before the init and its configuration have a say.
 
-use ima::cmdline;
+use ima::cmdline::{self, RootName};
 use ima::fault::{Cause, Code, Fault};
+use ima::settings;
 
 use super::Findings;
 use crate::kernel::check::KernelConfig;
@@ -30,6 +31,9 @@ const INITCALLS: [(&str, Code); 8] = [
 /// The initcall of EVM (security/integrity/evm/evm_main.c).
 pub(super) const EVM: &str = "init_evm";
 
+/// The initcall of UBI (drivers/mtd/ubi/build.c).
+const UBI: &str = "ubi_init";
+
 /// Whether the command line keeps the kernel from calling that function.
 pub(super) fn is_left_out(initcall: &str, line: Option<&str>) -> bool {
     cmdline::parameters(line.unwrap_or_default())
@@ -48,6 +52,20 @@ impl Findings {
             Fault::new(*code, format!("initcall_blacklist={initcall}"))
                 .because(Cause::INITCALL_LEFT_OUT)
         }));
+    }
+
+    /// The fault of a root in a UBI volume whose initcall is left out.
+    pub(super) fn ubi_initcall(&mut self, line: &str, root: &settings::Root) {
+        let in_ubi = match root {
+            settings::Root::Named(RootName::Ubi(_)) => true,
+            settings::Root::Named(RootName::Device(device)) => device.starts_with("ubiblock"),
+            _ => false,
+        };
+        if in_ubi && is_left_out(UBI, Some(line)) {
+            let detail = format!("initcall_blacklist={UBI}");
+            let fault = Fault::new(Code::RootMissing, detail);
+            self.faults.push(fault.because(Cause::INITCALL_LEFT_OUT));
+        }
     }
 
     /// The policies of the kernel's own that have it take only a signed one (ima_policy.c, `ima_init_policy`).

@@ -21,13 +21,14 @@ use crate::kernel::check::KernelConfig;
 type Modules = BTreeSet<String>;
 
 /// The drivers of file systems: the type, the option, and the module.
-const FILE_SYSTEMS: [(&str, &str, &str); 6] = [
+const FILE_SYSTEMS: [(&str, &str, &str); 7] = [
     ("ext4", "EXT4_FS", "ext4"),
     ("squashfs", "SQUASHFS", "squashfs"),
     ("erofs", "EROFS_FS", "erofs"),
     ("btrfs", "BTRFS_FS", "btrfs"),
     ("xfs", "XFS_FS", "xfs"),
     ("f2fs", "F2FS_FS", "f2fs"),
+    ("ubifs", "UBIFS_FS", "ubifs"),
 ];
 
 impl Findings {
@@ -83,11 +84,13 @@ impl Findings {
             return;
         };
         let driver = match &name {
-            RootName::Device(device) => device::driver(device),
+            RootName::Device(device) => {
+                device::driver(device).map(|driver| (driver.option, driver.module))
+            }
+            RootName::Ubi(_) => Some(("MTD_UBI", "ubi")),
             _ => None,
         };
-        let driver =
-            driver.and_then(|driver| missing(kernel, modules, driver.option, driver.module));
+        let driver = driver.and_then(|(option, module)| missing(kernel, modules, option, module));
         let table = inputs.root.and_then(|root| root.table).map(Kind::option);
         let table = table
             .filter(|option| !kernel.is_builtin(option))

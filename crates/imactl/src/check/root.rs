@@ -324,6 +324,7 @@ impl Findings {
             return;
         };
         self.faults.extend(never_appears(&settings));
+        self.ubi_initcall(line, &settings.root);
         let Some(superblocks) = &root.superblocks else {
             return;
         };

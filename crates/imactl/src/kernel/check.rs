@@ -314,6 +314,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
         Some("squashfs") => &["SQUASHFS", "SQUASHFS_XATTR"],
         Some("erofs") => &["EROFS_FS", "EROFS_FS_XATTR", "EROFS_FS_SECURITY"],
         Some("f2fs") => &["F2FS_FS", "F2FS_FS_XATTR", "F2FS_FS_SECURITY"],
+        Some("ubifs") => &["UBIFS_FS", "UBIFS_FS_XATTR", "UBIFS_FS_SECURITY"],
         Some("btrfs") => &["BTRFS_FS"],
         Some("xfs") => &["XFS_FS"],
         _ => &[],
