@@ -58,12 +58,15 @@ fn everything_signed() {
     setup.tpm = Tpm::Swtpm;
     setup.configure("require_tpm=yes");
     setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
+    setup
+        .root
+        .add_firmware(&Kernel::Full.module("test_firmware"));
     setup.configure("forward=single");
     setup.append("-- single 'two words'");
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
     assert_all_attempts_passed(report);
-    assert_eq!(report.attempts.len(), 29);
+    assert_eq!(report.attempts.len(), 31);
     assert_eq!(report.arguments[1..], ["single"]);
 
     let keys = &report.keyrings[".ima"].keys;

@@ -71,6 +71,16 @@ impl Tree {
         tree
     }
 
+    /// The files of the guest program's attempts to load firmware.
+    pub fn add_firmware(&mut self, module: &[u8]) {
+        self.link("lib", "usr/lib");
+        for file in attempts::firmware_files(module) {
+            let mode = file.mode.try_into().expect("permissions");
+            self.add(&file.path, mode, &file.content);
+            self.file(&file.path).signature = file.signature_of.map(|content| RSA.sign(&content));
+        }
+    }
+
     /// A file without signature.
     pub fn add(&mut self, path: &str, mode: u16, content: &[u8]) {
         let file = File {

@@ -5,6 +5,9 @@
 /// The directory of the files in the root, without the leading slash.
 pub const DIRECTORY: &str = "usr/lib/ima-testbed";
 
+/// The directory of firmware in the root, without the leading slash. The kernel finds it as `/lib/firmware/ima-testbed`.
+pub const FIRMWARE_DIRECTORY: &str = "usr/lib/firmware/ima-testbed";
+
 /// A systemd service that makes the attempts and reports once the system is up, then powers the machine off. It belongs into
 /// `etc/systemd/system`; a link in `multi-user.target.wants` enables it.
 pub const SYSTEMD_UNIT: &str = include_str!("../systemd/ima-testbed.service");
@@ -53,6 +56,13 @@ pub mod names {
     pub const VERITY_PLAIN: &str = "verity-plain";
     /// A policy without a signature.
     pub const UNSIGNED_POLICY: &str = "unsigned.policy";
+    /// The kernel's module `test_firmware`, which asks for firmware by the names that are written to it, with a signature. Where it
+    /// is there, the guest program has it load the two below.
+    pub const FIRMWARE_MODULE: &str = "test_firmware.ko";
+    /// Firmware with a signature, within [`FIRMWARE_DIRECTORY`](super::FIRMWARE_DIRECTORY).
+    pub const SIGNED_FIRMWARE: &str = "signed.fw";
+    /// The same firmware without.
+    pub const UNSIGNED_FIRMWARE: &str = "unsigned.fw";
 }
 
 /// A file for the root.
@@ -137,6 +147,23 @@ pub fn files(program: &[u8], module: Option<&[u8]>) -> Vec<File> {
     files
 }
 
+/// Returns the files for attempts to load firmware. `module` is the kernel's module `test_firmware`.
+#[must_use]
+pub fn firmware_files(module: &[u8]) -> Vec<File> {
+    let file = |directory: &str, name: &str, content: &[u8], is_signed: bool| File {
+        path: format!("{directory}/{name}"),
+        mode: 0o644,
+        content: content.to_vec(),
+        signature_of: is_signed.then(|| content.to_vec()),
+    };
+    let firmware = |name, is_signed| file(FIRMWARE_DIRECTORY, name, b"firmware\n", is_signed);
+    vec![
+        file(DIRECTORY, names::FIRMWARE_MODULE, module, true),
+        firmware(names::SIGNED_FIRMWARE, true),
+        firmware(names::UNSIGNED_FIRMWARE, false),
+    ]
+}
+
 /// Returns the guest program as a file of the root, for the service [`SYSTEMD_UNIT`].
 #[must_use]
 pub fn guest_program(program: &[u8]) -> File {
@@ -198,8 +225,8 @@ mod tests {
             .map(|file| file.path.as_str())
             .collect();
         assert_eq!(odd, ["usr/lib/ima-testbed/tampered"]);
-        for file in &files {
-            let name = file.path.strip_prefix("usr/lib/ima-testbed/").unwrap();
+        for file in files.iter().chain(&firmware_files(b"module")) {
+            let name = file.path.rsplit('/').next().unwrap();
             assert_eq!(
                 file.signature_of.is_none(),
                 name.starts_with("unsigned"),

@@ -58,6 +58,9 @@ struct Files {
     /// A kernel module without effect, to be loaded with and without a signature
     #[arg(long, value_name = "FILE.ko")]
     module: Option<PathBuf>,
+    /// The kernel's module test_firmware, for attempts to load firmware with and without a signature
+    #[arg(long, value_name = "FILE")]
+    firmware_module: Option<PathBuf>,
     /// Add a systemd service that makes the attempts and reports once the system is up, then powers off
     #[arg(long)]
     systemd: bool,
@@ -169,6 +172,9 @@ impl Files {
         let program = read(&self.guest)?;
         let module = self.module.as_deref().map(read).transpose()?;
         let mut files = attempts::files(&program, module.as_deref());
+        if let Some(module) = &self.firmware_module {
+            files.extend(attempts::firmware_files(&read(module)?));
+        }
         files.push(attempts::guest_program(&program));
         // Printed last: a reader that goes away must not leave half of the files unwritten.
         let mut lines = String::new();

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use ima_testbed::attempts::{DIRECTORY, names};
+use ima_testbed::attempts::{DIRECTORY, FIRMWARE_DIRECTORY, names};
 use ima_testbed::report::{
     Attempt, AttemptResult, Expected, FromGuest, ToGuest, decode_hex, encode_hex,
 };
@@ -93,6 +93,9 @@ pub fn make(port: Option<&mut Port>) -> Vec<Attempt> {
             Allowed,
             load_module(&path(names::SIGNED_MODULE)),
         ));
+    }
+    if path(names::FIRMWARE_MODULE).exists() {
+        made.extend(firmware());
     }
     made.extend([
         Attempt::judge(
@@ -288,6 +291,37 @@ fn from_fuse() -> Vec<Attempt> {
         .zip(results)
         .map(|((name, tried), result)| Attempt::judge(name, tried, Expected::Denied, result))
         .collect()
+}
+
+/// Firmware that a driver asks for: the kernel's module for tests, which takes the names of files in `/lib/firmware`.
+fn firmware() -> [Attempt; 2] {
+    /// Where the module takes the name of what to ask for (lib/test_firmware.c, `trigger_request_store`).
+    const TRIGGER: &str = "/sys/devices/virtual/misc/test_firmware/trigger_request";
+    let directory = Path::new(FIRMWARE_DIRECTORY)
+        .strip_prefix("usr/lib/firmware")
+        .unwrap_or(Path::new(""));
+    let loaded = load_module(&path(names::FIRMWARE_MODULE));
+    let ask = |name: &str| match &loaded {
+        AttemptResult::Succeeded => {
+            let file = directory.join(name);
+            outcome(fs::write(TRIGGER, file.to_string_lossy().as_bytes()))
+        }
+        _ => AttemptResult::NotMadeBecause("the module test_firmware was not loaded".to_owned()),
+    };
+    [
+        Attempt::judge(
+            "firmware-unsigned",
+            "load firmware without signature",
+            Expected::Denied,
+            ask(names::UNSIGNED_FIRMWARE),
+        ),
+        Attempt::judge(
+            "firmware-signed",
+            "load signed firmware",
+            Expected::Allowed,
+            ask(names::SIGNED_FIRMWARE),
+        ),
+    ]
 }
 
 /// Kernels for kexec; nothing where the kernel has no kexec, or it is disabled.
