@@ -47,7 +47,7 @@ fn library() -> Vec<u8> {
 }
 
 /// A root in which this script runs as the init.
-fn attacked_by(script: &str) -> Setup {
+pub fn attacked_by(script: &str) -> Setup {
     let mut setup = Setup::new();
     let root = &mut setup.root;
     root.add_signed("bin/busybox", 0o755, &busybox(), &RSA);
@@ -65,14 +65,14 @@ fn attacked_by(script: &str) -> Setup {
 }
 
 /// What the script said, in order.
-fn said(outcome: &Outcome) -> Vec<&str> {
+pub fn said(outcome: &Outcome) -> Vec<&str> {
     let lines = outcome.console.lines();
     lines
         .filter_map(|line| Some(line.split_once("attack: ")?.1.trim()))
         .collect()
 }
 
-fn assert_said(setup: &Setup, expected: &[&str]) {
+pub fn assert_said(setup: &Setup, expected: &[&str]) {
     let outcome = setup.boot();
     assert_eq!(said(&outcome), expected, "{}", console_tail(&outcome));
 }

@@ -9,6 +9,7 @@ mod asked;
 mod attacks;
 mod built;
 mod compressions;
+mod containers;
 mod devices;
 mod explained;
 mod faults;
