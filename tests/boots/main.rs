@@ -24,6 +24,7 @@ mod killed;
 mod lines;
 mod matrix;
 mod media;
+mod mutable;
 mod partitions;
 mod refused;
 mod roots;
