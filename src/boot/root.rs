@@ -14,11 +14,12 @@ mod waiting;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use ima::cmdline::RootName;
+use ima::cmdline::{RootName, Sharing};
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{self, Filesystem};
 use ima::layout::ROOT;
 use ima::settings::{Root, Settings};
+use rustix::io::Errno;
 
 use super::policy::PolicyInForce;
 use crate::report::{Report, RootRecord};
@@ -116,13 +117,25 @@ pub fn mount(
             return Err(Fault::new(Code::RootNotMounted, detail));
         }
     };
-    if let Some(RootName::Ubi(volume)) = &name {
-        let name = RootName::Ubi(volume.clone());
-        let source = Source {
-            path: ubi::wait(&name, volume, settings)?,
+    let other = match &name {
+        Some(RootName::Ubi(volume)) => Some(Source {
+            path: ubi::wait(&RootName::Ubi(volume.clone()), volume, settings)?,
             fstype: settings.rootfstype.as_deref().unwrap_or("ubifs").to_owned(),
-        };
-        return mount_source(&name, &source, &Verification(None), settings, report);
+            option: "",
+        }),
+        Some(RootName::Shared { by, tag }) => Some(Source {
+            path: tag.clone(),
+            fstype: by.name().to_owned(),
+            // Of two transports the last counts: 9p would also take a server in a network.
+            option: match by {
+                Sharing::NineP => "trans=virtio",
+                Sharing::Virtiofs => "",
+            },
+        }),
+        _ => None,
+    };
+    if let (Some(name), Some(source)) = (&name, other) {
+        return mount_source(name, &source, &Verification(None), settings, report);
     }
     let trusted = settings.verity.as_ref();
     let trusted = trusted.map(|verity| Trusted::find(verity, settings));
@@ -154,28 +167,37 @@ fn mount_device(
             Some(name) => name.clone(),
             None => recognise(device)?.kind.name().to_owned(),
         },
+        option: "",
     };
     mount_source(name, &source, verification, settings, report)
 }
 
 /// What is mounted.
 struct Source {
-    /// The name by which the file system's driver finds it: a device's path, or that of a UBI volume.
+    /// The name by which the file system's driver finds it: a device's path, a UBI volume's name, or a shared directory's tag.
     path: String,
     fstype: String,
+    /// A mount option behind those of the settings.
+    option: &'static str,
 }
 
 fn mount_source(
     name: &RootName,
-    Source { path, fstype }: &Source,
+    source: &Source,
     verification: &Verification,
     settings: &Settings,
     report: &mut Report,
 ) -> Result<MountedRoot, Fault> {
-    warn_of_xattrs(path, fstype, report);
+    let Source {
+        path,
+        fstype,
+        option,
+    } = source;
+    let flags = [settings.rootflags.as_str(), option].join(",");
     let mounted = watch::during(Stage::Root, format!("mounting {path}"), || {
-        mounting::mount(path, fstype, &settings.rootflags, settings.read_only)
+        mounting::mount(path, fstype, flags.trim_matches(','), settings.read_only)
     })?;
+    warn_of_xattrs(path, fstype, Path::new(ROOT), report);
     report.root = RootRecord {
         name: name.to_string(),
         device: path.clone(),
@@ -208,7 +230,8 @@ fn mount_source(
 fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
     let looking = format!("looking at {}", path.display());
     let adopted = watch::during(Stage::Root, looking, || mounting::adopt(path))?;
-    warn_of_xattrs(&adopted.record.device, &adopted.record.fstype, report);
+    let record = &adopted.record;
+    warn_of_xattrs(&record.device, &record.fstype, path, report);
     let text = format!(
         "{} is {}, {} ({})",
         path.display(),
@@ -228,8 +251,10 @@ fn adopt(path: &Path, report: &mut Report) -> Result<MountedRoot, Fault> {
     })
 }
 
-fn warn_of_xattrs(device: &str, fstype: &str, report: &mut Report) {
-    if filesystem::keeps_no_xattrs(fstype) {
+fn warn_of_xattrs(device: &str, fstype: &str, root: &Path, report: &mut Report) {
+    let mut nothing: [u8; 0] = [];
+    let answer = rustix::fs::getxattr(root, "security.ima", &mut nothing[..]);
+    if filesystem::keeps_no_xattrs(fstype) || answer == Err(Errno::NOTSUP) {
         let detail = format!("{device} is {fstype}");
         report.warn(Fault::new(Code::RootNoXattrs, detail));
     }

@@ -90,11 +90,11 @@ pub fn ubinize(volume: Volume<'_>, image: &Path) {
     }
 }
 
-/// What `imactl check` is given for a root on UBIFS: the files, and the name of the file system.
-pub fn checked_root(files: &Path) -> imactl::Result<Root> {
+/// What `imactl check` is given for a root that is on no block device: the files, and the name of the file system.
+pub fn checked_root(files: &Path, filesystem: &str) -> imactl::Result<Root> {
     let mut source = imactl::image::read(files)?;
     source.superblocks = None;
-    let filesystem = FileSystem::by_name("ubifs").expect("ubifs");
+    let filesystem = FileSystem::by_name(filesystem).expect("a file system");
     Ok(Root {
         filesystem: filesystem.clone(),
         ..Root::new(source, filesystem)

@@ -29,6 +29,7 @@ mod partitions;
 mod refused;
 mod roots;
 mod setup;
+mod shared;
 mod signed_verity;
 mod tree;
 mod verity;

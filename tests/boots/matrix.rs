@@ -16,7 +16,9 @@ use ima_testbed::{Ending, Outcome};
 use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
-use crate::{flash, front, hostile, initramfs, lines, media, refused, signed_verity, verity};
+use crate::{
+    flash, front, hostile, initramfs, lines, media, refused, shared, signed_verity, verity,
+};
 
 /// What the machine does after a refusal: `on_failure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         verity::ROWS,
         signed_verity::ROWS,
         flash::ROWS,
+        shared::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ima::certificate::Certificate;
 use ima::cpio::{self, Metadata};
-use ima_testbed::{Bus, Disk, Ending, Machine, Outcome, Running, Tpm};
+use ima_testbed::{Bus, Disk, Ending, Machine, Outcome, Running, Share, Tpm};
 use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
 
@@ -64,6 +64,8 @@ pub struct Setup {
     pub bus: Bus,
     pub late: bool,
     pub compression: Compression,
+    /// Directories of the host.
+    pub shares: Vec<Share>,
     /// More disks, after the root's.
     pub more_disks: Vec<PathBuf>,
     /// Whether what the machine writes to the root's disk stays there.
@@ -114,6 +116,7 @@ impl Setup {
             bus: Bus::VirtioBlk,
             late: false,
             compression: Compression::None,
+            shares: Vec::new(),
             more_disks: Vec::new(),
             keeps_writes: false,
             root_name: Some("/dev/vda".to_owned()),
@@ -202,8 +205,11 @@ impl Setup {
             ..check::RootChoice::new(&initramfs, Some(&line))
         };
         let filesystem = imactl::select::FileSystem::default();
+        let configured = |name: &str| self.config.iter().any(|line| line.starts_with(name));
         let read = match self.format {
-            Format::Ubifs => crate::flash::checked_root(&image),
+            Format::Ubifs => crate::flash::checked_root(&image, "ubifs"),
+            _ if configured("root=9p:") => crate::flash::checked_root(&image, "9p"),
+            _ if configured("root=virtiofs:") => crate::flash::checked_root(&image, "virtiofs"),
             _ => check::Root::read(&disk, filesystem, &choice),
         };
         let mut files = vec![disk, image];
@@ -312,6 +318,9 @@ impl Setup {
             .tpm(self.tpm)
             .time_limit(Duration::from_secs(180))
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)));
+        for share in &self.shares {
+            machine = machine.share(share.clone());
+        }
         for disk in &self.more_disks {
             machine = machine.disk(Disk::new(disk));
         }

@@ -320,7 +320,7 @@ impl Tree {
     }
 
     /// The root as files of the host, security.ima on them: for tools that copy it. Needs privilege.
-    fn directory(&self) -> tempfile::TempDir {
+    pub fn directory(&self) -> tempfile::TempDir {
         let root = tempfile::tempdir_in(scratch()).expect("a directory");
         self.write(root.path());
         self.sign_files(root.path());

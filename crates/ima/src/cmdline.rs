@@ -142,6 +142,34 @@ pub enum RootName {
     /// A volume of UBI's, which is no block device (fs/ubifs/super.c, `open_ubi`): `ubi0:NAME`, `ubi0_1`, and with UBI's first
     /// device meant, `ubi:NAME` and `ubi1`; `!` may stand for `:`.
     Ubi(UbiVolume),
+    /// A directory that the host of a virtual machine shares with it, by its tag: `virtiofs:TAG` and `9p:TAG`.
+    Shared {
+        /// The file system by which it is shared.
+        by: Sharing,
+        /// The tag.
+        tag: String,
+    },
+}
+
+/// A file system by which a host shares a directory with a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// virtiofs (fs/fuse/virtio_fs.c)
+    Virtiofs,
+    /// 9p over virtio (net/9p/trans_virtio.c)
+    NineP,
+}
+
+impl Sharing {
+    const ALL: [Self; 2] = [Self::Virtiofs, Self::NineP];
+
+    /// The type's name, as `mount -t` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Virtiofs => "virtiofs",
+            Self::NineP => "9p",
+        }
+    }
 }
 
 /// A volume of a device of UBI's.
@@ -247,6 +275,12 @@ impl RootName {
         if let Some(volume) = UbiVolume::parse(text) {
             return Some(Self::Ubi(volume));
         }
+        for by in Sharing::ALL {
+            let tag = text.strip_prefix(by.name());
+            if let Some(tag) = tag.and_then(|rest| rest.strip_prefix(':')) {
+                return some(tag).map(|tag| Self::Shared { by, tag });
+            }
+        }
         let (major, minor) = text.split_once(':')?;
         let number = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -314,6 +348,7 @@ impl fmt::Display for RootName {
             Self::PartLabel(label) => write!(f, "PARTLABEL={label}"),
             Self::PartType(kind) => write!(f, "PARTTYPE={kind}"),
             Self::Ubi(volume) => volume.fmt(f),
+            Self::Shared { by, tag } => write!(f, "{}:{tag}", by.name()),
         }
     }
 }
@@ -477,6 +512,20 @@ mod tests {
             ("ubi1_12", ubi(1, UbiVolumeId::Number(12))),
             ("/dev/ubi1_2", ubi(1, UbiVolumeId::Number(2))),
             ("ubi3", ubi(0, UbiVolumeId::Number(3))),
+            (
+                "virtiofs:my:root",
+                RootName::Shared {
+                    by: Sharing::Virtiofs,
+                    tag: "my:root".into(),
+                },
+            ),
+            (
+                "9p:root",
+                RootName::Shared {
+                    by: Sharing::NineP,
+                    tag: "root".into(),
+                },
+            ),
             ("/dev/ubiblock0_0", RootName::Device("ubiblock0_0".into())),
         ];
         for (text, name) in good {
@@ -514,6 +563,9 @@ mod tests {
             "ubi_1",
             "ubix:y",
             "ubi4294967296",
+            "virtiofs:",
+            "9p:",
+            "9p",
         ] {
             assert_eq!(RootName::parse(bad), None, "{bad}");
         }

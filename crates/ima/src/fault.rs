@@ -256,7 +256,7 @@ catalogue! {
 
     RootSyntax "IMA-401" Root Refusal
         what: "root= cannot be understood"
-        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL=, PARTTYPE=, ubiN:NAME and ubiN_VOLUME"
+        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL=, PARTTYPE=, ubiN:NAME, ubiN_VOLUME, virtiofs:TAG and 9p:TAG"
         remedy: "correct root= in the boot loader or the configuration; docs/reference/command-line.md shows each form"
     RootMissing "IMA-402" Root Refusal
         what: "the root device did not appear"
@@ -327,7 +327,7 @@ catalogue! {
         cause: "the signature is not one of this root hash by a certificate that leads to a key on the kernel's built-in or secondary keyring"
         remedy: "sign the root with a key whose certificate the CA in the kernel signed, and write image, tree and signature to the disk together"
     RootNoXattrs "IMA-451" Root Warning
-        what: "the root's file system keeps no extended attributes"
+        what: "the root's file system keeps no extended attributes, or not security.ima"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"
         remedy: "use ext4, xfs, btrfs, f2fs, ubifs, squashfs or erofs, built into the kernel with their xattr support"
 

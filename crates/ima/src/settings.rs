@@ -387,6 +387,13 @@ impl Settings {
                 Parameter::Root => {
                     let name = RootName::parse(value.unwrap_or_default())
                         .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
+                    // Who shares it may answer each read differently: only the configuration can trust a host so far.
+                    if matches!(name, RootName::Shared { .. })
+                        && config.root.as_ref() != Some(&name)
+                    {
+                        let fault = Fault::new(Code::RootSyntax, shown);
+                        return Err(fault.because(Cause::SHARED_ROOT_ON_COMMAND_LINE));
+                    }
                     root = Some(Root::Named(name));
                 }
                 // A type or an option may have the kernel mount something else than the device that is verified (tmpfs; btrfs
@@ -434,9 +441,11 @@ impl Settings {
         Ok(Self {
             root: match (elsewhere, root) {
                 (Some(root), _) => root,
-                (None, Some(Root::Named(name @ RootName::Ubi(_)))) if verity.is_some() => {
+                (None, Some(Root::Named(name @ (RootName::Ubi(_) | RootName::Shared { .. }))))
+                    if verity.is_some() =>
+                {
                     let fault = Fault::new(Code::RootSyntax, format!("root={name}"));
-                    return Err(fault.because(Cause::UBI_VOLUME_NOT_VERIFIED));
+                    return Err(fault.because(Cause::ROOT_NOT_VERIFIED));
                 }
                 (None, Some(root)) => root,
                 (None, None) => return Err(Fault::new(Code::NoRootNamed, "root= is missing")),

@@ -72,6 +72,7 @@ mod qmp;
 pub mod report;
 mod running;
 mod serial_console;
+mod share;
 mod tpm;
 
 pub use architecture::{Architecture, UnknownArchitecture};
@@ -81,6 +82,7 @@ pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
+pub use share::Share;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::disk::{Bus, Disk, DiskHandle, escape};
 use crate::report::{decode_hex, encode_hex};
-use crate::{Architecture, Running, TestbedError};
+use crate::{Architecture, Running, Share, TestbedError};
 
 /// The TPM of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub struct Machine {
     pub(crate) initramfs: Option<PathBuf>,
     pub(crate) append: Vec<String>,
     pub(crate) disks: Vec<(DiskHandle, Disk)>,
+    pub(crate) shares: Vec<Share>,
     pub(crate) tpm: Tpm,
     pub(crate) accel: Accel,
     pub(crate) memory_mib: u32,
@@ -94,6 +95,7 @@ impl Machine {
             initramfs: None,
             append: Vec::new(),
             disks: Vec::new(),
+            shares: Vec::new(),
             tpm: Tpm::default(),
             accel: Accel::default(),
             memory_mib: 512,
@@ -131,6 +133,13 @@ impl Machine {
         let handle = DiskHandle::unique();
         self.disks.push((handle, disk));
         handle
+    }
+
+    /// Adds a directory of the host that the machine can mount.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Machine {
+        self.shares.push(share);
+        self
     }
 
     /// Returns the handles of the disks, in the order in which they were added.
@@ -321,6 +330,26 @@ impl Machine {
                     .map(|(key, value)| format!("{key}={value}"))
                     .collect();
                 add("-device", text.join(","));
+            }
+        }
+        if self
+            .shares
+            .iter()
+            .any(|share| matches!(share, Share::Virtiofs { .. }))
+        {
+            // virtiofsd writes to the memory of the machine.
+            add(
+                "-object",
+                format!(
+                    "memory-backend-memfd,id=memory,size={}M,share=on",
+                    self.memory_mib
+                ),
+            );
+            add("-machine", "memory-backend=memory".into());
+        }
+        for (number, share) in self.shares.iter().enumerate() {
+            for [option, value] in share.arguments(number, directory) {
+                add(&option, value);
             }
         }
         add("-kernel", self.kernel.display().to_string());

@@ -17,6 +17,7 @@ use crate::outcome::{self, Ending, Outcome};
 use crate::process::{Killer, spawn};
 use crate::qmp;
 use crate::report::{FromGuest, Report, ToGuest, decode_hex, encode_hex};
+use crate::share::Server;
 use crate::tpm::Emulator;
 use crate::{DiskHandle, Machine, SignRequest, TestbedError, Tpm};
 
@@ -37,6 +38,7 @@ pub struct Running {
     console: Mutex<UnixStream>,
     // Dropped after QEMU was killed (see `Drop`), in this order.
     _tpm: Option<Emulator>,
+    _servers: Vec<Server>,
     _directory: tempfile::TempDir,
     started: Instant,
 }
@@ -136,6 +138,10 @@ impl Running {
             Tpm::None => None,
             Tpm::Swtpm => Some(Emulator::start(directory.path())?),
         };
+        let mut servers = Vec::new();
+        for (number, share) in machine.shares.iter().enumerate() {
+            servers.extend(Server::start(share, number, directory.path())?);
+        }
         let socket = tpm.as_ref().map(|tpm| tpm.socket.as_path());
         let arguments = machine.arguments(directory.path(), socket);
         // `arguments` may have booted a machine to try KVM; that time does not count.
@@ -211,6 +217,7 @@ impl Running {
             qmp: Mutex::new(qmp::Sender::new(qmp)),
             console: Mutex::new(console),
             _tpm: tpm,
+            _servers: servers,
             _directory: directory,
             started,
         };

@@ -172,8 +172,8 @@ pub(super) fn named(name: &RootName, devices: &[Device], gpt_is_forced: bool) ->
                 .flat_map(|(disk, table)| disk.partitions(&table.named(name), devices))
                 .collect()
         }
-        // A character device.
-        RootName::Ubi(_) => Vec::new(),
+        // These are no block devices.
+        RootName::Ubi(_) | RootName::Shared { .. } => Vec::new(),
     }
 }
 

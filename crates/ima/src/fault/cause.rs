@@ -216,9 +216,13 @@ causes! {
         cause: "the UBI device is there and has no such volume"
         remedy: "correct the name in root=, or make the volume (ubinize, ubimkvol)"
     }
-    UBI_VOLUME_NOT_VERIFIED [RootSyntax] {
-        cause: "verity= is set, and dm-verity verifies block devices alone: a volume of UBI's is none"
-        remedy: "put a read-only file system into the volume and name its block device: ubi.block=0,NAME root=/dev/ubiblock0_0; or take verity= out of ima-init.conf"
+    ROOT_NOT_VERIFIED [RootSyntax] {
+        cause: "verity= is set, and dm-verity verifies block devices alone: a volume of UBI's or a shared directory is none"
+        remedy: "name a block device, for UBI that of a volume with a read-only file system (ubi.block=0,NAME root=/dev/ubiblock0_0); or take verity= out of ima-init.conf"
+    }
+    SHARED_ROOT_ON_COMMAND_LINE [RootSyntax] {
+        cause: "a directory that the host shares is taken from the configuration alone: the host can answer each read differently, and so run what is not signed"
+        remedy: "set root= in ima-init.conf, for development"
     }
     DEVICE_KIND_ABSENT [RootMissing] {
         cause: "there is no device of the kind {prefix}... at all: its driver, {module}, is not in the kernel or the initramfs, or the disk is not connected"
@@ -709,9 +713,9 @@ causes! {
         cause: "it has more than one file system, and nothing says which is the root"
         remedy: "give the kernel command line with root=PARTUUID=..."
     }
-    UBI_VOLUME_IN_PARTITIONS [Usage] {
-        cause: "a UBI volume is on flash, and this is the image of a disk with a partition table"
-        remedy: "give the directory or the archive that the volume is made of, and --filesystem ubifs"
+    NO_BLOCK_DEVICE_IN_PARTITIONS [Usage] {
+        cause: "root= names no block device, and this is the image of a disk with a partition table"
+        remedy: "give the directory or the archive that the root is made of, and --filesystem TYPE"
     }
     DEVICE_NUMBER_UNKNOWN [Usage] {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
@@ -1057,7 +1061,7 @@ causes! {
     }
     NO_SUCH_FILE_SYSTEM [Usage] {
         cause: "imactl knows no file system of that name"
-        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, ubifs, overlay or tmpfs"
+        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, ubifs, virtiofs, 9p, overlay or tmpfs"
     }
     DIGEST_FORM [Usage] {
         cause: "a digest is given as its algorithm, a colon and all its bytes in hexadecimal"

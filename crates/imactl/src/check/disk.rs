@@ -137,9 +137,9 @@ impl Disk {
                 let mut found = self.superblocks(partition).into_iter();
                 found.any(|found| found.label.as_ref() == Some(label))
             }),
-            RootName::Ubi(_) => {
+            RootName::Ubi(_) | RootName::Shared { .. } => {
                 let fault = Fault::new(Code::Usage, format!("root={name}"));
-                return Err(fault.because(Cause::UBI_VOLUME_IN_PARTITIONS));
+                return Err(fault.because(Cause::NO_BLOCK_DEVICE_IN_PARTITIONS));
             }
             RootName::PartUuid { .. } | RootName::PartLabel(_) | RootName::PartType(_) => {
                 let numbers = self.table.named(name);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ima::cmdline::RootName;
+use ima::cmdline::{RootName, Sharing};
 use ima::config::Config;
 use ima::device;
 use ima::dm_verity::Trust;
@@ -88,6 +88,13 @@ impl Findings {
                 device::driver(device).map(|driver| (driver.option, driver.module))
             }
             RootName::Ubi(_) => Some(("MTD_UBI", "ubi")),
+            RootName::Shared {
+                by: Sharing::NineP, ..
+            } => Some(("NET_9P_VIRTIO", "9pnet_virtio")),
+            RootName::Shared {
+                by: Sharing::Virtiofs,
+                ..
+            } => Some(("VIRTIO_FS", "virtiofs")),
             _ => None,
         };
         let driver = driver.and_then(|(option, module)| missing(kernel, modules, option, module));

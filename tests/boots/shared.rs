@@ -1,0 +1,97 @@
+//! Roots in a directory that the host shares, for development.
+
+use ima_testbed::{Outcome, Share};
+use tempfile::TempDir;
+
+use crate::accepted::{assert_all_attempts_passed, assert_warned};
+use crate::built::Kernel;
+use crate::matrix::{Action, Check, faults};
+use crate::roots::root_of;
+use crate::setup::{Setup, assert_booted, assert_refused, console_tail};
+use crate::tree::Tree;
+
+/// The tag of the root.
+const TAG: &str = "root";
+
+fn virtiofs(directory: &TempDir) -> Share {
+    Share::Virtiofs {
+        tag: TAG.to_owned(),
+        directory: directory.path().to_owned(),
+    }
+}
+
+fn nine_p(directory: &TempDir) -> Share {
+    Share::NineP {
+        tag: TAG.to_owned(),
+        directory: directory.path().to_owned(),
+    }
+}
+
+/// A boot whose configuration names a shared root.
+fn named(setup: &mut Setup, name: &str) {
+    setup.root_name = None;
+    setup.configure(&format!("root={name}"));
+}
+
+/// Signatures are those of the host's files: everything signed runs, and nothing else.
+#[test]
+fn virtiofs_carries_signatures() {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(Some(&Kernel::Full.module("dummy")));
+    let directory = setup.root.directory();
+    setup.shares.push(virtiofs(&directory));
+    named(&mut setup, "virtiofs:root");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(root_of(report), (TAG, "virtiofs"));
+    assert_all_attempts_passed(report);
+    assert!(!outcome.console_contains("[IMA-451]"));
+}
+
+fn over_9p(setup: &mut Setup) -> Outcome {
+    let directory = setup.root.directory();
+    setup.shares.push(nine_p(&directory));
+    named(setup, "9p:root");
+    setup.boot()
+}
+
+/// QEMU's 9p server has no extended attributes of security.*: the init says so, and nothing can run.
+#[test]
+fn nine_p_carries_no_signatures() {
+    let outcome = over_9p(&mut Setup::new());
+    assert!(
+        outcome.console_contains("[IMA-451]"),
+        "{}",
+        console_tail(&outcome)
+    );
+    assert_refused(&outcome, "IMA-704", Action::Poweroff);
+}
+
+/// Without appraisal such a root boots.
+#[test]
+fn nine_p_boots_where_nothing_is_enforced() {
+    let mut setup = Setup::new();
+    setup.configure("enforce=permissive");
+    setup.append("ima_appraise=log rootflags=cache=none");
+    let outcome = over_9p(&mut setup);
+    assert_eq!(root_of(assert_booted(&outcome)), (TAG, "9p"));
+    // The last of two transports counts: no other one than this.
+    assert!(outcome.console_contains("9p (ro,cache=none,trans=virtio)"));
+    assert_warned(&outcome, "IMA-451");
+}
+
+/// What a host shares is in no file that is checked.
+const HOST: Check = Check::Silent("the files of a root do not show what the host shares");
+
+faults! {
+    shared_root_on_the_command_line: "IMA-401", Halt, Check::Same, |setup| {
+        setup.root_name = Some("virtiofs:root".to_owned());
+        setup.says = "is taken from the configuration alone";
+    };
+    shared_root_that_is_to_be_verified: "IMA-401", Panic, Check::Same, |setup| {
+        named(setup, "9p:root");
+        setup.configure(&format!("verity={}", "5a".repeat(32)));
+    };
+    tag_that_no_host_shares_by_virtiofs: "IMA-404", Poweroff, HOST, |setup| named(setup, "virtiofs:root");
+    tag_that_no_host_shares_by_9p: "IMA-404", Reboot, HOST, |setup| named(setup, "9p:root");
+}
