@@ -118,8 +118,38 @@ fn first_half(
     Ok(policy)
 }
 
-/// Mounts the root, or takes the one that is mounted, adds its keys and policies, and checks that its programs will run.
+/// Boots the root, or the first of several that is not refused.
+///
+/// The next one is tried only if the one before has left nothing in the kernel: no key and no rules, and its file system can be
+/// unmounted. That the policy is in force is proved again.
 fn second_half(
+    start: &Start,
+    mut settings: Settings,
+    mut policy: policy::PolicyInForce,
+    report: &mut Report,
+) -> Result<preflight::Ready, Fault> {
+    let mut others = std::mem::take(&mut settings.others).into_iter();
+    loop {
+        let slot = settings.slot.clone();
+        report.slot.clone_from(&slot);
+        let fault = match mount_and_check(start, settings, policy, report) {
+            Ok(ready) => return Ok(ready),
+            Err(fault) => fault,
+        };
+        let (Some(slot), Some(next), false) = (slot, others.next(), report.root_left_traces())
+        else {
+            return Err(fault);
+        };
+        report.refuse_slot(&slot, &fault);
+        root::leave()?;
+        let wanted = policy::read(&next, report)?;
+        policy = policy::prove_again(wanted, report)?;
+        settings = next;
+    }
+}
+
+/// Mounts the root, or takes the one that is mounted, adds its keys and policies, and checks that its programs will run.
+fn mount_and_check(
     start: &Start,
     settings: Settings,
     policy: policy::PolicyInForce,

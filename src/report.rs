@@ -101,6 +101,8 @@ pub struct RootRecord {
     pub options: String,
     /// The root hash, if it is verified by dm-verity.
     pub verity: Option<String>,
+    /// The device of the writable layer over it, or `tmpfs`, if there is an overlay.
+    pub overlay: Option<String>,
 }
 
 /// The report while the boot goes on.
@@ -124,6 +126,10 @@ pub struct Report {
     pub policy: PolicyRecord,
     /// The root.
     pub root: RootRecord,
+    /// The slot whose root it is, where there are several.
+    pub slot: Option<String>,
+    /// The slots whose roots were refused before, and why.
+    refused_slots: Vec<(String, Fault)>,
     /// The switch_root that is executed.
     pub switch_root: String,
     /// The init that it executes.
@@ -147,6 +153,8 @@ impl Default for Report {
             keys: Vec::new(),
             policy: PolicyRecord::default(),
             root: RootRecord::default(),
+            slot: None,
+            refused_slots: Vec::new(),
             switch_root: String::new(),
             init: String::new(),
             first_half: None,
@@ -202,6 +210,20 @@ impl Report {
     pub fn warn(&mut self, fault: Fault) {
         warn!("{}: {fault}", fault.code().entry().stage);
         self.warnings.push(fault);
+    }
+
+    /// Logs why the root of a slot is refused, and keeps it: the next slot is tried.
+    pub fn refuse_slot(&mut self, slot: &str, fault: &Fault) {
+        warn!("{}: slot {slot} is refused: {fault}", Stage::Root);
+        self.refused_slots.push((slot.to_owned(), fault.clone()));
+    }
+
+    /// Whether a root has added a key or rules to the kernel, which stay there.
+    pub fn root_left_traces(&self) -> bool {
+        let mut keys = self.keys.iter();
+        let mut policies = self.policy.additional.iter();
+        keys.any(|key| key.source == Source::Root && key.refused.is_none())
+            || policies.any(|policy| policy.accepted)
     }
 
     /// Ends a stage: its one line in the log, with the time since the stage before it ended.
@@ -266,16 +288,20 @@ impl Report {
                 json.key("fstype").string(&self.root.fstype);
                 json.key("options").string(&self.root.options);
                 json.key("verity").optional(self.root.verity.as_deref());
+                json.key("overlay").optional(self.root.overlay.as_deref());
             });
+            json.key("slot").optional(self.slot.as_deref());
+            json.key("refused_slots")
+                .array(&self.refused_slots, |json, (slot, fault)| {
+                    json.object(|json| {
+                        json.key("slot").string(slot);
+                        json.fault(fault);
+                    });
+                });
             json.key("switch_root").string(&self.switch_root);
             json.key("init").string(&self.init);
             json.key("warnings").array(&self.warnings, |json, fault| {
-                json.object(|json| {
-                    json.key("code").string(fault.code().id());
-                    json.key("detail").string(fault.detail());
-                    json.key("cause").string(fault.cause());
-                    json.key("remedy").string(fault.remedy());
-                });
+                json.object(|json| json.fault(fault));
             });
             json.key("times_us").object(|json| {
                 for (stage, time) in &self.times {
@@ -308,6 +334,14 @@ struct Json {
 }
 
 impl Json {
+    /// The members of an object that describe a fault.
+    fn fault(&mut self, fault: &Fault) {
+        self.key("code").string(fault.code().id());
+        self.key("detail").string(fault.detail());
+        self.key("cause").string(fault.cause());
+        self.key("remedy").string(fault.remedy());
+    }
+
     fn separate(&mut self) {
         if self.comma {
             self.text.push(',');

@@ -3,6 +3,7 @@
 mod devices;
 mod missing;
 mod mounting;
+mod overlay;
 mod ubi;
 #[cfg(feature = "verity")]
 mod verity;
@@ -16,15 +17,17 @@ use std::path::{Path, PathBuf};
 
 use ima::cmdline::{RootName, Sharing};
 use ima::fault::{Cause, Code, Fault, Stage};
-use ima::filesystem::{self, Filesystem};
+use ima::filesystem;
 use ima::layout::ROOT;
 use ima::settings::{Root, Settings};
-use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::policy::PolicyInForce;
+use crate::errno::{Errno, describe};
 use crate::report::{Report, RootRecord};
 use crate::watch;
 use devices::Device;
+use mounting::Mount;
 use verity::{Trusted, Verified};
 use waiting::wait;
 
@@ -152,6 +155,29 @@ pub fn mount(
         .map_err(|fault| verification.closer(fault))
 }
 
+/// Leaves the root of a slot that was refused, so that another root can take its place.
+///
+/// # Errors
+///
+/// [`Code::RootMount`] if something of it is still in use.
+pub fn leave() -> Result<(), Fault> {
+    watch::during(Stage::Root, "unmounting the refused root", || {
+        for point in [ROOT, overlay::UPPER, overlay::LOWER] {
+            match unmount(point, UnmountFlags::empty()) {
+                // Nothing is mounted there, or the directory does not exist.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(errno) => return Err(in_use(point, errno)),
+            }
+        }
+        verity::remove().map_err(|errno| in_use("dm-verity", errno))
+    })
+}
+
+fn in_use(what: &str, errno: Errno) -> Fault {
+    let detail = format!("{what}: {}", describe(errno));
+    Fault::new(Code::RootMount, detail).because(Cause::REFUSED_ROOT_IN_USE)
+}
+
 /// Mounts the device, or the one that verifies it.
 fn mount_device(
     name: &RootName,
@@ -165,7 +191,7 @@ fn mount_device(
         path: device.path(),
         fstype: match &settings.rootfstype {
             Some(name) => name.clone(),
-            None => recognise(device)?.kind.name().to_owned(),
+            None => device.recognise()?.kind.name().to_owned(),
         },
         option: "",
     };
@@ -194,10 +220,24 @@ fn mount_source(
         option,
     } = source;
     let flags = [settings.rootflags.as_str(), option].join(",");
+    let overlay = settings.config.overlay.as_ref();
+    let point = match overlay {
+        Some(_) => overlay::LOWER,
+        None => ROOT,
+    };
     let mounted = watch::during(Stage::Root, format!("mounting {path}"), || {
-        mounting::mount(path, fstype, flags.trim_matches(','), settings.read_only)
+        mounting::mount(&Mount {
+            source: path,
+            fstype,
+            options: flags.trim_matches(','),
+            read_only: settings.read_only,
+            point,
+            code: Code::RootMount,
+        })
     })?;
-    warn_of_xattrs(path, fstype, Path::new(ROOT), report);
+    warn_of_xattrs(path, fstype, Path::new(point), report);
+    let layer = overlay.map(|overlay| overlay::lay(overlay, settings));
+    let layer = layer.transpose()?;
     report.root = RootRecord {
         name: name.to_string(),
         device: path.clone(),
@@ -207,16 +247,25 @@ fn mount_source(
             .0
             .as_ref()
             .map(|verified| verified.root_hash().to_string()),
+        overlay: layer.as_ref().map(|layer| layer.device.clone()),
     };
     let over = match &verification.0 {
         Some(verified) => format!(" ({})", verified.text()),
         None => String::new(),
     };
+    let under = match &layer {
+        Some(layer) => format!(", under an overlay on {}", layer.device),
+        None => String::new(),
+    };
     let text = format!(
-        "{name} is {path}{over}, {fstype} ({}), mounted on {ROOT}",
+        "{name} is {path}{over}, {fstype} ({}){under}, mounted on {ROOT}",
         mounted.options
     );
     report.done(Stage::Root, &text);
+    let (mounted, fstype) = match layer {
+        Some(layer) => (layer.mounted, overlay::FSTYPE.to_owned()),
+        None => (mounted, fstype.clone()),
+    };
     Ok(MountedRoot {
         path: ROOT.into(),
         directory: mounted.directory,
@@ -257,23 +306,5 @@ fn warn_of_xattrs(device: &str, fstype: &str, root: &Path, report: &mut Report) 
     if filesystem::keeps_no_xattrs(fstype) || answer == Err(Errno::NOTSUP) {
         let detail = format!("{device} is {fstype}");
         report.warn(Fault::new(Code::RootNoXattrs, detail));
-    }
-}
-
-/// The one file system that the device holds.
-fn recognise(device: &Device) -> Result<Filesystem, Fault> {
-    let path = device.path();
-    let mut found = device
-        .probe()
-        .map_err(|error| Fault::new(Code::RootDevice, format!("{path}: {error}")))?;
-    match (found.pop(), found.is_empty()) {
-        (Some(filesystem), true) => Ok(filesystem),
-        (None, _) => Err(Fault::new(Code::RootUnknown, path)),
-        (Some(last), false) => {
-            let mut kinds: Vec<&str> = found.iter().map(|other| other.kind.name()).collect();
-            kinds.push(last.kind.name());
-            let detail = format!("{path} looks like {}", kinds.join(" and "));
-            Err(Fault::new(Code::RootUnknown, detail).because(Cause::SUPERBLOCK_LEFT_BEHIND))
-        }
     }
 }

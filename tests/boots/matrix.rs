@@ -17,7 +17,8 @@ use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
-    flash, front, hostile, initramfs, lines, media, refused, shared, signed_verity, verity,
+    flash, front, hostile, initramfs, lines, media, overlay, refused, shared, signed_verity, slots,
+    verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -123,6 +124,8 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         signed_verity::ROWS,
         flash::ROWS,
         shared::ROWS,
+        overlay::ROWS,
+        slots::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -62,7 +62,7 @@ fn signed_by(signer: &Pair, setup: &mut Setup, change: impl FnOnce(Vec<u8>) -> V
     }
 }
 
-fn signature_part(image: &Path, number: u8) -> Partition<'_> {
+pub fn signature_part(image: &Path, number: u8) -> Partition<'_> {
     Partition {
         kind: PARTITION_TYPE,
         ..part(image, [number; 16])

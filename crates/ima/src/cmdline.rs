@@ -223,6 +223,17 @@ impl fmt::Display for UbiVolume {
 }
 
 impl RootName {
+    /// The name with a text in it replaced, where a name is free to hold any text.
+    #[must_use]
+    pub fn replace(&self, from: &str, to: &str) -> Self {
+        match self {
+            Self::Device(name) => Self::Device(name.replace(from, to)),
+            Self::Label(name) => Self::Label(name.replace(from, to)),
+            Self::PartLabel(name) => Self::PartLabel(name.replace(from, to)),
+            other => other.clone(),
+        }
+    }
+
     /// Parses the value of `root=`; nothing if it is none of the forms.
     pub fn parse(text: &str) -> Option<Self> {
         let some = |value: &str| (!value.is_empty()).then(|| value.to_owned());

@@ -204,6 +204,8 @@ pub enum Parameter {
     EvmKey,
     /// `masterkey=`
     MasterKey,
+    /// `ima_init.slot=`
+    Slot,
 }
 
 impl Parameter {
@@ -218,7 +220,7 @@ impl Parameter {
     }
 
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Root,
         Self::RootFsType,
         Self::RootFlags,
@@ -230,6 +232,7 @@ impl Parameter {
         Self::EvmCertificate,
         Self::EvmKey,
         Self::MasterKey,
+        Self::Slot,
     ];
 
     /// The parameter's name on the command line.
@@ -246,8 +249,47 @@ impl Parameter {
             Self::EvmCertificate => "evmx509",
             Self::EvmKey => "evmkey",
             Self::MasterKey => "masterkey",
+            Self::Slot => "ima_init.slot",
         }
     }
+}
+
+/// `overlay=`: where what is written to the root goes, which stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Overlay {
+    /// `tmpfs`: into memory.
+    Tmpfs,
+    /// To the file system on this device.
+    Device(RootName),
+}
+
+impl Overlay {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "tmpfs" => Some(Self::Tmpfs),
+            name => RootName::parse(name).map(Self::Device),
+        }
+    }
+}
+
+/// What stands for the name of the slot in `root`, `overlay` and the keys of a verity root.
+pub const SLOT: &str = "{slot}";
+
+/// The most slots that are taken.
+const MAX_SLOTS: usize = 8;
+
+/// The value of `slots=`: names of letters, digits, `-` and `_`, of which no two are the same.
+fn slots(value: &str) -> Option<Vec<String>> {
+    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut names: Vec<String> = Vec::new();
+    for name in value.split_ascii_whitespace() {
+        let known = names.iter().any(|known| known == name);
+        if known || name.len() > 32 || !name.bytes().all(sound) {
+            return None;
+        }
+        names.push(name.to_owned());
+    }
+    (1..=MAX_SLOTS).contains(&names.len()).then_some(names)
 }
 
 /// The configuration. [`Config::default`] is that of an empty file.
@@ -312,6 +354,12 @@ pub struct Config {
     pub verity_fec_offset: Option<u64>,
     /// `verity_fec_roots`: the number of parity bytes in each 255 bytes.
     pub verity_fec_roots: u8,
+    /// `slots`: the names of several roots, in the order in which they are tried.
+    pub slots: Vec<String>,
+    /// `overlay`
+    pub overlay: Option<Overlay>,
+    /// `overlay_wipe`: whether what was written before is deleted at each boot.
+    pub overlay_wipe: bool,
 }
 
 impl Default for Config {
@@ -349,6 +397,9 @@ impl Default for Config {
             verity_fec: None,
             verity_fec_offset: None,
             verity_fec_roots: 2,
+            slots: Vec::new(),
+            overlay: None,
+            overlay_wipe: false,
         }
     }
 }
@@ -374,10 +425,7 @@ impl Config {
         }
         let mut config = Self::default();
         let mut seen: Vec<&str> = Vec::new();
-        let mut shell_line = None;
-        let mut verity_line = None;
-        let mut signature_line = None;
-        let mut roots_line = None;
+        let mut lines: Vec<(usize, &str, &str)> = Vec::new();
         for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
             let line = std::str::from_utf8(line)
                 .ok()
@@ -404,37 +452,64 @@ impl Config {
                     return Err(error(number, key, ConfigErrorKind::UnknownKey));
                 }
             }
-            if key == "on_failure" && config.on_failure == OnFailure::Shell {
-                shell_line = Some(number);
-            }
-            if key.starts_with("verity_") {
-                verity_line = Some((number, key));
-            }
-            if key == "verity_signature" {
-                signature_line = Some((number, key));
-            }
-            if key == "verity_fec_roots" {
-                roots_line = Some((number, key));
+            lines.push((number, key, value));
+        }
+        for (number, key, value) in lines {
+            if let Some((token, kind)) = config.out_of_place(key, value) {
+                return Err(error(number, token, kind));
             }
         }
-        if let (Some((number, key)), None) = (verity_line, &config.verity) {
-            return Err(error(number, key, ConfigErrorKind::WithoutVerity));
+        Ok(config)
+    }
+
+    /// The configuration for one of its slots: with its name in the names of devices.
+    #[must_use]
+    pub fn in_slot(&self, slot: &str) -> Self {
+        let named = |name: &Option<RootName>| name.as_ref().map(|name| name.replace(SLOT, slot));
+        Self {
+            root: named(&self.root),
+            verity_signature: named(&self.verity_signature),
+            verity_hash: named(&self.verity_hash),
+            verity_fec: named(&self.verity_fec),
+            overlay: self.overlay.as_ref().map(|overlay| match overlay {
+                Overlay::Device(name) => Overlay::Device(name.replace(SLOT, slot)),
+                Overlay::Tmpfs => Overlay::Tmpfs,
+            }),
+            ..self.clone()
         }
-        if let Some((number, key)) = signature_line
-            && config.verity != Some(Trust::Signed)
-        {
-            return Err(error(number, key, ConfigErrorKind::WithoutSigned));
-        }
-        if let (Some((number, key)), None, None) =
-            (roots_line, &config.verity_fec, config.verity_fec_offset)
-        {
-            return Err(error(number, key, ConfigErrorKind::WithoutFec));
-        }
-        match shell_line {
-            Some(number) if !config.debug => {
-                Err(error(number, "shell", ConfigErrorKind::ShellNeedsDebug))
+    }
+
+    /// What is wrong with a key that is taken only together with others, and the word that is named.
+    fn out_of_place<'a>(&self, key: &'a str, value: &'a str) -> Option<(&'a str, ConfigErrorKind)> {
+        let has_slot = value.contains(SLOT);
+        let of_a_slot = key.starts_with("verity") || matches!(key, "root" | "overlay");
+        let names_a_slot = |name: &Option<RootName>| {
+            let name = name.as_ref().map(RootName::to_string);
+            name.is_some_and(|name| name.contains(SLOT))
+        };
+        match key {
+            "on_failure" if value == "shell" && !self.debug => {
+                Some((value, ConfigErrorKind::ShellNeedsDebug))
             }
-            _ => Ok(config),
+            _ if key.starts_with("verity_") && self.verity.is_none() => {
+                Some((key, ConfigErrorKind::WithoutVerity))
+            }
+            "verity_signature" if self.verity != Some(Trust::Signed) => {
+                Some((key, ConfigErrorKind::WithoutSigned))
+            }
+            "verity_fec_roots" if self.verity_fec.is_none() && self.verity_fec_offset.is_none() => {
+                Some((key, ConfigErrorKind::WithoutFec))
+            }
+            "overlay_wipe" if !matches!(self.overlay, Some(Overlay::Device(_))) => {
+                Some((key, ConfigErrorKind::WithoutOverlay))
+            }
+            "slots" if !names_a_slot(&self.root) && !names_a_slot(&self.verity_signature) => {
+                Some((key, ConfigErrorKind::SlotsWithoutName))
+            }
+            _ if has_slot && (!of_a_slot || self.slots.is_empty()) => {
+                Some((value, ConfigErrorKind::NameWithoutSlots))
+            }
+            _ => None,
         }
     }
 
@@ -531,6 +606,9 @@ impl Config {
                 &mut self.verity_fec_roots,
                 value.parse().ok().filter(|roots| (2..=24).contains(roots)),
             ),
+            "slots" => assign(&mut self.slots, slots(value)),
+            "overlay" => assign(&mut self.overlay, Overlay::parse(value).map(Some)),
+            "overlay_wipe" => assign(&mut self.overlay_wipe, yes_or_no(value)),
             _ => Assignment::UnknownKey,
         }
     }
@@ -591,7 +669,7 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 30] = [
+pub const KEYS: [&str; 33] = [
     "enforce",
     "cover",
     "keyring",
@@ -622,6 +700,9 @@ pub const KEYS: [&str; 30] = [
     "verity_fec",
     "verity_fec_offset",
     "verity_fec_roots",
+    "slots",
+    "overlay",
+    "overlay_wipe",
 ];
 
 /// Why a configuration is refused.
@@ -657,6 +738,12 @@ pub enum ConfigErrorKind {
     WithoutVerity,
     /// `verity_signature=` without `verity=signed`: no signature would be verified.
     WithoutSigned,
+    /// `overlay_wipe=` without a device that could be wiped.
+    WithoutOverlay,
+    /// `slots=`, and nothing names a root by its slot.
+    SlotsWithoutName,
+    /// A name with a slot, and no `slots=`; or the slot in another key's value.
+    NameWithoutSlots,
     /// `verity_fec_roots=` without `verity_fec=` and `verity_fec_offset=`: nothing would be corrected.
     WithoutFec,
 }
@@ -674,6 +761,13 @@ impl ConfigErrorKind {
             Self::ShellNeedsDebug => "on_failure=shell is taken only with debug=yes",
             Self::WithoutVerity => "this key says how the root is verified, and verity= is missing",
             Self::WithoutSigned => "this key is taken only with verity=signed",
+            Self::WithoutOverlay => "this key is taken only with overlay= and a device",
+            Self::SlotsWithoutName => {
+                "slots= is set, and neither root= nor verity_signature= has {slot} in it"
+            }
+            Self::NameWithoutSlots => {
+                "{slot} is taken only with slots=, and only in names of devices"
+            }
             Self::WithoutFec => "this key is taken only with verity_fec= or verity_fec_offset=",
         }
     }
@@ -718,11 +812,12 @@ mod tests {
         let config = Config::parse(
             b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
-              root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b\nrootfstype=ext4\n\
+              root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b {slot}\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
               lockdown=integrity\nkexec=yes\nverity=ABababababababababababababababababababababababababababababababab\n\
               verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic\n\
-              verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24",
+              verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24\n\
+              slots=a b\noverlay=LABEL=data-{slot}\noverlay_wipe=yes",
         )
         .unwrap();
         assert_eq!(
@@ -748,7 +843,7 @@ mod tests {
                     assert!(revoked.set_serials("01 0123abcd/02"));
                     revoked
                 },
-                root: Some(RootName::Label("a b".into())),
+                root: Some(RootName::Label("a b {slot}".into())),
                 rootfstype: Some("ext4".into()),
                 rootflags: Some("noatime,data=ordered".into()),
                 rootwait: RootWait::Forever,
@@ -764,13 +859,16 @@ mod tests {
                 verity_fec: Some(RootName::Device("vdc".into())),
                 verity_fec_offset: Some(8192),
                 verity_fec_roots: 24,
+                slots: vec!["a".into(), "b".into()],
+                overlay: Some(Overlay::Device(RootName::Label("data-{slot}".into()))),
+                overlay_wipe: true,
             }
         );
     }
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 22] = [
+        let cases: [(&[u8], &str); 27] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -830,6 +928,26 @@ mod tests {
             (
                 b"verity_signature=/dev/vdb\nverity=ABababababababababababababababababababababababababababababababab",
                 "line 1, `verity_signature`: this key is taken only with verity=signed",
+            ),
+            (
+                b"root=LABEL=a\nslots=a b",
+                "line 2, `slots`: slots= is set, and neither root= nor verity_signature= has {slot} in it",
+            ),
+            (
+                b"root=LABEL={slot}",
+                "line 1, `LABEL={slot}`: {slot} is taken only with slots=, and only in names of devices",
+            ),
+            (
+                b"root=LABEL={slot}\nslots=a\ninit=/{slot}",
+                "line 3, `/{slot}`: {slot} is taken only with slots=, and only in names of devices",
+            ),
+            (
+                b"slots=a a",
+                "line 1, `a a`: not a value that this key takes",
+            ),
+            (
+                b"overlay=tmpfs\noverlay_wipe=yes",
+                "line 2, `overlay_wipe`: this key is taken only with overlay= and a device",
             ),
             (
                 b"verity_hash_offset=100",

@@ -311,7 +311,7 @@ catalogue! {
         cause: "a block of the image or of its tree does not have the digest that it should have: the disk was written to, the medium fails, or the image was not written whole"
         remedy: "write image and tree to the disk again, and do not mount the image writable; if that does not help, replace the medium"
     VerityElsewhere "IMA-415" Root Refusal
-        what: "the configuration demands a verity root, and another initramfs mounts it"
+        what: "the configuration says how the root is mounted, and another initramfs mounts it"
         cause: "verity= in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be verified"
         remedy: "make the initramfs with imactl initramfs; or take verity= out of ima-init.conf and have the other initramfs verify the root (systemd.verity=, roothash=)"
     VeritySignatureMissing "IMA-416" Root Refusal
@@ -326,6 +326,14 @@ catalogue! {
         what: "the kernel does not take the signature of the root hash"
         cause: "the signature is not one of this root hash by a certificate that leads to a key on the kernel's built-in or secondary keyring"
         remedy: "sign the root with a key whose certificate the CA in the kernel signed, and write image, tree and signature to the disk together"
+    OverlayMissing "IMA-419" Root Refusal
+        what: "the device of the overlay was not found"
+        cause: "no block device that overlay= names came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
+        remedy: "compare overlay= in ima-init.conf with the devices listed above; overlay=tmpfs needs no device"
+    OverlayRefused "IMA-420" Root Refusal
+        what: "the writable layer could not be laid over the root"
+        cause: "the file system of the layer, or overlayfs, was not mounted; what the kernel says is in this message"
+        remedy: "check the file system of the layer, or make it anew; build the kernel with CONFIG_OVERLAY_FS=y"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes, or not security.ima"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

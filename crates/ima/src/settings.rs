@@ -201,6 +201,10 @@ pub struct Settings {
     pub evm_fix: Option<String>,
     /// A parameter that undoes a protection of the kernel.
     pub undone: Option<String>,
+    /// The name of the slot whose root this is, where there are several.
+    pub slot: Option<String>,
+    /// The settings of the other slots, in the order in which they are tried.
+    pub others: Vec<Self>,
 }
 
 /// Whether a parameter undoes a protection that the kernel was built with: `CONFIG_BLK_DEV_WRITE_MOUNTED` off (block/bdev.c),
@@ -300,6 +304,36 @@ impl Settings {
         arguments: Vec<OsString>,
         warn: &mut dyn FnMut(Fault),
     ) -> Result<Self, Fault> {
+        if config.slots.is_empty() || elsewhere.is_some() {
+            return Self::of_slot(config, line, elsewhere, arguments, warn);
+        }
+        let mut settings = Vec::new();
+        for slot in slots(&config, line)? {
+            let mut quiet = |_| {};
+            let warn: &mut dyn FnMut(Fault) = match settings.is_empty() {
+                true => &mut *warn,
+                false => &mut quiet,
+            };
+            let config = config.in_slot(&slot);
+            let found = Self::of_slot(config, line, None, arguments.clone(), warn)?;
+            let slot = Some(slot);
+            settings.push(Self { slot, ..found });
+        }
+        let mut settings = settings.into_iter();
+        let first = settings.next();
+        let first = first.ok_or_else(|| Fault::new(Code::NoRootNamed, "slots= is empty"))?;
+        let others = settings.collect();
+        Ok(Self { others, ..first })
+    }
+
+    /// The settings for one root.
+    fn of_slot(
+        config: Config,
+        line: &(impl AsRef<[u8]> + ?Sized),
+        elsewhere: Option<Root>,
+        arguments: Vec<OsString>,
+        warn: &mut dyn FnMut(Fault),
+    ) -> Result<Self, Fault> {
         if config.enforce == Enforce::Permissive {
             warn(Fault::new(Code::Permissive, config::PATH));
         }
@@ -311,6 +345,12 @@ impl Settings {
             && let Some(other) = &elsewhere
         {
             return Err(Fault::new(Code::VerityElsewhere, format!("root: {other}")));
+        }
+        if (config.overlay.is_some() || !config.slots.is_empty())
+            && let Some(other) = &elsewhere
+        {
+            let fault = Fault::new(Code::VerityElsewhere, format!("root: {other}"));
+            return Err(fault.because(Cause::OVERLAY_ELSEWHERE));
         }
         let mut root = match &config.root {
             Some(name) => Some(Root::Named(name.clone())),
@@ -384,6 +424,12 @@ impl Settings {
             }
             let invalid = || Fault::new(Code::CmdlineInvalid, shown.clone());
             match known {
+                // The slot names it.
+                Parameter::Root if !config.slots.is_empty() => {
+                    let fault = Fault::new(Code::CmdlineIgnored, shown);
+                    warn(fault.because(Cause::ROOT_OF_A_SLOT));
+                }
+                Parameter::Slot => {}
                 Parameter::Root => {
                     let name = RootName::parse(value.unwrap_or_default())
                         .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
@@ -409,6 +455,8 @@ impl Settings {
                 }
                 Parameter::RootFlags => rootflags = value.ok_or_else(invalid)?.to_owned(),
                 Parameter::ReadOnly => read_only = true,
+                // What is written goes to the overlay.
+                Parameter::ReadWrite if config.overlay.is_some() => {}
                 Parameter::ReadWrite => read_only = false,
                 Parameter::RootWait => {
                     rootwait = match value {
@@ -468,9 +516,32 @@ impl Settings {
             weakened,
             evm_fix,
             undone,
+            slot: None,
+            others: Vec::new(),
             config,
         })
     }
+}
+
+/// The slots in the order in which they are tried: first the one that the command line names.
+fn slots(config: &Config, line: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<String>, Fault> {
+    let mut slots = config.slots.clone();
+    if !config.cmdline.contains(&Parameter::Slot) {
+        return Ok(slots);
+    }
+    for parameter in cmdline::parameters(line).filter(|it| it.is(Parameter::Slot.name())) {
+        let name = parameter.value.unwrap_or_default();
+        let position = slots.iter().position(|slot| *slot == *name);
+        let position = position.ok_or_else(|| {
+            let detail = format!("{}={name}", parameter.name);
+            let known = config.slots.join(", ");
+            Fault::new(Code::CmdlineInvalid, detail).because(Cause::UNKNOWN_SLOT.with(&[&known]))
+        })?;
+        if let Some(slots) = slots.get_mut(..=position) {
+            slots.rotate_right(1);
+        }
+    }
+    Ok(slots)
 }
 
 /// The parameter that has a hibernation image resumed, unless another one turns that off (kernel/power/hibernate.c,
@@ -542,6 +613,35 @@ mod tests {
         assert!(!settings.read_only);
         assert_eq!(settings.rootwait, RootWait::AtMost(Duration::from_secs(9)));
         assert_eq!(settings.init, "/sbin/init");
+    }
+
+    #[test]
+    fn the_slot_that_the_line_names_is_the_first() {
+        let config = "slots=a b c\nroot=PARTLABEL=root-{slot}\noverlay=LABEL=data-{slot}";
+        let order = |line: &str| {
+            let (settings, warnings) = settings(config, line).unwrap();
+            let mut found = vec![settings.clone()];
+            found.extend(settings.others.clone());
+            for one in &found {
+                let slot = one.slot.as_deref().unwrap();
+                let root = RootName::PartLabel(format!("root-{slot}"));
+                assert_eq!(one.root, Root::Named(root));
+                let data = RootName::Label(format!("data-{slot}"));
+                assert_eq!(one.config.overlay, Some(config::Overlay::Device(data)));
+            }
+            let names: Vec<_> = found.into_iter().filter_map(|one| one.slot).collect();
+            (names.concat(), warnings.len())
+        };
+        assert_eq!(order(""), ("abc".to_owned(), 0));
+        assert_eq!(order("ima_init.slot=b"), ("bac".to_owned(), 0));
+        assert_eq!(
+            order("ima_init.slot=b ima_init.slot=c"),
+            ("cba".to_owned(), 0)
+        );
+        assert_eq!(order("root=/dev/vdb"), ("abc".to_owned(), 1));
+        let fault = settings(config, "ima_init.slot=d").unwrap_err();
+        assert_eq!(fault.code(), Code::CmdlineInvalid);
+        assert!(fault.cause().contains("a, b, c"), "{fault}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::Result;
 use crate::initramfs::{InitramfsBuilder, Place};
 use crate::kernel::check::KernelConfig;
 use crate::kernel::release::KernelRelease;
-use crate::select::{self, Appraisal};
+use crate::select::{self, Appraisal, FileSystem};
 use crate::tree::Inode;
 use crate::verify::Verdict;
 use libraries::Libraries;
@@ -197,24 +197,24 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     }
     found.mount(inputs, Some(&config));
     if let Some(root) = inputs.root.filter(|root| root.unmountable.is_none()) {
+        // What the policy sees is the overlay, not the file system below it.
+        let overlay = config.overlay.as_ref();
+        let overlay = overlay.and_then(|_| FileSystem::by_name("overlay"));
+        let filesystem = overlay.as_ref().unwrap_or(&root.filesystem);
         let on = On::This {
-            name: &root.filesystem.name,
-            magic: root.filesystem.magic,
+            name: &filesystem.name,
+            magic: filesystem.magic,
         };
         found
             .faults
             .extend(cover::fault(&policy, on, config.cover, required));
-        let guard = Query::by_root(
-            Hook::PolicyCheck,
-            root.filesystem.magic,
-            &root.filesystem.name,
-        );
+        let guard = Query::by_root(Hook::PolicyCheck, filesystem.magic, &filesystem.name);
         let further = match inputs.kernel {
             Some(kernel) if !kernel.is_builtin("IMA_WRITE_POLICY") => Further::None,
             _ if policy.appraisal(&guard).is_some() => Further::Signed,
             _ => Further::Any,
         };
-        let mut appraisal = Appraisal::new(policy, root.filesystem.clone());
+        let mut appraisal = Appraisal::new(policy, filesystem.clone());
         if !config.kexec {
             appraisal = appraisal.without(&[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck]);
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ima::cmdline::RootName;
-use ima::fault::Stage;
+use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::{self, Filesystem};
 use ima::partition::{Disk, Table};
 
@@ -99,6 +99,24 @@ impl Device {
         let read = || read_at(&File::open(self.path())?, &mut head, 0);
         let length = watch::during(Stage::Root, format!("reading {}", self.path()), read)?;
         Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
+    }
+
+    /// The one file system that it holds.
+    pub(super) fn recognise(&self) -> Result<Filesystem, Fault> {
+        let path = self.path();
+        let mut found = self
+            .probe()
+            .map_err(|error| Fault::new(Code::RootDevice, format!("{path}: {error}")))?;
+        match (found.pop(), found.is_empty()) {
+            (Some(filesystem), true) => Ok(filesystem),
+            (None, _) => Err(Fault::new(Code::RootUnknown, path)),
+            (Some(last), false) => {
+                let mut kinds: Vec<&str> = found.iter().map(|other| other.kind.name()).collect();
+                kinds.push(last.kind.name());
+                let detail = format!("{path} looks like {}", kinds.join(" and "));
+                Err(Fault::new(Code::RootUnknown, detail).because(Cause::SUPERBLOCK_LEFT_BEHIND))
+            }
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::fault::{Cause, Code, Fault};
-use ima::layout::ROOT;
 use ima::mount_options::{Attribute, MountOption, mount_options};
 use ima::mountinfo;
 use rustix::fs::CWD;
@@ -37,17 +36,35 @@ const fn attribute(of: Attribute) -> MountAttrFlags {
     }
 }
 
-/// Mounts the device on [`ROOT`].
-pub(super) fn mount(
-    device: &str,
-    fstype: &str,
-    flags: &str,
-    read_only: bool,
-) -> Result<Mounted, Fault> {
+/// What is mounted, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mount<'a> {
+    /// What the driver finds the file system by.
+    pub(super) source: &'a str,
+    pub(super) fstype: &'a str,
+    /// Mount options, separated by commas.
+    pub(super) options: &'a str,
+    pub(super) read_only: bool,
+    /// The directory; it is made if it is not there.
+    pub(super) point: &'a str,
+    /// The refusal if the kernel refuses.
+    pub(super) code: Code,
+}
+
+/// Mounts a file system.
+pub(super) fn mount(what: &Mount<'_>) -> Result<Mounted, Fault> {
+    let Mount {
+        source,
+        fstype,
+        options: flags,
+        read_only,
+        point,
+        code,
+    } = *what;
     let refused = |step: &str, errno: Errno, context: Option<&OwnedFd>| {
-        let words = context.map(messages).unwrap_or_default();
-        let detail = format!("{device} as {fstype}: {step}{}{words}", describe(errno));
-        Fault::new(Code::RootMount, detail)
+        let messages = context.map(messages).unwrap_or_default();
+        let detail = format!("{source} as {fstype}: {step}{}{messages}", describe(errno));
+        Fault::new(code, detail)
     };
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| match errno {
         Errno::NODEV => {
@@ -64,7 +81,7 @@ pub(super) fn mount(
     let set = |result: Result<(), Errno>, option: &str| {
         result.map_err(|errno| refused(&format!("option {option}: "), errno, Some(&context)))
     };
-    set(fsconfig_set_string(&context, "source", device), "source")?;
+    set(fsconfig_set_string(&context, "source", source), "source")?;
     if read_only {
         set(fsconfig_set_flag(&context, "ro"), "ro")?;
     }
@@ -86,19 +103,19 @@ pub(super) fn mount(
     fsconfig_create(&context).map_err(|errno| refused("", errno, Some(&context)))?;
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|errno| refused("", errno, Some(&context)))?;
-    let _ = rustix::fs::mkdir(ROOT, rustix::fs::Mode::from_raw_mode(0o755));
+    let _ = rustix::fs::mkdir(point, rustix::fs::Mode::from_raw_mode(0o755));
     move_mount(
         &mounted,
         "",
         CWD,
-        ROOT,
+        point,
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
-    .map_err(|errno| refused(&format!("onto {ROOT}: "), errno, None))?;
-    let directory = files::directory(ROOT.as_ref())
-        .map_err(|errno| refused(&format!("{ROOT}: "), errno, None))?;
+    .map_err(|errno| refused(&format!("onto {point}: "), errno, None))?;
+    let directory = files::directory(point.as_ref())
+        .map_err(|errno| refused(&format!("{point}: "), errno, None))?;
     let status = rustix::fs::fstatfs(&directory)
-        .map_err(|errno| refused(&format!("{ROOT}: "), errno, None))?;
+        .map_err(|errno| refused(&format!("{point}: "), errno, None))?;
     Ok(Mounted {
         directory,
         magic: u64::try_from(status.f_type).unwrap_or_default(),
@@ -144,6 +161,7 @@ fn record(path: &Path, mounts: &[u8]) -> Option<RootRecord> {
         device: mount.source,
         options: mount.options,
         verity: None,
+        overlay: None,
     })
 }
 

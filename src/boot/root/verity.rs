@@ -34,6 +34,7 @@ const NAME: &str = "root";
 /// The requests' numbers.
 const VERSION: u8 = 0;
 const DEV_CREATE: u8 = 3;
+const DEV_REMOVE: u8 = 4;
 const DEV_SUSPEND: u8 = 6;
 const TABLE_LOAD: u8 = 9;
 const TABLE_STATUS: u8 = 12;
@@ -432,6 +433,17 @@ fn refused_with(step: &str, errno: Errno, words: &str) -> Fault {
         detail.push_str(words);
     }
     Fault::new(Code::VerityTable, detail)
+}
+
+/// Removes the mapped device, if there is one.
+pub(super) fn remove() -> Result<(), Errno> {
+    let Ok(control) = open_control() else {
+        return Ok(());
+    };
+    match Request::named(0).send(&control, DEV_REMOVE) {
+        Err(Errno::NXIO) => Ok(()),
+        result => result,
+    }
 }
 
 fn open_control() -> Result<File, Errno> {

@@ -254,7 +254,7 @@ causes! {
         cause: "an older file system's superblock was not wiped when this one was made"
         remedy: "name the right one with rootfstype=, or wipe the old one (wipefs)"
     }
-    FILE_SYSTEM_UNKNOWN [RootMount] {
+    FILE_SYSTEM_UNKNOWN [RootMount OverlayRefused] {
         cause: "the kernel does not know the file system {type}"
         remedy: "build it into the kernel, or pack its module: imactl initramfs --module {type}.ko"
     }
@@ -721,10 +721,10 @@ causes! {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
     }
-    DRIVER_NOT_SET [RootMissing RootMount VerityTarget] {
+    DRIVER_NOT_SET [RootMissing RootMount VerityTarget OverlayRefused] {
         cause: "CONFIG_{option} is not set"
     }
-    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget] {
+    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget OverlayRefused] {
         cause: "CONFIG_{option} is m, and the initramfs does not load the module {module}"
     }
     VERITY_HASH_NOT_SET [VerityTable] {
@@ -792,6 +792,30 @@ causes! {
     FEC_NOT_IN_BLOCKS [VerityTable] {
         cause: "verity_fec_offset= is no multiple of the length of a block, or lies before the end of the hash tree on the same device"
         remedy: "set it to what veritysetup format was given as --fec-offset="
+    }
+    ROOT_OF_A_SLOT [CmdlineIgnored] {
+        cause: "slots= in ima-init.conf is set: the root is that of a slot"
+        remedy: "choose the slot on the command line with ima_init.slot="
+    }
+    UNKNOWN_SLOT [CmdlineInvalid] {
+        cause: "slots= in ima-init.conf has no such name, but {names}"
+        remedy: "have the boot loader give one of these names"
+    }
+    OVERLAY_WITHOUT_XATTRS [OverlayRefused] {
+        cause: "this file system keeps no extended attributes, in which overlayfs marks what is deleted"
+        remedy: "use ext4, xfs, btrfs or f2fs for the layer"
+    }
+    OVERLAY_WITHOUT_DIRECTORY [OverlayRefused] {
+        cause: "it is no directory, but a link or a file that somebody put there"
+        remedy: "find out who wrote to this file system; make it anew, or set overlay_wipe=yes"
+    }
+    OVERLAY_ELSEWHERE [VerityElsewhere] {
+        cause: "overlay= and slots= in ima-init.conf are for an initramfs whose /init is ima-init"
+        remedy: "make the initramfs with imactl initramfs; or take these keys out of ima-init.conf"
+    }
+    REFUSED_ROOT_IN_USE [RootMount] {
+        cause: "the root of another slot was refused before, and it could not be unmounted"
+        remedy: "see above why that root was refused; boot the other slot first: ima_init.slot="
     }
     ROOT_IS_VERIFIED [CmdlineIgnored] {
         cause: "dm-verity verifies the root: only ima-init.conf says what is mounted, and how"

@@ -58,6 +58,13 @@ impl Findings {
             if let Some(root) = inputs.root {
                 self.mountable(kernel, modules, root, inputs.number());
             }
+            if config.overlay.is_some()
+                && alone
+                && let Some(cause) = missing(kernel, modules, "OVERLAY_FS", "overlay")
+            {
+                let fault = Fault::new(Code::OverlayRefused, "overlay= is set");
+                self.faults.push(fault.because(cause));
+            }
         }
         let unmountable = inputs.root.and_then(|root| root.unmountable.as_ref());
         // What the init refuses in the command line is reported already.
