@@ -59,6 +59,7 @@ pub struct Machine {
     pub(crate) disks: Vec<(DiskHandle, Disk)>,
     pub(crate) shares: Vec<Share>,
     pub(crate) tpm: Tpm,
+    pub(crate) tpm_state: Option<PathBuf>,
     pub(crate) accel: Accel,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
@@ -97,6 +98,7 @@ impl Machine {
             disks: Vec::new(),
             shares: Vec::new(),
             tpm: Tpm::default(),
+            tpm_state: None,
             accel: Accel::default(),
             memory_mib: 512,
             cpus: 1,
@@ -151,6 +153,14 @@ impl Machine {
     #[must_use]
     pub fn tpm(mut self, tpm: Tpm) -> Machine {
         self.tpm = tpm;
+        self
+    }
+
+    /// Sets the directory with the state (`--tpmstate dir=`) that an emulated TPM is started with, in place of new state. It is
+    /// copied: what the machine changes is lost.
+    #[must_use]
+    pub fn tpm_state(mut self, directory: impl AsRef<Path>) -> Machine {
+        self.tpm_state = Some(directory.as_ref().to_owned());
         self
     }
 

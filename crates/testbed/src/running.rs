@@ -136,7 +136,10 @@ impl Running {
         let (qmp, console, report) = (listen("qmp")?, listen("console")?, listen("report")?);
         let tpm = match machine.tpm {
             Tpm::None => None,
-            Tpm::Swtpm => Some(Emulator::start(directory.path())?),
+            Tpm::Swtpm => Some(Emulator::start(
+                directory.path(),
+                machine.tpm_state.as_deref(),
+            )?),
         };
         let mut servers = Vec::new();
         for (number, share) in machine.shares.iter().enumerate() {

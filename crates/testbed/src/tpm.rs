@@ -8,7 +8,8 @@ use std::process::{Child, Stdio};
 use crate::TestbedError;
 use crate::process::spawn;
 
-/// A TPM 2.0 emulator with fresh state in `directory`: all PCRs zero, banks as libtpms allocates them.
+/// A TPM 2.0 emulator with its state in `directory`: all PCRs zero, banks as libtpms allocates them, and what is not volatile as
+/// in the state that it is started with, if any.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     child: Child,
@@ -16,13 +17,19 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    pub(crate) fn start(directory: &Path) -> Result<Emulator, TestbedError> {
+    pub(crate) fn start(
+        directory: &Path,
+        initial: Option<&Path>,
+    ) -> Result<Emulator, TestbedError> {
         let socket = directory.join("tpm.socket");
         // swtpm inherits a listening socket, so that QEMU can connect at once.
         let listener =
             UnixListener::bind(&socket).map_err(TestbedError::io("make the TPM's socket"))?;
         let state = directory.join("tpm");
         std::fs::create_dir(&state).map_err(TestbedError::io("make the TPM's state directory"))?;
+        if let Some(initial) = initial {
+            copy_files(initial, &state).map_err(TestbedError::io("copy the TPM's state"))?;
+        }
         let child = spawn("swtpm", |command| {
             command
                 .args([
@@ -46,6 +53,16 @@ impl Emulator {
         })?;
         Ok(Emulator { child, socket })
     }
+}
+
+fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Emulator {
