@@ -23,6 +23,8 @@ pub mod boot;
 mod canary;
 mod change_root;
 mod denial;
+#[cfg(any(feature = "luks", feature = "verity"))]
+mod device_mapper;
 pub mod errno;
 pub mod failure;
 pub mod files;

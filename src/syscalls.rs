@@ -176,7 +176,7 @@ pub fn map_executable(file: &File) -> Verdict {
 }
 
 /// The length of `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h), which a request to the device mapper begins with.
-#[cfg(feature = "verity")]
+#[cfg(any(feature = "luks", feature = "verity"))]
 pub const DM_HEADER: usize = 312;
 
 /// ioctl(2) on `/dev/mapper/control`: a request of that number (`DM_*_CMD`), whose answer replaces it. The kernel reads and
@@ -185,7 +185,7 @@ pub const DM_HEADER: usize = 312;
 /// # Errors
 ///
 /// What the kernel says; EINVAL if the buffer has no room for the header.
-#[cfg(feature = "verity")]
+#[cfg(any(feature = "luks", feature = "verity"))]
 pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<(), Errno> {
     const GROUP: u8 = 0xfd;
     // Behind the three numbers of the version.
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(map_executable(&directory), Verdict::Denied(Errno::NODEV));
     }
 
-    #[cfg(feature = "verity")]
+    #[cfg(any(feature = "luks", feature = "verity"))]
     #[test]
     fn a_request_to_the_device_mapper_has_room_for_its_header() {
         let null = File::open("/dev/null").unwrap();

@@ -1,6 +1,11 @@
 //! The real root: found by its name, waited for, mounted.
 
 mod devices;
+#[cfg(feature = "luks")]
+mod luks;
+#[cfg(not(feature = "luks"))]
+#[path = "root/no_luks.rs"]
+mod luks;
 mod missing;
 mod mounting;
 mod overlay;
@@ -23,6 +28,8 @@ use ima::settings::{Root, Settings};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::policy::PolicyInForce;
+#[cfg(any(feature = "verity", feature = "luks"))]
+use crate::device_mapper::DeviceMapper;
 use crate::errno::{Errno, describe};
 use crate::report::{Report, RootRecord};
 use crate::watch;
@@ -105,7 +112,8 @@ impl MountedRoot {
 /// [`Code::RootMissing`], [`Code::RootAmbiguous`], [`Code::RootDevice`], [`Code::RootUnknown`], [`Code::RootMount`];
 /// [`Code::RootNotMounted`]. Of a root that is to be verified: [`Code::VerityTarget`], [`Code::VerityTreeMissing`],
 /// [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`],
-/// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`], [`Code::VerityUntrusted`].
+/// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`], [`Code::VerityUntrusted`]. Of an encrypted one: [`Code::LuksHeader`], [`Code::LuksToken`],
+/// [`Code::LuksPcr10`], [`Code::LuksTpm`], [`Code::LuksPolicy`], [`Code::LuksKeyslot`], [`Code::LuksTarget`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,
@@ -145,7 +153,12 @@ pub fn mount(
     let trusted = trusted.transpose()?;
     let name = name.or_else(|| trusted.as_ref().map(Trusted::partition));
     let name = name.ok_or_else(|| Fault::new(Code::NoRootNamed, "root= is missing"))?;
-    let device = wait(&name, settings)?;
+    let mut device = wait(&name, settings)?;
+    if settings.config.luks {
+        let (mapped, text) = luks::unlock(&device)?;
+        report.done(Stage::Root, &text);
+        device = mapped;
+    }
     let verification = Verification(
         trusted
             .map(|trusted| Verified::set_up(&device, trusted, settings))
@@ -169,8 +182,23 @@ pub fn leave() -> Result<(), Fault> {
                 Err(errno) => return Err(in_use(point, errno)),
             }
         }
-        verity::remove().map_err(|errno| in_use("dm-verity", errno))
+        remove_mapped_device().map_err(|errno| in_use("the mapped device", errno))
     })
+}
+
+/// Removes the device of dm-verity or dm-crypt, if there is one.
+#[cfg(any(feature = "verity", feature = "luks"))]
+fn remove_mapped_device() -> Result<(), Errno> {
+    match DeviceMapper::open() {
+        Ok(mapper) => mapper.remove(),
+        // A kernel without it has made no such device.
+        Err(_) => Ok(()),
+    }
+}
+
+#[cfg(not(any(feature = "verity", feature = "luks")))]
+const fn remove_mapped_device() -> Result<(), Errno> {
+    Ok(())
 }
 
 fn in_use(what: &str, errno: Errno) -> Fault {

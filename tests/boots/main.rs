@@ -22,6 +22,7 @@ mod initramfs;
 mod keys;
 mod killed;
 mod lines;
+mod luks;
 mod matrix;
 mod media;
 mod mutable;

@@ -17,8 +17,8 @@ use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
-    flash, front, hostile, initramfs, lines, media, overlay, refused, shared, signed_verity, slots,
-    verity,
+    flash, front, hostile, initramfs, lines, luks, media, overlay, refused, shared, signed_verity,
+    slots, verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -119,6 +119,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         refused::ROWS,
         hostile::ROWS,
         lines::ROWS,
+        luks::ROWS,
         media::ROWS,
         verity::ROWS,
         signed_verity::ROWS,

@@ -50,6 +50,10 @@ pub struct Setup {
     pub format: Format,
     /// The root's image, in the place of one made of `root`.
     pub disk: Option<PathBuf>,
+    /// The disk in the place of one of the root's image, where that image is encrypted in it.
+    pub container: Option<PathBuf>,
+    /// The state that the TPM is started with, in the place of new state.
+    pub tpm_state: Option<PathBuf>,
     /// What is written into the root's image when it is done: bytes at an offset.
     pub damage: Vec<(usize, Vec<u8>)>,
     /// The length to which the image is cut.
@@ -107,6 +111,8 @@ impl Setup {
                 label: LABEL,
             },
             disk: None,
+            container: None,
+            tpm_state: None,
             damage: Vec::new(),
             cut: None,
             unreadable: Vec::new(),
@@ -277,7 +283,14 @@ impl Setup {
     /// The machine, and the files that it is made of: the root's disk first.
     fn machine(&self) -> (Machine, Vec<PathBuf>) {
         let image = self.image();
-        let disk = partitions::around(&image, self.table);
+        let disk = match &self.container {
+            Some(container) => {
+                let path = crate::media::blank(0);
+                std::fs::copy(container, &path).expect("a copy of the disk");
+                path
+            }
+            None => partitions::around(&image, self.table),
+        };
         let mut attached = Disk::new(&disk).bus(self.bus);
         if self.late {
             attached = attached.hotplug();
@@ -320,6 +333,9 @@ impl Setup {
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)));
         for share in &self.shares {
             machine = machine.share(share.clone());
+        }
+        if let Some(state) = &self.tpm_state {
+            machine = machine.tpm_state(state);
         }
         for disk in &self.more_disks {
             machine = machine.disk(Disk::new(disk));

@@ -338,6 +338,8 @@ pub struct Config {
     pub lockdown: Lockdown,
     /// `kexec`: whether another kernel may be loaded.
     pub kexec: bool,
+    /// `luks`: the root's device is a LUKS2 container, which the TPM unlocks; only its content is mounted.
+    pub luks: bool,
     /// `verity`: the root is mounted only through dm-verity, with this root hash.
     pub verity: Option<Trust>,
     /// `verity_signature`: the partition or disk of the signed root hash.
@@ -389,6 +391,7 @@ impl Default for Config {
             modules: Vec::new(),
             lockdown: Lockdown::No,
             kexec: false,
+            luks: false,
             verity: None,
             verity_signature: None,
             verity_hash: None,
@@ -500,6 +503,9 @@ impl Config {
             "verity_fec_roots" if self.verity_fec.is_none() && self.verity_fec_offset.is_none() => {
                 Some((key, ConfigErrorKind::WithoutFec))
             }
+            "luks" if self.luks && self.verity.is_some() => {
+                Some((key, ConfigErrorKind::WithVerity))
+            }
             "overlay_wipe" if !matches!(self.overlay, Some(Overlay::Device(_))) => {
                 Some((key, ConfigErrorKind::WithoutOverlay))
             }
@@ -587,6 +593,7 @@ impl Config {
                     .find(|level| level.name() == value),
             ),
             "kexec" => assign(&mut self.kexec, yes_or_no(value)),
+            "luks" => assign(&mut self.luks, yes_or_no(value)),
             "verity" => assign(&mut self.verity, Trust::parse(value).map(Some)),
             "verity_signature" => {
                 assign(&mut self.verity_signature, RootName::parse(value).map(Some))
@@ -669,7 +676,7 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 33] = [
+pub const KEYS: [&str; 34] = [
     "enforce",
     "cover",
     "keyring",
@@ -692,6 +699,7 @@ pub const KEYS: [&str; 33] = [
     "modules",
     "lockdown",
     "kexec",
+    "luks",
     "verity",
     "verity_signature",
     "verity_hash",
@@ -746,6 +754,8 @@ pub enum ConfigErrorKind {
     NameWithoutSlots,
     /// `verity_fec_roots=` without `verity_fec=` and `verity_fec_offset=`: nothing would be corrected.
     WithoutFec,
+    /// `luks=yes` and `verity=`: a root that dm-verity verifies is public, and its partitions are found by what is not encrypted.
+    WithVerity,
 }
 
 impl ConfigErrorKind {
@@ -768,6 +778,7 @@ impl ConfigErrorKind {
             Self::NameWithoutSlots => {
                 "{slot} is taken only with slots=, and only in names of devices"
             }
+            Self::WithVerity => "a root is either encrypted (luks=) or verified (verity=)",
             Self::WithoutFec => "this key is taken only with verity_fec= or verity_fec_offset=",
         }
     }
@@ -814,7 +825,7 @@ mod tests {
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b {slot}\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
-              lockdown=integrity\nkexec=yes\nverity=ABababababababababababababababababababababababababababababababab\n\
+              lockdown=integrity\nkexec=yes\nluks=no\nverity=ABababababababababababababababababababababababababababababababab\n\
               verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic\n\
               verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24\n\
               slots=a b\noverlay=LABEL=data-{slot}\noverlay_wipe=yes",
@@ -851,6 +862,7 @@ mod tests {
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
                 lockdown: Lockdown::Integrity,
                 kexec: true,
+                luks: false,
                 verity: RootHash::new(vec![0xab; 32]).map(Trust::RootHash),
                 verity_signature: None,
                 verity_hash: Some(RootName::PartLabel("root-verity".into())),
@@ -868,7 +880,7 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 27] = [
+        let cases: [(&[u8], &str); 28] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -921,6 +933,10 @@ mod tests {
                 "line 1, `abcd`: not a value that this key takes",
             ),
             (b"verity=", "line 1: not a value that this key takes"),
+            (
+                b"luks=yes\nverity=ABababababababababababababababababababababababababababababababab",
+                "line 1, `luks`: a root is either encrypted (luks=) or verified (verity=)",
+            ),
             (
                 b"root=/dev/vda\nverity_hash=/dev/vdb\n",
                 "line 2, `verity_hash`: this key says how the root is verified, and verity= is missing",

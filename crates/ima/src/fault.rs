@@ -334,6 +334,38 @@ catalogue! {
         what: "the writable layer could not be laid over the root"
         cause: "the file system of the layer, or overlayfs, was not mounted; what the kernel says is in this message"
         remedy: "check the file system of the layer, or make it anew; build the kernel with CONFIG_OVERLAY_FS=y"
+    LuksHeader "IMA-421" Root Refusal
+        what: "the root is no LUKS2 container that the init can open, and the configuration demands one"
+        cause: "luks=yes is set in ima-init.conf, and the device that root= names has no LUKS2 header with one segment encrypted in aes-xts-plain64, or both copies of the header are damaged"
+        remedy: "compare root= with the devices; see what cryptsetup luksDump says of this one; restore a damaged header from a backup (cryptsetup luksHeaderRestore)"
+    LuksToken "IMA-422" Root Refusal
+        what: "the LUKS2 container has no token that the init can use"
+        cause: "the init unlocks with the TPM only, by a token of the type systemd-tpm2, and none is enrolled"
+        remedy: "enroll the TPM from a running system: systemd-cryptenroll --tpm2-device=auto --tpm2-pcrs=7 DEVICE"
+    LuksPcr10 "IMA-423" Root Refusal
+        what: "the key of the root is sealed to PCR 10, which IMA extends"
+        cause: "IMA extends PCR 10 with each file that it measures, so its value differs from boot to boot and no policy over it holds"
+        remedy: "enroll the TPM again without PCR 10: systemd-cryptenroll --wipe-slot=tpm2 --tpm2-device=auto --tpm2-pcrs=7 DEVICE"
+    LuksTpm "IMA-424" Root Refusal
+        what: "there is no TPM 2.0 that could unlock the root, or it does not answer"
+        cause: "there is no /dev/tpmrm0: no TPM 2.0 is switched on in the firmware, or the kernel has no driver for it (CONFIG_TCG_TIS, CONFIG_TCG_CRB), or as a module that the initramfs does not load"
+        remedy: "switch the TPM on in the firmware; boot a kernel with its driver built in; the passphrase of the container opens it from another system"
+    LuksPolicy "IMA-425" Root Refusal
+        what: "the TPM does not unseal the key of the root"
+        cause: "the values of the PCRs that the key is sealed to are not those of the enrollment: firmware, Secure Boot keys, kernel or command line changed, or somebody tampers with the boot"
+        remedy: "find out what changed; if it was meant, enroll the TPM again with the container's passphrase from another system: systemd-cryptenroll --wipe-slot=tpm2 --tpm2-device=auto --tpm2-pcrs=7 DEVICE"
+    LuksKeyslot "IMA-426" Root Refusal
+        what: "the keyslot of the root does not open with the key from the TPM"
+        cause: "the keyslot is damaged, or was changed since the TPM was enrolled, or is none of PBKDF2 and aes-xts-plain64"
+        remedy: "restore the header from a backup (cryptsetup luksHeaderRestore), or enroll the TPM again with the container's passphrase"
+    LuksTarget "IMA-427" Root Refusal
+        what: "the kernel did not set up dm-crypt for the root"
+        cause: "CONFIG_DM_CRYPT, CONFIG_CRYPTO_XTS or CONFIG_CRYPTO_AES is not set, or they are modules that the initramfs does not load, or initcall_blacklist= on the command line leaves them out"
+        remedy: "boot a kernel with these options built in, or load the modules: imactl initramfs --module dm-crypt"
+    LuksElsewhere "IMA-428" Root Refusal
+        what: "the configuration demands an encrypted root, and another initramfs mounts it"
+        cause: "luks=yes in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be encrypted"
+        remedy: "make the initramfs with imactl initramfs; or take luks= out of ima-init.conf and have the other initramfs unlock the root (crypttab, rd.luks.*)"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes, or not security.ima"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

@@ -36,8 +36,12 @@ pub mod filesystem;
 pub mod forward;
 pub mod hash;
 pub mod hex;
+#[cfg(feature = "luks")]
+pub mod json;
 pub mod keyring;
 pub mod layout;
+#[cfg(feature = "luks")]
+pub mod luks;
 pub mod measurement;
 
 pub mod mount_options;
@@ -52,6 +56,8 @@ pub mod revocation;
 pub mod settings;
 pub mod signature;
 pub mod signatures;
+#[cfg(feature = "luks")]
+pub mod tpm;
 #[cfg(feature = "verify")]
 pub mod verify;
 pub mod verity;

@@ -271,7 +271,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Code::CmdlineInvalid`], [`Code::CmdlineProgram`], [`Code::ResumeRequested`], [`Code::VerityElsewhere`].
+    /// [`Code::CmdlineInvalid`], [`Code::CmdlineProgram`], [`Code::ResumeRequested`], [`Code::VerityElsewhere`],
+    /// [`Code::LuksElsewhere`].
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -287,7 +288,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Code::CmdlineInvalid`], [`Code::VerityElsewhere`].
+    /// [`Code::CmdlineInvalid`], [`Code::VerityElsewhere`], [`Code::LuksElsewhere`].
     pub fn in_front(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -351,6 +352,11 @@ impl Settings {
         {
             let fault = Fault::new(Code::VerityElsewhere, format!("root: {other}"));
             return Err(fault.because(Cause::OVERLAY_ELSEWHERE));
+        }
+        if config.luks
+            && let Some(other) = &elsewhere
+        {
+            return Err(Fault::new(Code::LuksElsewhere, format!("root: {other}")));
         }
         let mut root = match &config.root {
             Some(name) => Some(Root::Named(name.clone())),
@@ -442,11 +448,14 @@ impl Settings {
                     }
                     root = Some(Root::Named(name));
                 }
-                // A type or an option may have the kernel mount something else than the device that is verified (tmpfs; btrfs
-                // and erofs, device=), and that device is read-only.
-                Parameter::RootFsType | Parameter::RootFlags | Parameter::ReadWrite
-                    if verity.is_some() =>
-                {
+                // That device is read-only.
+                Parameter::ReadWrite if verity.is_some() => {
+                    let fault = Fault::new(Code::CmdlineIgnored, shown);
+                    warn(fault.because(Cause::ROOT_IS_VERIFIED));
+                }
+                // A type or an option may have the kernel mount something else than the device that is verified or encrypted
+                // (tmpfs; btrfs and erofs, device=).
+                Parameter::RootFsType | Parameter::RootFlags if verity.is_some() || config.luks => {
                     let fault = Fault::new(Code::CmdlineIgnored, shown);
                     warn(fault.because(Cause::ROOT_IS_VERIFIED));
                 }
@@ -490,7 +499,7 @@ impl Settings {
             root: match (elsewhere, root) {
                 (Some(root), _) => root,
                 (None, Some(Root::Named(name @ (RootName::Ubi(_) | RootName::Shared { .. }))))
-                    if verity.is_some() =>
+                    if verity.is_some() || config.luks =>
                 {
                     let fault = Fault::new(Code::RootSyntax, format!("root={name}"));
                     return Err(fault.because(Cause::ROOT_NOT_VERIFIED));
@@ -645,6 +654,17 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_root_is_decrypted_whatever_the_line_says() {
+        let line = "root=/dev/vda rw rootfstype=tmpfs rootflags=device=/dev/vdb";
+        let (found, warnings) = settings("luks=yes", line).unwrap();
+        assert!(found.config.luks && found.rootfstype.is_none() && !found.read_only);
+        assert_eq!(found.rootflags, "");
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        let fault = settings("luks=yes", "root=ubi0:root").unwrap_err();
+        assert_eq!(fault.code(), Code::RootSyntax);
+    }
+
+    #[test]
     fn rootdelay_is_the_least_that_is_waited() {
         for (line, expected) in [
             ("rootdelay=9 rootwait=7", 9),
@@ -732,6 +752,17 @@ mod tests {
         assert_eq!(inside.unwrap_err().code(), Code::VerityElsewhere);
         let front = Settings::in_front(config, line, &mut |_| {});
         assert_eq!(front.unwrap_err().code(), Code::VerityElsewhere);
+    }
+
+    #[test]
+    fn an_encrypted_root_is_mounted_by_nobody_else() {
+        let config = Config::parse(b"luks=yes").unwrap();
+        let line = "root=/dev/vda rw";
+        let root = Path::new("/root");
+        let inside = Settings::inside(config.clone(), line, root, Vec::new(), &mut |_| {});
+        assert_eq!(inside.unwrap_err().code(), Code::LuksElsewhere);
+        let front = Settings::in_front(config, line, &mut |_| {});
+        assert_eq!(front.unwrap_err().code(), Code::LuksElsewhere);
     }
 
     #[test]

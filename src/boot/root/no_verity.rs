@@ -6,12 +6,6 @@ use ima::fault::{Cause, Code, Fault};
 use ima::settings::{Settings, Verity};
 
 use super::devices::Device;
-use crate::errno::Errno;
-
-/// There is no device to remove.
-pub(super) const fn remove() -> Result<(), Errno> {
-    Ok(())
-}
 
 /// No root hash is trusted.
 #[derive(Debug, Clone)]

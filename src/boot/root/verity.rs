@@ -20,40 +20,11 @@ use ima_keyring::Keyring;
 
 use super::devices::{self, Device};
 use super::waiting;
-use crate::errno::{Errno, describe, from_io, from_nix};
+use crate::device_mapper::{CONTROL, DeviceMapper, NAME, Table};
+use crate::errno::{Errno, describe, from_nix};
 use crate::files::read_at;
 use crate::kernel_log::KernelLog;
-use crate::syscalls::{self, DM_HEADER};
 use crate::watch;
-
-const CONTROL: &str = "/dev/mapper/control";
-
-/// The name of the mapped device; `/dev/mapper/root` is made of it by udev, in the real root.
-const NAME: &str = "root";
-
-/// The requests' numbers.
-const VERSION: u8 = 0;
-const DEV_CREATE: u8 = 3;
-const DEV_REMOVE: u8 = 4;
-const DEV_SUSPEND: u8 = 6;
-const TABLE_LOAD: u8 = 9;
-const TABLE_STATUS: u8 = 12;
-const GET_TARGET_VERSION: u8 = 17;
-
-/// Their flags.
-const READ_ONLY: u32 = 1 << 0;
-/// A file system need not be frozen for a table to be replaced: nobody writes to it.
-const SKIP_LOCKFS: u32 = 1 << 10;
-
-/// Where the fields of `struct dm_ioctl` and `struct dm_target_spec` are, and how long they are.
-const TARGET_COUNT: usize = 20;
-const FLAGS: usize = 28;
-const DEVICE: usize = 40;
-const NAME_FIELD: usize = 48;
-const UUID_FIELD: usize = 176;
-const DATA_START: usize = 16;
-const SPEC: usize = 40;
-const TYPE_LENGTH: usize = 16;
 
 /// The name of the key that holds the signature of the root hash while the table is loaded.
 const SIGNATURE_KEY: &str = "ima-init:root-hash";
@@ -265,11 +236,8 @@ impl Verified {
         }
         // The kernel lets a table of dm-verity be replaced by another one of its (DM_TARGET_IMMUTABLE; drivers/md/dm-ioctl.c,
         // `table_load`).
-        self.load(&self.control()?, corruption)
-    }
-
-    fn control(&self) -> Result<File, Fault> {
-        open_control().map_err(|error| refused(CONTROL, error, None))
+        let mapper = DeviceMapper::open().map_err(|errno| refused(CONTROL, errno, None))?;
+        self.load(&mapper, corruption)
     }
 
     fn table(&self, corruption: Corruption) -> Table {
@@ -285,55 +253,46 @@ impl Verified {
         let root = &self.trusted.root;
         let superblock = &self.superblock;
         Table {
+            target: TARGET,
             sectors: superblock.data_length().checked_div(512).unwrap_or(0),
             arguments: superblock.table(&devices, root.offset, &root.root_hash, &options),
+            is_read_only: true,
         }
     }
 
     /// Loads the table and has the device work by it.
-    fn load(&self, control: &File, corruption: Corruption) -> Result<(), Fault> {
+    fn load(&self, mapper: &DeviceMapper, corruption: Corruption) -> Result<(), Fault> {
         let mut log = KernelLog::from_now();
-        let mut request = Request::named(READ_ONLY);
-        request.target(&self.table(corruption));
-        request.send(control, TABLE_LOAD).map_err(|errno| {
+        mapper.load(&self.table(corruption)).map_err(|errno| {
             let words = log.device_mapper();
             let refusal = self.trusted.refusal(errno, &words);
             refusal.unwrap_or_else(|| refused_with("loading the table", errno, &words))
         })?;
-        // Without DM_SUSPEND_FLAG this resumes (`dev_suspend`).
-        Request::named(SKIP_LOCKFS)
-            .send(control, DEV_SUSPEND)
+        mapper
+            .resume()
             .map_err(|errno| refused("starting the device", errno, Some(&mut log)))
     }
 
     /// Makes the mapped device.
     fn map(&self) -> Result<Device, Fault> {
-        let missing = |errno: Errno| {
+        let mapper = DeviceMapper::open().map_err(|errno| {
             let errno = describe(errno);
             Fault::new(Code::VerityTarget, format!("{CONTROL}: {errno}"))
-        };
-        let control = open_control().map_err(missing)?;
-        Request::new(0).send(&control, VERSION).map_err(missing)?;
+        })?;
         let mut log = KernelLog::from_now();
-        let mut create = Request::named(READ_ONLY);
         // As libcryptsetup has it: `veritysetup status` in the real system knows the device by it.
         let uuid = hex::encode(self.superblock.uuid());
-        create.put(UUID_FIELD, format!("CRYPT-VERITY-{uuid}-{NAME}").as_bytes());
-        create
-            .send(&control, DEV_CREATE)
+        let path = mapper
+            .create(&format!("CRYPT-VERITY-{uuid}-{NAME}"))
             .map_err(|errno| refused("making the device", errno, Some(&mut log)))?;
         self.trusted.lend()?;
-        if let Err(fault) = self.load(&control, Corruption::Error) {
-            return Err(match has_target(&control) {
+        if let Err(fault) = self.load(&mapper, Corruption::Error) {
+            return Err(match mapper.has_target(TARGET) {
                 true => fault,
                 false => Fault::new(Code::VerityTarget, "there is no target of that name")
                     .because(Cause::VERITY_NOT_IN_KERNEL),
             });
         }
-        // Of the answer to its making, the number is known; the device has its size only now.
-        let number = create.wide(DEVICE);
-        let (major, minor) = decode(number);
-        let path = format!("/sys/dev/block/{major}:{minor}");
         devices::at(Path::new(&path)).ok_or_else(|| {
             Fault::new(
                 Code::VerityTable,
@@ -344,12 +303,7 @@ impl Verified {
 
     /// Whether the kernel has met a wrong block (drivers/md/dm-verity-target.c, `verity_status`: `V` or `C`).
     fn has_failed(&self) -> Result<bool, Errno> {
-        let mut request = Request::named(0);
-        request.room(512);
-        request.send(&open_control()?, TABLE_STATUS)?;
-        let start = usize::try_from(request.number(DATA_START)).unwrap_or(usize::MAX);
-        let status = request.0.get(start.saturating_add(SPEC)..);
-        match status.and_then(<[u8]>::first) {
+        match DeviceMapper::open()?.status()? {
             Some(b'V') => Ok(false),
             _ => Ok(true),
         }
@@ -406,20 +360,6 @@ fn superblock(data: &Device, tree: &Device, verity: &VerityRoot) -> Result<Super
     dm_verity::superblock(bytes, &place, &verity.root_hash)
 }
 
-/// A table of one target.
-struct Table {
-    sectors: u64,
-    arguments: String,
-}
-
-/// Whether the kernel has dm-verity; a kernel that cannot be asked so may have it (before 5.5).
-fn has_target(control: &File) -> bool {
-    let mut request = Request::new(0);
-    request.put(NAME_FIELD, TARGET.as_bytes());
-    request.room(512);
-    !matches!(request.send(control, GET_TARGET_VERSION), Err(Errno::INVAL))
-}
-
 fn refused(step: &str, errno: Errno, log: Option<&mut KernelLog>) -> Fault {
     let words = log.map(KernelLog::device_mapper).unwrap_or_default();
     refused_with(step, errno, &words)
@@ -433,126 +373,4 @@ fn refused_with(step: &str, errno: Errno, words: &str) -> Fault {
         detail.push_str(words);
     }
     Fault::new(Code::VerityTable, detail)
-}
-
-/// Removes the mapped device, if there is one.
-pub(super) fn remove() -> Result<(), Errno> {
-    let Ok(control) = open_control() else {
-        return Ok(());
-    };
-    match Request::named(0).send(&control, DEV_REMOVE) {
-        Err(Errno::NXIO) => Ok(()),
-        result => result,
-    }
-}
-
-fn open_control() -> Result<File, Errno> {
-    File::options()
-        .read(true)
-        .write(true)
-        .open(CONTROL)
-        .map_err(|error| from_io(&error))
-}
-
-/// A device's number as `new_encode_dev` writes it (include/linux/kdev_t.h).
-const fn decode(number: u64) -> (u64, u64) {
-    (
-        (number >> 8) & 0xfff,
-        (number & 0xff) | ((number >> 12) & 0xf_ff00),
-    )
-}
-
-/// A request to the device mapper, and its answer.
-struct Request(Vec<u8>);
-
-impl Request {
-    /// A request about no device.
-    fn new(flags: u32) -> Self {
-        let mut request = Self(vec![0; DM_HEADER]);
-        // DM_VERSION_MAJOR; a kernel takes every older minor number (`check_version`).
-        request.put(0, &4_u32.to_ne_bytes());
-        let length = u32::try_from(DM_HEADER).unwrap_or_default();
-        request.put(DATA_START, &length.to_ne_bytes());
-        request.put(FLAGS, &flags.to_ne_bytes());
-        request
-    }
-
-    /// A request about the root's device.
-    fn named(flags: u32) -> Self {
-        let mut request = Self::new(flags);
-        request.put(NAME_FIELD, NAME.as_bytes());
-        request
-    }
-
-    /// Writes a field; what follows a string is NUL.
-    fn put(&mut self, at: usize, bytes: &[u8]) {
-        for (to, from) in self.0.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-    }
-
-    /// Makes room for an answer.
-    fn room(&mut self, length: usize) {
-        self.0.resize(self.0.len().saturating_add(length), 0);
-    }
-
-    /// Adds the one target of a table: `struct dm_target_spec` and its arguments, with a NUL and in eights.
-    fn target(&mut self, table: &Table) {
-        self.put(TARGET_COUNT, &1_u32.to_ne_bytes());
-        let length = SPEC.saturating_add(table.arguments.len()).saturating_add(1);
-        let length = length.next_multiple_of(8);
-        let start = self.0.len();
-        self.room(length);
-        let next = u32::try_from(length).unwrap_or_default();
-        let at = |offset: usize| start.saturating_add(offset);
-        self.put(at(8), &table.sectors.to_ne_bytes());
-        self.put(at(20), &next.to_ne_bytes());
-        self.put(at(SPEC.saturating_sub(TYPE_LENGTH)), TARGET.as_bytes());
-        self.put(at(SPEC), table.arguments.as_bytes());
-    }
-
-    fn send(&mut self, control: &File, number: u8) -> Result<(), Errno> {
-        syscalls::device_mapper(control, number, &mut self.0)
-    }
-
-    fn number(&self, at: usize) -> u32 {
-        let bytes = self.0.get(at..).and_then(<[u8]>::first_chunk);
-        u32::from_ne_bytes(bytes.copied().unwrap_or_default())
-    }
-
-    fn wide(&self, at: usize) -> u64 {
-        let bytes = self.0.get(at..).and_then(<[u8]>::first_chunk);
-        u64::from_ne_bytes(bytes.copied().unwrap_or_default())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_of_devices() {
-        assert_eq!(decode(0xfe03), (254, 3));
-        assert_eq!(decode(0x10_fd05), (253, 261));
-    }
-
-    #[test]
-    fn a_table_s_target_is_where_the_kernel_looks_for_it() {
-        let mut request = Request::named(READ_ONLY);
-        request.target(&Table {
-            sectors: 16,
-            arguments: "1 a b".into(),
-        });
-        assert_eq!(request.number(0), 4);
-        assert_eq!(request.number(DATA_START), 312);
-        assert_eq!(request.number(TARGET_COUNT), 1);
-        assert_eq!(request.number(FLAGS), 1);
-        assert_eq!(&request.0[NAME_FIELD..][..5], b"root\0");
-        let spec = &request.0[312..];
-        assert_eq!(spec.len(), 48);
-        assert_eq!(request.wide(312 + 8), 16);
-        assert_eq!(request.number(312 + 20), 48);
-        assert_eq!(&spec[24..40], b"verity\0\0\0\0\0\0\0\0\0\0");
-        assert_eq!(&spec[40..], b"1 a b\0\0\0");
-    }
 }

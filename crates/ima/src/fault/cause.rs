@@ -217,8 +217,8 @@ causes! {
         remedy: "correct the name in root=, or make the volume (ubinize, ubimkvol)"
     }
     ROOT_NOT_VERIFIED [RootSyntax] {
-        cause: "verity= is set, and dm-verity verifies block devices alone: a volume of UBI's or a shared directory is none"
-        remedy: "name a block device, for UBI that of a volume with a read-only file system (ubi.block=0,NAME root=/dev/ubiblock0_0); or take verity= out of ima-init.conf"
+        cause: "verity= or luks= is set, and both need a block device: a UBI volume or a shared directory is none"
+        remedy: "name a block device, for UBI that of a volume with a read-only file system (ubi.block=0,NAME root=/dev/ubiblock0_0); or take these keys out of ima-init.conf"
     }
     SHARED_ROOT_ON_COMMAND_LINE [RootSyntax] {
         cause: "a directory that the host shares is taken from the configuration alone: the host can answer each read differently, and so run what is not signed"
@@ -623,7 +623,7 @@ causes! {
         cause: "there is no keyring of that name that this user can see"
         remedy: "make it: keyctl newring {name} @u"
     }
-    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing VerityTarget] {
+    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing VerityTarget LuksTarget] {
         cause: "the command line keeps the kernel from initialising it"
         remedy: "remove it from initcall_blacklist="
     }
@@ -721,10 +721,10 @@ causes! {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
     }
-    DRIVER_NOT_SET [RootMissing RootMount VerityTarget OverlayRefused] {
+    DRIVER_NOT_SET [RootMissing RootMount VerityTarget OverlayRefused LuksTarget] {
         cause: "CONFIG_{option} is not set"
     }
-    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget OverlayRefused] {
+    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget OverlayRefused LuksTarget] {
         cause: "CONFIG_{option} is m, and the initramfs does not load the module {module}"
     }
     VERITY_HASH_NOT_SET [VerityTable] {
@@ -817,8 +817,28 @@ causes! {
         cause: "the root of another slot was refused before, and it could not be unmounted"
         remedy: "see above why that root was refused; boot the other slot first: ima_init.slot="
     }
+    LUKS_CONTAINER [RootUnknown] {
+        cause: "it is a LUKS container, and imactl does not look inside"
+        remedy: "give the image or directory that is encrypted in it; what luks=yes needs of the kernel is checked all the same"
+    }
+    LUKS_NOT_IN_INIT [LuksTarget] {
+        cause: "this ima-init was built without its feature luks"
+        remedy: "use an ima-init that was built with it"
+    }
+    LUKS_TOKEN_MALFORMED [LuksToken] {
+        cause: "the token of the type systemd-tpm2 is not as systemd-cryptenroll writes it for a policy over PCRs, or was sealed for the TPM on another machine"
+    }
+    LUKS_TOKEN_DEMANDS [LuksToken] {
+        cause: "the init asks nobody and has no signatures of PCR values: it unlocks only with a policy over values of PCRs"
+    }
+    LUKS_OTHER_TPM [LuksPolicy] {
+        cause: "the key was sealed by another TPM, or this one was cleared since, or the token is damaged"
+    }
+    LUKS_TPM_REFUSES [LuksPolicy] {
+        cause: "the TPM refused a command: it may be locked after failed authorizations (0x921), the owner hierarchy may have a password, or the storage root key was removed"
+    }
     ROOT_IS_VERIFIED [CmdlineIgnored] {
-        cause: "dm-verity verifies the root: only ima-init.conf says what is mounted, and how"
+        cause: "the root is verified or encrypted: only ima-init.conf says what is mounted, and how"
         remedy: "take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed"
     }
     NO_IMAGE_FILE [ImageContent] {

@@ -9,7 +9,7 @@ use crate::kernel::check::KernelConfig;
 
 /// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`),
 /// and the fault of a boot without them.
-const INITCALLS: [(&str, Code); 8] = [
+const INITCALLS: [(&str, Code); 10] = [
     // security/inode.c
     ("securityfs_init", Code::NoSecurityfs),
     // security/integrity/ima/ima_main.c
@@ -24,6 +24,9 @@ const INITCALLS: [(&str, Code); 8] = [
     ("virtio_blk_init", Code::RootMissing),
     // drivers/md/dm.c
     ("dm_init", Code::VerityTarget),
+    ("dm_init", Code::LuksTarget),
+    // drivers/md/dm-crypt.c, `module_dm`
+    ("dm_crypt_init", Code::LuksTarget),
     // drivers/md/dm-verity-target.c
     ("dm_verity_init", Code::VerityTarget),
 ];

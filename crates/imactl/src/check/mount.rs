@@ -43,6 +43,9 @@ impl Findings {
             if config.is_some_and(|config| config.verity.is_some()) {
                 self.initcalls(Some(line), &[Code::VerityTarget]);
             }
+            if config.is_some_and(|config| config.luks) {
+                self.initcalls(Some(line), &[Code::LuksTarget]);
+            }
         }
         if let (Some(kernel), Some(initramfs), Some(config)) =
             (inputs.kernel, inputs.initramfs, config)
@@ -51,6 +54,9 @@ impl Findings {
             let modules = modules.as_ref();
             if alone {
                 self.device(kernel, modules, inputs, config);
+                if config.luks {
+                    self.luks(kernel, modules);
+                }
                 if let Some(trust) = &config.verity {
                     self.verity(kernel, modules, inputs.root, (trust, config));
                 }
@@ -111,6 +117,27 @@ impl Findings {
             .map(|option| Cause::PARTITION_TABLE_NOT_SET.with(&[option]));
         if let Some(cause) = driver.or(table) {
             let fault = Fault::new(Code::RootMissing, format!("root={name}"));
+            self.faults.push(fault.because(cause));
+        }
+    }
+
+    /// What unlocks a root: the TPM, dm-crypt and its cipher.
+    fn luks(&mut self, kernel: &KernelConfig, modules: Option<&Modules>) {
+        if !kernel.is_builtin("TCG_TPM") {
+            let detail = "luks=yes is set, and CONFIG_TCG_TPM is not y";
+            self.faults.push(Fault::new(Code::LuksTpm, detail));
+        }
+        let drivers = [
+            ("BLK_DEV_DM", "dm_mod"),
+            ("DM_CRYPT", "dm_crypt"),
+            ("CRYPTO_XTS", "xts"),
+            ("CRYPTO_AES", "aes_generic"),
+        ];
+        let mut missing = drivers
+            .iter()
+            .filter_map(|(option, module)| missing(kernel, modules, option, module));
+        if let Some(cause) = missing.next() {
+            let fault = Fault::new(Code::LuksTarget, "luks=yes is set");
             self.faults.push(fault.because(cause));
         }
     }

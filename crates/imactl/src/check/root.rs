@@ -26,6 +26,9 @@ use crate::packed::Packing;
 use crate::select::FileSystem;
 use crate::tree::Tree;
 
+/// What a LUKS container begins with, of either version.
+const LUKS: &[u8] = b"LUKS\xba\xbe";
+
 /// A real root.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -203,7 +206,11 @@ impl Root {
         } else if let Some(why) = filesystem::unmountable(&head, length) {
             Fault::new(Code::RootMount, format!("{shown}: {why}")).because(Cause::DAMAGED_OR_NEWER)
         } else if superblocks.is_empty() && !is_archive(&head) {
-            Fault::new(Code::RootUnknown, shown.to_string())
+            let fault = Fault::new(Code::RootUnknown, shown.to_string());
+            match head.starts_with(LUKS) {
+                true => fault.because(Cause::LUKS_CONTAINER),
+                false => fault,
+            }
         } else {
             let root = Self::new(crate::image::read(path)?, otherwise);
             return Ok(Self {

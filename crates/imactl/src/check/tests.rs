@@ -409,6 +409,12 @@ fn images_that_no_kernel_mounts() {
     };
     let mut image = vec![0; 8192];
     assert_eq!(of(&image), Ok(Some(Code::RootUnknown)));
+    let mut container = image.clone();
+    container[..8].copy_from_slice(b"LUKS\xba\xbe\x00\x02");
+    std::fs::write(&path, &container).unwrap();
+    let root = Root::read(&path, FileSystem::default(), &RootChoice::default()).unwrap();
+    let fault = root.unmountable.unwrap();
+    assert_eq!(fault.found(), Some(ima::fault::Cause::LUKS_CONTAINER));
     image[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
     assert_eq!(of(&image), Ok(Some(Code::RootMount)));
     assert_eq!(of(b"\x1f\x8b no archive"), Err(Code::SourceMalformed));
