@@ -147,6 +147,18 @@ pub fn directory(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, flags, Mode::empty())
 }
 
+/// Opens a directory below `root` as [`open_in`] does a file.
+///
+/// # Errors
+///
+/// What openat2(2) says.
+#[cfg(feature = "composefs")]
+pub fn directory_in(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fs::openat2(root, relative, flags, Mode::empty(), BELOW)
+}
+
 /// Whether something is mounted on the directory. No link is followed, so that no link in a root leads out of it.
 pub fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| {

@@ -103,6 +103,8 @@ pub struct RootRecord {
     pub verity: Option<String>,
     /// The device of the writable layer over it, or `tmpfs`, if there is an overlay.
     pub overlay: Option<String>,
+    /// The fs-verity digest of its image, if it is a composefs.
+    pub composefs: Option<String>,
 }
 
 /// The report while the boot goes on.
@@ -289,6 +291,8 @@ impl Report {
                 json.key("options").string(&self.root.options);
                 json.key("verity").optional(self.root.verity.as_deref());
                 json.key("overlay").optional(self.root.overlay.as_deref());
+                json.key("composefs")
+                    .optional(self.root.composefs.as_deref());
             });
             json.key("slot").optional(self.slot.as_deref());
             json.key("refused_slots")

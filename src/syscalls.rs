@@ -209,6 +209,41 @@ pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<()
     check(result.into())
 }
 
+/// The length of `struct fsverity_digest` (include/uapi/linux/fsverity.h) with the longest digest there is.
+#[cfg(feature = "composefs")]
+pub const VERITY_DIGEST: usize = 4 + 64;
+
+/// ioctl(2), FS_IOC_MEASURE_VERITY: the fs-verity digest that the kernel enforces for reads of the file, as a
+/// `struct fsverity_digest`.
+///
+/// # Errors
+///
+/// What the kernel says: ENODATA if fs-verity is not enabled on the file, EOPNOTSUPP or ENOTTY if its file system or the kernel
+/// has none.
+#[cfg(feature = "composefs")]
+pub fn measure_verity(file: &File, answer: &mut [u8; VERITY_DIGEST]) -> Result<(), Errno> {
+    const GROUP: u8 = b'f';
+    const NUMBER: u8 = 134;
+    /// Where the structure says how much room there is for the digest.
+    const SIZE: std::ops::Range<usize> = 2..4;
+    const ROOM: u16 = 64;
+    if let Some(size) = answer.get_mut(SIZE) {
+        size.copy_from_slice(&ROOM.to_ne_bytes());
+    }
+    // Only the structure's head counts as its length.
+    let request = rustix::ioctl::opcode::read_write::<[u8; 4]>(GROUP, NUMBER);
+    // SAFETY: the kernel reads the head and writes it and at most as many bytes behind it as that says there is room for
+    // (fs/verity/measure.c, `fsverity_ioctl_measure`), which is the length of the array, and keeps no reference to it.
+    let result = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            request as libc::Ioctl,
+            answer.as_mut_ptr(),
+        )
+    };
+    check(result.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,6 +263,17 @@ mod tests {
         let request = |length| device_mapper(&null, 0, &mut vec![0; length]);
         assert_eq!(request(DM_HEADER - 1), Err(Errno::INVAL));
         assert_eq!(request(DM_HEADER), Err(Errno::NOTTY));
+    }
+
+    #[cfg(feature = "composefs")]
+    #[test]
+    fn a_file_without_fs_verity_has_no_digest() {
+        let own = File::open(std::env::current_exe().unwrap()).unwrap();
+        let measured = measure_verity(&own, &mut [0; VERITY_DIGEST]);
+        assert!(matches!(
+            measured,
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOTTY)
+        ));
     }
 
     #[test]

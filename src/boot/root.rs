@@ -1,5 +1,10 @@
 //! The real root: found by its name, waited for, mounted.
 
+#[cfg(feature = "composefs")]
+mod composefs;
+#[cfg(not(feature = "composefs"))]
+#[path = "root/no_composefs.rs"]
+mod composefs;
 mod devices;
 #[cfg(feature = "luks")]
 mod luks;
@@ -114,6 +119,8 @@ impl MountedRoot {
 /// [`Code::VeritySuperblock`], [`Code::VerityTable`], [`Code::VerityRootHash`], [`Code::VerityCorrupted`],
 /// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`], [`Code::VerityUntrusted`]. Of an encrypted one: [`Code::LuksHeader`], [`Code::LuksToken`],
 /// [`Code::LuksPcr10`], [`Code::LuksTpm`], [`Code::LuksPolicy`], [`Code::LuksKeyslot`], [`Code::LuksTarget`].
+/// Of one with composefs: [`Code::ComposefsKernel`], [`Code::ComposefsMissing`], [`Code::ComposefsDigest`],
+/// [`Code::ComposefsMount`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,
@@ -263,6 +270,17 @@ fn mount_source(
             code: Code::RootMount,
         })
     })?;
+    let (mounted, image) = match &settings.composefs {
+        None => (mounted, String::new()),
+        Some(wanted) => {
+            let mounting = format!("mounting {} of {path}", wanted.image);
+            let over = watch::during(Stage::Root, mounting, || {
+                composefs::over(&mounted, wanted, point)
+            });
+            (over?, format!(", composefs {}", wanted.image))
+        }
+    };
+    let fstype = &mounted.fstype;
     warn_of_xattrs(path, fstype, Path::new(point), report);
     let layer = overlay.map(|overlay| overlay::lay(overlay, settings));
     let layer = layer.transpose()?;
@@ -276,6 +294,10 @@ fn mount_source(
             .as_ref()
             .map(|verified| verified.root_hash().to_string()),
         overlay: layer.as_ref().map(|layer| layer.device.clone()),
+        composefs: settings
+            .composefs
+            .as_ref()
+            .map(|wanted| wanted.digest.to_string()),
     };
     let over = match &verification.0 {
         Some(verified) => format!(" ({})", verified.text()),
@@ -286,19 +308,16 @@ fn mount_source(
         None => String::new(),
     };
     let text = format!(
-        "{name} is {path}{over}, {fstype} ({}){under}, mounted on {ROOT}",
+        "{name} is {path}{over}{image}, {fstype} ({}){under}, mounted on {ROOT}",
         mounted.options
     );
     report.done(Stage::Root, &text);
-    let (mounted, fstype) = match layer {
-        Some(layer) => (layer.mounted, overlay::FSTYPE.to_owned()),
-        None => (mounted, fstype.clone()),
-    };
+    let mounted = layer.map_or(mounted, |layer| layer.mounted);
     Ok(MountedRoot {
         path: ROOT.into(),
         directory: mounted.directory,
         magic: mounted.magic,
-        fstype: fstype.clone(),
+        fstype: mounted.fstype,
         verification: verification.clone(),
     })
 }

@@ -8,6 +8,7 @@ mod accepted;
 mod asked;
 mod attacks;
 mod built;
+mod composefs;
 mod compressions;
 mod containers;
 mod devices;

@@ -285,7 +285,7 @@ impl Tree {
     }
 
     /// The root as `imactl` packs it: all files are root's, whoever runs the tests.
-    fn builder(&self) -> ImageBuilder {
+    pub fn builder(&self) -> ImageBuilder {
         let mut tree = imactl::tree::Tree::new();
         let mut add = |path: &[u8], inode: Inode| {
             tree.insert(path, inode).expect("an entry of the root");

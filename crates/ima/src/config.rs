@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cmdline::{Pattern, RootName};
+use crate::composefs::{self, Digest};
 use crate::dm_verity::{Corruption, Trust};
 use crate::keyring::KeyringName;
 use crate::revocation::Revocations;
@@ -362,6 +363,12 @@ pub struct Config {
     pub overlay: Option<Overlay>,
     /// `overlay_wipe`: whether what was written before is deleted at each boot.
     pub overlay_wipe: bool,
+    /// `composefs`: the root is mounted only through this erofs image, a path on the file system that `root` names.
+    pub composefs: Option<String>,
+    /// `composefs_digest`: the image's fs-verity digest.
+    pub composefs_digest: Option<Digest>,
+    /// `composefs_objects`: the directory of the files' content, a path there.
+    pub composefs_objects: String,
 }
 
 impl Default for Config {
@@ -403,6 +410,9 @@ impl Default for Config {
             slots: Vec::new(),
             overlay: None,
             overlay_wipe: false,
+            composefs: None,
+            composefs_digest: None,
+            composefs_objects: composefs::OBJECTS.to_owned(),
         }
     }
 }
@@ -505,6 +515,12 @@ impl Config {
             }
             "luks" if self.luks && self.verity.is_some() => {
                 Some((key, ConfigErrorKind::WithVerity))
+            }
+            _ if key.starts_with("composefs_") && self.composefs.is_none() => {
+                Some((key, ConfigErrorKind::WithoutComposefs))
+            }
+            "composefs" if self.composefs_digest.is_none() => {
+                Some((key, ConfigErrorKind::WithoutDigest))
             }
             "overlay_wipe" if !matches!(self.overlay, Some(Overlay::Device(_))) => {
                 Some((key, ConfigErrorKind::WithoutOverlay))
@@ -616,6 +632,11 @@ impl Config {
             "slots" => assign(&mut self.slots, slots(value)),
             "overlay" => assign(&mut self.overlay, Overlay::parse(value).map(Some)),
             "overlay_wipe" => assign(&mut self.overlay_wipe, yes_or_no(value)),
+            "composefs" => assign(&mut self.composefs, absolute(value).map(Some)),
+            "composefs_digest" => {
+                assign(&mut self.composefs_digest, Digest::parse(value).map(Some))
+            }
+            "composefs_objects" => assign(&mut self.composefs_objects, absolute(value)),
             _ => Assignment::UnknownKey,
         }
     }
@@ -676,7 +697,7 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 34] = [
+pub const KEYS: [&str; 37] = [
     "enforce",
     "cover",
     "keyring",
@@ -711,6 +732,9 @@ pub const KEYS: [&str; 34] = [
     "slots",
     "overlay",
     "overlay_wipe",
+    "composefs",
+    "composefs_digest",
+    "composefs_objects",
 ];
 
 /// Why a configuration is refused.
@@ -756,6 +780,10 @@ pub enum ConfigErrorKind {
     WithoutFec,
     /// `luks=yes` and `verity=`: a root that dm-verity verifies is public, and its partitions are found by what is not encrypted.
     WithVerity,
+    /// A key about a composefs root, and no `composefs=`: the root would be another one.
+    WithoutComposefs,
+    /// `composefs=` without `composefs_digest=`: any image would do.
+    WithoutDigest,
 }
 
 impl ConfigErrorKind {
@@ -779,6 +807,10 @@ impl ConfigErrorKind {
                 "{slot} is taken only with slots=, and only in names of devices"
             }
             Self::WithVerity => "a root is either encrypted (luks=) or verified (verity=)",
+            Self::WithoutComposefs => {
+                "this key is about a composefs root, and composefs= is missing"
+            }
+            Self::WithoutDigest => "composefs_digest= is missing",
             Self::WithoutFec => "this key is taken only with verity_fec= or verity_fec_offset=",
         }
     }
@@ -828,7 +860,9 @@ mod tests {
               lockdown=integrity\nkexec=yes\nluks=no\nverity=ABababababababababababababababababababababababababababababababab\n\
               verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic\n\
               verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24\n\
-              slots=a b\noverlay=LABEL=data-{slot}\noverlay_wipe=yes",
+              slots=a b\noverlay=LABEL=data-{slot}\noverlay_wipe=yes\n\
+              composefs=/root.cfs\ncomposefs_digest=CDcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd\n\
+              composefs_objects=/objects",
         )
         .unwrap();
         assert_eq!(
@@ -874,13 +908,16 @@ mod tests {
                 slots: vec!["a".into(), "b".into()],
                 overlay: Some(Overlay::Device(RootName::Label("data-{slot}".into()))),
                 overlay_wipe: true,
+                composefs: Some("/root.cfs".into()),
+                composefs_digest: Digest::new(vec![0xcd; 32]),
+                composefs_objects: "/objects".into(),
             }
         );
     }
 
     #[test]
     fn errors_name_line_and_word() {
-        let cases: [(&[u8], &str); 28] = [
+        let cases: [(&[u8], &str); 31] = [
             (b"\n\nfoo=bar\n", "line 3, `foo`: no such key"),
             (b"enforce", "line 1, `enforce`: not of the form key=value"),
             (
@@ -972,6 +1009,18 @@ mod tests {
             (
                 b"verity_corruption=ignore",
                 "line 1, `ignore`: not a value that this key takes",
+            ),
+            (
+                b"root=/dev/vda\ncomposefs=/root.cfs\n",
+                "line 2, `composefs`: composefs_digest= is missing",
+            ),
+            (
+                b"composefs_objects=/objects",
+                "line 1, `composefs_objects`: this key is about a composefs root, and composefs= is missing",
+            ),
+            (
+                b"composefs_digest=abcd",
+                "line 1, `abcd`: not a value that this key takes",
             ),
             (
                 b"enforce=required\0",

@@ -366,6 +366,26 @@ catalogue! {
         what: "the configuration demands an encrypted root, and another initramfs mounts it"
         cause: "luks=yes in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be encrypted"
         remedy: "make the initramfs with imactl initramfs; or take luks= out of ima-init.conf and have the other initramfs unlock the root (crypttab, rd.luks.*)"
+    ComposefsKernel "IMA-431" Root Refusal
+        what: "the kernel cannot mount the composefs root that the configuration demands"
+        cause: "it lacks overlayfs with data-only layers and verity= (Linux 6.8), or erofs from a file (Linux 6.12)"
+        remedy: "boot a kernel from 6.12 on with CONFIG_OVERLAY_FS=y, CONFIG_EROFS_FS=y, CONFIG_EROFS_FS_XATTR=y, CONFIG_EROFS_FS_BACKED_BY_FILE=y and CONFIG_FS_VERITY=y"
+    ComposefsMissing "IMA-432" Root Refusal
+        what: "the composefs image or the directory of its objects was not found"
+        cause: "the file system that root= names has no regular file where composefs= says that the image is, or no directory where composefs_objects= says that the objects are"
+        remedy: "compare both keys in ima-init.conf with what is on the file system; check that root= names the right one"
+    ComposefsDigest "IMA-433" Root Refusal
+        what: "the composefs image is not known to be the one that the configuration trusts"
+        cause: "the kernel did not say which fs-verity digest it has"
+        remedy: "write the image again and enable fs-verity on it: fsverity enable; on ext4 the file system needs the feature verity (tune2fs -O verity)"
+    ComposefsMount "IMA-434" Root Refusal
+        what: "the kernel refused to mount the composefs image or the overlay"
+        cause: "the kernel refused; its own words are in this message"
+        remedy: "make the image again with imactl image --objects, and set composefs_digest= to the digest that it prints"
+    ComposefsElsewhere "IMA-435" Root Refusal
+        what: "the configuration demands a composefs root, and another initramfs mounts the root"
+        cause: "composefs= in ima-init.conf is for an initramfs whose /init is ima-init; what another initramfs mounts is not known to be verified"
+        remedy: "make the initramfs with imactl initramfs; or take composefs= out of ima-init.conf and have the other initramfs mount the image"
     RootNoXattrs "IMA-451" Root Warning
         what: "the root's file system keeps no extended attributes, or not security.ima"
         cause: "signatures live in security.ima; on this file system no file can have one, so whatever the policy appraises is denied"

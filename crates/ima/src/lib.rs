@@ -22,6 +22,7 @@
 pub mod audit;
 pub mod certificate;
 pub mod cmdline;
+pub mod composefs;
 pub mod config;
 pub mod cpio;
 pub mod device;

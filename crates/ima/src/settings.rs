@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cmdline::{self, RootName};
+use crate::composefs::Composefs;
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
 use crate::dm_verity::signed::PARTITION_TYPE;
 use crate::dm_verity::{Corruption, RootHash, Trust};
@@ -181,6 +182,8 @@ pub struct Settings {
     pub read_only: bool,
     /// How its device is verified; if at all, it is mounted in no other way.
     pub verity: Option<Verity>,
+    /// The image that is mounted over it; if there is one, the root is mounted in no other way.
+    pub composefs: Option<Composefs>,
     /// How long its device is waited for.
     pub rootwait: RootWait,
     /// Whether the kernel takes the copy of a damaged GPT: see [`partition::gpt_is_forced`].
@@ -272,7 +275,7 @@ impl Settings {
     /// # Errors
     ///
     /// [`Code::CmdlineInvalid`], [`Code::CmdlineProgram`], [`Code::ResumeRequested`], [`Code::VerityElsewhere`],
-    /// [`Code::LuksElsewhere`].
+    /// [`Code::LuksElsewhere`], [`Code::ComposefsElsewhere`].
     pub fn inside(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -288,7 +291,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`Code::CmdlineInvalid`], [`Code::VerityElsewhere`], [`Code::LuksElsewhere`].
+    /// [`Code::CmdlineInvalid`], [`Code::VerityElsewhere`], [`Code::LuksElsewhere`], [`Code::ComposefsElsewhere`].
     pub fn in_front(
         config: Config,
         line: &(impl AsRef<[u8]> + ?Sized),
@@ -357,6 +360,11 @@ impl Settings {
             && let Some(other) = &elsewhere
         {
             return Err(Fault::new(Code::LuksElsewhere, format!("root: {other}")));
+        }
+        let composefs = Composefs::of(&config);
+        if let (Some(composefs), Some(other)) = (&composefs, &elsewhere) {
+            let detail = format!("composefs={}, root: {other}", composefs.image);
+            return Err(Fault::new(Code::ComposefsElsewhere, detail));
         }
         let mut root = match &config.root {
             Some(name) => Some(Root::Named(name.clone())),
@@ -511,6 +519,7 @@ impl Settings {
             rootflags,
             read_only,
             verity,
+            composefs,
             rootwait: match rootwait {
                 RootWait::AtMost(time) => RootWait::AtMost(time.max(rootdelay)),
                 RootWait::Forever => RootWait::Forever,
@@ -763,6 +772,24 @@ mod tests {
         assert_eq!(inside.unwrap_err().code(), Code::LuksElsewhere);
         let front = Settings::in_front(config, line, &mut |_| {});
         assert_eq!(front.unwrap_err().code(), Code::LuksElsewhere);
+    }
+
+    #[test]
+    fn a_composefs_root_needs_its_digest_and_this_init() {
+        let digest = "5a".repeat(32);
+        let config = format!("composefs=/images/root.cfs\ncomposefs_digest={digest}");
+        let (found, warnings) = settings(&config, "root=/dev/vda composefs=/other").unwrap();
+        let composefs = found.composefs.unwrap();
+        assert_eq!(composefs.image, "/images/root.cfs");
+        assert_eq!(composefs.digest.to_string(), digest);
+        assert_eq!(composefs.objects, crate::composefs::OBJECTS);
+        assert_eq!(warnings, [""; 0]);
+        let config = Config::parse(config.as_bytes()).unwrap();
+        let root = Path::new("/root");
+        let inside = Settings::inside(config.clone(), "", root, Vec::new(), &mut |_| {});
+        assert_eq!(inside.unwrap_err().code(), Code::ComposefsElsewhere);
+        let front = Settings::in_front(config, "", &mut |_| {});
+        assert_eq!(front.unwrap_err().code(), Code::ComposefsElsewhere);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! init's codes.
 
 mod boot_parameters;
+mod composefs;
 mod disk;
 mod front;
 mod keys;

@@ -1,6 +1,7 @@
 //! Root images from a [`Tree`], with signatures made on the way, without privilege: ext4, squashfs, or a tar archive.
 
 mod archive;
+pub mod composefs;
 mod erofs;
 mod ext4;
 mod resign;
@@ -8,7 +9,7 @@ mod source;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use ima::fault::{Code, Fault};
@@ -90,6 +91,7 @@ pub struct ImageBuilder {
     time: Option<i64>,
     journal: bool,
     inodes: Option<u32>,
+    objects: Option<PathBuf>,
     /// Compressor and block size.
     squashfs: Option<(&'static str, u32)>,
 }
@@ -118,6 +120,7 @@ impl ImageBuilder {
             time: None,
             journal: true,
             inodes: None,
+            objects: None,
             squashfs: None,
         }
     }
@@ -303,6 +306,14 @@ impl ImageBuilder {
         self
     }
 
+    /// Writes the content of the files below this directory, each under the name of its fs-verity digest, in place of the
+    /// image: with erofs that is a composefs.
+    #[must_use]
+    pub fn objects(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.objects = Some(directory.into());
+        self
+    }
+
     /// Builds the image as the file `path`. Nothing is left under that name unless the image is whole.
     ///
     /// # Errors
@@ -326,11 +337,15 @@ impl ImageBuilder {
             self.tree.clamp_times(time);
         }
         let mut output = Output::create(path)?;
+        let mut signed = self.sign_tree(progress)?;
+        if let Some(directory) = self.objects.take() {
+            self.move_content(&directory, &mut signed)?;
+        }
         let SignedTree {
             mut summary,
             runs,
             digests,
-        } = self.sign_tree(progress)?;
+        } = signed;
         let unwritable = |error: std::io::Error| crate::file::unwritable(path, &error);
         let image = output.file().try_clone().map_err(unwritable)?;
         match self.format {

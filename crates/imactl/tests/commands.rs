@@ -463,6 +463,37 @@ fn images_with_a_hash_tree() {
     assert_eq!(names.len(), 5, "{names:?}");
 }
 
+/// fsverity computes the same digests, and fsck.erofs takes the image.
+#[test]
+fn composefs_images() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let source = "mkdir source; head -c 300K /dev/urandom >source/a; cp source/a source/b; ln source/a source/c
+                  printf x >source/d; touch source/empty; truncate -s 1M source/holes";
+    shell(source, at).good();
+    let command = "image --from source --all-root --format erofs --objects objects";
+    let made = imactl(&format!("{command} --out root.cfs"), at).good();
+    let digest = made
+        .out
+        .lines()
+        .find_map(|line| line.strip_prefix("composefs_digest="));
+    let measured = shell("fsverity digest --compact root.cfs", at).good();
+    assert_eq!(digest, Some(measured.out.trim()));
+    // a, d and holes; each under its digest.
+    let named = "find objects -type f | while read -r object; do
+                     test \"objects/$(fsverity digest --compact $object | sed 's|^..|&/|')\" = $object && cat $object | wc -c
+                 done | sort -n | xargs";
+    assert_eq!(shell(named, at).good().out.trim(), "1 307200 1048576");
+    shell("fsck.erofs root.cfs", at).good();
+    assert!(std::fs::metadata(at.join("root.cfs")).unwrap().len() <= 8192);
+    let json = imactl(&format!("{command} --out again.cfs --json"), at).good();
+    let json: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(json["composefs_digest"], measured.out.trim());
+
+    imactl("image --from source --objects o --out bad", at).refused("IMA-917");
+    assert!(!at.join("bad").exists());
+}
+
 #[test]
 fn images_and_initramfs_without_privilege_twice_the_same() {
     let directory = with_keys("rsa2048");

@@ -22,6 +22,7 @@ use crate::report::RootRecord;
 pub(super) struct Mounted {
     pub(super) directory: OwnedFd,
     pub(super) magic: u64,
+    pub(super) fstype: String,
     pub(super) options: String,
 }
 
@@ -119,6 +120,7 @@ pub(super) fn mount(what: &Mount<'_>) -> Result<Mounted, Fault> {
     Ok(Mounted {
         directory,
         magic: u64::try_from(status.f_type).unwrap_or_default(),
+        fstype: fstype.to_owned(),
         options: options.join(","),
     })
 }
@@ -162,11 +164,12 @@ fn record(path: &Path, mounts: &[u8]) -> Option<RootRecord> {
         options: mount.options,
         verity: None,
         overlay: None,
+        composefs: None,
     })
 }
 
 /// What the kernel said about the mount (fs/fsopen.c, `fscontext_read`: one message a read).
-fn messages(context: &OwnedFd) -> String {
+pub(super) fn messages(context: &OwnedFd) -> String {
     let mut words = String::new();
     let mut buffer = [0; 1024];
     while let Ok(length) = rustix::io::read(context, &mut buffer) {

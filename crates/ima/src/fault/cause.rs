@@ -259,6 +259,36 @@ causes! {
         remedy: "build it into the kernel, or pack its module: imactl initramfs --module {type}.ko"
     }
 
+    // A composefs root.
+    COMPOSEFS_NOT_IN_INIT [ComposefsKernel] {
+        cause: "this ima-init was built without its feature composefs"
+        remedy: "use an ima-init that was built with it"
+    }
+    COMPOSEFS_FILE_SYSTEM_UNKNOWN [ComposefsKernel] {
+        cause: "the kernel does not know the file system {type}"
+        remedy: "build it into the kernel (CONFIG_OVERLAY_FS=y, CONFIG_EROFS_FS=y), or pack its module: imactl initramfs --module {type}.ko"
+    }
+    COMPOSEFS_NOT_FROM_A_FILE [ComposefsKernel] {
+        cause: "the kernel mounts erofs from block devices only"
+        remedy: "boot a kernel from 6.12 on with CONFIG_EROFS_FS_BACKED_BY_FILE=y"
+    }
+    COMPOSEFS_OVERLAY_OPTION [ComposefsKernel] {
+        cause: "its overlayfs does not take the option {option}"
+        remedy: "boot a kernel from 6.12 on"
+    }
+    COMPOSEFS_OTHER_DIGEST [ComposefsDigest] {
+        cause: "its fs-verity digest is {found}: image and initramfs are not of the same build, or somebody made another image"
+        remedy: "set composefs_digest= to the digest of this image, if it is the right one; or write the right image"
+    }
+    COMPOSEFS_WITHOUT_VERITY [ComposefsDigest] {
+        cause: "fs-verity is not enabled on it"
+        remedy: "enable it: fsverity enable IMAGE; the same for each object"
+    }
+    COMPOSEFS_VERITY_UNSUPPORTED [ComposefsDigest] {
+        cause: "the file system has no fs-verity, or the kernel was built without CONFIG_FS_VERITY"
+        remedy: "use ext4 with the feature verity (tune2fs -O verity), btrfs or f2fs, and a kernel with CONFIG_FS_VERITY=y"
+    }
+
     // Certificates and keys.
     CERTIFICATES_UNREADABLE [CertificateInvalid] {
         cause: "the directory of certificates in the initramfs cannot be read, or something is mounted over it"
@@ -623,7 +653,7 @@ causes! {
         cause: "there is no keyring of that name that this user can see"
         remedy: "make it: keyctl newring {name} @u"
     }
-    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing VerityTarget LuksTarget] {
+    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing VerityTarget LuksTarget ComposefsKernel] {
         cause: "the command line keeps the kernel from initialising it"
         remedy: "remove it from initcall_blacklist="
     }
@@ -700,6 +730,12 @@ causes! {
         cause: "it is made for `{magic}`, and this kernel is `{kernel}`"
     }
 
+    // imactl: images.
+    LAYER_OF_AN_OVERLAY [ImageContent] {
+        cause: "it is a whiteout, or has an attribute of overlayfs: in a composefs it would hide or exchange a file"
+        remedy: "take what the overlay shows, not its layers: copy the files from where it is mounted"
+    }
+
     // imactl: the root and its disk.
     NO_PARTITION_OF_THIS_NAME [RootMissing] {
         cause: "no partition of the image answers to that name"
@@ -721,10 +757,10 @@ causes! {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
         remedy: "name the partition by PARTUUID=, or give an image of it alone"
     }
-    DRIVER_NOT_SET [RootMissing RootMount VerityTarget OverlayRefused LuksTarget] {
+    DRIVER_NOT_SET [RootMissing RootMount VerityTarget OverlayRefused LuksTarget ComposefsKernel] {
         cause: "CONFIG_{option} is not set"
     }
-    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget OverlayRefused LuksTarget] {
+    DRIVER_NOT_LOADED [RootMissing RootMount VerityTarget OverlayRefused LuksTarget ComposefsKernel] {
         cause: "CONFIG_{option} is m, and the initramfs does not load the module {module}"
     }
     VERITY_HASH_NOT_SET [VerityTable] {

@@ -29,6 +29,10 @@ const INITCALLS: [(&str, Code); 10] = [
     ("dm_crypt_init", Code::LuksTarget),
     // drivers/md/dm-verity-target.c
     ("dm_verity_init", Code::VerityTarget),
+    // fs/erofs/super.c
+    ("erofs_module_init", Code::ComposefsKernel),
+    // fs/overlayfs/super.c
+    ("ovl_init", Code::ComposefsKernel),
 ];
 
 /// The initcall of EVM (security/integrity/evm/evm_main.c).

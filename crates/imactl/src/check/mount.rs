@@ -46,6 +46,9 @@ impl Findings {
             if config.is_some_and(|config| config.luks) {
                 self.initcalls(Some(line), &[Code::LuksTarget]);
             }
+            if config.is_some_and(|config| config.composefs.is_some()) {
+                self.initcalls(Some(line), &[Code::ComposefsKernel]);
+            }
         }
         if let (Some(kernel), Some(initramfs), Some(config)) =
             (inputs.kernel, inputs.initramfs, config)
@@ -59,6 +62,9 @@ impl Findings {
                 }
                 if let Some(trust) = &config.verity {
                     self.verity(kernel, modules, inputs.root, (trust, config));
+                }
+                if config.composefs.is_some() {
+                    self.composefs(kernel, modules);
                 }
             }
             if let Some(root) = inputs.root {
@@ -189,6 +195,22 @@ impl Findings {
         }
     }
 
+    /// What of a kernel mounts a composefs and verifies it.
+    fn composefs(&mut self, kernel: &KernelConfig, modules: Option<&Modules>) {
+        let drivers = [("EROFS_FS", "erofs"), ("OVERLAY_FS", "overlay")];
+        let driver = drivers
+            .iter()
+            .find_map(|(option, module)| missing(kernel, modules, option, module));
+        let option = ["EROFS_FS_XATTR", "EROFS_FS_BACKED_BY_FILE", "FS_VERITY"]
+            .into_iter()
+            .find(|option| !kernel.is_builtin(option));
+        let option = option.map(|option| Cause::DRIVER_NOT_SET.with(&[option]));
+        if let Some(cause) = driver.or(option) {
+            let fault = Fault::new(Code::ComposefsKernel, "composefs= is set");
+            self.faults.push(fault.because(cause));
+        }
+    }
+
     /// The driver of the root's file system, and what its superblock asks for.
     pub(super) fn mountable(
         &mut self,
@@ -197,10 +219,10 @@ impl Findings {
         root: &Root,
         release: Option<Release>,
     ) {
-        let name = root.filesystem.name.as_str();
+        let name = &root.backing.as_ref().unwrap_or(&root.filesystem).name;
         let refused =
             |cause: Explanation| Fault::new(Code::RootMount, format!("{name} root")).because(cause);
-        let driver = FILE_SYSTEMS.iter().find(|(own, ..)| *own == name);
+        let driver = FILE_SYSTEMS.iter().find(|(own, ..)| own == name);
         if let Some((_, option, module)) = driver
             && let Some(cause) = missing(kernel, modules, option, module)
         {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ima::certificate::Certificate;
 use ima::cmdline::RootName;
+use ima::composefs::Composefs;
 use ima::config::Config;
 use ima::device;
 use ima::fault::{Cause, Code, Fault};
@@ -17,7 +18,7 @@ use ima::revocation::Revocations;
 use ima::settings::{self, Settings, Verity};
 
 use super::disk::{Disk, describe};
-use super::{Findings, mount_options, verity};
+use super::{Findings, composefs, mount_options, verity};
 use crate::Result;
 use crate::file::{in_file, unreadable};
 use crate::image::Source;
@@ -46,6 +47,8 @@ pub struct Root {
     pub noexec: bool,
     /// The hash algorithm of the tree that it was verified with.
     pub verified: Option<HashAlgorithm>,
+    /// The type of the file system that its image and objects are on, if it is a composefs.
+    pub backing: Option<FileSystem>,
     /// Why the kernel would not mount it, if it is an image of that kind; then nothing is known of its files.
     pub unmountable: Option<Fault>,
 }
@@ -73,7 +76,16 @@ impl Root {
     /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. [`Code::Usage`] if nothing says which
     /// partition is meant.
     pub fn read(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
-        let root = Self::read_chosen(path, otherwise, choice)?;
+        let mut root = Self::read_chosen(path, otherwise, choice)?;
+        if let (Some(wanted), None) = (&choice.composefs, &root.unmountable) {
+            match composefs::join(&root.tree, wanted) {
+                Ok((tree, filesystem)) => {
+                    root.backing = Some(std::mem::replace(&mut root.filesystem, filesystem));
+                    root.tree = tree;
+                }
+                Err(fault) => root.unmountable = Some(fault),
+            }
+        }
         Ok(Self {
             noexec: choice.noexec,
             ..root
@@ -170,6 +182,7 @@ impl Root {
             needs: Vec::new(),
             noexec: false,
             verified: None,
+            backing: None,
             unmountable,
         }
     }
@@ -235,6 +248,7 @@ impl Root {
             needs: Vec::new(),
             noexec: false,
             verified: None,
+            backing: None,
             unmountable: None,
         }
     }
@@ -253,6 +267,8 @@ pub struct RootChoice {
     pub gpt_is_forced: bool,
     /// How the init has it verified.
     pub verity: Option<Verity>,
+    /// The composefs that the init mounts.
+    pub composefs: Option<Composefs>,
     /// The image of the device of the hash tree, where that is not on the root's disk. Without it such a root is not verified.
     pub tree: Option<PathBuf>,
     /// The file or device of the signed root hash, where that is not on the root's disk. Without it such a root is not verified.
@@ -290,6 +306,7 @@ impl RootChoice {
                 fstype: settings.rootfstype.filter(|_| alone),
                 gpt_is_forced: settings.gpt_is_forced,
                 verity: settings.verity.filter(|_| alone),
+                composefs: settings.composefs.filter(|_| alone),
                 revoked: settings.config.revoked,
                 ..Self::default()
             },
@@ -365,7 +382,7 @@ impl Findings {
                 }
             }
         }
-        let fstype = &root.filesystem.name;
+        let fstype = &root.backing.as_ref().unwrap_or(&root.filesystem).name;
         if root.unmountable.is_none()
             && let Some((option, cause)) = mount_options::refused(fstype, &settings.rootflags)
         {

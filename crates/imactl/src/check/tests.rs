@@ -69,6 +69,7 @@ impl Desk {
             needs: Vec::new(),
             noexec: false,
             verified: None,
+            backing: None,
             unmountable: None,
         };
         let mut desk = Self {

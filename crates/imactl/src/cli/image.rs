@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use ima::composefs::Digest;
 use ima::dm_verity::RootHash;
 use ima::fault::{Cause, Code, Fault};
 use imactl::file::unwritable;
-use imactl::image::{Format, ImageBuilder, Signing, Summary};
+use imactl::image::{Format, ImageBuilder, Signing, Summary, composefs};
 use imactl::manifest::Manifest;
 use imactl::select::Pattern;
 use imactl::tree::Tree;
@@ -33,6 +34,7 @@ Examples:
   imactl image --from rootfs --from overlay --all-root --size 1G --label root --out root.img
   imactl image --from root.img --format erofs --out root.erofs
   imactl image --from root.tar --format erofs --verity --out root.erofs
+  imactl image --from root.tar --key ima.key --cert ima.der --format erofs --objects objects --out root.cfs
   imactl image --from root.tar --key ima.key --cert ima.der --verity --verity-signature root.sig --out root.img
   imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img
   imactl image sign-root-hash 5f0c3a... --key ima.key --cert ima.der --out root.sig"
@@ -229,6 +231,10 @@ struct Make {
     /// Sign the root hash with the key, and write it with its signature to this file, for its own partition
     #[arg(long, value_name = "FILE", requires = "verity")]
     verity_signature: Option<PathBuf>,
+    /// Make a composefs: write the content of the files below this directory, and into the image what refers to it; print the
+    /// fs-verity digest of the image for ima-init.conf
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "verity")]
+    objects: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -257,6 +263,11 @@ impl Make {
             return Err(Fault::new(Code::Usage, "--verity with --format tar")
                 .with_cause("a hash tree is made over a file system, and an archive is none")
                 .with_remedy("choose --format ext4, squashfs or erofs"));
+        }
+        if self.objects.is_some() && !matches!(self.format, FormatName::Erofs) {
+            return Err(Fault::new(Code::Usage, "--objects")
+                .with_cause("the image of a composefs is an erofs")
+                .with_remedy("add --format erofs"));
         }
         let mut tree = Tree::new();
         for (index, source) in self.sources.iter().enumerate() {
@@ -305,6 +316,9 @@ impl Make {
         if let Some(seed) = self.hash_seed {
             builder = builder.hash_seed(seed);
         }
+        if let Some(directory) = &self.objects {
+            builder = builder.objects(directory);
+        }
         if let Some(inodes) = self.inodes {
             builder = builder.inodes(inodes);
         }
@@ -342,10 +356,15 @@ impl Make {
                 .persist(&out)
                 .map_err(|error| unwritable(&out, &error.error))?;
         }
+        let composefs = self.objects.as_ref().map(|_| composefs::digest(&out));
+        let composefs = composefs.transpose()?;
         if self.json {
-            return report_json(&summary, made.as_ref());
+            return report_json(&summary, made.as_ref(), composefs.as_ref());
         }
         report(&out, &summary, false)?;
+        if let Some(digest) = composefs {
+            output::line(format_args!("composefs_digest={digest}"))?;
+        }
         if let Some(made) = made {
             match self.verity_signature {
                 None => output::line(format_args!("verity={}", made.root_hash))?,
@@ -386,7 +405,11 @@ fn salt(text: &str) -> std::result::Result<Salt, String> {
         .ok_or_else(|| "not an even number of at most 512 hexadecimal digits".to_owned())
 }
 
-fn report_json(summary: &Summary, made: Option<&verity::Made>) -> Result {
+fn report_json(
+    summary: &Summary,
+    made: Option<&verity::Made>,
+    composefs: Option<&Digest>,
+) -> Result {
     let mut object = json!({
         "bytes": summary.size,
         "inodes": summary.inodes,
@@ -399,13 +422,16 @@ fn report_json(summary: &Summary, made: Option<&verity::Made>) -> Result {
             "offset": made.offset,
         });
     }
+    if let Some(digest) = composefs {
+        object["composefs_digest"] = digest.to_string().into();
+    }
     output::json(&object)?;
     Ok(Outcome::Good)
 }
 
 fn report(out: &Path, summary: &Summary, json: bool) -> Result {
     if json {
-        return report_json(summary, None);
+        return report_json(summary, None, None);
     }
     output::line(format_args!(
         "{}: {} MiB, {} inodes, {} files signed, {} left unsigned",

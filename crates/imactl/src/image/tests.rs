@@ -1071,3 +1071,26 @@ fn what_is_no_image_is_not_read() {
         );
     }
 }
+
+#[test]
+fn layers_of_an_overlay_make_no_composefs() {
+    let directory = tempfile::tempdir().unwrap();
+    let whiteout = Inode::new(Kind::CharacterDevice(0, 0), 0o600);
+    for builder in [
+        ImageBuilder::default().entry("gone", whiteout),
+        ImageBuilder::default()
+            .directory("a", 0o755)
+            .xattr("a", "trusted.overlay.redirect", b"/b"),
+        ImageBuilder::default().file("a", 0o755, vec![1]).xattr(
+            "a",
+            "trusted.overlay.metacopy",
+            b"",
+        ),
+    ] {
+        let builder = builder.format(Format::Erofs);
+        let image = directory.path().join("root.cfs");
+        let built = builder.objects(directory.path().join("o")).build(&image);
+        assert_eq!(built.unwrap_err().code(), Code::ImageContent);
+        assert!(!image.exists());
+    }
+}

@@ -11,6 +11,7 @@
 //! guest ok                                             exit with 0
 //! guest report [--system] [--attempts] [--power-off]   report over the port; --system: once systemd has settled
 //! guest copy FROM TO                                   copy a tree with its signatures
+//! guest fs-verity PATH...                              enable fs-verity on each file, and on each below a directory
 //! guest exec-below DEPTH signed|unsigned               execute a program below the root: see the module `below`
 //! guest exec-memfd PROGRAM                             execute PROGRAM from a memfd
 //! guest as-user USER ACTION FILE                       one attempt as another user
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Some("ok") => ExitCode::SUCCESS,
         Some("trace") => faults::trace(),
         Some("copy") => copy::tree(arguments.get(2), arguments.get(3)),
+        Some("fs-verity") => verity::enable_below(arguments.get(2..).unwrap_or_default()),
         Some("exec-below") => below::execute(arguments.get(2), arguments.get(3)),
         Some("forge-keys") => forge::keys(),
         Some("tool") => tools::run(arguments.get(2..).unwrap_or_default()),

@@ -4,8 +4,11 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::process::ExitCode;
 
 use rustix::ioctl::{Setter, ioctl, opcode};
+
+use crate::system;
 
 /// struct fsverity_enable_arg (include/uapi/linux/fsverity.h).
 #[repr(C)]
@@ -41,5 +44,27 @@ pub fn enable_verity(path: &Path) -> io::Result<()> {
     // SAFETY: the operation reads the structure it is defined with and writes nothing; both pointers in it are null with a
     // length of 0.
     unsafe { ioctl(&file, Setter::<ENABLE, _>::new(argument)) }?;
+    Ok(())
+}
+
+/// Enables it on each file, and on each below a directory.
+pub fn enable_below(paths: &[String]) -> ExitCode {
+    let result = paths.iter().try_for_each(|path| below(Path::new(path)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            system::log(&format!("cannot enable fs-verity: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn below(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return enable_verity(path);
+    }
+    for entry in std::fs::read_dir(path)? {
+        below(&entry?.path())?;
+    }
     Ok(())
 }
