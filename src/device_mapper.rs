@@ -1,5 +1,8 @@
 //! The requests to the device mapper (include/uapi/linux/dm-ioctl.h).
 
+// dm-crypt needs fewer of the requests than dm-verity.
+#![cfg_attr(not(feature = "verity"), allow(dead_code))]
+
 use std::fs::File;
 
 use crate::errno::{Errno, from_io};
@@ -114,18 +117,6 @@ impl DeviceMapper {
         !matches!(request.send(&self.0, GET_TARGET_VERSION), Err(Errno::INVAL))
     }
 
-    /// Removes the mapped device, if there is one.
-    ///
-    /// # Errors
-    ///
-    /// EBUSY if it is in use.
-    pub fn remove(&self) -> Result<(), Errno> {
-        match Request::named(0).send(&self.0, DEV_REMOVE) {
-            Err(Errno::NXIO) => Ok(()),
-            result => result,
-        }
-    }
-
     /// The first byte of what the target says of its state.
     ///
     /// # Errors
@@ -138,6 +129,21 @@ impl DeviceMapper {
         let start = usize::try_from(request.number(DATA_START)).unwrap_or(usize::MAX);
         let status = request.0.get(start.saturating_add(SPEC)..);
         Ok(status.and_then(<[u8]>::first).copied())
+    }
+}
+
+/// Removes the mapped device, if there is one.
+///
+/// # Errors
+///
+/// EBUSY while somebody uses it.
+pub fn remove() -> Result<(), Errno> {
+    let Ok(mapper) = DeviceMapper::open() else {
+        return Ok(());
+    };
+    match Request::named(0).send(&mapper.0, DEV_REMOVE) {
+        Err(Errno::NXIO) => Ok(()),
+        result => result,
     }
 }
 

@@ -90,7 +90,7 @@ impl KernelLog {
     }
 
     /// The kernel's messages about the device mapper since then.
-    #[cfg(feature = "verity")]
+    #[cfg(any(feature = "luks", feature = "verity"))]
     pub fn device_mapper(&mut self) -> String {
         self.read();
         let messages = self.lines.iter().filter_map(|line| {

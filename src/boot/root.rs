@@ -33,8 +33,6 @@ use ima::settings::{Root, Settings};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::policy::PolicyInForce;
-#[cfg(any(feature = "verity", feature = "luks"))]
-use crate::device_mapper::DeviceMapper;
 use crate::errno::{Errno, describe};
 use crate::report::{Report, RootRecord};
 use crate::watch;
@@ -189,23 +187,10 @@ pub fn leave() -> Result<(), Fault> {
                 Err(errno) => return Err(in_use(point, errno)),
             }
         }
-        remove_mapped_device().map_err(|errno| in_use("the mapped device", errno))
+        #[cfg(any(feature = "luks", feature = "verity"))]
+        crate::device_mapper::remove().map_err(|errno| in_use("the mapped device", errno))?;
+        Ok(())
     })
-}
-
-/// Removes the device of dm-verity or dm-crypt, if there is one.
-#[cfg(any(feature = "verity", feature = "luks"))]
-fn remove_mapped_device() -> Result<(), Errno> {
-    match DeviceMapper::open() {
-        Ok(mapper) => mapper.remove(),
-        // A kernel without it has made no such device.
-        Err(_) => Ok(()),
-    }
-}
-
-#[cfg(not(any(feature = "verity", feature = "luks")))]
-const fn remove_mapped_device() -> Result<(), Errno> {
-    Ok(())
 }
 
 fn in_use(what: &str, errno: Errno) -> Fault {

@@ -9,7 +9,7 @@ use crate::kernel::check::KernelConfig;
 
 /// Functions that `initcall_blacklist=` may keep the kernel from calling when it starts (init/main.c, `initcall_blacklisted`),
 /// and the fault of a boot without them.
-const INITCALLS: [(&str, Code); 10] = [
+const INITCALLS: [(&str, Code); 12] = [
     // security/inode.c
     ("securityfs_init", Code::NoSecurityfs),
     // security/integrity/ima/ima_main.c
