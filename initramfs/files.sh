@@ -83,13 +83,17 @@ ima_init_copy() {
     rm "$1/ima-init.files"
 }
 
-# ima_init_change FILE OLD NEW: changes the one line of a script that is OLD. Fails if there is not exactly one.
+# ima_init_change FILE OLD NEW: replaces the line OLD of a script. Fails, and changes nothing, unless there is exactly one.
 ima_init_change() {
-    [ "$(grep -cFxe "$2" "$1")" = 1 ] || return 1
+    ima_init_found=0
     while IFS= read -r ima_init_line || [ -n "$ima_init_line" ]; do
-        [ "$ima_init_line" = "$2" ] && ima_init_line=$3
+        if [ "$ima_init_line" = "$2" ]; then
+            ima_init_line=$3
+            ima_init_found=$((ima_init_found + 1))
+        fi
         printf '%s\n' "$ima_init_line"
     done <"$1" >"$1.ima-init"
-    cat "$1.ima-init" >"$1"
+    [ "$ima_init_found" != 1 ] || cat "$1.ima-init" >"$1"
     rm "$1.ima-init"
+    [ "$ima_init_found" = 1 ]
 }

@@ -18,7 +18,7 @@ depends() {
     return 0
 }
 
-# Ends dracut, which does not look at what install() returns. The initramfs that is there is kept.
+# Ends dracut, which ignores the status of install(). The existing initramfs is kept.
 ima_init_refuse() {
     dfatal "ima-init: $1"
     exit 1
@@ -51,8 +51,9 @@ install() {
     [[ $(imactl config /etc/ima-init/ima-init.conf debug) == yes ]] || ima_init_without_shell
 
     # dracut has no hook for what comes last: in version 059 the last that changes the tree, with stripping off, is this function.
-    declare -F build_ld_cache >/dev/null || ima_init_refuse "this version of dracut makes an initramfs in another way"
-    eval "$(declare -f build_ld_cache | sed '1s/.*/ima_init_build_ld_cache()/')"
+    local function
+    function=$(declare -f build_ld_cache) || ima_init_refuse "this version of dracut does not have the function build_ld_cache"
+    eval "ima_init_$function"
     build_ld_cache() {
         ima_init_build_ld_cache
         /usr/lib/ima-init/finish "$initdir" "/boot/config-$kernel" || ima_init_refuse "the initramfs is not made"

@@ -1,4 +1,4 @@
-//! `imactl config`, for the hook of initramfs-tools and the module of dracut.
+//! `imactl config`, for the hook of initramfs-tools, the module of dracut and the packages' scripts.
 
 use std::path::PathBuf;
 
@@ -29,6 +29,8 @@ enum Key {
     Debug,
     Enforce,
     Init,
+    #[value(name = "switch_root")]
+    SwitchRoot,
 }
 
 impl Config {
@@ -49,6 +51,7 @@ impl Config {
             (Key::Enforce, _, Enforce::Required) => "required",
             (Key::Enforce, _, Enforce::Permissive) => "permissive",
             (Key::Init, ..) => &parsed.init,
+            (Key::SwitchRoot, ..) => &parsed.switch_root,
         };
         output::line(format_args!("{value}"))?;
         Ok(Outcome::Good)
