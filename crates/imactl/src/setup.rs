@@ -1,7 +1,7 @@
 //! A running system brought under IMA: what is there, and the steps from nothing to a first boot that only logs, to
 //! enforcement, and back.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -51,11 +51,17 @@ impl Tool {
         }
     }
 
-    /// The command that makes every initramfs anew.
-    const fn command(self) -> &'static [&'static str] {
+    /// The program that makes every initramfs again.
+    const fn program(self) -> Program {
         match self {
-            Self::InitramfsTools => &["update-initramfs", "-u", "-k", "all"],
-            Self::Dracut => &["dracut", "--force", "--regenerate-all"],
+            Self::InitramfsTools => Program {
+                name: "update-initramfs",
+                arguments: &["-u", "-k", "all"],
+            },
+            Self::Dracut => Program {
+                name: "dracut",
+                arguments: &["--force", "--regenerate-all"],
+            },
         }
     }
 }
@@ -96,32 +102,140 @@ pub struct System {
     pub config: Option<String>,
 }
 
-/// Something that set-up does.
+/// A program of the system that set-up runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// Its name, which is looked up in the path.
+    pub name: &'static str,
+    /// Its arguments.
+    pub arguments: &'static [&'static str],
+}
+
+const UPDATE_GRUB: Program = Program {
+    name: "update-grub",
+    arguments: &[],
+};
+
+/// The files that set-up signs: those that packages brought and those that were named, as far as the policy appraises them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signatures {
+    /// The policy.
+    pub policy: PathBuf,
+    /// The private key: a file or a `pkcs11:` URI.
+    pub key: PathBuf,
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// Files and directories that were named.
+    pub named: Vec<PathBuf>,
+}
+
+/// What the next boot of a kernel is checked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootCheck {
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// The root file system.
+    pub root: PathBuf,
+    /// The configuration that the kernel was built with.
+    pub kernel_config: PathBuf,
+}
+
+/// A step of set-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Runs a program, which is not given the password of the key.
-    Run(Vec<OsString>),
-    /// Runs imactl itself with a command that uses the private key; it is given the password on its standard input.
-    UseKey(Vec<OsString>),
+    /// Makes a CA and a key that signs.
+    MakeKeys {
+        /// The directory that they are written to.
+        directory: PathBuf,
+        /// Whether the private keys are left without a password.
+        unencrypted: bool,
+    },
+    /// Signs files.
+    Sign(Signatures),
+    /// Checks that the next boot is not refused.
+    Check(BootCheck),
+    /// Runs a program of the system.
+    Run(Program),
     /// Copies a file.
     Copy(PathBuf, PathBuf),
-    /// Copies a file, unless there is a copy from before.
+    /// Copies a file, unless the copy exists.
     Keep(PathBuf, PathBuf),
-    /// Writes a file, for root's eyes or everybody's.
+    /// Writes a file that everybody may read.
     Write(PathBuf, String),
-    /// Makes a directory that only root can look into.
+    /// Makes a directory that only root may read.
     Private(PathBuf),
     /// Removes a file.
     Remove(PathBuf),
 }
 
+impl Step {
+    /// Returns the command that a person could run instead, as words; none for a change of a single file.
+    #[must_use]
+    pub fn command(&self) -> Option<Vec<OsString>> {
+        let words = |fixed: &[&str]| fixed.iter().map(OsString::from).collect::<Vec<_>>();
+        Some(match self {
+            Self::MakeKeys {
+                directory,
+                unencrypted,
+            } => {
+                let mut command = words(&["imactl", "keygen", "--out"]);
+                command.push(directory.into());
+                command.extend(unencrypted.then(|| "--unencrypted".into()));
+                command
+            }
+            Self::Sign(signatures) => {
+                let mut command = words(&["imactl", "sign", "--incremental", "--packages"]);
+                for (option, path) in [
+                    ("--for-policy", &signatures.policy),
+                    ("--key", &signatures.key),
+                    ("--cert", &signatures.certificate),
+                ] {
+                    command.extend([option.into(), path.into()]);
+                }
+                command.extend(signatures.named.iter().map(OsString::from));
+                command
+            }
+            Self::Check(boot) => {
+                let mut command = words(&["imactl", "check"]);
+                for (option, path) in [
+                    ("--initramfs", &boot.initramfs),
+                    ("--root", &boot.root),
+                    ("--kernel-config", &boot.kernel_config),
+                ] {
+                    command.extend([option.into(), path.into()]);
+                }
+                command
+            }
+            Self::Run(program) => {
+                let mut command = words(&[program.name]);
+                command.extend(words(program.arguments));
+                command
+            }
+            Self::Copy(..)
+            | Self::Keep(..)
+            | Self::Write(..)
+            | Self::Private(_)
+            | Self::Remove(_) => return None,
+        })
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |character: char| {
+        character.is_alphanumeric() || matches!(character, '/' | '.' | '-' | '_' | '+' | '=' | ':')
+    };
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Run(words) | Self::UseKey(words) => {
-                let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
-                f.write_str(&words.join(" "))
-            }
             Self::Copy(from, to) => write!(f, "copy {} to {}", from.display(), to.display()),
             Self::Keep(from, to) => write!(f, "keep {} as {}", from.display(), to.display()),
             Self::Write(path, text) => {
@@ -130,8 +244,13 @@ impl fmt::Display for Step {
                     .filter(|line| !line.starts_with('#') && !line.is_empty())
                     .try_for_each(|line| write!(f, " {line}"))
             }
-            Self::Private(path) => write!(f, "make {}, for root alone", path.display()),
+            Self::Private(path) => write!(f, "make {}, readable by root alone", path.display()),
             Self::Remove(path) => write!(f, "remove {}", path.display()),
+            Self::MakeKeys { .. } | Self::Sign(_) | Self::Check(_) | Self::Run(_) => {
+                let command = self.command().unwrap_or_default();
+                let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+                f.write_str(&words.join(" "))
+            }
         }
     }
 }
@@ -308,29 +427,18 @@ impl System {
         if signing.given.is_none() && !key.exists() {
             let private = self.path(PRIVATE);
             steps.push(Step::Private(private.clone()));
-            let mut words = vec![
-                "imactl".into(),
-                "keygen".into(),
-                "--out".into(),
-                private.into(),
-            ];
-            words.extend(signing.unencrypted.then(|| "--unencrypted".into()));
-            steps.push(Step::UseKey(words));
+            steps.push(Step::MakeKeys {
+                directory: private,
+                unencrypted: signing.unencrypted,
+            });
         }
         steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
-        let mut sign: Vec<OsString> = [
-            "imactl",
-            "sign",
-            "--incremental",
-            "--packages",
-            "--for-policy",
-        ]
-        .map(OsString::from)
-        .into();
-        sign.extend([self.policy().into(), "--key".into(), key.into()]);
-        sign.extend(["--cert".into(), certificate.into()]);
-        sign.extend(signing.named.iter().map(OsString::from));
-        steps.push(Step::UseKey(sign));
+        steps.push(Step::Sign(Signatures {
+            policy: self.policy(),
+            key,
+            certificate,
+            named: signing.named.clone(),
+        }));
         for kernel in &self.kernels {
             let initramfs = self.initramfs(kernel);
             let mut kept = initramfs.clone().into_os_string();
@@ -343,23 +451,15 @@ impl System {
                 Goal::Log => steps.push(Step::Write(self.path(GRUB), GRUB_LOG.to_owned())),
                 Goal::Enforce | Goal::Undo => steps.push(Step::Remove(self.path(GRUB))),
             }
-            steps.push(Step::Run(vec!["update-grub".into()]));
+            steps.push(Step::Run(UPDATE_GRUB));
         }
         steps.push(self.rebuild());
         for kernel in &self.kernels {
-            steps.push(Step::Run(
-                [
-                    "imactl".into(),
-                    "check".into(),
-                    "--initramfs".into(),
-                    self.initramfs(kernel).into_os_string(),
-                    "--root".into(),
-                    self.root.clone().into_os_string(),
-                    "--kernel-config".into(),
-                    self.path(&format!("boot/config-{}", kernel.release)).into(),
-                ]
-                .into(),
-            ));
+            steps.push(Step::Check(BootCheck {
+                initramfs: self.initramfs(kernel),
+                root: self.root.clone(),
+                kernel_config: self.path(&format!("boot/config-{}", kernel.release)),
+            }));
         }
         steps
     }
@@ -368,14 +468,14 @@ impl System {
         let mut steps = vec![Step::Remove(self.path(CONFIG))];
         if self.grub {
             steps.push(Step::Remove(self.path(GRUB)));
-            steps.push(Step::Run(vec!["update-grub".into()]));
+            steps.push(Step::Run(UPDATE_GRUB));
         }
         steps.push(self.rebuild());
         steps
     }
 
     fn rebuild(&self) -> Step {
-        Step::Run(self.tool.command().iter().map(OsString::from).collect())
+        Step::Run(self.tool.program())
     }
 
     fn initramfs(&self, kernel: &Kernel) -> PathBuf {
@@ -547,17 +647,34 @@ mod tests {
             (signing, Some("/usr/local/bin")),
         ] {
             let steps = found.steps(Goal::Log, &signing);
-            let sign = steps.iter().find_map(|step| match step {
-                Step::UseKey(words) if words.get(1).is_some_and(|word| word == "sign") => {
-                    Some(words)
-                }
-                _ => None,
-            });
-            let sign = sign.expect("a step that signs");
-            assert!(sign.iter().any(|word| word == "--packages"));
-            let certificate = sign.iter().position(|word| word == "--cert").unwrap();
-            let paths: Vec<_> = sign[certificate + 2..].iter().collect();
-            assert_eq!(paths, named.as_slice(), "{sign:?}");
+            let (step, sign) = steps
+                .iter()
+                .find_map(|step| match step {
+                    Step::Sign(sign) => Some((step, sign)),
+                    _ => None,
+                })
+                .expect("a step that signs");
+            assert_eq!(sign.named, named.map(PathBuf::from).as_slice());
+            let command = step.command().unwrap();
+            assert!(command.iter().any(|word| word == "--packages"));
+            assert_eq!(
+                command.last().unwrap(),
+                named.map_or(sign.certificate.as_os_str(), OsStr::new)
+            );
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_shown_is_one_for_a_shell() {
+        for (word, shown) in [
+            ("--key", "--key"),
+            ("/boot/initrd.img-6.1", "/boot/initrd.img-6.1"),
+            ("/opt/a b", "'/opt/a b'"),
+            ("pkcs11:token=ca;object=ca", "'pkcs11:token=ca;object=ca'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(OsStr::new(word)), shown);
         }
     }
 

@@ -14,6 +14,7 @@ use imactl::kernel::add_ca::{self, Symbols};
 use imactl::kernel::check::KernelConfig;
 use imactl::kernel::release::KernelRelease;
 use imactl::select::FileSystem;
+use imactl::setup::BootCheck;
 use serde_json::json;
 
 use super::options;
@@ -72,6 +73,22 @@ pub struct Check {
 }
 
 impl Check {
+    /// The check of the next boot of an installed system.
+    pub fn of_system(boot: &BootCheck) -> Self {
+        Self {
+            initramfs: boot.initramfs.clone(),
+            root: Some(boot.root.clone()),
+            hash_tree: None,
+            verity_signature: None,
+            filesystem: "ext4".to_owned(),
+            kernel: None,
+            authorities: Vec::new(),
+            kernel_config: Some(boot.kernel_config.clone()),
+            append: None,
+            json: false,
+        }
+    }
+
     pub fn run(self) -> Result {
         let initramfs = if self.initramfs.is_dir() {
             InitramfsBuilder::from_directory(&self.initramfs)?

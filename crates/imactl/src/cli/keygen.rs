@@ -12,6 +12,10 @@ use imactl::x509::{Template, YEAR};
 use super::options::{self, PasswordOptions, SAMPLE_PASSWORD};
 use super::{Outcome, Result, output};
 
+const KIND: (&str, KeyKind) = KeyKind::OFFERED[0];
+const NAME: &str = "Local";
+const DAYS: u64 = 3650;
+
 /// Make a CA, and certificates for the kernel's .ima and .evm keyrings
 ///
 /// Writes ca.key, ca.der, ca.pem, ima.key, ima.der, ima.pem and with --evm the same for evm into a directory. The CA belongs
@@ -33,7 +37,7 @@ pub struct Keygen {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Kind of the keys that sign: rsa2048, rsa3072, rsa4096, p256, p384
-    #[arg(long = "type", value_name = "KIND", default_value = "rsa2048")]
+    #[arg(long = "type", value_name = "KIND", default_value = KIND.0)]
     kind: KeyKind,
     /// Kind of the CA's key; that of the others if not given
     #[arg(long, value_name = "KIND", conflicts_with = "ca_key")]
@@ -60,13 +64,13 @@ pub struct Keygen {
     #[arg(long)]
     evm: bool,
     /// Common name; " CA", " IMA" or " EVM" is added to it
-    #[arg(long, default_value = "Local")]
+    #[arg(long, default_value = NAME)]
     name: String,
     /// Organization
     #[arg(long, default_value = "")]
     organization: String,
     /// Days the certificates are valid; the kernel does not look at it
-    #[arg(long, default_value_t = 3650)]
+    #[arg(long, default_value_t = DAYS)]
     days: u64,
     /// Start of validity, seconds since 1970; now if not given
     #[arg(long, value_name = "SECONDS")]
@@ -88,6 +92,34 @@ pub struct Keygen {
 }
 
 impl Keygen {
+    /// Makes a CA and a key that signs in this directory; without a password the private keys are left unencrypted.
+    pub fn with_defaults(out: PathBuf, password: Option<Vec<u8>>) -> Self {
+        Self {
+            out,
+            kind: KIND.1,
+            ca_type: None,
+            key: None,
+            renew: None,
+            csr: false,
+            ca_key: None,
+            ca_cert: None,
+            ca_password_file: None,
+            evm: false,
+            name: NAME.to_owned(),
+            organization: String::new(),
+            days: DAYS,
+            not_before: None,
+            not_after: None,
+            sample: false,
+            unencrypted: password.is_none(),
+            force: false,
+            password: PasswordOptions {
+                known: password,
+                ..PasswordOptions::default()
+            },
+        }
+    }
+
     pub fn run(self) -> Result {
         options::source_date_epoch()?;
         // Without new keys there is nothing to encrypt.
@@ -179,6 +211,7 @@ impl Keygen {
                 .ca_password_file
                 .clone()
                 .or_else(|| self.password.password_file.clone()),
+            known: self.password.known.clone(),
         };
         let Some(certificate) = &self.ca_cert else {
             let key = options::load_key(key, &own_password, None)?;

@@ -234,6 +234,47 @@ mod tests {
     }
 
     #[test]
+    fn every_command_that_setup_shows_is_one() {
+        use imactl::setup::{BootCheck, Signatures, Step};
+
+        for command in setup::COMMANDS {
+            must_parse(command, "imactl setup");
+        }
+        let keys = |unencrypted| Step::MakeKeys {
+            directory: "/keys".into(),
+            unencrypted,
+        };
+        let sign = |named: &[&str]| {
+            Step::Sign(Signatures {
+                policy: "/ima_policy".into(),
+                key: "/keys/ima.key".into(),
+                certificate: "/keys/ima.der".into(),
+                named: named.iter().map(Into::into).collect(),
+            })
+        };
+        let check = Step::Check(BootCheck {
+            initramfs: "/boot/initrd.img".into(),
+            root: "/".into(),
+            kernel_config: "/boot/config".into(),
+        });
+        let steps = [
+            keys(false),
+            keys(true),
+            sign(&[]),
+            sign(&["/opt", "/opt/a b"]),
+            check,
+        ];
+        for step in steps {
+            let command = step.command().unwrap();
+            assert_eq!(command[0], "imactl");
+            if let Err(error) = Cli::try_parse_from(&command) {
+                panic!("`{step}`: {error}");
+            }
+            must_parse(&step.to_string(), "a step of imactl setup");
+        }
+    }
+
+    #[test]
     fn every_command_in_the_documentation_is_one() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut pages = vec![

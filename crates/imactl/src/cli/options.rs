@@ -27,11 +27,14 @@ pub const PASSWORD_VARIABLE: &str = "EVMCTL_KEY_PASSWORD";
 const MAX_TEXT: u64 = 4 << 20;
 
 /// The password of a private key.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct PasswordOptions {
     /// File whose first line is the password of the private key; otherwise EVMCTL_KEY_PASSWORD, otherwise it is asked for
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// The password, if it was asked for before.
+    #[arg(skip)]
+    pub known: Option<Vec<u8>>,
 }
 
 impl PasswordOptions {
@@ -75,6 +78,9 @@ impl PasswordOptions {
     }
 
     fn given(&self) -> imactl::Result<Option<Vec<u8>>> {
+        if self.known.is_some() {
+            return Ok(self.known.clone());
+        }
         if let Some(path) = &self.password_file {
             return imactl::file::first_line(path).map(Some);
         }
@@ -141,6 +147,17 @@ pub struct KeyOptions {
 }
 
 impl KeyOptions {
+    /// Returns the options for this key, with SHA-256.
+    pub fn of_key(key: PathBuf, cert: PathBuf, password: PasswordOptions) -> Self {
+        Self {
+            key: Some(key),
+            sign_command: None,
+            cert: Some(cert),
+            hash: HashAlgorithm::Sha256,
+            password,
+        }
+    }
+
     /// The identity, which must be given.
     pub fn identity(&self) -> imactl::Result<Identity> {
         if let Some(command) = &self.sign_command {

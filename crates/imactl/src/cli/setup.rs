@@ -1,6 +1,5 @@
 //! `imactl setup`
 
-use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,11 +8,26 @@ use clap::Args;
 use ima::config::Keyring;
 use ima::fault::{Cause, Code, Fault};
 use imactl::file::{self, unreadable, unwritable};
-use imactl::setup::{self, Goal, Signing, Step, System};
+use imactl::files;
+use imactl::setup::{self, Goal, Signatures, Signing, Step, System};
+use imactl::sign::{ImaValue, Place, SignOptions};
 
-use super::options::{PASSWORD_VARIABLE, PasswordOptions};
+use super::check::Check;
+use super::keygen::Keygen;
+use super::options::{AppraisalOptions, KeyOptions, PASSWORD_VARIABLE, PasswordOptions};
 use super::output;
+use super::sign::mark;
 use super::{Outcome, Result};
+
+/// The commands that the messages of set-up name.
+const ENFORCE: &str = "imactl setup --enforce";
+const UNDO: &str = "imactl setup --undo";
+const MOVE_CA_KEY: &str = "imactl setup --move-ca-key DIRECTORY";
+const SIGN_FILE: &str = "imactl sign --key KEY --cert CERTIFICATE FILE";
+const EXPLAIN_UNTRUSTED: &str = "imactl explain IMA-555";
+/// All of them, for the test that each is a command.
+#[cfg(test)]
+pub const COMMANDS: [&str; 5] = [ENFORCE, UNDO, MOVE_CA_KEY, SIGN_FILE, EXPLAIN_UNTRUSTED];
 
 /// Bring this system under IMA, step by step, and back
 ///
@@ -132,7 +146,7 @@ impl Setup {
             }
             None => output::line(format_args!(
                 "\n{0} is still on this system: whoever can read it and knows the password issues certificates that this system\n\
-                 trusts. Move it away: imactl setup --move-ca-key DIRECTORY",
+                 trusts. Move it away: {MOVE_CA_KEY}",
                 key.display()
             )),
         }
@@ -183,7 +197,7 @@ fn describe(system: &System, goal: Goal, steps: &[Step]) -> imactl::Result<()> {
         match system.keyring {
             Keyring::Untrusted => output::line(format_args!(
                 "Keys go onto _ima: this kernel has no .ima, which takes only keys that a CA in the kernel has signed. Until the\n\
-                 first key is on it in a boot, root could put another there (imactl explain IMA-555)."
+                 first key is on it in a boot, root could put another there ({EXPLAIN_UNTRUSTED})."
             ))?,
             Keyring::Trusted => output::line(format_args!(
                 "Keys go onto .ima: the kernel takes only a certificate that a CA it trusts has signed. Such a CA is in the kernel\n\
@@ -240,8 +254,7 @@ const AUSEARCH: [&str; 6] = [
 
 /// Runs a program that prints a log, and returns what it printed.
 fn output_of(program: &str, arguments: &[&str]) -> imactl::Result<String> {
-    let output = child(OsStr::new(program))
-        .args(arguments)
+    let output = child(program, arguments)
         .stdin(Stdio::null())
         .output()
         .map_err(|error| unread_log(program, &error.to_string()))?;
@@ -299,58 +312,82 @@ fn move_secret(from: &Path, directory: &Path) -> imactl::Result<PathBuf> {
     Ok(to)
 }
 
-/// A program to start, without the password of the key in its environment: what make an initramfs or a boot menu start hooks of
-/// any package.
-fn child(program: &OsStr) -> Command {
+/// Another program, without the password of the key in its environment: update-initramfs and update-grub run hooks of any
+/// package.
+fn child(program: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.env_remove(PASSWORD_VARIABLE);
+    command.args(arguments).env_remove(PASSWORD_VARIABLE);
     command
 }
 
-/// Runs a program to its end; `password` goes to its standard input.
-fn run(step: &Step, mut command: Command, password: Option<&[u8]>) -> imactl::Result<()> {
-    let failed = |error: std::io::Error| step_failed(&step.to_string(), &error.to_string());
-    if password.is_some() {
-        command.stdin(Stdio::piped());
-    }
-    let mut started = command.spawn().map_err(failed)?;
-    if let (Some(password), Some(mut input)) = (password, started.stdin.take()) {
-        // A program that ends without reading it says itself why.
-        let _ = input
-            .write_all(password)
-            .and_then(|()| input.write_all(b"\n"));
-    }
-    let status = started.wait().map_err(failed)?;
+/// Runs a program of the system to its end.
+fn run(program: &str, arguments: &[&str]) -> imactl::Result<()> {
+    let failed = |why: &str| step_failed(&[&[program], arguments].concat().join(" "), why);
+    let status = child(program, arguments)
+        .status()
+        .map_err(|error| failed(&error.to_string()))?;
     if status.success() {
         return Ok(());
     }
-    Err(step_failed(&step.to_string(), &status.to_string()))
+    Err(failed(&status.to_string()))
 }
 
 fn step_failed(step: &str, why: &str) -> Fault {
     Fault::new(Code::SetupStep, format!("{step}: {why}"))
 }
 
+/// Signs what packages brought and what was named.
+fn sign(signatures: &Signatures, password: PasswordOptions) -> Result {
+    let Signatures {
+        policy,
+        key,
+        certificate,
+        named,
+    } = signatures;
+    let appraisal = AppraisalOptions {
+        for_policy: Some(policy.clone()),
+        filesystem: None,
+    };
+    let key = KeyOptions::of_key(key.clone(), certificate.clone(), password);
+    let options = SignOptions {
+        mark: ImaValue::Signature(key.identity()?),
+        appraisal: appraisal.appraisal("ext4", None)?,
+        place: Place::Xattr,
+        incremental: true,
+        certificate: key.certificate()?,
+        evm: None,
+    };
+    let found = files::collect_with_packages(named, Path::new("/"))?;
+    mark(found, named, &options, false)
+}
+
 fn take(step: &Step, password: Option<&[u8]>) -> imactl::Result<()> {
-    match step {
-        Step::Run(words) | Step::UseKey(words) => {
-            let Some((program, arguments)) = words.split_first() else {
-                return Ok(());
-            };
-            // This very program, whatever the path finds.
-            let program = if program == "imactl" {
-                std::env::current_exe().map_or_else(|_| program.clone(), OsString::from)
-            } else {
-                program.clone()
-            };
-            let mut command = child(&program);
-            command.args(arguments);
-            let password = password.filter(|_| matches!(step, Step::UseKey(_)));
-            if password.is_some() {
-                command.args(["--password-file", "/dev/stdin"]);
-            }
-            run(step, command, password)
+    let done = |outcome: Outcome| match outcome {
+        Outcome::Good => Ok(()),
+        Outcome::Findings | Outcome::Found(_) => {
+            Err(step_failed(&step.to_string(), "see the lines above"))
         }
+    };
+    let password = password.map(<[u8]>::to_vec);
+    match step {
+        Step::MakeKeys {
+            directory,
+            unencrypted,
+        } => {
+            let password = password.filter(|_| !unencrypted);
+            Keygen::with_defaults(directory.clone(), password)
+                .run()
+                .and_then(done)
+        }
+        Step::Sign(signatures) => {
+            let password = PasswordOptions {
+                known: password,
+                ..PasswordOptions::default()
+            };
+            sign(signatures, password).and_then(done)
+        }
+        Step::Check(boot) => Check::of_system(boot).run().and_then(done),
+        Step::Run(program) => run(program.name, program.arguments),
         Step::Keep(_, to) if to.exists() => Ok(()),
         Step::Copy(from, to) | Step::Keep(from, to) => {
             let bytes = std::fs::read(from).map_err(|error| unreadable(from, &error))?;
@@ -395,14 +432,14 @@ fn closing_message(system: &System, goal: Goal) -> imactl::Result<()> {
         Goal::Log => output::line(format_args!(
             "\nThe next boot loads the certificate and {}, and executes the signed switch_root of this system. Nothing is denied;\n\
              what would be is in the kernel's log (journalctl -k --grep type=1800).{by_hand}\n\
-             Then: imactl setup --enforce\n\
-             Way back: imactl setup --undo; from the boot loader: initrd ...before-ima-init",
+             Then: {ENFORCE}\n\
+             Way back: {UNDO}; from the boot loader: initrd ...before-ima-init",
             policy.display()
         )),
         Goal::Enforce => output::line(format_args!(
             "\nThe next boot enforces {}: what any user executes or maps and is not signed is denied.{}\n\
-             A new program is signed with: imactl sign --key KEY --cert CERTIFICATE FILE\n\
-             Way back: imactl setup --undo; from the boot loader: initrd ...before-ima-init (remove these files from /boot once\n\
+             A new program is signed with: {SIGN_FILE}\n\
+             Way back: {UNDO}; from the boot loader: initrd ...before-ima-init (remove these files from /boot once\n\
              you no longer need them)",
             policy.display(),
             if system.grub {
@@ -426,52 +463,48 @@ fn closing_message(system: &System, goal: Goal) -> imactl::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
     use std::os::unix::fs::PermissionsExt as _;
-
-    /// A program that writes its environment, arguments and standard input to files beside it.
-    fn recorder(directory: &Path, name: &str) -> OsString {
-        let program = directory.join(name);
-        let text = format!(
-            "#!/bin/sh\nenv >{0}/env\necho \"$@\" >{0}/arguments\ncat >{0}/input\n",
-            directory.display()
-        );
-        std::fs::write(&program, text).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        program.into_os_string()
-    }
 
     #[test]
     fn no_hook_of_update_initramfs_finds_the_password() {
-        let directory = tempfile::tempdir().unwrap();
-        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
-        let program = recorder(directory.path(), "update-initramfs");
-        // Its standard input is this test's: that of `UseKey` below is a pipe.
-        let words = vec![
-            "sh".into(),
-            "-c".into(),
-            "exec \"$0\" </dev/null".into(),
-            program,
-        ];
-        take(&Step::Run(words), Some(b"a secret")).unwrap();
-        for file in ["env", "arguments", "input"] {
-            assert!(!read(file).contains("a secret"), "{file}: {}", read(file));
-        }
-        let program = recorder(directory.path(), "imactl");
-        take(
-            &Step::UseKey(vec![program, "sign".into()]),
-            Some(b"a secret"),
-        )
-        .unwrap();
-        assert!(!read("env").contains("a secret"));
-        assert_eq!(read("arguments"), "sign --password-file /dev/stdin\n");
-        assert_eq!(read("input"), "a secret\n");
+        let command = child("update-initramfs", &["-u", "-k", "all"]);
+        let removed: Vec<_> = command.get_envs().collect();
+        assert_eq!(removed, [(OsStr::new("EVMCTL_KEY_PASSWORD"), None)]);
+        assert_eq!(command.get_args().collect::<Vec<_>>(), ["-u", "-k", "all"]);
     }
 
     #[test]
-    fn a_password_in_the_environment_of_setup_is_not_passed_on() {
-        let command = child(OsStr::new("update-grub"));
-        let removed: Vec<_> = command.get_envs().collect();
-        assert_eq!(removed, [(OsStr::new("EVMCTL_KEY_PASSWORD"), None)]);
+    fn a_program_that_fails_is_named_with_its_arguments() {
+        let fault = run("false", &["-u", "all"]).unwrap_err();
+        assert_eq!(fault.code(), Code::SetupStep);
+        assert!(
+            fault.detail().starts_with("false -u all: exit status: 1"),
+            "{fault}"
+        );
+        run("true", &[]).unwrap();
+    }
+
+    #[test]
+    fn the_keys_that_are_made_have_the_password() {
+        let directory = tempfile::tempdir().unwrap();
+        let keys = directory.path().join("keys");
+        let step = |unencrypted| Step::MakeKeys {
+            directory: keys.clone(),
+            unencrypted,
+        };
+        take(&step(false), Some(b"a secret")).unwrap();
+        let load = |password: &'static [u8]| {
+            imactl::key::FileKey::load(&keys.join("ima.key"), &|| Ok(password.to_vec()))
+        };
+        load(b"a secret").unwrap();
+        assert_eq!(load(b"another").unwrap_err().code(), Code::KeyPassword);
+        // Keys that exist are never replaced.
+        assert_eq!(
+            take(&step(false), Some(b"another")).unwrap_err().code(),
+            Code::OutputUnwritable
+        );
+        load(b"a secret").unwrap();
     }
 
     #[test]
