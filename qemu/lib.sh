@@ -6,12 +6,12 @@ shopt -s inherit_errexit
 # Where everything that takes long to make is kept; removing it is always safe.
 cache=${IMA_INIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ima-init}
 
-# say TEXT...: a line for the person who watches. Standard output is kept for results.
+# say TEXT...: print a message to standard error. Standard output is for results.
 say() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
 }
 
-# die TEXT...: say what went wrong and what to do, and stop.
+# die TEXT...: print an error, which says what failed and what to do, and exit.
 die() {
     printf '%s: error: %s\n' "${0##*/}" "$*" >&2
     exit 1
@@ -92,19 +92,19 @@ need_packages() {
         env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
-# key_of: a name for what standard input describes; what is made from it is cached under that name.
+# key_of: print a short hash of standard input, the name in the cache of what is made from that input.
 key_of() {
     sha256sum | cut -c1-16
 }
 
-# locked FILE COMMAND...: one at a time; a second one says that it waits.
+# locked FILE COMMAND...: run COMMAND while holding a lock on FILE; print a message if that has to wait.
 locked() {
     local file=$1
     shift
     mkdir -p "$(dirname "$file")"
     (
         flock -n 9 || {
-            say "waiting for another one that is making the same"
+            say "waiting for another process that holds $file"
             flock 9
         }
         "$@" 9>&-
@@ -130,6 +130,12 @@ need_rust() {
     need_packages rustc-web cargo-web rust-web-src musl-tools gcc libc6-dev ca-certificates "$@"
 }
 
+# target_directory: the directory that cargo builds into.
+target_directory() {
+    cargo metadata --manifest-path "$top/Cargo.toml" --locked --no-deps --format-version 1 |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}
+
 # build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, scenario_boot
 # and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones: ima-init, switch_root, guest.
 build_programs() {
@@ -137,8 +143,7 @@ build_programs() {
     progress "building the host tools" "$cache/log/cargo-host" \
         cargo build --manifest-path "$top/Cargo.toml" --locked --release \
         -p imactl -p ima-testbed -p ima-init-scenarios
-    target=$(cargo metadata --manifest-path "$top/Cargo.toml" --locked --no-deps --format-version 1 |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    target=$(target_directory)
     paths=$(mktemp)
     progress "building the static programs" "$cache/log/ship" sh -c "'$top/build/ship' guest >'$paths'"
     imactl=$target/release/imactl
