@@ -3,6 +3,9 @@
 set -euo pipefail
 shopt -s inherit_errexit
 
+# The directory of the project.
+top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+
 # Where everything that takes long to make is kept; removing it is always safe.
 cache=${IMA_INIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ima-init}
 
@@ -17,63 +20,27 @@ die() {
     exit 1
 }
 
-# seconds_text N: 75 becomes 1:15.
-seconds_text() {
-    printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
-}
-
-# progress TITLE LOG COMMAND...: run COMMAND with all its output in the file LOG. On a terminal one line shows the time
-# taken, how many lines were written and the last of them; otherwise a line a half minute. When the command fails, the
-# end of the log is shown and the status returned.
+# progress TITLE LOG COMMAND...: run COMMAND with all its output in the file LOG, and show that it makes progress. When the
+# command fails, the end of the log is shown and the status returned. The program `progress` of crates/scenarios does this; until
+# it is built, and for shell functions, only the title is shown.
 progress() {
-    local title=$1 log=$2
+    local title=$1 log=$2 program status=0
     shift 2
+    if [[ $(type -t "$1") == file ]]; then
+        for program in "${CARGO_TARGET_DIR:-$top/target}"/{release,debug}/progress; do
+            [[ -x $program ]] || continue
+            "$program" --title "${0##*/}: $title" --log "$log" -- "$@"
+            return
+        done
+    fi
     mkdir -p "$(dirname "$log")"
-    local start=$SECONDS status=0
-    [[ -t 2 ]] || say "$title ..."
-    # The status is the command's: pipefail is set, and the reading end does not fail.
-    "$@" 2>&1 | progress_lines "$title" "$log" "$start" || status=$?
-    [[ -t 2 ]] && printf '\r\033[K' >&2
+    say "$title ..."
+    "$@" >"$log" 2>&1 || status=$?
     if ((status)); then
         tail -n 30 "$log" | sed 's/^/    /' >&2
         say "$title failed; the whole output is in $log"
-        return "$status"
     fi
-    say "$title: done in $(seconds_text $((SECONDS - start)))"
-}
-
-# The reading end of `progress`.
-progress_lines() {
-    local title=$1 log=$2 start=$3 line='' last='' lines=0 shown=$SECONDS columns=${COLUMNS:-80} status
-    : >"$log"
-    while true; do
-        status=0
-        IFS= read -r -t 1 line || status=$?
-        if ((status == 0)); then
-            printf '%s\n' "$line" >&3
-            last=$line
-            lines=$((lines + 1))
-        elif ((status > 128)); then
-            # A second without output. What was read of an unfinished line is a prompt or a progress bar of its own.
-            [[ -z $line ]] || last=$line
-            printf '%s' "$line" >&3
-        else
-            printf '%s' "$line" >&3
-            break
-        fi
-        if [[ -t 2 ]]; then
-            # At most a redraw a second but for the first lines: drawing costs more than reading.
-            if ((SECONDS != shown || lines < 3)); then
-                line="$title  $(seconds_text $((SECONDS - start)))  [$lines] ${last//[^[:print:]]/ }"
-                printf '\r\033[K%s' "${line:0:columns-1}" >&2
-                shown=$SECONDS
-            fi
-        elif ((SECONDS - shown >= 30)); then
-            say "$title: $(seconds_text $((SECONDS - start))), $lines lines: ${last:0:60}"
-            shown=$SECONDS
-        fi
-    done 3>>"$log"
-    return 0
+    return "$status"
 }
 
 # need_packages PACKAGE...: install those Debian packages that are missing, as root; name the command otherwise.
@@ -110,9 +77,6 @@ locked() {
         "$@" 9>&-
     ) 9>"$file"
 }
-
-# The directory that these files are in a folder of.
-top=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
 
 # need_rust [PACKAGE...]: a Rust that this project builds with, and these packages. Debian 12's Rust is too old, but for the
 # one that its browsers are built with; rust-web-src and musl-tools are for the small static programs (build/ship), which are
