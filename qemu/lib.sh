@@ -173,16 +173,3 @@ kernel_with_ca() {
     } | key_of)
     echo "$(made kernel-with-ca "$key" put_ca)/bzImage"
 }
-
-# Changes the last byte of a file in an ext4 image, where it lies on the disk: neither its signature nor its date changes.
-flip_byte() {
-    local image=$1 file=$2 size block byte
-    size=$(debugfs -R "stat $file" "$image" 2>/dev/null | sed -n 's/.*Size: \([0-9]*\).*/\1/p' | head -1)
-    [[ -n $size && $size != 0 ]] || die "$file: no such file in the root, or it is empty"
-    block=$(debugfs -R "bmap $file $(((size - 1) / 4096))" "$image" 2>/dev/null)
-    [[ $block =~ ^[1-9][0-9]*$ ]] || die "$file: not a regular file with its data on the disk"
-    local offset=$((block * 4096 + (size - 1) % 4096))
-    byte=$(od -An -tu1 -j "$offset" -N 1 "$image")
-    # shellcheck disable=SC2059 # the format is the byte
-    printf "\\x$(printf %02x $((byte ^ 1)))" | dd of="$image" bs=1 seek="$offset" conv=notrunc status=none
-}

@@ -73,6 +73,7 @@ pub mod report;
 mod running;
 mod serial_console;
 mod share;
+mod tamper;
 mod tpm;
 
 pub use architecture::{Architecture, UnknownArchitecture};
@@ -83,6 +84,7 @@ pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
 pub use share::Share;
+pub use tamper::flip_last_byte;
 
 /// The example of the README compiles.
 #[cfg(doctest)]

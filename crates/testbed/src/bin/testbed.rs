@@ -16,7 +16,7 @@ type Error = Box<dyn std::error::Error>;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  testbed files: the files were written. testbed run: the guest powered the machine off, and every
+  0  testbed files, testbed flip: the files were written. testbed run: the guest powered the machine off, and every
      attempt had the expected result
   1  testbed run: the machine ended otherwise, the guest program did not report, or an attempt had
      another result
@@ -39,6 +39,7 @@ struct Arguments {
 enum Command {
     Files(Files),
     Run(Run),
+    Flip(Flip),
 }
 
 /// Write the guest program and the files of its attempts into a directory that will be a root
@@ -67,6 +68,32 @@ struct Files {
     /// The directory that will be the root
     #[arg(value_name = "DIRECTORY")]
     root: PathBuf,
+}
+
+/// Change the last byte of a file in an ext4 image, as an attacker who has the disk would
+///
+/// The byte is changed where it lies on the disk: neither the signature nor the dates of the file change. Needs debugfs
+/// (e2fsprogs).
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 if the byte was changed, 2 otherwise.
+
+Example:
+  testbed flip root.img /usr/bin/true")]
+struct Flip {
+    /// The image: one ext4 file system
+    #[arg(value_name = "FILE")]
+    image: PathBuf,
+    /// The file in it
+    #[arg(value_name = "PATH")]
+    path: String,
+}
+
+impl Flip {
+    fn flip(&self) -> Result<ExitCode, Error> {
+        ima_testbed::flip_last_byte(&self.image, &self.path)?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Boot a machine, wait until it ends, and print the report of its guest program
@@ -160,6 +187,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Files(options) => options.write(),
         Command::Run(options) => options.run(),
+        Command::Flip(options) => options.flip(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("testbed: {error}");
