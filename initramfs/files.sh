@@ -1,11 +1,12 @@
-# What of this system goes into an initramfs for ima-init; for the hook of initramfs-tools and the module of dracut.
+# Copies the files of this system that ima-init needs into an initramfs. Sourced by the hook of initramfs-tools and the module of
+# dracut.
 # shellcheck shell=sh
 
 # The static init; hook and module copy it.
 # shellcheck disable=SC2034
 IMA_INIT=/usr/lib/ima-init/ima-init
 
-# Where the users of dracut's module `integrity` have them.
+# Where dracut's module `integrity` expects policy and keys.
 IMAPOLICY=/etc/sysconfig/ima-policy
 IMAKEYSDIR=/etc/keys/ima
 EVMKEYSDIR=/etc/keys/evm
@@ -18,7 +19,7 @@ for ima_init_file in /etc/sysconfig/ima /etc/sysconfig/evm /etc/sysconfig/master
     [ -f "$ima_init_file" ] && . "$ima_init_file"
 done
 
-# ima_init_policy DEFAULT: the path of the policy: this system's own, else the DEFAULT of this kind of initramfs.
+# ima_init_policy DEFAULT: print the path of the policy: this system's own if there is one, otherwise DEFAULT.
 ima_init_policy() {
     for ima_init_file in /etc/ima-init/ima_policy "$IMAPOLICY" "$1"; do
         if [ -s "$ima_init_file" ]; then
@@ -29,7 +30,8 @@ ima_init_policy() {
     return 1
 }
 
-# ima_init_keys DIRECTORY FILE...: a line for each file that is there, to go into that directory of the initramfs.
+# ima_init_keys DIRECTORY FILE...: print a line for each file that exists: its path, a tab, and its path in DIRECTORY of the
+# initramfs.
 ima_init_keys() {
     ima_init_directory=$1
     shift
@@ -39,7 +41,7 @@ ima_init_keys() {
     return 0
 }
 
-# ima_init_secrets: the paths of the keys that must stay secret, those that are there: EVM's HMAC key and its master key.
+# ima_init_secrets: print the paths of the keys that must stay secret, if they exist: EVM's HMAC key and its master key.
 ima_init_secrets() {
     [ -f "$EVMKEY" ] || return 0
     echo "$EVMKEY"
@@ -47,8 +49,8 @@ ima_init_secrets() {
     return 0
 }
 
-# ima_init_files DEFAULT_POLICY: a line for each file: its mode in the initramfs, a tab, its path here, a tab, its path in the
-# initramfs. Fails if there is no policy.
+# ima_init_files DEFAULT_POLICY: print a line for each file: its mode in the initramfs, a tab, its path in this system, a tab, its
+# path in the initramfs. Fails if there is no policy.
 ima_init_files() {
     ima_init_public "$1" | while IFS= read -r ima_init_file; do
         printf '0644\t%s\n' "$ima_init_file"
@@ -73,7 +75,8 @@ ima_init_public() {
     ima_init_keys /etc/keys/evm "$EVMKEYSDIR"/* ${EVMX509:+"$EVMX509"}
 }
 
-# ima_init_copy DIRECTORY DEFAULT_POLICY: copies them into the tree of an initramfs. Never readable by more than their mode says.
+# ima_init_copy DIRECTORY DEFAULT_POLICY: copy these files into the directory of an initramfs. No file has, even for a moment, a
+# wider mode than its own.
 ima_init_copy() {
     ima_init_files "$2" >"$1/ima-init.files" || return 1
     while IFS='	' read -r ima_init_mode ima_init_from ima_init_to; do
@@ -83,7 +86,7 @@ ima_init_copy() {
     rm "$1/ima-init.files"
 }
 
-# ima_init_change FILE OLD NEW: replaces the line OLD of a script. Fails, and changes nothing, unless there is exactly one.
+# ima_init_change FILE OLD NEW: replace the line OLD of a script. Fails, and changes nothing, unless there is exactly one.
 ima_init_change() {
     ima_init_found=0
     while IFS= read -r ima_init_line || [ -n "$ima_init_line" ]; do

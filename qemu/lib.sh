@@ -43,7 +43,7 @@ progress() {
     return "$status"
 }
 
-# need_packages PACKAGE...: install those Debian packages that are missing, as root; name the command otherwise.
+# need_packages PACKAGE...: install those of these Debian packages that are missing. Without root, print the command and exit.
 need_packages() {
     local missing=() package
     for package; do
@@ -78,9 +78,9 @@ locked() {
     ) 9>"$file"
 }
 
-# need_rust [PACKAGE...]: a Rust that this project builds with, and these packages. Debian 12's Rust is too old, but for the
-# one that its browsers are built with; rust-web-src and musl-tools are for the small static programs (build/ship), which are
-# always built with it.
+# need_rust [PACKAGE...]: install a Rust that can build this project, and these packages. Debian 12's rustc is too old; rustc-web,
+# which its browsers are built with, is not. rust-web-src and musl-tools are for the static programs (build/ship), which are
+# always built with rustc-web.
 need_rust() {
     local have=0
     if command -v cargo >/dev/null; then
@@ -123,8 +123,8 @@ build_programs() {
     done
 }
 
-# made DIRECTORY KEY FUNCTION: the directory KEY under DIRECTORY of the cache, made by FUNCTION, which gets the name that
-# it has until it is whole. Of each kind the newest three are kept.
+# made DIRECTORY KEY FUNCTION: print the path of the directory KEY in DIRECTORY of the cache. If it does not exist, FUNCTION makes
+# it under another name, its argument, and it is renamed when it is complete. The newest three are kept.
 made() {
     local directory=$cache/$1/$2
     if [[ ! -d $directory ]]; then

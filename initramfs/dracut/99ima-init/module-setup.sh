@@ -1,7 +1,7 @@
 #!/bin/bash
-# Puts ima-init in front of dracut's initramfs: it is the first program, and the one by which the initramfs is left, as
-# switch_root or, with systemd, in initrd-switch-root.service. Takes out what trusts the disk or the kernel command line.
-# Variables that are not set here are dracut's.
+# Makes ima-init the first program of dracut's initramfs, and the one that changes to the real root: as switch_root or, with
+# systemd, in initrd-switch-root.service. Removes what trusts the disk or the kernel command line. Variables that are not set
+# here are dracut's.
 # shellcheck disable=SC2154,SC2317
 
 # called by dracut
@@ -39,7 +39,7 @@ install() {
     mkdir -p "$initdir/etc/ima" "$initdir/etc/keys/ima" "$initdir/etc/keys/evm" "$initdir/usr/lib/ima-init"
     ima_init_copy "$initdir" /usr/share/ima-init/ima_policy.default ||
         ima_init_refuse "no policy, or a file of it or a key that cannot be read"
-    # An image of an earlier time may be readable by everybody, and keeps its mode.
+    # An image that exists may be readable by everybody, and keeps its mode.
     if [[ $(ima_init_secrets) && -f $outfile ]]; then chmod 0600 "$outfile"; fi
     inst_simple "$IMA_INIT" "$IMA_INIT"
 
@@ -85,7 +85,7 @@ ima_init_without_systemd() {
 
 # ima_init_line SCRIPT OLD NEW
 ima_init_line() {
-    # It is read, not executed, and without its signature now.
+    # It is read, not executed, and changing it removes its signature.
     chmod a-x "$1"
     ima_init_change "$@" || ima_init_refuse "${1##*/} of this version of dracut is not as expected: it has no line \"$2\""
 }
@@ -93,8 +93,8 @@ ima_init_line() {
 ima_init_with_systemd() {
     local init
     init=$(imactl config /etc/ima-init/ima-init.conf init) || ima_init_refuse "/etc/ima-init/ima-init.conf has an error"
-    # In the unit that changes root, so that nothing can have the one without the other; and for the init that was looked at:
-    # systemctl would take init= from the command line. Keyrings must be found from PID 1's session, not die with another.
+    # In the unit that changes the root, so that neither can happen without the other. The init is the one that was checked:
+    # systemctl would take init= from the command line. The keyrings must belong to PID 1's session, which does not end.
     ima_init_text /usr/lib/systemd/system/initrd-switch-root.service.d/ima-init.conf <<UNIT
 [Service]
 KeyringMode=inherit
@@ -104,8 +104,8 @@ ExecStart=systemctl --no-block switch-root /sysroot $init
 UNIT
 }
 
-# A shell of the initramfs would be a shell for whoever can edit the command line or pull out the disk: there is none unless the
-# configuration has debug=yes, which the boot chain covers.
+# A shell of the initramfs would be open to anyone who can edit the command line or disconnect the disk. There is none unless the
+# configuration has debug=yes; the boot chain verifies the configuration.
 ima_init_without_shell() {
     local library name unit=/etc/systemd/system
     inst_simple /usr/lib/ima-init/no-shell
