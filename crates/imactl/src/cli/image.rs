@@ -37,7 +37,8 @@ Examples:
   imactl image --from root.tar --key ima.key --cert ima.der --format erofs --objects objects --out root.cfs
   imactl image --from root.tar --key ima.key --cert ima.der --verity --verity-signature root.sig --out root.img
   imactl image sign --key ima.key --cert ima.der --for-policy ima_policy root.img
-  imactl image sign-root-hash 5f0c3a... --key ima.key --cert ima.der --out root.sig"
+  imactl image sign-root-hash 00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0 \
+      --key ima.key --cert ima.der --out root.sig"
 )]
 pub struct Image {
     #[command(subcommand)]
@@ -137,8 +138,10 @@ impl SignImage {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  imactl image sign-root-hash 5f0c3a... --key ima.key --cert ima.der --out root.sig
-  imactl image sign-root-hash \"$(cat root.hash)\" --sign-command ./sign --cert ima.der --out root.sig")]
+  imactl image sign-root-hash 00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0 \
+      --key ima.key --cert ima.der --out root.sig
+  imactl image sign-root-hash 00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0 \
+      --sign-command ./sign --cert ima.der --out root.sig")]
 struct SignRootHash {
     /// Root hash in hexadecimal, as imactl image --verity and veritysetup print it
     #[arg(value_name = "HEX", value_parser = root_hash)]
