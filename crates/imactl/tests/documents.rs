@@ -37,10 +37,9 @@ fn quoted(text: &str) -> impl Iterator<Item = (bool, &str)> {
 /// Every test that the threat model names exists, and every attempt is one that the guest program makes.
 #[test]
 fn the_threat_model_names_tests_that_exist() {
-    let boots: String = files("tests/boots", ".rs")
-        .iter()
-        .map(|path| read(path))
-        .collect();
+    let mut tests = files("tests/boots", ".rs");
+    tests.extend(files("crates/ima/tests", ".rs"));
+    let boots: String = tests.iter().map(|path| read(path)).collect();
     let guest: String = files("crates/testbed/src/bin/guest", ".rs")
         .iter()
         .map(|path| read(path))

@@ -97,6 +97,7 @@ impl Step {
 
 /// The programs whose results the tests are compared with.
 const REFERENCES: &[&str] = &[
+    "cpio",
     "openssl",
     "ima-evm-utils",
     "fsverity",
