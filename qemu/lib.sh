@@ -54,9 +54,15 @@ need_packages() {
         die "Debian packages are missing; install them with: sudo apt-get install --no-install-recommends ${missing[*]}"
     fi
     command -v apt-get >/dev/null || die "this needs Debian 12, or these programs' packages: ${missing[*]}"
+    # Steps run beside one another, and apt has no lock that waits for both its lists and dpkg.
+    locked "$cache/apt.lock" install_packages "${missing[@]}"
+}
+
+# install_packages PACKAGE...: install them with apt, as root.
+install_packages() {
     progress "package lists" "$cache/log/apt-update" apt-get update
-    progress "installing ${#missing[@]} packages" "$cache/log/apt-install" \
-        env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
+    progress "installing $# packages" "$cache/log/apt-install" \
+        env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
 }
 
 # key_of: print a short hash of standard input, the name in the cache of what is made from that input.
