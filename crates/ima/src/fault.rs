@@ -268,7 +268,7 @@ catalogue! {
         remedy: "check what is on the device (blkid); name the type with rootfstype= if it is another"
     RootMount "IMA-404" Root Refusal
         what: "the root could not be mounted"
-        cause: "the kernel refused; its own words are in this message"
+        cause: "the kernel refused; its reason is in this message"
         remedy: "check the file system (fsck), rootfstype= and rootflags=; add its module to the initramfs if the kernel does not know the type"
     RootAmbiguous "IMA-405" Root Refusal
         what: "more than one device answers to the root's name"
@@ -380,7 +380,7 @@ catalogue! {
         remedy: "write the image again and enable fs-verity on it: fsverity enable; on ext4 the file system needs the feature verity (tune2fs -O verity)"
     ComposefsMount "IMA-434" Root Refusal
         what: "the kernel refused to mount the composefs image or the overlay"
-        cause: "the kernel refused; its own words are in this message"
+        cause: "the kernel refused; its reason is in this message"
         remedy: "make the image again with imactl image --objects, and set composefs_digest= to the digest that it prints"
     ComposefsElsewhere "IMA-435" Root Refusal
         what: "the configuration demands a composefs root, and another initramfs mounts the root"

@@ -64,7 +64,7 @@ pub enum SignedError {
     Signature(Pkcs7Error),
 }
 
-/// A root hash and its signature, which nobody has verified yet.
+/// A root hash and its signature, which is not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedRootHash {
     root_hash: RootHash,

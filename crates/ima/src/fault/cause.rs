@@ -865,7 +865,7 @@ causes! {
         cause: "the token of the type systemd-tpm2 is not as systemd-cryptenroll writes it for a policy over PCRs, or was sealed for the TPM on another machine"
     }
     LUKS_TOKEN_DEMANDS [LuksToken] {
-        cause: "the init asks nobody and has no signatures of PCR values: it unlocks only with a policy over values of PCRs"
+        cause: "the init cannot ask for a PIN and has no signatures of PCR values: it unlocks only with a policy over the values of PCRs"
     }
     LUKS_OTHER_TPM [LuksPolicy] {
         cause: "the key was sealed by another TPM, or this one was cleared since, or the token is damaged"
