@@ -1,7 +1,7 @@
 //! Reads files that an attacker may have made: with a limit on their size, and in the root never through a link that leads
 //! out of it. A file of the initramfs is one on the initramfs's own file system.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use crate::errno::{Errno, describe};
 
@@ -87,6 +87,83 @@ const BELOW: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLI
 
 /// The same for the initramfs, without leaving its file system.
 const WITHIN: ResolveFlags = BELOW.union(ResolveFlags::NO_XDEV);
+
+/// Removes what is at `name` in a directory, with all that is below it. However deep it is, this takes the same number of
+/// descriptors, and no recursion: what is below an entry is moved up, until no entry has anything below.
+///
+/// # Errors
+///
+/// What unlinkat(2), openat(2), getdents64(2) and renameat2(2) say. It is not an error if there is nothing at `name`.
+pub fn remove_tree(parent: impl AsFd, name: &str) -> Result<(), Errno> {
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    let parent = parent.as_fd();
+    let mut number = 0_u64;
+    match remove(parent, &name) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOTEMPTY) => {}
+        Err(errno) => return Err(errno),
+    }
+    let top = directory_below(parent, &name)?;
+    while !remove_entries(&top, &mut number)? {}
+    remove(parent, &name)
+}
+
+/// Removes what is in a directory; of what is below its directories, moves them up. Whether the directory is empty then.
+fn remove_entries(top: &OwnedFd, number: &mut u64) -> Result<bool, Errno> {
+    let mut is_empty = true;
+    for name in entries(top)? {
+        let name = name?;
+        match remove(top.as_fd(), &name) {
+            Err(Errno::NOTEMPTY) => is_empty = false,
+            done => {
+                done?;
+                continue;
+            }
+        }
+        let below = directory_below(top.as_fd(), &name)?;
+        for inner in entries(&below)? {
+            let inner = inner?;
+            match remove(below.as_fd(), &inner) {
+                Err(Errno::NOTEMPTY) => move_up(&below, &inner, top, number)?,
+                done => done?,
+            }
+        }
+    }
+    Ok(is_empty)
+}
+
+/// Moves a directory to another one, under the first number from `number` on that is not taken.
+fn move_up(from: &OwnedFd, name: &CStr, to: &OwnedFd, number: &mut u64) -> Result<(), Errno> {
+    loop {
+        let new = number.to_string();
+        *number = number.wrapping_add(1);
+        match fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Removes a file, or a directory that is empty.
+fn remove(parent: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match fs::unlinkat(parent, name, AtFlags::empty()) {
+        // Linux answers EISDIR, POSIX and other drivers EPERM.
+        Err(Errno::ISDIR | Errno::PERM) => fs::unlinkat(parent, name, AtFlags::REMOVEDIR),
+        done => done,
+    }
+}
+
+fn directory_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(parent, name, flags, Mode::empty())
+}
+
+/// The names in a directory, as they are read.
+fn entries(directory: &OwnedFd) -> Result<impl Iterator<Item = Result<CString, Errno>>, Errno> {
+    let names =
+        Dir::read_from(directory)?.map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    Ok(names.filter(|name| !matches!(name.as_deref(), Ok(name) if name == c"." || name == c"..")))
+}
 
 /// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it. Only a regular
 /// file is opened, because opening a device or fifo has effects.
@@ -327,5 +404,30 @@ mod tests {
             std::io::ErrorKind::FileTooLarge
         );
         std::fs::remove_dir_all(path).unwrap();
+    }
+
+    /// Deeper than a process may have descriptors, with names that the directories moved up get, and a link that leads out.
+    #[test]
+    fn trees_of_any_depth_are_removed_and_nothing_else() {
+        let base = std::env::temp_dir().join(format!("ima-init-remove-{}", std::process::id()));
+        let outside = base.join("outside");
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(outside.join("file"), "").unwrap();
+        let mut deepest = super::directory(&base).unwrap();
+        for depth in 0..3000 {
+            let name = if depth == 0 { "tree" } else { "1" };
+            fs::mkdirat(&deepest, name, Mode::RWXU).unwrap();
+            deepest = directory_below(deepest.as_fd(), &CString::new(name).unwrap()).unwrap();
+            fs::mkdirat(&deepest, "0", Mode::RWXU).unwrap();
+            fs::mkdirat(&deepest, "0/7", Mode::RWXU).unwrap();
+            fs::symlinkat(&outside, &deepest, "link").unwrap();
+        }
+        let parent = super::directory(&base).unwrap();
+        remove_tree(&parent, "tree").unwrap();
+        remove_tree(&parent, "tree").unwrap();
+        assert!(!base.join("tree").exists());
+        assert!(outside.join("file").exists());
+        remove_tree(&parent, "outside").unwrap();
+        std::fs::remove_dir(&base).unwrap();
     }
 }

@@ -124,6 +124,21 @@ fn programs_that_are_wiped_are_gone() {
     assert!(format!("{gone:?}").contains("ENOENT"), "{gone:?}");
 }
 
+/// Whoever wrote the layer cannot keep it from being wiped by directories in directories.
+#[test]
+fn deep_directories_are_wiped() {
+    let mut setup = Setup::new();
+    let disk = layer(&mut setup, |content| drop(upper(content, "file")));
+    // mkfs.ext4 itself fails with so many. More than the descriptors that a process may have.
+    let commands = tempfile::NamedTempFile::new().expect("a file");
+    let deep = "cd /upper\n".to_owned() + &"mkdir d\ncd d\n".repeat(3000);
+    std::fs::write(commands.path(), deep).expect("commands");
+    let mut debugfs = Command::new("debugfs");
+    run(debugfs.arg("-w").arg("-f").arg(commands.path()).arg(&disk));
+    setup.configure("overlay_wipe=yes");
+    assert_booted(&setup.boot());
+}
+
 faults! {
     overlay_whose_device_is_missing: "IMA-419", Reboot, Check::Silent("the image is one disk"), |setup| {
         setup.configure("overlay=/dev/vdb");

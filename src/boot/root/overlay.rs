@@ -3,8 +3,6 @@
 //! Nothing of the writable layer is trusted: on a disk it may hold anything. IMA appraises what is executed of it like
 //! everything else. Features by which a layer could name files of other layers are off.
 
-use std::path::Path;
-
 use ima::config::Overlay;
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem::keeps_no_xattrs;
@@ -16,6 +14,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use super::mounting::{self, Mount, Mounted};
 use super::waiting;
 use crate::errno::{Errno, describe};
+use crate::files;
 use crate::watch;
 
 /// Where the root is mounted until the overlay is.
@@ -103,19 +102,13 @@ fn directories(device: &str, wipe: bool) -> Result<(), Fault> {
     let refused = |name: &str, why: &str| {
         Fault::new(Code::OverlayRefused, format!("{device}: /{name}: {why}"))
     };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
     for (name, mode) in DIRECTORIES {
-        let path = Path::new(UPPER).join(name);
-        if wipe {
-            match std::fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(refused(name, &error.to_string()));
-                }
-                _ => {}
-            }
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::PATH | OFlags::CLOEXEC;
         let parent = rustix::fs::open(UPPER, flags, Mode::empty());
         let parent = parent.map_err(|errno| refused(name, &describe(errno)))?;
+        if wipe {
+            files::remove_tree(&parent, name).map_err(|errno| refused(name, &describe(errno)))?;
+        }
         match mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(refused(name, &describe(errno))),
