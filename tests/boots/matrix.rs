@@ -86,9 +86,10 @@ pub struct Row {
     pub check: Check,
 }
 
-/// Rows, each with its test: `name: code, action, check, what makes the fault of a boot that succeeds;`
+/// Rows, each with its test: `name: code, action, check, what makes the fault of a boot that succeeds;`. Of several rows that
+/// differ in form alone, those with `#[ignore]` are booted by `tests/run --all`.
 macro_rules! faults {
-    ($($name:ident: $code:literal, $action:ident, $check:expr, $fault:expr;)+) => {
+    ($($(#[$attribute:meta])* $name:ident: $code:literal, $action:ident, $check:expr, $fault:expr;)+) => {
         pub const ROWS: &[$crate::matrix::Row] = &[$($crate::matrix::Row {
             name: stringify!($name),
             code: $code,
@@ -102,6 +103,7 @@ macro_rules! faults {
             use super::*;
             $(
                 #[test]
+                $(#[$attribute])*
                 fn $name() {
                     let row = ROWS.iter().find(|row| row.name == stringify!($name));
                     $crate::matrix::refuse(row.expect("a row"), $fault);

@@ -116,7 +116,7 @@ fn test_programs(context: &Context, directories: &[&str]) -> Result<Vec<String>,
 }
 
 /// Runs `cargo test` for the workspace with these options.
-fn cargo_test(context: &Context, options: &[String], threads: &[&str]) -> Result<bool, Error> {
+fn cargo_test(context: &Context, options: &[String], arguments: &[&str]) -> Result<bool, Error> {
     let mut command = context.command(
         "cargo",
         &["test", "--locked", "--no-fail-fast", "--workspace"],
@@ -124,7 +124,7 @@ fn cargo_test(context: &Context, options: &[String], threads: &[&str]) -> Result
     command
         .args(options)
         .arg("--")
-        .args(threads)
+        .args(arguments)
         .args(&context.name);
     Ok(command.status()?.success())
 }
@@ -180,11 +180,16 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
     Ok(Ended::Passed)
 }
 
-/// Runs the boots, two at a time, and prints the tables that they write.
+/// Runs the boots, two at a time, and prints the tables that they write. Those that are marked `#[ignore]` vary a fault that another
+/// boot has too; they are run with `--all`, or if they are chosen by name.
 pub fn boots(context: &Context) -> Result<Ended, Error> {
     let mut options = vec!["--test".to_owned(), "boots".to_owned()];
     options.extend(test_programs(context, &["crates/testbed/tests"])?);
-    let passed = cargo_test(context, &options, &["--test-threads=2"])?;
+    let mut arguments = vec!["--test-threads=2"];
+    if context.all || context.name.is_some() {
+        arguments.push("--include-ignored");
+    }
+    let passed = cargo_test(context, &options, &arguments)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let made = context.top.join(target).join("tmp/boots");
     let read = |name: &str| {

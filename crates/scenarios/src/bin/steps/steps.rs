@@ -245,9 +245,12 @@ pub const STEPS: [Step; 15] = [
     .for_root(),
     Step::new(
         "debian",
-        "Debian systems booted through initramfs-tools and dracut (qemu/debian)",
+        "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every way with --all)",
         Kind::System,
-        Action::Command(&["qemu/debian"], &[]),
+        Action::Command(
+            &["qemu/debian", "initramfs-tools", "dracut-systemd"],
+            &["dracut", "own-kernel"],
+        ),
     )
     .for_root(),
     Step::new(
