@@ -26,6 +26,7 @@ pub mod configuration;
 pub mod environment;
 pub mod front;
 pub mod handover;
+pub mod initramfs;
 pub mod keys;
 pub mod lockdown;
 pub mod modules;
@@ -78,12 +79,11 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::HandedOver, Faul
     }
     environment.require(&settings.config)?;
     let wanted = policy::read(&settings, &mut report)?;
-    let end = *ending;
-    watch::start(settings.patience(), &|fault| {
-        failure::end_from_watch(fault, end)
-    });
+    start_watch(&settings, *ending);
     let policy = match start {
-        Start::Init(_) | Start::Front => first_half(start, &settings, wanted, &mut report)?,
+        Start::Init(_) | Start::Front => {
+            first_half(start, &settings, wanted, *ending, &mut report)?
+        }
         Start::Inside { .. } | Start::Load { .. } => {
             report.continue_from_first_half();
             policy::prove_again(wanted, &mut report)?
@@ -97,21 +97,35 @@ fn boot(start: &Start, ending: &mut Ending) -> Result<handover::HandedOver, Faul
     handover::hand_over(ready, *ending, &mut report)
 }
 
+fn start_watch(settings: &Settings, ending: Ending) {
+    watch::start(settings.patience(), &|fault| {
+        failure::end_from_watch(fault, ending)
+    });
+}
+
 /// Loads modules, keys and policy. Nothing is read from a disk.
 fn first_half(
     start: &Start,
     settings: &Settings,
     wanted: policy::Wanted,
+    ending: Ending,
     report: &mut Report,
 ) -> Result<policy::PolicyInForce, Fault> {
     // Before the policy, which may require signatures of modules: files on a ramfs have none.
     modules::load(&settings.config, report)?;
     let keys = keys::load(settings, wanted.policy().appraises(), report)?;
-    if *start == Start::Front {
+    let is_front = *start == Start::Front;
+    if is_front {
         // The root's file system is not known yet, so the policy must cover each.
         policy::require_cover(&wanted, On::Any, report)?;
-        // After EVM was switched on: with its HMAC key it then adds security.evm to each file that gets a signature.
-        front::take_over(&wanted, report)?;
+    }
+    let signatures = initramfs::signatures(is_front && wanted.policy().appraises())?;
+    // After EVM was switched on: with its HMAC key it then adds security.evm to each file that gets a signature.
+    if is_front {
+        initramfs::take_over(&signatures.unwrap_or_default(), report)?;
+    } else if let Some(signatures) = signatures {
+        initramfs::take_over(&signatures, report)?;
+        start_watch(settings, ending);
     }
     let policy = policy::enforce(wanted, keys, report)?;
     lockdown::close(&settings.config)?;

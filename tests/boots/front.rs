@@ -185,6 +185,7 @@ faults! {
         let list = setup.initramfs[SIGNATURES].clone();
         setup.put(SIGNATURES, &list[..list.len() - 7]);
     };
+    list_of_signatures_of_its_own_initramfs_damaged: "IMA-109", Reboot, Check::Same, |setup| setup.put(SIGNATURES, "ima-init\n");
     list_of_signatures_of_other_content: "IMA-622", Poweroff, Check::Same, |setup| {
         with_list(setup, |list| {
             let other = Attributes { ima: RSA.sign(b"another busybox"), evm: None };

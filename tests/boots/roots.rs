@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use ima::signatures::{Attributes, Signatures};
 use ima_testbed::Bus;
 use ima_testbed::report::Report;
 use imactl::initramfs::Compression;
 
-use crate::built::Kernel;
+use crate::built::{Kernel, busybox};
+use crate::front::SIGNATURES;
+use crate::keys::RSA;
 use crate::matrix::Action;
 use crate::partitions::{Table, guid};
 use crate::setup::{LABEL, Setup, UUID, assert_booted, assert_refused, console_tail};
@@ -238,13 +241,17 @@ fn btrfs_from_modules() {
 /// One that a machine has filled, from its module.
 fn filled(fstype: &'static str, mkfs: &'static [&'static str], megabytes: u64) -> Setup {
     let mut setup = Setup::new();
+    fill(&mut setup, fstype, mkfs, megabytes);
+    setup
+}
+
+fn fill(setup: &mut Setup, fstype: &'static str, mkfs: &'static [&'static str], megabytes: u64) {
     setup.format = Format::Filled {
         fstype,
         mkfs,
         megabytes,
     };
     setup.modules = Kernel::Full.modules_for(fstype);
-    setup
 }
 
 #[test]
@@ -257,6 +264,76 @@ fn xfs_from_a_module() {
 fn f2fs_from_a_module() {
     let outcome = filled("f2fs", &["mkfs.f2fs", "-q"], 128).boot();
     assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "f2fs"));
+}
+
+/// The same, with a driver that nobody loads until the kernel has modprobe load it, from the initramfs and under the policy.
+/// What is not `signed` has no signature.
+fn loaded_on_demand(setup: &mut Setup, signed: impl Fn(&str) -> bool) {
+    let release = Kernel::Full.release().expect("a release").name;
+    let directory = format!("lib/modules/{release}");
+    let mut needed = String::new();
+    let mut list = Signatures::default();
+    let mut sign = |path: &str, content: &[u8]| {
+        if signed(path) {
+            let ima = RSA.sign(content);
+            list.insert(path.into(), Attributes { ima, evm: None });
+        }
+    };
+    for (name, content) in std::mem::take(&mut setup.modules) {
+        let path = format!("{directory}/{name}");
+        sign(&path, &content);
+        setup.put(&path, content);
+        needed = format!("{name}: {needed}");
+    }
+    // One line for the last module, which needs all before it.
+    let names: Vec<&str> = needed.split(": ").filter(|name| !name.is_empty()).collect();
+    let (last, before) = names.split_first().expect("a module");
+    setup.put(
+        &format!("{directory}/modules.dep"),
+        format!("{last}: {}\n", before.join(" ")),
+    );
+    let name = last.trim_end_matches(".ko");
+    let alias = format!("alias fs-{name} {name}\n");
+    setup.put(&format!("{directory}/modules.alias"), alias);
+    sign("sbin/modprobe", &busybox());
+    setup.programs.push(("sbin/modprobe".to_owned(), busybox()));
+    setup.put(SIGNATURES, list.to_text());
+}
+
+/// A root whose driver is loaded on demand.
+fn f2fs_on_demand(setup: &mut Setup, signed: impl Fn(&str) -> bool) {
+    fill(setup, "f2fs", &["mkfs.f2fs", "-q"], 128);
+    loaded_on_demand(setup, signed);
+}
+
+#[test]
+fn f2fs_from_a_module_that_a_program_of_the_initramfs_loads() {
+    let mut setup = Setup::new();
+    f2fs_on_demand(&mut setup, |_| true);
+    let outcome = setup.boot();
+    assert_eq!(root_of(assert_booted(&outcome)), ("/dev/vda", "f2fs"));
+    let moved = "the initramfs is in a tmpfs";
+    assert!(
+        outcome.console_contains(moved),
+        "{}",
+        console_tail(&outcome)
+    );
+}
+
+/// Of the initramfs as of the root: what has no signature is denied.
+#[test]
+fn f2fs_from_an_unsigned_module_or_by_an_unsigned_program() {
+    for unsigned in ["sbin/modprobe", "f2fs.ko"] {
+        let mut setup = Setup::new();
+        f2fs_on_demand(&mut setup, |path| !path.ends_with(unsigned));
+        let outcome = setup.boot();
+        assert_refused(&outcome, "IMA-404", Action::Poweroff);
+        let denied = |line: &&str| {
+            line.contains("cause=IMA-signature-required") && line.contains(&format!("{unsigned}\""))
+        };
+        let console = &outcome.console;
+        assert!(console.lines().any(|line| denied(&line)), "{console}");
+    }
 }
 
 /// It has everything but signatures, which it cannot keep.

@@ -4,7 +4,7 @@
 mod boot_parameters;
 mod composefs;
 mod disk;
-mod front;
+mod initramfs;
 mod keys;
 mod libraries;
 mod modules;
@@ -192,8 +192,8 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         let signed = found.add(signed).unwrap_or(false);
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
     }
-    if initramfs.place() != Place::Alone {
-        let result = found.front(initramfs, &policy, evm_key.is_some());
+    if initramfs.is_moved() {
+        let result = found.initramfs(initramfs, &policy, evm_key.is_some());
         found.add(result);
     }
     found.mount(inputs, Some(&config));

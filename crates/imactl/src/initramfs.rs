@@ -19,6 +19,7 @@ use ima::offer::{CertificateFile, MAX_FILES, Source};
 use ima::policy::Policy;
 use ima::settings::EvmFiles;
 use ima::signature::ImaXattr;
+use ima::signatures::Signatures;
 use ima::verify::{VerifyError, verify_signature};
 
 use crate::Result;
@@ -27,9 +28,13 @@ use crate::nearest;
 use crate::packed::Packing;
 use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
 pub use place::Place;
+use signatures::{Collected, Signers};
 
 /// The most that an initramfs may unpack to when it is read back, in bytes.
 const MAX_UNPACKED: u64 = 1 << 30;
+
+/// The program that the kernel runs to load a module, unless it was built with another (CONFIG_MODPROBE_PATH).
+const MODPROBE: &str = "sbin/modprobe";
 
 /// How many links are followed to the init.
 const MAX_LINKS: usize = 8;
@@ -229,6 +234,19 @@ impl InitramfsBuilder {
         self
     }
 
+    /// Adds the list of signatures of the files that the policy appraises ([`ima::signatures`]), which the init sets on them. Add
+    /// everything else before.
+    ///
+    /// # Errors
+    ///
+    /// As [`signatures::collect`].
+    pub fn sign(mut self, signers: Signers<'_>) -> Result<(Self, Collected)> {
+        self.list_modules();
+        let collected = signatures::collect(&self, &self.tree()?, None, signers)?;
+        let text = collected.list.to_text();
+        Ok((self.file(layout::SIGNATURES, 0o644, text), collected))
+    }
+
     /// The archive, compressed. The same entries give the same bytes.
     ///
     /// # Errors
@@ -308,6 +326,11 @@ impl InitramfsBuilder {
             }
         }
         Err(refused(problem))
+    }
+
+    /// Whether the init moves it into a tmpfs, where its files have signatures.
+    pub(crate) fn is_moved(&self) -> bool {
+        self.place() != Place::Alone || self.data(layout::SIGNATURES).is_some()
     }
 
     /// Whether `/init` is a program that the kernel can start.
@@ -466,8 +489,9 @@ impl InitramfsBuilder {
         paths.filter_map(|path| Some((path.as_str(), self.data(path)?)))
     }
 
-    /// The names of the modules that are loaded before the root is mounted: those that the configuration lists, or where another
-    /// program loads them, all that are in the initramfs. Nothing if that is not known.
+    /// The names of the modules that are loaded before the root is mounted: those that the configuration lists, with those that a
+    /// signed modprobe can load for the kernel; or where another program loads them, all that are in the initramfs. Nothing if
+    /// that is not known.
     #[must_use]
     pub fn module_names(&self, config: &Config) -> Option<BTreeSet<String>> {
         let name_of = |path: &str| {
@@ -475,7 +499,8 @@ impl InitramfsBuilder {
             crate::modules::name_of(file_name)
         };
         if self.place() == Place::Alone {
-            return Some(config.modules.iter().map(|path| name_of(path)).collect());
+            let listed = config.modules.iter().map(|path| name_of(path));
+            return Some(listed.chain(self.loaded_on_demand()).collect());
         }
         let names: BTreeSet<String> = self
             .entries
@@ -486,6 +511,24 @@ impl InitramfsBuilder {
             .collect();
         // A directory that is to become an initramfs is not read whole.
         (!names.is_empty()).then_some(names)
+    }
+
+    /// The modules that the kernel can have loaded by the program that it runs for that (kernel/module/kmod.c,
+    /// `call_modprobe`), once the policy is in force: those with a signature, if the program has one.
+    fn loaded_on_demand(&self) -> impl Iterator<Item = String> {
+        let list = self.data(layout::SIGNATURES);
+        let list = list.and_then(|text| Signatures::parse(text).ok());
+        let list = list.filter(|list| list.get(MODPROBE.as_bytes()).is_some());
+        let paths: Vec<Vec<u8>> = list
+            .iter()
+            .flat_map(Signatures::files)
+            .map(|(path, _)| path.to_vec())
+            .filter(|path| path.starts_with(b"lib/modules/"))
+            .collect();
+        paths.into_iter().map(|path| {
+            let path = String::from_utf8_lossy(&path);
+            crate::modules::name_of(path.rsplit('/').next().unwrap_or(&path))
+        })
     }
 
     /// The certificate files that the init offers to the keyring of that purpose, in its order.

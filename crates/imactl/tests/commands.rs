@@ -713,6 +713,66 @@ fn pages_completions_and_closed_pipes() {
     assert_eq!(imactl("", at).code, 2);
 }
 
+/// Its programs are in the list, with signatures by the key whose certificate is in it; `check` follows them.
+#[test]
+fn files_of_an_initramfs_are_signed() {
+    let directory = with_keys("p256");
+    let at = directory.path();
+    shell(
+        "cp /bin/true init; cp /bin/false program; echo text >text",
+        at,
+    )
+    .good();
+    shell(
+        "printf 'appraise func=BPRM_CHECK appraise_type=imasig\\n' >ima_policy",
+        at,
+    )
+    .good();
+    let made = "initramfs --init init --cert keys/ima.der --policy ima_policy --unchecked --compress none \
+        --file program:sbin/modprobe --file text:etc/text";
+    imactl(&format!("{made} --out plain"), at).good();
+    imactl(&format!("{made} --key keys/ima.key --out signed"), at).good();
+    shell("mkdir tree; cd tree; cpio -id --quiet <../signed", at).good();
+    let list = std::fs::read(at.join("tree/etc/ima/initramfs.signatures")).unwrap();
+    let list = ima::signatures::Signatures::parse(&list).unwrap();
+    let [(path, attributes)] = list.files().collect::<Vec<_>>()[..] else {
+        panic!("{list:?}");
+    };
+    assert_eq!(path, b"sbin/modprobe");
+    std::fs::write(at.join("program.sig"), &attributes.ima).unwrap();
+    imactl("verify --sidecar --cert keys/ima.der program", at).good();
+    assert!(
+        !run("grep", ["-c", "initramfs.signatures", "plain"], at)
+            .out
+            .contains('1')
+    );
+    // The list is of other content.
+    shell(
+        "cd tree; echo >>sbin/modprobe; find . | cpio -o -H newc --quiet >../changed",
+        at,
+    )
+    .good();
+    let check = |image: &str| imactl(&format!("check --initramfs {image}"), at);
+    assert!(
+        check("changed").out.contains("IMA-922"),
+        "{:?}",
+        check("changed")
+    );
+    assert!(
+        !check("signed").out.contains("IMA-922"),
+        "{:?}",
+        check("signed")
+    );
+
+    imactl(
+        &format!("{made} --evm-cert keys/ima.der --key keys/ima.key --out x"),
+        at,
+    )
+    .refused("IMA-917");
+    imactl(&format!("{made} --key keys/ca.key --out x"), at).refused("IMA-905");
+    assert!(!at.join("x").exists());
+}
+
 #[test]
 fn images_are_signed_and_verified_without_privilege() {
     let directory = with_keys("rsa2048");

@@ -1147,6 +1147,10 @@ causes! {
         cause: "a digest is given as its algorithm, a colon and all its bytes in hexadecimal"
         remedy: "write it as sha256:HEX"
     }
+    INITRAMFS_WITHOUT_EVM_SIGNATURES [Usage] {
+        cause: "with a certificate for .evm, the kernel denies every file of the initramfs that has no portable signature"
+        remedy: "give the key for portable signatures too: --evm-key"
+    }
     NO_COLON [Usage] {
         cause: "there is no colon in it"
         remedy: "write it as SOURCE:PATH"

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use ima::fault::{Cause, Code, Fault};
 use imactl::file::{in_file, read_bounded};
+use imactl::identity::Identity;
 use imactl::initramfs::signatures::{self, Signers};
 use imactl::initramfs::{Compression, InitramfsBuilder};
 use imactl::modules;
 
-use super::options::{self, EvmOptions, KeyOptions};
+use super::options::{self, EvmOptions, KeyOptions, PasswordOptions};
 use super::{Outcome, Result, output};
 
 const MAX_PROGRAM: u64 = 256 << 20;
@@ -28,7 +29,9 @@ const MAX_PROGRAM: u64 = 256 << 20;
 Examples:
   imactl initramfs --init ima-init --cert ima.der --policy ima_policy.default --out initramfs.cpio.gz
   imactl initramfs --init ima-init --cert ima.der --policy ima_policy --config ima-init.conf \\
-      --modules-dir /lib/modules/6.12.0 --load virtio_blk,ext4 --compress zstd --out initramfs.cpio.zst"
+      --modules-dir /lib/modules/6.12.0 --load virtio_blk,ext4 --compress zstd --out initramfs.cpio.zst
+  imactl initramfs --init ima-init --cert ima.der --policy ima_policy --file firmware.bin:lib/firmware/gpu.bin \\
+      --key ima.key --out initramfs.cpio.gz"
 )]
 pub struct Initramfs {
     #[command(subcommand)]
@@ -66,6 +69,15 @@ pub struct Initramfs {
     /// Another file, as SOURCE:PATH
     #[arg(long = "file", value_name = "SOURCE:PATH")]
     files: Vec<String>,
+    /// Private key that signs the programs, modules and firmware of the initramfs which the policy appraises; its certificate is the
+    /// first --cert. The init then moves the initramfs into a tmpfs, which keeps signatures
+    #[arg(long, value_name = "KEY", requires = "certificates")]
+    key: Option<PathBuf>,
+    /// Private key for portable signatures of these files; its certificate is the first --evm-cert
+    #[arg(long, value_name = "KEY", requires_all = ["key", "evm_certificates"])]
+    evm_key: Option<PathBuf>,
+    #[command(flatten)]
+    password: PasswordOptions,
     /// Compression
     #[arg(long, value_enum, default_value_t = CompressionName::Gzip)]
     compress: CompressionName,
@@ -124,7 +136,8 @@ impl SignaturesCommand {
             identity: identity.as_ref(),
             evm: evm.as_ref(),
         };
-        let collected = signatures::collect(&initramfs, &initramfs.tree()?, &self.system, signers)?;
+        let collected =
+            signatures::collect(&initramfs, &initramfs.tree()?, Some(&self.system), signers)?;
         let out = self.out.clone().unwrap_or_else(|| {
             self.tree
                 .join(ima::layout::SIGNATURES.trim_start_matches('/'))
@@ -248,10 +261,40 @@ impl Initramfs {
         if self.unchecked {
             builder = builder.unchecked();
         }
+        let identity = self.identity(self.key.as_ref(), &self.certificates)?;
+        let evm = self.identity(self.evm_key.as_ref(), &self.evm_certificates)?;
+        if identity.is_some() {
+            let (signed, collected) = builder.sign(Signers {
+                identity: identity.as_ref(),
+                evm: evm.as_ref(),
+            })?;
+            if let [first, ..] = collected.unsigned.as_slice() {
+                let path = output::shown(Path::new(OsStr::from_bytes(first))).to_string();
+                return Err(Fault::new(Code::Usage, format!("/{path}"))
+                    .because(Cause::INITRAMFS_WITHOUT_EVM_SIGNATURES));
+            }
+            builder = signed;
+        }
         let image = builder.build().map_err(|fault| in_file(fault, out))?;
         imactl::file::write(out, &image, 0o644, true)?;
         output::line(format_args!("{}: {} bytes", out.display(), image.len()))?;
         Ok(Outcome::Good)
+    }
+}
+
+impl Initramfs {
+    /// The key, with the first of the certificates.
+    fn identity(
+        &self,
+        key: Option<&PathBuf>,
+        certificates: &[PathBuf],
+    ) -> Result<Option<Identity>> {
+        let (Some(key), Some(certificate)) = (key, certificates.first()) else {
+            return Ok(None);
+        };
+        KeyOptions::of_key(key.clone(), certificate.clone(), self.password.clone())
+            .identity()
+            .map(Some)
     }
 }
 

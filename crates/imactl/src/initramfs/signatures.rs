@@ -94,8 +94,8 @@ pub(crate) fn is_appraised(appraisal: &Appraisal, path: &[u8], inode: &Inode) ->
     Ok(appraisal.appraised_by(&file).is_some())
 }
 
-/// Collects the signatures of what an initramfs's policy appraises, from the files of `system`: a file at the same path, else any
-/// of the same length. What counts is that the signature is one of the initramfs's file, by a key whose certificate is in the
+/// Collects the signatures of what an initramfs's policy appraises, from the files of `system` if there is one: a file at the same
+/// path, else any of the same length. What counts is that the signature is one of the initramfs's file, by a key whose certificate is in the
 /// initramfs. With an EVM certificate in it and no HMAC key, a portable signature of owner and mode must be there too.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub(crate) fn is_appraised(appraisal: &Appraisal, path: &[u8], inode: &Inode) ->
 pub fn collect(
     initramfs: &InitramfsBuilder,
     tree: &Tree,
-    system: &Path,
+    system: Option<&Path>,
     signers: Signers<'_>,
 ) -> Result<Collected> {
     let appraisal = appraisal(initramfs.chosen_policy()?);
@@ -126,8 +126,8 @@ pub fn collect(
     let direct = wanted
         .into_par_iter()
         .map(|(path, inode, content)| {
-            let same = system.join(std::path::PathBuf::from(os(path)));
-            let found = collector.taken_from(inode, content, std::slice::from_ref(&same))?;
+            let same = system.map(|system| system.join(os(path)));
+            let found = collector.taken_from(inode, content, same.as_slice())?;
             Ok((path, inode, content, found))
         })
         .collect::<Result<Vec<_>>>()?;
@@ -135,7 +135,7 @@ pub fn collect(
         .iter()
         .filter(|(.., found)| found.is_none())
         .map(|(_, _, content, _)| content.len());
-    let others = files_by_length(system, lengths);
+    let others = system.map_or_else(HashMap::new, |system| files_by_length(system, lengths));
     let results = direct
         .into_par_iter()
         .map(|(path, inode, content, found)| {
@@ -405,7 +405,7 @@ mod tests {
             collect(
                 &initramfs,
                 &initramfs.tree().unwrap(),
-                &self.path("system"),
+                Some(&self.path("system")),
                 signers,
             )
             .unwrap()
@@ -468,7 +468,7 @@ mod tests {
             evm: Some(&desk.identity),
         };
         let tree = initramfs.tree().unwrap();
-        let collected = collect(&initramfs, &tree, &desk.path("system"), signers).unwrap();
+        let collected = collect(&initramfs, &tree, Some(&desk.path("system")), signers).unwrap();
         assert!(collected.list.get(b"usr/bin/a").unwrap().evm.is_some());
     }
 

@@ -1,4 +1,4 @@
-//! An initramfs with an init of its own, behind ima-init: whether what is executed there until the root is mounted may run.
+//! An initramfs with a list of signatures: whether what is executed there until the root is mounted may run.
 
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
@@ -9,16 +9,16 @@ use super::Findings;
 use super::libraries::Libraries;
 use super::program::{Examiner, shown};
 use crate::Result;
-use crate::initramfs::InitramfsBuilder;
 use crate::initramfs::signatures::{appraisal, is_appraised, parsed, signed_tree};
+use crate::initramfs::{InitramfsBuilder, Place};
 
 /// How many files without a signature are named.
 const NAMED: usize = 8;
 
 impl Findings {
-    /// The initramfs's own init, this init as it is started there again, and what both link to. Other files that the policy
-    /// denies are a warning: not all of them are executed at each boot.
-    pub(super) fn front(
+    /// What of an initramfs that the init moves into a tmpfs would be denied there. A file that nothing needs for sure is a warning:
+    /// not all of them are executed at each boot.
+    pub(super) fn initramfs(
         &mut self,
         initramfs: &InitramfsBuilder,
         policy: &Policy,
@@ -40,17 +40,8 @@ impl Findings {
             denied: std::collections::HashMap::new(),
         };
         examiner.appraise();
-        let command = program::fronted_command(&examiner, layout::FRONTED_INIT)?;
-        let mut libraries = Libraries::new(&examiner);
-        for program in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
-            program::runs(&examiner, program, &FRONTED_INIT, &FRONTED_INIT)?;
-            for fault in libraries.check(program) {
-                let code = match fault.code() {
-                    Code::LibraryDenied => Code::FrontedInitDenied,
-                    _ => Code::FrontedInit,
-                };
-                self.faults.push(Fault::new(code, fault.detail()));
-            }
+        if initramfs.place() != Place::Alone {
+            self.other_init(&examiner)?;
         }
         let mut denied = Vec::new();
         for name in examiner.denied.keys() {
@@ -68,6 +59,23 @@ impl Findings {
             };
             let detail = format!("{}{more}", names.join(", "));
             self.faults.push(Fault::new(Code::FrontedUnsigned, detail));
+        }
+        Ok(())
+    }
+
+    /// The initramfs's own init, this init as it is started there again, and what both link to.
+    fn other_init(&mut self, examiner: &Examiner<'_>) -> Result<()> {
+        let command = program::fronted_command(examiner, layout::FRONTED_INIT)?;
+        let mut libraries = Libraries::new(examiner);
+        for program in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
+            program::runs(examiner, program, &FRONTED_INIT, &FRONTED_INIT)?;
+            for fault in libraries.check(program) {
+                let code = match fault.code() {
+                    Code::LibraryDenied => Code::FrontedInitDenied,
+                    _ => Code::FrontedInit,
+                };
+                self.faults.push(Fault::new(code, fault.detail()));
+            }
         }
         Ok(())
     }
