@@ -11,6 +11,10 @@
 //! | 4 | digest | algorithm, digest |
 //! | 5 | EVM portable signature | as 3 |
 //! | 6 | signature over an fs-verity digest | as 3, version 3 |
+//!
+//! Signatures of version 1 ([`v1`]) have another layout.
+
+pub mod v1;
 
 use core::fmt;
 
@@ -21,9 +25,11 @@ pub const MAX_XATTR_LEN: usize = 65536;
 
 const TYPE_DIGEST: u8 = 1;
 const TYPE_EVM_HMAC: u8 = 2;
-const TYPE_SIGNATURE: u8 = 3;
+/// The first byte of a signature of the file's digest, or in `security.evm` of a signature bound to one file system.
+pub const TYPE_SIGNATURE: u8 = 3;
 const TYPE_DIGEST_NG: u8 = 4;
-const TYPE_EVM_PORTABLE: u8 = 5;
+/// The first byte of a portable EVM signature.
+pub const TYPE_EVM_PORTABLE: u8 = 5;
 const TYPE_VERITY: u8 = 6;
 
 /// The type byte that a version 3 signature of a file's digest covers, see [`v3_digest`].
@@ -32,7 +38,8 @@ pub const V3_FILE: u8 = TYPE_SIGNATURE;
 /// The type byte that a version 3 signature of an fs-verity digest covers, see [`v3_digest`].
 pub const V3_VERITY: u8 = TYPE_VERITY;
 
-const VERSION_2: u8 = 2;
+/// The byte after the type in signatures of version 2.
+pub const VERSION_2: u8 = 2;
 const VERSION_3: u8 = 3;
 
 /// The key a signature names: the last four bytes of the certificate's subject key identifier, which the kernel matches as

@@ -300,8 +300,23 @@ fn signatures_of_version_1() {
     }
     shell("echo >>file", at).good();
     assert_eq!(ours("ima_verify --rsa --key keys/ima.pub file", at).code, 1);
-    let refused = ours("ima_sign --rsa -a sha512 --key keys/ima.key file", at);
-    assert_eq!(refused.code, 125, "{refused:?}");
+    for arguments in [
+        "ima_sign --rsa -a sha512 --key keys/ima.key file",
+        "sign -n --rsa --portable --key keys/ima.key file",
+        "sign -n --rsa -i --key keys/ima.key file",
+    ] {
+        let refused = ours(arguments, at);
+        assert_eq!(refused.code, 125, "{arguments}: {refused:?}");
+        let reason = "Signature version 1 does not support";
+        assert!(refused.err.contains(reason), "{arguments}: {refused:?}");
+    }
+    // A byte behind the signature, which the header does not announce.
+    let signed = ours("ima_sign -n --rsa -a sha1 --key keys/ima.key file", at).good();
+    let longer = signed.out.trim().to_owned() + "00";
+    shell(&format!("setfattr -n security.ima -v 0x{longer} file"), at).good();
+    let refused = ours("ima_verify --rsa --key keys/ima.pub file", at);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("Invalid signature"), "{refused:?}");
     // The key as the kernel takes it.
     ours("convert keys/ima.pub", at).good();
     shell("mv keys/ima.pub.bin bin; mv keys/ima.pub.keyid keyid", at).good();

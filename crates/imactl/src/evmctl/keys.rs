@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::signature::KeyId;
+use ima::signature::{KeyId, v1};
 use imactl::file::{read_bounded, write};
 use imactl::key::{FileKey, KeyKind, SIGNED, Signer as _, TokenKey, WeakKey, check_verifiable};
 use sha1::{Digest as _, Sha1};
@@ -262,22 +262,6 @@ impl Certificates {
     }
 }
 
-/// The key of version 1, as the kernel's `user` keys have it (`struct pubkey_hdr`), and its id.
-pub fn version_1(modulus: &[u8], exponent: &[u8]) -> (Vec<u8>, [u8; 8]) {
-    // version, time of making, algorithm RSA, two numbers
-    let mut key = vec![1, 0, 0, 0, 0, 0, 2];
-    for number in [modulus, exponent] {
-        let zeros = number.iter().take_while(|&&byte| byte == 0).count();
-        let number = number.get(zeros..).unwrap_or_default();
-        let first = number.first().map_or(8, |byte| byte.leading_zeros());
-        let bits = (number.len() as u32 * 8).saturating_sub(first);
-        key.extend((bits as u16).to_be_bytes());
-        key.extend(number);
-    }
-    let id = *Sha1::digest(&key).last_chunk::<8>().unwrap_or(&[0; 8]);
-    (key, id)
-}
-
 /// An RSA public key in PEM, as signatures of version 1 are checked with.
 pub fn rsa_public_key(path: &Path, output: &mut Output) -> Done<rsa::RsaPublicKey> {
     use rsa::pkcs8::DecodePublicKey as _;
@@ -350,10 +334,9 @@ pub fn convert(options: &Options, output: &mut Output) -> Done {
         None => "/etc/keys/pubkey_evm.pem".into(),
     };
     let key = rsa_public_key(&path, output)?;
-    let (bytes, id) = version_1(&key.n_bytes(), &key.e_bytes());
-    // As evmctl writes it: without the zeros in front.
-    let id = format!("{:X}", u64::from_be_bytes(id));
-    for (extension, content) in [("bin", &bytes[..]), ("keyid", id.as_bytes())] {
+    let key = v1::PublicKey::new(&key.n_bytes(), &key.e_bytes());
+    let id = key.key_id().to_string();
+    for (extension, content) in [("bin", key.as_bytes()), ("keyid", id.as_bytes())] {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{extension}"));
         let name = PathBuf::from(name);

@@ -4,15 +4,16 @@ use std::io::BufRead as _;
 use std::path::Path;
 
 use ima::hash::HashAlgorithm;
-use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
+use ima::signature::{
+    ImaXattr, SignatureV2, SignatureV3, TYPE_SIGNATURE, V3_VERITY, v1, v3_digest,
+};
 use imactl::digest::DigestOf;
 use imactl::sign::Place;
 use imactl::{file, hex, xattr};
-use sha1::{Digest as _, Sha1};
 
 use super::evm::{Covered, Form};
 use super::files::{each, regular};
-use super::keys::{SigningKey, version_1};
+use super::keys::SigningKey;
 use super::options::Options;
 use super::output::{Done, Failed, Output};
 
@@ -33,66 +34,61 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// The value of an attribute over `digest`: version 2, or 1 with `--rsa`, without the byte of its type.
-    fn signature(&self, digest: &[u8], output: &mut Output) -> Done<Vec<u8>> {
+    /// The value of an attribute over `digest`: version 2, or 1 with `--rsa`.
+    fn signature(&self, form: Form, digest: &[u8], output: &mut Output) -> Done<Vec<u8>> {
         output.err(format_args!("hash({}): {}", self.algo, hex::encode(digest)));
-        let signature = if self.options.version_1 {
-            self.signature_1(digest, output)?
+        let (version, value) = if self.options.version_1 {
+            let signature = self.signature_1(form, digest, output)?.encode();
+            ("-v1", [&[TYPE_SIGNATURE], &signature[..]].concat())
         } else {
-            let value = ImaXattr::Signature(SignatureV2 {
+            let signature = SignatureV2 {
                 algo: self.algo,
                 key_id: self.key.id,
                 signature: self.key.sign(self.algo, digest, output)?,
-            })
-            .encode();
-            value.get(1..).unwrap_or_default().to_vec()
+            };
+            let value = match form {
+                Form::Bound => ImaXattr::Signature(signature),
+                Form::Portable => ImaXattr::EvmPortable(signature),
+                // evmctl changes the version and signs the digest itself, as for version 2.
+                Form::Immutable => ImaXattr::SignatureV3(SignatureV3(signature)),
+            };
+            ("", value.encode())
         };
-        let version = if self.options.version_1 { "-v1" } else { "" };
         output.err(format_args!(
             "evm/ima signature{version}: {} bytes",
-            signature.len()
+            value.len() - 1
         ));
-        Ok(signature)
+        Ok(value)
     }
 
-    /// `struct signature_hdr` (include/linux/digsig.h): version, time, algorithm, hash, key id, one number: its length in bits
-    /// and itself.
-    fn signature_1(&self, digest: &[u8], output: &mut Output) -> Done<Vec<u8>> {
-        let hash = match self.algo {
-            HashAlgorithm::Sha1 => 0,
-            HashAlgorithm::Sha256 => 1,
-            other => {
-                output.err(format_args!(
-                    "Signature version 1 does not support hash algo {other}"
-                ));
-                return Err(Failed(super::ERROR));
-            }
+    fn signature_1(&self, form: Form, digest: &[u8], output: &mut Output) -> Done<v1::Signature> {
+        let mut refuse = |why: std::fmt::Arguments<'_>| {
+            output.err(format_args!("Signature version 1 does not support {why}"));
+            Failed(super::ERROR)
         };
+        let algo = v1::DigestAlgorithm::new(self.algo)
+            .ok_or_else(|| refuse(format_args!("hash algo {}", self.algo)))?;
+        if form != Form::Bound {
+            return Err(refuse(format_args!("--portable or -i")));
+        }
         let rsa = self.key.rsa(output)?;
         let (modulus, exponent) = rsa.rsa_numbers().unwrap_or_default();
-        let (_, id) = version_1(&modulus, &exponent);
-        let mut value = vec![1];
-        value.extend(now().to_le_bytes());
-        value.extend([0, hash]);
-        value.extend(id);
-        value.push(1);
-        let signed = Sha1::new()
-            .chain_update(digest)
-            .chain_update(&value)
-            .finalize();
+        let header = v1::Header {
+            time: now(),
+            algo,
+            key_id: v1::PublicKey::new(&modulus, &exponent).key_id(),
+        };
+        let signed = header.signed_digest(digest);
         output.err(format_args!("sighash: {}", hex::encode(&signed)));
-        let signature = rsa
-            .sign_bare(&signed.into())
+        let number = rsa
+            .sign_bare(&signed)
             .map_err(|fault| output.fault(&fault))?;
-        value.extend(((signature.len() * 8) as u16).to_be_bytes());
-        value.extend(signature);
-        Ok(value)
+        Ok(v1::Signature { header, number })
     }
 
     fn ima_sign(&self, path: &Path, output: &mut Output) -> Done {
         let digest = digest(path, self.algo, output)?;
-        let mut value = vec![3];
-        value.extend(self.signature(&digest, output)?);
+        let value = self.signature(Form::Bound, &digest, output)?;
         output.out(format_args!("{}", hex::encode(&value)));
         if self.options.sigfile {
             let name = Place::sidecar(path);
@@ -116,13 +112,7 @@ impl<'a> Work<'a> {
         };
         let digest =
             Covered::gather(path, form, self.options, output)?.digest(self.algo, output)?;
-        let mut value = vec![if form == Form::Portable { 5 } else { 3 }];
-        value.extend(self.signature(&digest, output)?);
-        if form == Form::Immutable
-            && let Some(version) = value.get_mut(1)
-        {
-            *version = 3;
-        }
+        let value = self.signature(form, &digest, output)?;
         output.out(format_args!("{}", hex::encode(&value)));
         set(self.options, "evm", path, &value, output)
     }
@@ -242,9 +232,7 @@ pub fn sign_hash(options: &Options, output: &mut Output) -> Done {
                 ));
                 return Err(Failed(super::ERROR));
             };
-            let mut value = vec![3];
-            value.extend(work.signature(&digest, output)?);
-            value
+            work.signature(Form::Bound, &digest, output)?
         };
         any = true;
         output.out(format_args!("{line} {}", hex::encode(&value)));

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use ima::signature::{ImaXattr, SignatureV2};
+use ima::signature::{ImaXattr, SignatureV2, TYPE_EVM_PORTABLE, TYPE_SIGNATURE, VERSION_2, v1};
 use ima::verify::verify_digest;
 use imactl::digest::DigestOf;
 use imactl::sign::Place;
 use imactl::{file, hex, xattr};
 use rsa::traits::SignatureScheme as _;
-use sha1::{Digest as _, Sha1};
 
 use super::evm::{Covered, Form};
 use super::files::regular;
@@ -68,7 +67,7 @@ fn ima_file(
     } else {
         attribute(path, &options.xattr("ima"), output)?
     };
-    if value.first() != Some(&3) {
+    if value.first() != Some(&TYPE_SIGNATURE) {
         output.err(format_args!(
             "{}: xattr ima has no signature",
             path.display()
@@ -93,12 +92,12 @@ fn evm_file(
     let name = options.xattr("evm");
     let value = attribute(path, &name, output)?;
     let form = match value.as_slice() {
-        [5, 2, ..] => Form::Portable,
-        [5, ..] => {
+        [TYPE_EVM_PORTABLE, VERSION_2, ..] => Form::Portable,
+        [TYPE_EVM_PORTABLE, ..] => {
             output.err(format_args!("Portable sig: invalid type"));
             return Err(Failed(super::ERROR));
         }
-        [3, ..] => Form::Bound,
+        [TYPE_SIGNATURE, ..] => Form::Bound,
         _ => {
             output.err(format_args!("{name} has no signature"));
             return Err(Failed(super::ERROR));
@@ -136,8 +135,10 @@ fn check(
     digest: ComputeDigest<'_>,
     output: &mut Output,
 ) -> Done {
-    if value.get(1) == Some(&1) {
-        return check_1(path, value, options, digest, output);
+    if let [_, signature @ ..] = value
+        && signature.first() == Some(&v1::VERSION)
+    {
+        return check_1(path, signature, options, digest, output);
     }
     let signature = match ImaXattr::parse(value) {
         Ok(ImaXattr::Signature(signature) | ImaXattr::EvmPortable(signature)) => signature,
@@ -204,35 +205,26 @@ pub fn check_2(
 /// Checks a signature of version 1: its header is part of what is signed, and the key is a bare one in PEM.
 fn check_1(
     path: &Path,
-    value: &[u8],
+    signature: &[u8],
     options: &Options,
     digest: ComputeDigest<'_>,
     output: &mut Output,
 ) -> Done {
-    let invalid = |output: &mut Output| {
-        output.err(format_args!("{}: Invalid signature", path.display()));
+    let v1::Signature { header, number } = v1::Signature::parse(signature).map_err(|error| {
+        output.err(format_args!(
+            "{}: Invalid signature: {error}",
+            path.display()
+        ));
         Failed(super::ERROR)
-    };
-    // The type, 16 bytes of header, the length in bits, the number.
-    let (Some(header), Some(number)) = (value.get(1..17), value.get(19..)) else {
-        return Err(invalid(output));
-    };
-    let algo = match header.get(6) {
-        Some(0) => ima::hash::HashAlgorithm::Sha1,
-        Some(1) => ima::hash::HashAlgorithm::Sha256,
-        _ => return Err(invalid(output)),
-    };
-    let digest = digest(algo, output)?;
+    })?;
+    let digest = digest(header.algo.algorithm(), output)?;
     output.err(format_args!("hash-v1: {}", hex::encode(&digest)));
     let default = std::ffi::OsStr::new("/etc/keys/pubkey_evm.pem");
     let key = rsa_public_key(Path::new(options.key.as_deref().unwrap_or(default)), output)?;
-    let signed = Sha1::new()
-        .chain_update(&digest)
-        .chain_update(header)
-        .finalize();
+    let signed = header.signed_digest(&digest);
     output.err(format_args!("sighash: {}", hex::encode(&signed)));
     rsa::Pkcs1v15Sign::new_unprefixed()
-        .verify(&key, &signed, number)
+        .verify(&key, &signed, &number)
         .map_err(|_| {
             output.err(format_args!("{}: verification failed", path.display()));
             Failed(1)
