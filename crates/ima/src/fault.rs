@@ -88,7 +88,7 @@ impl Severity {
 }
 
 /// One row of the catalogue.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Entry {
     /// The stable code, `IMA-` and three digits.
     pub id: &'static str,
@@ -104,34 +104,34 @@ pub struct Entry {
     pub remedy: &'static str,
 }
 
+/// A fault's code. Its text is in [`Code::entry`].
+///
+/// Like the [causes](Cause), the codes are constants and not the variants of an `enum`, because a program then carries the texts
+/// of those that it names and no others: switch_root names few.
+#[derive(Clone, Copy)]
+pub struct Code(&'static Entry);
+
 macro_rules! catalogue {
     ($($variant:ident $id:literal $stage:ident $severity:ident
         what: $what:literal
         cause: $cause:literal
         remedy: $remedy:literal)+) => {
-        /// A fault's code. Its text is in [`Code::entry`].
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Code {
-            $(#[doc = concat!($id, ": ", $what, ".")] $variant,)+
-        }
-
         impl Code {
+            $(
+                #[doc = concat!($id, ": ", $what, ".")]
+                #[allow(non_upper_case_globals)] // they read like variants
+                pub const $variant: Self = Self(&Entry {
+                    id: $id,
+                    stage: Stage::$stage,
+                    severity: Severity::$severity,
+                    what: $what,
+                    cause: $cause,
+                    remedy: $remedy,
+                });
+            )+
+
             /// Every code, in the order of the catalogue.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The catalogue's row.
-            pub const fn entry(self) -> Entry {
-                match self {
-                    $(Self::$variant => Entry {
-                        id: $id,
-                        stage: Stage::$stage,
-                        severity: Severity::$severity,
-                        what: $what,
-                        cause: $cause,
-                        remedy: $remedy,
-                    },)+
-                }
-            }
         }
     };
 }
@@ -825,9 +825,14 @@ catalogue! {
 }
 
 impl Code {
+    /// The catalogue's row.
+    pub const fn entry(self) -> &'static Entry {
+        self.0
+    }
+
     /// The stable code, `IMA-` and three digits.
     pub const fn id(self) -> &'static str {
-        self.entry().id
+        self.0.id
     }
 
     /// The ids that are no longer used, each with the code that took its place.
@@ -846,6 +851,21 @@ impl Code {
         let used = Self::ALL.iter().map(|code| (code.id(), *code));
         let retired = Self::RETIRED.iter().copied();
         used.chain(retired).find(named).map(|(_, code)| code)
+    }
+}
+
+/// Codes are equal if their ids are: each id is that of one row.
+impl PartialEq for Code {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for Code {}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
     }
 }
 

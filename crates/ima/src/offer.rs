@@ -145,10 +145,12 @@ impl<'a, K: Keyring> Offering<'a, K> {
 
     /// The refusal as a warning, with its cause.
     fn skip(&mut self, source: Source, fault: &Fault) {
-        let code = match (source, fault.code()) {
-            (Source::Initramfs, _) => Code::CertificateSkipped,
-            (Source::Root, Code::CertificateRevoked) => Code::RootCertificateRevoked,
-            (Source::Root, _) => Code::RootCertificate,
+        let code = match source {
+            Source::Initramfs => Code::CertificateSkipped,
+            Source::Root if fault.code() == Code::CertificateRevoked => {
+                Code::RootCertificateRevoked
+            }
+            Source::Root => Code::RootCertificate,
         };
         let warning = Fault::new(code, fault.detail()).caused_by(fault);
         self.keyring.warn(warning);

@@ -115,13 +115,13 @@ impl Trusted {
 fn signed_root_hash(name: &RootName, settings: &Settings) -> Result<SignedRootHash, Fault> {
     let device = waiting::wait(name, settings).map_err(|fault| {
         let missing = Fault::new(Code::VeritySignatureMissing, fault.detail());
-        match fault.code() {
+        if fault.code() == Code::RootAmbiguous {
             // How to tell copies of a root apart does not help here.
-            Code::RootAmbiguous => missing,
-            _ => missing
-                .with_cause(fault.cause().to_owned())
-                .with_remedy(fault.remedy().to_owned()),
+            return missing;
         }
+        missing
+            .with_cause(fault.cause().to_owned())
+            .with_remedy(fault.remedy().to_owned())
     })?;
     let path = device.path();
     let mut bytes = vec![0; signed::MAX_LENGTH];

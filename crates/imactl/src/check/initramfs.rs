@@ -70,9 +70,10 @@ impl Findings {
         for program in [command.program.as_slice(), layout::PROGRAM.as_bytes()] {
             program::runs(examiner, program, &FRONTED_INIT, &FRONTED_INIT)?;
             for fault in libraries.check(program) {
-                let code = match fault.code() {
-                    Code::LibraryDenied => Code::FrontedInitDenied,
-                    _ => Code::FrontedInit,
+                let code = if fault.code() == Code::LibraryDenied {
+                    Code::FrontedInitDenied
+                } else {
+                    Code::FrontedInit
                 };
                 self.faults.push(Fault::new(code, fault.detail()));
             }
