@@ -1,7 +1,8 @@
 //! Any bytes as the responses of a TPM, one after the other: the secret is in one of them.
 #![no_main]
 
-use ima::tpm::{self, Bank, Parent, Pcrs, Sealed};
+use ima::bank::Bank;
+use ima::tpm::{self, Parent, Pcrs, Sealed};
 
 libfuzzer_sys::fuzz_target!(|responses: Vec<Vec<u8>>| {
     let sealed = Sealed {

@@ -5,14 +5,6 @@
 
 use core::fmt;
 
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5280::{
-    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE,
-    ID_CE_SUBJECT_KEY_IDENTIFIER,
-};
-use const_oid::db::rfc5912::{
-    ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
-};
 use der::asn1::{BitStringRef, OctetStringRef, UintRef};
 use der::{Decode, Encode, Reader, SliceReader};
 use sha1::{Digest as _, Sha1};
@@ -22,6 +14,11 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use crate::distinguished_name::DistinguishedName;
 use crate::fault::{Cause, Code, Explanation, Fault};
+use crate::oid::{
+    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE,
+    ID_CE_SUBJECT_KEY_IDENTIFIER, ID_EC_PUBLIC_KEY, ORGANIZATIONAL_UNIT, ObjectIdentifier,
+    PRIME_192_V1, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
+};
 use crate::signature::KeyId;
 
 /// The organizational unit in the subject of every sample certificate. Its private key is public knowledge.
@@ -33,9 +30,6 @@ pub const MAX_DER_LEN: usize = 65535;
 
 /// The longest file [`Certificate::parse_all`] reads.
 const MAX_FILE_LEN: usize = 1 << 20;
-
-const ORGANIZATIONAL_UNIT: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.11");
-const PRIME_192_V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.1");
 
 const PEM_BEGIN: &[u8] = b"-----BEGIN ";
 const PEM_END: &[u8] = b"-----END ";

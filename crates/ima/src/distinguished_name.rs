@@ -3,11 +3,12 @@
 
 use core::fmt::{self, Write as _};
 
-use const_oid::ObjectIdentifier;
 use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
 use der::{Encode as _, Tag, Tagged as _};
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::name::Name;
+
+use crate::oid::{COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT, ObjectIdentifier};
 
 /// The attribute types that are written by name (RFC 4519; RFC 5280 appendix A.1). Others are written as their number.
 const NAMES: [(ObjectIdentifier, &str); 19] = {
@@ -15,15 +16,15 @@ const NAMES: [(ObjectIdentifier, &str); 19] = {
         ObjectIdentifier::new_unwrap(number)
     }
     [
-        (oid("2.5.4.3"), "CN"),
+        (COMMON_NAME, "CN"),
         (oid("2.5.4.4"), "SN"),
         (oid("2.5.4.5"), "SERIALNUMBER"),
         (oid("2.5.4.6"), "C"),
         (oid("2.5.4.7"), "L"),
         (oid("2.5.4.8"), "ST"),
         (oid("2.5.4.9"), "STREET"),
-        (oid("2.5.4.10"), "O"),
-        (oid("2.5.4.11"), "OU"),
+        (ORGANIZATION, "O"),
+        (ORGANIZATIONAL_UNIT, "OU"),
         (oid("2.5.4.12"), "TITLE"),
         (oid("2.5.4.17"), "POSTALCODE"),
         (oid("2.5.4.42"), "GN"),

@@ -20,6 +20,7 @@
 )]
 
 pub mod audit;
+pub mod bank;
 pub mod certificate;
 pub mod cmdline;
 pub mod composefs;
@@ -44,10 +45,10 @@ pub mod layout;
 #[cfg(feature = "luks")]
 pub mod luks;
 pub mod measurement;
-
 pub mod mount_options;
 pub mod mountinfo;
 pub mod offer;
+pub mod oid;
 pub mod partition;
 pub mod pkcs7;
 pub mod policy;

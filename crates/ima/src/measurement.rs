@@ -12,8 +12,7 @@
 
 use std::fmt;
 
-use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+pub use crate::bank::Bank;
 
 /// Longest template name accepted, in bytes. The kernel restores at most the length of its longest built-in format
 /// (`MAX_TEMPLATE_NAME_LEN`, 74); custom formats (`ima_template_fmt=`) can repeat fields.
@@ -27,80 +26,6 @@ pub const DEFAULT_PCR: u32 = 10;
 
 /// The name under which the first entry of a boot stands (`boot_aggregate_name` in `ima_init.c`).
 pub const BOOT_AGGREGATE: &[u8] = b"boot_aggregate";
-
-/// A bank of PCRs in the TPM, by its hash algorithm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Bank {
-    /// SHA-1, 20 bytes.
-    Sha1,
-    /// SHA-256, 32 bytes.
-    Sha256,
-    /// SHA-384, 48 bytes.
-    Sha384,
-    /// SHA-512, 64 bytes.
-    Sha512,
-}
-
-impl Bank {
-    /// Every bank known here.
-    pub const ALL: [Bank; 4] = [Bank::Sha1, Bank::Sha256, Bank::Sha384, Bank::Sha512];
-
-    /// Length of a PCR and of a digest, in bytes.
-    #[must_use]
-    pub const fn digest_len(self) -> usize {
-        match self {
-            Bank::Sha1 => 20,
-            Bank::Sha256 => 32,
-            Bank::Sha384 => 48,
-            Bank::Sha512 => 64,
-        }
-    }
-
-    /// The kernel's name of the algorithm, as in `pcr-sha256` and `ascii_runtime_measurements_sha256`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Bank::Sha1 => "sha1",
-            Bank::Sha256 => "sha256",
-            Bank::Sha384 => "sha384",
-            Bank::Sha512 => "sha512",
-        }
-    }
-
-    /// The bank whose digests have this many bytes.
-    #[must_use]
-    pub fn from_digest_len(len: usize) -> Option<Bank> {
-        Bank::ALL.into_iter().find(|bank| bank.digest_len() == len)
-    }
-
-    /// What a PCR that holds `value` holds after it was extended by `digest`.
-    #[must_use]
-    pub fn extend(self, value: &[u8], digest: &[u8]) -> Vec<u8> {
-        self.hash(&[value, digest])
-    }
-
-    fn hash(self, parts: &[&[u8]]) -> Vec<u8> {
-        fn run<D: Digest>(parts: &[&[u8]]) -> Vec<u8> {
-            let mut digest = D::new();
-            for part in parts {
-                digest.update(part);
-            }
-            digest.finalize().to_vec()
-        }
-        match self {
-            Bank::Sha1 => run::<Sha1>(parts),
-            Bank::Sha256 => run::<Sha256>(parts),
-            Bank::Sha384 => run::<Sha384>(parts),
-            Bank::Sha512 => run::<Sha512>(parts),
-        }
-    }
-}
-
-impl fmt::Display for Bank {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// Byte order of the integers in a binary list: that of the machine that wrote it, or little with
 /// `ima_canonical_fmt` on its command line. It also enters the template digests, which hash the length of each field.

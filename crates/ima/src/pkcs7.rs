@@ -5,24 +5,19 @@
 //! certificate is in the message. The kernel takes more: several signers, of whom one has to be trusted, and signers whose
 //! certificates are only on a keyring. A message that is parsed here is therefore one of which it is known who signed it.
 
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5912::{
-    ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_SHA_256, ID_SHA_384, ID_SHA_512,
-    RSA_ENCRYPTION,
-};
 use der::asn1::AnyRef;
 use der::{Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged as _};
 
 use crate::certificate::{Certificate, CertificateError, PublicKey};
 use crate::hash::HashAlgorithm;
+use crate::oid::{
+    DATA, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_SHA_256, ID_SHA_384,
+    ID_SHA_512, MESSAGE_DIGEST, ObjectIdentifier, RSA_ENCRYPTION, SIGNED_DATA,
+};
 
 /// The longest message that is read, in bytes. The kernel takes as much as a key of type `user` holds: 32767 bytes
 /// (security/keys/user_defined.c).
 pub const MAX_LENGTH: usize = 32767;
-
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
-const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
-const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 
 /// The hash algorithms of signatures, with their identifiers and those of ECDSA with them.
 const ALGORITHMS: [(HashAlgorithm, ObjectIdentifier, ObjectIdentifier); 3] = [

@@ -8,6 +8,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::bank::Bank;
+
 /// The longest response that is taken, in bytes (drivers/char/tpm/tpm.h, `TPM_BUFSIZE`).
 pub const MAX_RESPONSE: usize = 4096;
 
@@ -31,7 +33,7 @@ const NULL: u32 = 0x4000_0007;
 const PASSWORD: u32 = 0x4000_0009;
 
 const ALG_NULL: u16 = 0x10;
-const ALG_SHA256: u16 = 0x0b;
+const ALG_SHA256: u16 = Bank::Sha256.tpm_algorithm();
 
 /// `TPM_RC_PCR_CHANGED`
 pub const PCR_CHANGED: u32 = 0x128;
@@ -68,47 +70,6 @@ impl TpmError {
     /// Whether the object is not one of this parent's, or is damaged: `TPM_RC_INTEGRITY`.
     pub fn is_of_integrity(&self) -> bool {
         self.code() == Some(0x9f)
-    }
-}
-
-/// The hash algorithm of a bank of PCRs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bank {
-    /// SHA-1
-    Sha1,
-    /// SHA-256
-    Sha256,
-    /// SHA-384
-    Sha384,
-    /// SHA-512
-    Sha512,
-}
-
-impl Bank {
-    const ALL: [Self; 4] = [Self::Sha1, Self::Sha256, Self::Sha384, Self::Sha512];
-
-    /// The name, as systemd writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha1 => "sha1",
-            Self::Sha256 => "sha256",
-            Self::Sha384 => "sha384",
-            Self::Sha512 => "sha512",
-        }
-    }
-
-    /// The bank of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|bank| bank.name() == name)
-    }
-
-    const fn algorithm(self) -> u16 {
-        match self {
-            Self::Sha1 => 0x04,
-            Self::Sha256 => ALG_SHA256,
-            Self::Sha384 => 0x0c,
-            Self::Sha512 => 0x0d,
-        }
     }
 }
 
@@ -280,7 +241,7 @@ impl Tpm<'_, '_> {
             .long(session)
             .sized(&[])
             .long(1)
-            .short(pcrs.bank.algorithm())
+            .short(pcrs.bank.tpm_algorithm())
             .bytes(&[length])
             .bytes(&select);
         self.execute("TPM2_PolicyPCR", command).map(drop)

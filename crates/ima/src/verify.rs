@@ -3,31 +3,21 @@
 //! The kernel's counterpart is `public_key_verify_signature`: RSA with EMSA-PKCS1-v1_5 (`pkcs1pad(rsa, <hash>)`), ECDSA
 //! over P-256, P-384 and (feature `p521`) P-521 with the digest truncated to the curve's length (FIPS 186-5 section 6.4.2).
 
-use const_oid::ObjectIdentifier;
-use const_oid::db::rfc5912::{
-    ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512,
-    SHA_1_WITH_RSA_ENCRYPTION, SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION,
-    SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
-};
 use rsa::RsaPublicKey;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::traits::SignatureScheme as _;
 
 use crate::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use crate::hash::HashAlgorithm;
+use crate::oid::{
+    ECDSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384,
+    ECDSA_WITH_SHA_512, ECDSA_WITH_SHA3_256, ECDSA_WITH_SHA3_384, ECDSA_WITH_SHA3_512,
+    RSA_WITH_SHA3_256, RSA_WITH_SHA3_384, RSA_WITH_SHA3_512, SHA_1_WITH_RSA_ENCRYPTION,
+    SHA_224_WITH_RSA_ENCRYPTION, SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION,
+    SHA_512_WITH_RSA_ENCRYPTION,
+};
 use crate::release::Release;
 use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
-
-const ECDSA_WITH_SHA_1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.1");
-const RSA_WITH_SHA3_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.14");
-const RSA_WITH_SHA3_384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.15");
-const RSA_WITH_SHA3_512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.16");
-const ECDSA_WITH_SHA3_256: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.10");
-const ECDSA_WITH_SHA3_384: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.11");
-const ECDSA_WITH_SHA3_512: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.3.12");
 
 /// Why a signature does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

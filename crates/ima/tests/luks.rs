@@ -338,7 +338,7 @@ proptest! {
             parent: Parent::Ecc,
             private: vec![0, 0],
             public: vec![0, 0],
-            pcrs: tpm::Pcrs { bank: tpm::Bank::Sha256, mask: 1 << 7 },
+            pcrs: tpm::Pcrs { bank: ima::bank::Bank::Sha256, mask: 1 << 7 },
         };
         let framed: Vec<Vec<u8>> = responses
             .into_iter()

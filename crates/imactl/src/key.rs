@@ -14,10 +14,10 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use der::asn1::ObjectIdentifier;
 use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::oid::{ObjectIdentifier, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
 
 use crate::Result;
 
@@ -46,13 +46,12 @@ pub trait Signer: Send + Sync + fmt::Debug {
 
 /// The kind of key on the curve of that name (RFC 5480 section 2.1.1.1).
 pub(crate) fn curve_by_oid(oid: ObjectIdentifier) -> Option<KeyKind> {
-    [
-        ("1.2.840.10045.3.1.7", KeyKind::P256),
-        ("1.3.132.0.34", KeyKind::P384),
-        ("1.3.132.0.35", KeyKind::P521),
-    ]
-    .into_iter()
-    .find_map(|(name, kind)| (ObjectIdentifier::new_unwrap(name) == oid).then_some(kind))
+    match oid {
+        SECP_256_R_1 => Some(KeyKind::P256),
+        SECP_384_R_1 => Some(KeyKind::P384),
+        SECP_521_R_1 => Some(KeyKind::P521),
+        _ => None,
+    }
 }
 
 /// The kinds of key that are used, for a person.

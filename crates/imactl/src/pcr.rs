@@ -185,22 +185,12 @@ pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
 trait Connection: Read + Write {}
 impl<T: Read + Write> Connection for T {}
 
-/// The algorithm's number in the TPM (`TPM_ALG_ID`).
-const fn algorithm(bank: Bank) -> u16 {
-    match bank {
-        Bank::Sha1 => 0x04,
-        Bank::Sha256 => 0x0b,
-        Bank::Sha384 => 0x0c,
-        Bank::Sha512 => 0x0d,
-    }
-}
-
 /// `TPM2_PCR_Read` (TPM 2.0 library, part 3, section 22.4), again and again: an answer holds eight PCRs at most.
 fn read_bank(connection: &mut dyn Connection, bank: Bank) -> std::io::Result<Pcrs> {
     let mut pcrs = Pcrs::new();
     for first in (0..COUNT).step_by(8) {
         let mut command = vec![0x80, 0x01, 0, 0, 0, 20, 0, 0, 0x01, 0x7e, 0, 0, 0, 1];
-        command.extend(algorithm(bank).to_be_bytes());
+        command.extend(bank.tpm_algorithm().to_be_bytes());
         let mut select = [3, 0, 0, 0];
         if let Some(byte) = select.get_mut(1 + (first / 8) as usize) {
             *byte = 0xff;

@@ -3,9 +3,10 @@
 use base64ct::{Base64, Encoding as _};
 
 use super::{Container, base64, says, strings};
+use crate::bank::Bank;
 use crate::fault::{Cause, Code, Fault};
 use crate::json::Value;
-use crate::tpm::{self, Bank, Parent, Pcrs, Sealed};
+use crate::tpm::{self, Parent, Pcrs, Sealed};
 
 /// The PCR that IMA extends with each measurement (CONFIG_IMA_MEASURE_PCR_IDX).
 pub const IMA_PCR: u32 = 10;

@@ -1,52 +1,12 @@
 //! Text to rules.
 
+use crate::hash::HashAlgorithm;
+use crate::measurement::Template;
+
 use super::{
     Access, Action, AppraiseType, Comparison, Hook, IdCondition, Line, LsmField, MAX_POLICY,
     MAX_RULE, Mask, PolicyError, PolicyErrorKind as Kind, ProcessId, Rule,
 };
-
-/// The kernel's hash algorithms by name (crypto/hash_info.c, `hash_algo_name`).
-const HASH_NAMES: [&str; 23] = [
-    "md4",
-    "md5",
-    "sha1",
-    "rmd160",
-    "sha256",
-    "sha384",
-    "sha512",
-    "sha224",
-    "rmd128",
-    "rmd256",
-    "rmd320",
-    "wp256",
-    "wp384",
-    "wp512",
-    "tgr128",
-    "tgr160",
-    "tgr192",
-    "sm3",
-    "streebog256",
-    "streebog512",
-    "sha3-256",
-    "sha3-384",
-    "sha3-512",
-];
-
-/// The templates by name and by format, either of which is a value of `template=` (ima_template.c,
-/// `builtin_templates`, `lookup_template_desc`).
-const TEMPLATES: [(&str, &str); 8] = [
-    ("ima", "d|n"),
-    ("ima-ng", "d-ng|n-ng"),
-    ("ima-sig", "d-ng|n-ng|sig"),
-    ("ima-ngv2", "d-ngv2|n-ng"),
-    ("ima-sigv2", "d-ngv2|n-ng|sig"),
-    ("ima-buf", "d-ng|n-ng|buf"),
-    ("ima-modsig", "d-ng|n-ng|sig|d-modsig|modsig"),
-    (
-        "evm-sig",
-        "d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode",
-    ),
-];
 
 /// The longest piece of a line that an error repeats, in characters.
 const MAX_TOKEN_SHOWN: usize = 80;
@@ -258,7 +218,8 @@ impl Builder {
                     return Err(Kind::TemplateBeforeMeasure);
                 }
                 once(&mut rule.template, || {
-                    TEMPLATES
+                    // Either the name or the format (`lookup_template_desc` in ima_template.c).
+                    Template::BUILT_IN
                         .iter()
                         .find(|(template, format)| *template == name || *format == name)
                         .map(|(template, _)| (*template).to_owned())
@@ -298,7 +259,7 @@ impl Builder {
                 }
                 let mut algorithms: Vec<String> = Vec::new();
                 for name in nonempty(value)?.split(',') {
-                    if !HASH_NAMES.contains(&name) {
+                    if HashAlgorithm::from_name(name).is_none() {
                         return Err(Kind::BadValue);
                     }
                     algorithms.push(name.to_owned());

@@ -11,20 +11,17 @@ use aws_lc_rs::signature::{
     EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
     RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
-use der::asn1::ObjectIdentifier;
 use der::pem::PemLabel as _;
 use der::{Decode as _, SecretDocument};
 use ima::certificate::Curve;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::oid::{ID_EC_PUBLIC_KEY, ObjectIdentifier, RSA_ENCRYPTION};
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
 use super::{KeyKind, Signer, USED, check_digest, curve_by_oid, legacy, malformed, sha3};
 use crate::Result;
-
-const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 
 /// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP's recommendation of 2023).
 const PBKDF2_ROUNDS: u32 = 600_000;
@@ -221,11 +218,11 @@ impl FileKey {
             .parameters
             .and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
         let pair = match (info.algorithm.oid, curve) {
-            (RSA, _) => Pair::Rsa(Box::new(
+            (RSA_ENCRYPTION, _) => Pair::Rsa(Box::new(
                 RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
                     .map_err(|error| malformed(format!("RSA key: {error}")))?,
             )),
-            (EC, Some(curve)) => {
+            (ID_EC_PUBLIC_KEY, Some(curve)) => {
                 let kind = curve_by_oid(curve)
                     .ok_or_else(|| malformed(format!("a key on curve {curve}; {USED} are used")))?;
                 Pair::Ec(ec_pair(kind, pkcs8.as_bytes())?)
