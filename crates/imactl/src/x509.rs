@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use der::Encode as _;
-use der::asn1::{GeneralizedTime, ObjectIdentifier, UtcTime};
+use der::asn1::{GeneralizedTime, UtcTime};
 use ima::certificate::{Certificate, SAMPLE_MARK};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::oid::{self, ObjectIdentifier};
 use sha1::{Digest as _, Sha1};
 
 use crate::Result;
@@ -171,10 +172,7 @@ impl Template {
             ..self.clone()
         };
         let extensions = sequence(&[&wanted.extensions(key, &[])]);
-        let attribute = sequence(&[
-            &oid_der("1.2.840.113549.1.9.14"),
-            &tlv(0x31, &[&extensions]),
-        ]);
+        let attribute = sequence(&[&oid_der(oid::EXTENSION_REQUEST), &tlv(0x31, &[&extensions])]);
         let info = sequence(&[
             &tlv(0x02, &[&[0]]),
             &self.subject()?,
@@ -192,7 +190,7 @@ impl Template {
     }
 
     fn name(&self) -> Vec<u8> {
-        let attribute = |oid: &str, value: &str| {
+        let attribute = |oid: ObjectIdentifier, value: &str| {
             tlv(
                 0x31,
                 &[&sequence(&[&oid_der(oid), &tlv(0x0c, &[value.as_bytes()])])],
@@ -200,17 +198,17 @@ impl Template {
         };
         let mut attributes = Vec::new();
         if !self.organization.is_empty() {
-            attributes.extend(attribute("2.5.4.10", &self.organization));
+            attributes.extend(attribute(oid::ORGANIZATION, &self.organization));
         }
         if self.sample {
-            attributes.extend(attribute("2.5.4.11", SAMPLE_MARK));
+            attributes.extend(attribute(oid::ORGANIZATIONAL_UNIT, SAMPLE_MARK));
         }
-        attributes.extend(attribute("2.5.4.3", &self.common_name));
+        attributes.extend(attribute(oid::COMMON_NAME, &self.common_name));
         sequence(&[&attributes])
     }
 
     fn extensions(&self, key: &dyn Signer, akid: &[u8]) -> Vec<u8> {
-        let extension = |oid: &str, critical: bool, value: &[u8]| {
+        let extension = |oid: ObjectIdentifier, critical: bool, value: &[u8]| {
             let critical: &[u8] = if critical { &[0x01, 0x01, 0xff] } else { &[] };
             sequence(&[&oid_der(oid), critical, &tlv(0x04, &[value])])
         };
@@ -218,16 +216,16 @@ impl Template {
         match self.basic_constraints {
             BasicConstraints::Absent => {}
             BasicConstraints::Leaf => {
-                extensions.extend(extension("2.5.29.19", true, &[0x30, 0x00]))
+                extensions.extend(extension(oid::ID_CE_BASIC_CONSTRAINTS, true, &[0x30, 0x00]))
             }
             BasicConstraints::Ca => extensions.extend(extension(
-                "2.5.29.19",
+                oid::ID_CE_BASIC_CONSTRAINTS,
                 true,
                 &[0x30, 0x03, 0x01, 0x01, 0xff],
             )),
             BasicConstraints::ExplicitFalse => {
                 extensions.extend(extension(
-                    "2.5.29.19",
+                    oid::ID_CE_BASIC_CONSTRAINTS,
                     true,
                     &[0x30, 0x03, 0x01, 0x01, 0x00],
                 ));
@@ -247,17 +245,21 @@ impl Template {
             } else {
                 tlv(0x03, &[&[unused, bits]])
             };
-            extensions.extend(extension("2.5.29.15", true, &value));
+            extensions.extend(extension(oid::ID_CE_KEY_USAGE, true, &value));
         }
         if self.skid {
             let renewed = self.renewed.as_ref().and_then(Certificate::skid);
             let usual = Sha1::digest(key.public_key());
             let identifier = renewed.unwrap_or(&usual);
-            extensions.extend(extension("2.5.29.14", false, &tlv(0x04, &[identifier])));
+            extensions.extend(extension(
+                oid::ID_CE_SUBJECT_KEY_IDENTIFIER,
+                false,
+                &tlv(0x04, &[identifier]),
+            ));
         }
         if self.akid {
             extensions.extend(extension(
-                "2.5.29.35",
+                oid::ID_CE_AUTHORITY_KEY_IDENTIFIER,
                 false,
                 &sequence(&[&tlv(0x80, &[akid])]),
             ));
@@ -343,13 +345,10 @@ fn unusable(error: ima::certificate::CertificateError) -> Fault {
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
 fn public_key_info(key: &dyn Signer) -> Vec<u8> {
     let algorithm = match key.kind() {
-        KeyKind::Rsa(_) => sequence(&[&oid_der("1.2.840.113549.1.1.1"), &[0x05, 0x00]]),
-        KeyKind::P256 => sequence(&[
-            &oid_der("1.2.840.10045.2.1"),
-            &oid_der("1.2.840.10045.3.1.7"),
-        ]),
-        KeyKind::P384 => sequence(&[&oid_der("1.2.840.10045.2.1"), &oid_der("1.3.132.0.34")]),
-        KeyKind::P521 => sequence(&[&oid_der("1.2.840.10045.2.1"), &oid_der("1.3.132.0.35")]),
+        KeyKind::Rsa(_) => sequence(&[&oid_der(oid::RSA_ENCRYPTION), &[0x05, 0x00]]),
+        KeyKind::P256 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_256_R_1)]),
+        KeyKind::P384 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_384_R_1)]),
+        KeyKind::P521 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_521_R_1)]),
     };
     sequence(&[&algorithm, &tlv(0x03, &[&[0], key.public_key()])])
 }
@@ -364,18 +363,18 @@ fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<Vec<u8>> {
     Ok(match kind {
         KeyKind::Rsa(_) => {
             let oid = match hash {
-                HashAlgorithm::Sha256 => "1.2.840.113549.1.1.11",
-                HashAlgorithm::Sha384 => "1.2.840.113549.1.1.12",
-                HashAlgorithm::Sha512 => "1.2.840.113549.1.1.13",
+                HashAlgorithm::Sha256 => oid::SHA_256_WITH_RSA_ENCRYPTION,
+                HashAlgorithm::Sha384 => oid::SHA_384_WITH_RSA_ENCRYPTION,
+                HashAlgorithm::Sha512 => oid::SHA_512_WITH_RSA_ENCRYPTION,
                 _ => return Err(unsupported()),
             };
             sequence(&[&oid_der(oid), &[0x05, 0x00]])
         }
         KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
             let oid = match hash {
-                HashAlgorithm::Sha256 => "1.2.840.10045.4.3.2",
-                HashAlgorithm::Sha384 => "1.2.840.10045.4.3.3",
-                HashAlgorithm::Sha512 => "1.2.840.10045.4.3.4",
+                HashAlgorithm::Sha256 => oid::ECDSA_WITH_SHA_256,
+                HashAlgorithm::Sha384 => oid::ECDSA_WITH_SHA_384,
+                HashAlgorithm::Sha512 => oid::ECDSA_WITH_SHA_512,
                 _ => return Err(unsupported()),
             };
             sequence(&[&oid_der(oid)])
@@ -397,8 +396,8 @@ fn time(seconds: u64) -> Result<Vec<u8>> {
         })
 }
 
-fn oid_der(oid: &str) -> Vec<u8> {
-    tlv(0x06, &[ObjectIdentifier::new_unwrap(oid).as_bytes()])
+fn oid_der(oid: ObjectIdentifier) -> Vec<u8> {
+    tlv(0x06, &[oid.as_bytes()])
 }
 
 pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
