@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::fault::{Cause, Code, Fault};
 use crate::filesystem::Uuid;
+use crate::hex;
 
 /// The largest command line that is read, in bytes; no architecture's COMMAND_LINE_SIZE is larger than 16 KiB.
 pub const MAX_CMDLINE: usize = 1 << 16;
@@ -312,9 +313,8 @@ fn unescape(link: &str) -> Option<String> {
     while let Some((first, after)) = rest.split_first() {
         let escaped = rest.strip_prefix(b"\\x").and_then(|digits| {
             let (digits, after) = digits.split_first_chunk::<2>()?;
-            let digit = |byte: u8| (byte as char).to_digit(16);
-            let [high, low] = digits.map(digit);
-            Some((u8::try_from((high? << 4) | low?).ok()?, after))
+            let [byte] = hex::decode(digits)?.try_into().ok()?;
+            Some((byte, after))
         });
         let (byte, left) = escaped.unwrap_or((*first, after));
         bytes.push(byte);
@@ -327,8 +327,7 @@ fn unescape(link: &str) -> Option<String> {
 pub fn unknown_root(shown: &str, value: &str) -> Fault {
     let fault = Fault::new(Code::RootSyntax, shown);
     // The kernel's oldest form (block/early-lookup.c, `devt_from_devnum`; include/linux/kdev_t.h, `new_decode_dev`).
-    let is_hex = value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match u32::from_str_radix(value, 16).ok().filter(|_| is_hex) {
+    match hex::number(value.as_bytes()) {
         Some(number) => {
             let (major, minor) = (
                 (number & 0xf_ff00) >> 8,
@@ -342,9 +341,10 @@ pub fn unknown_root(shown: &str, value: &str) -> Fault {
 }
 
 fn is_mbr_partition(text: &str) -> bool {
-    let hex = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text.split_once('-')
-        .is_some_and(|(disk, part)| disk.len() == 8 && part.len() == 2 && hex(disk) && hex(part))
+    let is_hex = |text: &str| hex::decode(text).is_some();
+    text.split_once('-').is_some_and(|(disk, part)| {
+        disk.len() == 8 && part.len() == 2 && is_hex(disk) && is_hex(part)
+    })
 }
 
 impl fmt::Display for RootName {

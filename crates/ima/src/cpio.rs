@@ -233,7 +233,7 @@ impl<'a> Entries<'a> {
             .ok_or(ReadError::Truncated(start))?;
         let mut fields = [0u32; 13];
         for (field, digits) in fields.iter_mut().zip(numbers.chunks(8)) {
-            *field = hex(digits).ok_or(ReadError::Header(start))?;
+            *field = crate::hex::number(digits).ok_or(ReadError::Header(start))?;
         }
         let [
             inode,
@@ -297,13 +297,6 @@ impl<'a> Entries<'a> {
         self.at = aligned.min(self.archive.len());
         Ok(())
     }
-}
-
-fn hex(digits: &[u8]) -> Option<u32> {
-    if digits.len() != 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    u32::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 #[cfg(test)]

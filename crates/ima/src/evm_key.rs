@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::hex;
+
 /// The description under which EVM looks for its key (security/integrity/evm/evm_crypto.c, `evm_init_key`).
 pub const DESCRIPTION: &str = "evm-key";
 
@@ -79,11 +81,7 @@ impl Blob {
                 "the length of the key is no number of at least 20",
             ));
         }
-        let is_hex = |text: &str| {
-            !text.is_empty()
-                && text.len().is_multiple_of(2)
-                && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        };
+        let is_hex = |text: &str| !text.is_empty() && hex::decode(text).is_some();
         if !content.is_some_and(is_hex) || words.next().is_some() {
             return Err(BlobError("its content is not hexadecimal"));
         }

@@ -1,7 +1,8 @@
 //! What file system a block device holds, by its superblock.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
+use crate::hex;
 use crate::release::Release;
 
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
@@ -20,25 +21,12 @@ pub struct Uuid(pub [u8; 16]);
 impl Uuid {
     /// Parses `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, hex digits in either case.
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        if bytes.len() != 36 {
+        let lengths = [8, 4, 4, 4, 12];
+        let groups: Vec<&str> = text.split('-').collect();
+        if !groups.iter().map(|group| group.len()).eq(lengths) {
             return None;
         }
-        let mut digits = bytes.iter().enumerate().filter_map(|(at, byte)| {
-            let dash = matches!(at, 8 | 13 | 18 | 23);
-            match (dash, byte) {
-                (true, b'-') => None,
-                (true, _) => Some(None),
-                (false, byte) => Some((*byte as char).to_digit(16)),
-            }
-        });
-        let mut uuid = [0_u8; 16];
-        for byte in &mut uuid {
-            let high = digits.next()??;
-            let low = digits.next()??;
-            *byte = u8::try_from((high << 4) | low).ok()?;
-        }
-        digits.next().is_none().then_some(Self(uuid))
+        hex::decode(groups.concat())?.try_into().ok().map(Self)
     }
 
     /// The UUID of a GUID as it is stored in a GPT: the first three fields little-endian (UEFI 2.10, appendix A).
@@ -58,11 +46,11 @@ impl Uuid {
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, byte) in self.0.iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
+        for (at, digit) in hex::digits(&self.0).enumerate() {
+            if matches!(at, 8 | 12 | 16 | 20) {
+                f.write_char('-')?;
             }
-            write!(f, "{byte:02x}")?;
+            f.write_char(char::from(digit))?;
         }
         Ok(())
     }

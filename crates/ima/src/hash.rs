@@ -403,7 +403,7 @@ mod tests {
             ),
         ] {
             let digest = algorithm.digest(b"abc").unwrap();
-            let text: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = crate::hex::encode(&digest);
             assert_eq!(text, hex, "{algorithm}");
         }
         for algorithm in HashAlgorithm::ALL {

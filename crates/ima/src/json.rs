@@ -5,6 +5,8 @@
 
 use thiserror::Error;
 
+use crate::hex;
+
 /// How deep arrays and objects may be nested.
 pub const MAX_DEPTH: usize = 16;
 
@@ -246,8 +248,7 @@ impl Parser<'_> {
 
     fn unit(&mut self) -> Option<u32> {
         let digits = self.rest().get(..4)?;
-        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let unit = is_hex.then(|| u32::from_str_radix(digits, 16).ok())??;
+        let unit = hex::number(digits.as_bytes())?;
         self.skip(4);
         Some(unit)
     }

@@ -13,6 +13,7 @@
 use std::fmt;
 
 pub use crate::bank::Bank;
+use crate::hex;
 
 /// Longest template name accepted, in bytes. The kernel restores at most the length of its longest built-in format
 /// (`MAX_TEMPLATE_NAME_LEN`, 74); custom formats (`ima_template_fmt=`) can repeat fields.
@@ -371,7 +372,7 @@ impl Entry {
     #[must_use]
     pub fn to_ascii(&self, order: ByteOrder) -> Vec<u8> {
         let mut line = format!("{:2} ", self.pcr).into_bytes();
-        push_hex(&mut line, &self.digest);
+        line.extend(hex::digits(&self.digest));
         line.push(b' ');
         line.extend_from_slice(self.template.name.as_bytes());
         for (index, data) in self.fields.iter().enumerate() {
@@ -385,15 +386,15 @@ impl Entry {
                             line.extend_from_slice(tag.as_bytes());
                             line.push(b':');
                         }
-                        push_hex(&mut line, digest);
+                        line.extend(hex::digits(digest));
                     }
-                    None => push_hex(&mut line, data),
+                    None => line.extend(hex::digits(data)),
                 },
                 Shown::Uint(_) => match order.uint(data) {
                     Some(value) => line.extend_from_slice(value.to_string().as_bytes()),
-                    None => push_hex(&mut line, data),
+                    None => line.extend(hex::digits(data)),
                 },
-                Shown::Digest | Shown::Hex => push_hex(&mut line, data),
+                Shown::Digest | Shown::Hex => line.extend(hex::digits(data)),
             }
         }
         line
@@ -990,7 +991,7 @@ fn ascii_entry(
         .ok_or(MeasurementErrorKind::BadPcr)?;
     let digest = words
         .next()
-        .and_then(from_hex)
+        .and_then(hex::decode)
         .ok_or(MeasurementErrorKind::BadDigest)?;
     let of = Bank::from_digest_len(digest.len()).ok_or(MeasurementErrorKind::BadDigest)?;
     if *bank.get_or_insert(of) != of {
@@ -1033,13 +1034,13 @@ fn ascii_field(id: FieldId, word: &[u8], order: ByteOrder) -> Option<Vec<u8>> {
         Shown::Text if id == FieldId::Name && word.len() > MAX_OLD_NAME => None,
         Shown::Text => Some([word, b"\0"].concat()),
         _ if word.is_empty() => Some(Vec::new()),
-        Shown::Digest | Shown::Hex => from_hex(word),
+        Shown::Digest | Shown::Hex => hex::decode(word),
         Shown::TaggedDigest => {
-            let (tag, hex) = match word.iter().rposition(|byte| *byte == b':') {
+            let (tag, digits) = match word.iter().rposition(|byte| *byte == b':') {
                 Some(colon) => word.split_at_checked(colon.checked_add(1)?)?,
                 None => (&b":"[..], word),
             };
-            Some([tag, b"\0", from_hex(hex)?.as_slice()].concat())
+            Some([tag, b"\0", hex::decode(digits)?.as_slice()].concat())
         }
         Shown::Uint(width) => {
             let text = std::str::from_utf8(word).ok()?;
@@ -1048,30 +1049,6 @@ fn ascii_field(id: FieldId, word: &[u8], order: ByteOrder) -> Option<Vec<u8>> {
             } else {
                 Some(order.write(text.parse().ok()?).to_vec())
             }
-        }
-    }
-}
-
-fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    fn nibble(byte: u8) -> Option<u8> {
-        char::from(byte)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    }
-    let (pairs, odd) = text.as_chunks::<2>();
-    if !odd.is_empty() {
-        return None;
-    }
-    pairs
-        .iter()
-        .map(|[high, low]| Some((nibble(*high)? << 4) | nibble(*low)?))
-        .collect()
-}
-
-fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0x0f] {
-            out.push(char::from_digit(u32::from(digit), 16).map_or(b'?', |digit| digit as u8));
         }
     }
 }
@@ -1099,7 +1076,7 @@ mod tests {
     }
 
     fn hex(text: &str) -> Vec<u8> {
-        from_hex(text.as_bytes()).unwrap()
+        crate::hex::decode(text).unwrap()
     }
 
     /// Digests from Python's hashlib over bytes laid out by hand from the kernel's source.

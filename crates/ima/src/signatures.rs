@@ -14,8 +14,8 @@
 
 use core::fmt;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
+use crate::hex;
 use crate::signature::ImaXattr;
 
 /// The longest list that is read, in bytes: 30 000 files with RSA-4096 signatures.
@@ -107,10 +107,10 @@ impl Signatures {
     pub fn to_text(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for (path, attributes) in &self.files {
-            hex(&mut text, &attributes.ima);
+            text.push_str(&hex::encode(&attributes.ima));
             text.push(' ');
             match &attributes.evm {
-                Some(evm) => hex(&mut text, evm),
+                Some(evm) => text.push_str(&hex::encode(evm)),
                 None => text.push('-'),
             }
             text.push(' ');
@@ -190,28 +190,15 @@ fn is_inside(path: &[u8]) -> bool {
             .all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
-fn hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        // Writing into a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-}
-
+/// The bytes of lower-case digits: each value has one form.
 fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' | b'a'..=b'f' => char::from(byte).to_digit(16),
-        _ => None,
-    };
-    if text.is_empty() || text.len() > MAX_VALUE.saturating_mul(2) || !text.len().is_multiple_of(2)
+    if text.is_empty()
+        || text.len() > MAX_VALUE.saturating_mul(2)
+        || text.iter().any(u8::is_ascii_uppercase)
     {
         return None;
     }
-    text.chunks_exact(2)
-        .map(|pair| match *pair {
-            [high, low] => u8::try_from(digit(high)? << 4 | digit(low)?).ok(),
-            _ => None,
-        })
-        .collect()
+    hex::decode(text)
 }
 
 fn escape(path: &[u8]) -> String {
@@ -219,7 +206,8 @@ fn escape(path: &[u8]) -> String {
     for byte in path {
         match byte {
             b'%' | ..=b' ' | 0x7f.. => {
-                let _ = write!(text, "%{byte:02x}");
+                text.push('%');
+                text.push_str(&hex::encode(&[*byte]));
             }
             _ => text.push(char::from(*byte)),
         }

@@ -159,8 +159,7 @@ mod tests {
                 .map(|at| (at * 31 % 251) as u8)
                 .collect();
             let found = whole(algo.parse().unwrap(), &content);
-            let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(found, expected, "{len} {algo}");
+            assert_eq!(crate::hex::encode(&found), expected, "{len} {algo}");
         }
         assert_eq!(table.lines().count(), 22);
     }

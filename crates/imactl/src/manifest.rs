@@ -496,7 +496,8 @@ fn escape(path: &[u8]) -> String {
     for chunk in path.utf8_chunks() {
         text.push_str(&chunk.valid().replace('%', "%25"));
         for byte in chunk.invalid() {
-            text.push_str(&format!("%{byte:02x}"));
+            text.push('%');
+            text.push_str(&hex::encode(&[*byte]));
         }
     }
     text

@@ -282,8 +282,7 @@ fn four_gib_and_a_byte_of_holes() {
     let arguments = format!("sign --key keys/ima.key --cert keys/ima.der --digest sha256:{digest}");
     let expected = imactl(&arguments, at).good().out;
     let sidecar = std::fs::read(at.join("sparse.sig")).unwrap();
-    let sidecar: String = sidecar.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(sidecar, expected.trim());
+    assert_eq!(imactl::hex::encode(&sidecar), expected.trim());
 }
 
 /// Runs a command on a terminal, answering its questions.

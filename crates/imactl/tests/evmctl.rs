@@ -132,11 +132,7 @@ fn a_bare_digest_gets_the_same_value() {
     let value = imactl(&format!("{SIGN} --digest sha256:{digest}"), at)
         .good()
         .out;
-    let sidecar: String = std::fs::read(at.join("file.sig"))
-        .unwrap()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sidecar = imactl::hex::encode(&std::fs::read(at.join("file.sig")).unwrap());
     assert_eq!(value.trim(), sidecar);
     for bad in [
         "sha256",

@@ -3,6 +3,7 @@
 use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::hex;
 use ima::keyring;
 use ima::layout;
 use ima::verify;
@@ -44,7 +45,7 @@ impl Kernel {
         ]
         .into_iter()
         .filter_map(|algo| algo.digest(certificate.tbs_der()))
-        .map(|digest| format!("tbs:{}", hex(&digest)))
+        .map(|digest| format!("tbs:{}", hex::encode(&digest)))
         .collect();
         keyring::keys(&self.keys)
             .filter(|key| key.kind == "blacklist")
@@ -117,7 +118,7 @@ pub fn certificate(
         certificate.issuer(),
         certificate
             .akid()
-            .map(|akid| format!(" (key id {})", hex(akid)))
+            .map(|akid| format!(" (key id {})", hex::encode(akid)))
             .unwrap_or_default()
     );
     match errno {
@@ -194,10 +195,6 @@ fn trusted(proc_keys: &str) -> String {
             format!("{}{rest}", shown.join("; "))
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

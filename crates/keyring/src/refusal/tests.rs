@@ -52,7 +52,7 @@ fn each_refusal_names_what_the_certificate_and_the_keyrings_tell() {
         change(&mut template);
         desk.certificate(&template)
     };
-    let authority = desk.authority.skid().map(hex).unwrap();
+    let authority = desk.authority.skid().map(hex::encode).unwrap();
     let ca = with(&|template| template.basic_constraints = BasicConstraints::Ca);
     let signs = with(&|template| {
         template.usage = Some(Usage {
@@ -125,7 +125,7 @@ fn a_certificate_on_the_blacklist_is_told_from_one_with_a_wrong_signature() {
     let mut kernel = kernel();
     kernel.keys.push_str(&format!(
         "3249ad0a I------     1 perm 1f030000     0     0 blacklist tbs:{}: \n",
-        hex(&digest)
+        hex::encode(&digest)
     ));
     let [_, cause, _] = explained(&certificate, Errno::EKEYREJECTED, &kernel);
     assert!(cause.contains(".blacklist"), "{cause}");
