@@ -7,13 +7,22 @@
 //! is filled with noise when the image is built.
 
 use std::borrow::Cow;
+use std::ffi::CStr;
 
+use elf::ElfBytes;
+use elf::abi::{PT_LOAD, SHT_SYMTAB};
+use elf::endian::LittleEndian;
+use elf::file::Class;
+use elf::symbol::Symbol;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::packed::Packing;
+
+/// Bytes of the longest kernel that is unpacked.
+const MAX_KERNEL: u64 = 1 << 30;
 
 /// Where the room is: byte offsets in the ELF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,10 +58,13 @@ impl Symbols {
     ///
     /// [`Code::KernelImage`] if it has none, or not these.
     pub fn from_elf(elf: &[u8]) -> Result<Self> {
-        let elf = Elf64::parse(elf)?;
-        let (room, reserved) = elf.symbol(b"system_extra_cert")?;
-        let (used, _) = elf.symbol(b"system_extra_cert_used")?;
-        let (size, _) = elf.symbol(b"system_certificate_list_size")?;
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(elf).map_err(malformed)?;
+        if elf.ehdr.class != Class::ELF64 {
+            return Err(no_room("the ELF file is not of a 64-bit kernel"));
+        }
+        let (room, reserved) = object(&elf, c"system_extra_cert")?;
+        let (used, _) = object(&elf, c"system_extra_cert_used")?;
+        let (size, _) = object(&elf, c"system_certificate_list_size")?;
         Ok(Self {
             system_extra_cert: room,
             system_extra_cert_used: used,
@@ -139,7 +151,6 @@ pub fn is_image(bytes: &[u8]) -> bool {
 ///
 /// [`Code::KernelImage`] if it is neither, or packed in another way.
 pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
-    const MAX_KERNEL: u64 = 1 << 30;
     if image.starts_with(b"\x7fELF") {
         return Ok(Cow::Borrowed(image));
     }
@@ -272,13 +283,13 @@ impl Payload {
                 .map(|number| number as usize)
                 .ok_or_else(no_kernel)
         };
-        let start = (sectors + 1) * 512 + field(0x248)?;
+        let start = ((sectors + 1) * 512).checked_add(field(0x248)?);
         let len = field(0x24c)?;
-        if len < 32 || start.checked_add(len).is_none_or(|end| end > image.len()) {
-            return Err(no_room(
-                "the bzImage is truncated, or its header is damaged",
-            ));
-        }
+        let inside = |start: &usize| start.checked_add(len).is_some_and(|end| end <= image.len());
+        let start = start
+            .filter(inside)
+            .filter(|_| len >= 32)
+            .ok_or_else(|| no_room("the bzImage is truncated, or its header is damaged"))?;
         Ok(Self { start, len })
     }
 
@@ -293,6 +304,7 @@ impl Payload {
         }
         let mut elf = Vec::new();
         flate2::read::GzDecoder::new(packed)
+            .take(MAX_KERNEL)
             .read_to_end(&mut elf)
             .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}")))?;
         if number(packed, self.len as u64 - 4, 4) != Some(elf.len() as u64 & 0xffff_ffff)
@@ -386,82 +398,51 @@ fn has_signature(image: &[u8]) -> bool {
     size().is_some_and(|size| size > 0)
 }
 
-/// As much of a 64-bit little-endian ELF file as finds symbols.
-struct Elf64<'a> {
-    bytes: &'a [u8],
-    symbols: (u64, u64),
-    strings: (u64, u64),
+/// File offset and size of the object that a symbol names.
+fn object(elf: &ElfBytes<'_, LittleEndian>, name: &CStr) -> Result<(u64, u64)> {
+    let (symbols, _) = elf.symbol_table().map_err(malformed)?.ok_or_else(|| {
+        no_room("the kernel has no symbol table and there is no description of the room")
+            .because(Cause::NO_SYMBOLS)
+    })?;
+    // The bytes of the string table: to look for the end of each name in it could take the square of its length.
+    let names = elf
+        .section_headers()
+        .and_then(|sections| {
+            let table = sections.iter().find(|table| table.sh_type == SHT_SYMTAB)?;
+            sections.get(usize::try_from(table.sh_link).ok()?).ok()
+        })
+        .map_or(Ok(&[][..]), |names| {
+            elf.section_data(&names).map(|(names, _)| names)
+        })
+        .map_err(malformed)?;
+    let is_named = |symbol: &Symbol| {
+        usize::try_from(symbol.st_name)
+            .ok()
+            .and_then(|at| names.get(at..))
+            .is_some_and(|names| names.starts_with(name.to_bytes_with_nul()))
+    };
+    symbols
+        .iter()
+        .find(is_named)
+        .and_then(|symbol| Some((file_offset(elf, symbol.st_value)?, symbol.st_size)))
+        .ok_or_else(|| no_room(format!("no symbol {}", name.to_string_lossy())))
 }
 
-impl<'a> Elf64<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let bad = || no_room("the ELF file is malformed, or not of a 64-bit little-endian kernel");
-        if bytes.get(..6) != Some(b"\x7fELF\x02\x01") {
-            return Err(bad());
-        }
-        let field = |at, len| number(bytes, at, len).ok_or_else(bad);
-        let (sections, entry, count) = (field(0x28, 8)?, field(0x3a, 2)?, field(0x3c, 2)?);
-        for index in 0..count {
-            let header = sections.checked_add(index * entry).ok_or_else(bad)?;
-            if field(header + 4, 4)? == 2 {
-                let link = field(header + 0x28, 4)?;
-                let strings = sections
-                    .checked_add(link.checked_mul(entry).ok_or_else(bad)?)
-                    .ok_or_else(bad)?;
-                return Ok(Self {
-                    bytes,
-                    symbols: (field(header + 0x18, 8)?, field(header + 0x20, 8)?),
-                    strings: (field(strings + 0x18, 8)?, field(strings + 0x20, 8)?),
-                });
-            }
-        }
-        Err(
-            no_room("the kernel has no symbol table and there is no description of the room")
-                .because(Cause::NO_SYMBOLS),
-        )
-    }
+/// Where in the file a virtual address is, by the segments that are loaded.
+fn file_offset(elf: &ElfBytes<'_, LittleEndian>, address: u64) -> Option<u64> {
+    elf.segments()?
+        .iter()
+        .filter(|segment| segment.p_type == PT_LOAD)
+        .find_map(|segment| {
+            let within = address.checked_sub(segment.p_vaddr)?;
+            (within < segment.p_filesz).then_some(segment.p_offset.checked_add(within)?)
+        })
+}
 
-    /// File offset and size of an object.
-    fn symbol(&self, name: &[u8]) -> Result<(u64, u64)> {
-        let missing = || no_room(format!("no symbol {}", String::from_utf8_lossy(name)));
-        for index in 0..self.symbols.1 / 24 {
-            let at = self.symbols.0.checked_add(index * 24).ok_or_else(missing)?;
-            let string = number(self.bytes, at, 4)
-                .and_then(|offset| self.strings.0.checked_add(offset))
-                .ok_or_else(missing)?;
-            let string = usize::try_from(string)
-                .ok()
-                .and_then(|at| self.bytes.get(at..))
-                .ok_or_else(missing)?;
-            if string.starts_with(name) && string.get(name.len()) == Some(&0) {
-                let value = number(self.bytes, at + 8, 8).ok_or_else(missing)?;
-                let size = number(self.bytes, at + 16, 8).ok_or_else(missing)?;
-                return self
-                    .file_offset(value)
-                    .map(|offset| (offset, size))
-                    .ok_or_else(missing);
-            }
-        }
-        Err(missing())
-    }
-
-    /// Where in the file a virtual address is, by the segments that are loaded.
-    fn file_offset(&self, address: u64) -> Option<u64> {
-        let field = |at, len| number(self.bytes, at, len);
-        let (headers, entry, count) = (field(0x20, 8)?, field(0x36, 2)?, field(0x38, 2)?);
-        for index in 0..count {
-            let header = headers.checked_add(index * entry)?;
-            let (offset, start, len) = (
-                field(header + 8, 8)?,
-                field(header + 16, 8)?,
-                field(header + 32, 8)?,
-            );
-            if field(header, 4)? == 1 && address >= start && address - start < len {
-                return offset.checked_add(address - start);
-            }
-        }
-        None
-    }
+fn malformed(error: elf::ParseError) -> Fault {
+    no_room(format!(
+        "the ELF file is malformed, or not of a 64-bit little-endian kernel: {error}"
+    ))
 }
 
 #[cfg(test)]
@@ -469,7 +450,9 @@ mod tests {
     use super::*;
     use crate::key::{FileKey, KeyKind};
     use crate::x509::Template;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq};
     use std::io::{Read as _, Write as _};
+    use std::sync::LazyLock;
 
     const ROOM: usize = 4096;
     const SYMBOLS: Symbols = Symbols {
@@ -672,25 +655,47 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn hostile_images_never_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2000), elf: bool) {
+        fn hostile_images_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000), elf: bool) {
             let bytes = if elf { [b"\x7fELF\x02\x01".as_slice(), &bytes].concat() } else { bytes };
-            proptest::prop_assert!(add_ca(&bytes, &[], None).is_err());
+            prop_assert!(add_ca(&bytes, &[], None).is_err());
+        }
+
+        #[test]
+        fn a_damaged_elf_file_keeps_its_length_or_is_refused(
+            numbers in proptest::collection::vec((0_usize..2000, any::<bool>(), any::<(u64, u8)>()), 0..6),
+            cut in proptest::option::of(0_usize..10_000),
+        ) {
+            static ELF: LazyLock<Vec<u8>> = LazyLock::new(linked);
+            let mut elf = ELF.clone();
+            // Headers and segments lie at the start, symbols and sections at the end.
+            for (distance, from_end, (number, shift)) in numbers {
+                let at = if from_end { elf.len() - 8 - distance } else { distance };
+                elf[at..at + 8].copy_from_slice(&(number >> (shift % 64)).to_le_bytes());
+            }
+            elf.truncate(cut.unwrap_or(elf.len()));
+            match add_ca(&elf, &[], None) {
+                Ok(outcome) => prop_assert_eq!(outcome.image.len(), elf.len()),
+                Err(fault) => prop_assert!(matches!(fault.code(), Code::KernelImage | Code::KernelRoom), "{}", fault),
+            }
+            if let Err(fault) = authorities(&elf, None) {
+                prop_assert_eq!(fault.code(), Code::KernelImage);
+            }
         }
 
         #[test]
         fn a_damaged_setup_header_does_no_harm(at in 0x1f1_usize..0x260, value: u8) {
-            static IMAGE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| bz_image(&elf(), 0));
+            static IMAGE: LazyLock<Vec<u8>> = LazyLock::new(|| bz_image(&elf(), 0));
             let mut image = IMAGE.clone();
             image[at] = value;
             if let Ok(outcome) = add_ca(&image, &[], Some(&SYMBOLS)) {
-                proptest::prop_assert_eq!(outcome.image.len(), image.len());
+                prop_assert_eq!(outcome.image.len(), image.len());
             }
         }
     }
 
-    #[test]
-    fn into_an_elf_file_by_its_symbols() {
-        // Assembled and linked by the system's tools, with the kernel's own layout of the symbols.
+    /// Returns a vmlinux with a room of 4096 bytes: assembled and linked by the system's tools, with the kernel's own layout of
+    /// the symbols.
+    fn linked() -> Vec<u8> {
         let directory = tempfile::tempdir().unwrap();
         let source = ".data\n.globl system_extra_cert\n.type system_extra_cert, @object\n\
                       .size system_extra_cert, 4096\n.fill 1000, 1, 0\nsystem_extra_cert:\n.fill 4096, 1, 0\n.align 4\n\
@@ -705,7 +710,12 @@ mod tests {
                 .unwrap();
             assert!(status.success(), "{command}: binutils are needed");
         }
-        let elf = std::fs::read(directory.path().join("vmlinux")).unwrap();
+        std::fs::read(directory.path().join("vmlinux")).unwrap()
+    }
+
+    #[test]
+    fn into_an_elf_file_by_its_symbols() {
+        let elf = linked();
         let certificate = ca(KeyKind::P384);
         let outcome = add_ca(&elf, std::slice::from_ref(&certificate), None).unwrap();
         let symbols = Symbols::from_elf(&elf).unwrap();
