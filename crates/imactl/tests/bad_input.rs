@@ -285,12 +285,14 @@ fn four_gib_and_a_byte_of_holes() {
     assert_eq!(imactl::hex::encode(&sidecar), expected.trim());
 }
 
-/// Runs a command on a terminal, answering its questions.
+/// Runs a command on a terminal, answering its questions as soon as the terminal shows no more of what is typed.
 fn on_a_terminal(command: &str, answers: &[(&str, &str)], at: &Path) -> Ended {
     let mut script = format!("set timeout 60; spawn -noecho {IMACTL} {command}\n");
     for (question, answer) in answers {
         script.push_str(&format!(
-            "expect -ex {{{question}}} {{}} timeout {{ exit 98 }} eof {{ exit 97 }}; send {{{answer}}}; send \\r\n"
+            "expect -ex {{{question}}} {{}} timeout {{ exit 98 }} eof {{ exit 97 }}\n\
+             while {{ ![string match {{* -echo *}} [exec stty -a < $spawn_out(slave,name)]] }} {{ after 10 }}\n\
+             send {{{answer}}}; send \\r\n"
         ));
     }
     script.push_str("expect eof; exit [lindex [wait] 3]\n");

@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -97,29 +97,13 @@ pub fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
             "no password was given and there is no terminal to ask on",
         )
     };
+    // A script whose input is no terminal would otherwise wait for somebody to type on the terminal it was started from.
     if !std::io::stdin().is_terminal() {
         return Err(missing());
     }
-    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    let stdin = std::io::stdin();
-    let before = tcgetattr(&stdin).map_err(|_| missing())?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    // Before the question: what answers it at once would be shown, and then flushed away.
-    tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(|_| missing())?;
-    let _ = write!(std::io::stderr(), "{question}");
-    let mut answer = Vec::new();
-    let read = stdin.lock().read_until(b'\n', &mut answer);
-    let _ = tcsetattr(&stdin, OptionalActions::Flush, &before);
-    output::warn(format_args!(""));
-    read.map_err(|_| missing())?;
-    while answer
-        .last()
-        .is_some_and(|byte| matches!(byte, b'\n' | b'\r'))
-    {
-        answer.pop();
-    }
-    Ok(answer)
+    rpassword::prompt_password(question)
+        .map(String::into_bytes)
+        .map_err(|_| missing())
 }
 
 /// Who signs.
