@@ -1,17 +1,32 @@
-//! Making certificates, byte by byte where the kernel is particular about the bytes.
-//!
-//! The kernel takes a basicConstraints extension that spells out CA:FALSE for a malformed certificate, so the DER is made
-//! here rather than by a library that knows better. It can also make what the kernel refuses: tests need that.
+//! Makes certificates that the kernel accepts, and, for tests, those that it refuses.
 
 use std::time::Duration;
 
-use der::Encode as _;
-use der::asn1::{GeneralizedTime, UtcTime};
+use const_oid::db::{rfc4519, rfc5912};
+use const_oid::{AssociatedOid, ObjectIdentifier};
+use der::asn1::{Any, BitString, Null, OctetString};
+use der::{DateTime, Decode as _, Encode, Tag};
 use ima::certificate::{Certificate, SAMPLE_MARK};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::oid::{self, ObjectIdentifier};
+use rsa::signature::Keypair;
 use sha1::{Digest as _, Sha1};
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::builder::profile::BuilderProfile;
+use x509_cert::builder::{Builder as _, CertificateBuilder};
+use x509_cert::certificate::TbsCertificate;
+use x509_cert::ext::pkix::{
+    self, AuthorityKeyIdentifier, KeyUsage, KeyUsages, SubjectKeyIdentifier,
+};
+use x509_cert::ext::{Extension, Extensions};
+use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
+use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{
+    self, AlgorithmIdentifierOwned, Document, DynSignatureAlgorithmIdentifier, EncodePublicKey,
+    SubjectPublicKeyInfoOwned, SubjectPublicKeyInfoRef,
+};
+use x509_cert::time::{Time, Validity};
 
 use crate::Result;
 use crate::key::{KeyKind, Signer};
@@ -34,7 +49,7 @@ pub enum BasicConstraints {
     Leaf,
     /// CA:TRUE.
     Ca,
-    /// CA:FALSE spelled out, which the kernel refuses with EBADMSG.
+    /// CA:FALSE written as an explicit FALSE, which is not DER and which the kernel refuses with EBADMSG.
     ExplicitFalse,
 }
 
@@ -123,7 +138,7 @@ impl Template {
                 let akid = certificate
                     .skid()
                     .map_or_else(|| certificate.public_key_sha1().to_vec(), <[u8]>::to_vec);
-                (certificate.subject_der().map_err(unusable)?, signer, akid)
+                (subject_of(certificate)?, signer, akid)
             }
             None => (
                 subject.clone(),
@@ -131,8 +146,7 @@ impl Template {
                 Sha1::digest(key.public_key()).to_vec(),
             ),
         };
-        let hash = hash.unwrap_or_else(|| fitting_hash(issuer_key));
-        let algorithm = signature_algorithm(issuer_key.kind(), hash)?;
+        let issuer = Issuer::new(issuer_key, hash)?;
         let serial = match &self.serial {
             Some(serial) => serial.clone(),
             None => {
@@ -143,18 +157,21 @@ impl Template {
                 serial
             }
         };
-        let tbs = sequence(&[
-            &tlv(0xa0, &[&tlv(0x02, &[&[2]])]),
-            &unsigned(&serial),
-            &algorithm,
-            &issuer_name,
-            &sequence(&[&time(self.not_before)?, &time(self.not_after)?]),
-            &subject,
-            &public_key_info(key),
-            &tlv(0xa3, &[&sequence(&[&self.extensions(key, &akid)])]),
-        ]);
-        let certificate = signed(issuer_key, hash, &tbs, &algorithm)?;
-        Certificate::parse_der(&certificate).map_err(unusable)
+        let contents = Contents {
+            subject,
+            issuer: issuer_name,
+            extensions: self.extensions(key, Some(akid)).map_err(unusable)?,
+        };
+        let mut builder = CertificateBuilder::new(
+            contents,
+            SerialNumber::new(&serial).map_err(unusable)?,
+            Validity::new(time(self.not_before)?, time(self.not_after)?),
+            public_key_info(key).map_err(unusable)?,
+        )
+        .map_err(unusable)?;
+        let signature = issuer.sign(&builder.finalize(&issuer).map_err(unusable)?)?;
+        let certificate = builder.assemble(signature, &issuer).map_err(unusable)?;
+        Certificate::parse_der(&certificate.to_der().map_err(unusable)?).map_err(unusable)
     }
 
     /// A request for such a certificate (PKCS #10, RFC 2986), in DER: subject, key and the extensions that the kernel wants,
@@ -164,129 +181,186 @@ impl Template {
     ///
     /// [`Code::SigningFailed`] if it cannot be signed.
     pub fn request(&self, key: &dyn Signer) -> Result<Vec<u8>> {
-        let hash = fitting_hash(key);
-        let algorithm = signature_algorithm(key.kind(), hash)?;
-        // extensionRequest of PKCS #9.
-        let wanted = Self {
-            akid: false,
-            ..self.clone()
+        let signer = Issuer::new(key, None)?;
+        let extensions = ExtensionReq(self.extensions(key, None).map_err(unusable)?);
+        let mut attributes = x509_cert::attr::Attributes::new();
+        attributes
+            .insert(extensions.try_into().map_err(unusable)?)
+            .map_err(unusable)?;
+        let info = CertReqInfo {
+            version: Version::V1,
+            subject: self.subject()?,
+            public_key: signer.public_key.clone(),
+            attributes,
         };
-        let extensions = sequence(&[&wanted.extensions(key, &[])]);
-        let attribute = sequence(&[&oid_der(oid::EXTENSION_REQUEST), &tlv(0x31, &[&extensions])]);
-        let info = sequence(&[
-            &tlv(0x02, &[&[0]]),
-            &self.subject()?,
-            &public_key_info(key),
-            &tlv(0xa0, &[&attribute]),
-        ]);
-        signed(key, hash, &info, &algorithm)
+        let signature = signer.sign(&info.to_der().map_err(unusable)?)?;
+        let request = CertReq {
+            info,
+            algorithm: signer.algorithm,
+            signature,
+        };
+        request.to_der().map_err(unusable)
     }
 
-    fn subject(&self) -> Result<Vec<u8>> {
+    fn subject(&self) -> Result<Name> {
         match &self.renewed {
-            Some(certificate) => certificate.subject_der().map_err(unusable),
-            None => Ok(self.name()),
+            Some(certificate) => subject_of(certificate),
+            None => self.name().map_err(unusable),
         }
     }
 
-    fn name(&self) -> Vec<u8> {
-        let attribute = |oid: ObjectIdentifier, value: &str| {
-            tlv(
-                0x31,
-                &[&sequence(&[&oid_der(oid), &tlv(0x0c, &[value.as_bytes()])])],
-            )
-        };
-        let mut attributes = Vec::new();
-        if !self.organization.is_empty() {
-            attributes.extend(attribute(oid::ORGANIZATION, &self.organization));
-        }
-        if self.sample {
-            attributes.extend(attribute(oid::ORGANIZATIONAL_UNIT, SAMPLE_MARK));
-        }
-        attributes.extend(attribute(oid::COMMON_NAME, &self.common_name));
-        sequence(&[&attributes])
+    fn name(&self) -> der::Result<Name> {
+        let attributes = [
+            (rfc4519::O, self.organization.as_str()),
+            (rfc4519::OU, if self.sample { SAMPLE_MARK } else { "" }),
+            (rfc4519::CN, &self.common_name),
+        ];
+        let names = attributes
+            .into_iter()
+            .filter(|(oid, text)| *oid == rfc4519::CN || !text.is_empty())
+            .map(|(oid, text)| {
+                let value = Any::new(Tag::Utf8String, text.as_bytes())?;
+                RelativeDistinguishedName::try_from(vec![AttributeTypeAndValue { oid, value }])
+            })
+            .collect::<der::Result<Vec<_>>>()?;
+        Ok(Name::hazmat_from_rdn_sequence(RdnSequence::from(names)))
     }
 
-    fn extensions(&self, key: &dyn Signer, akid: &[u8]) -> Vec<u8> {
-        let extension = |oid: ObjectIdentifier, critical: bool, value: &[u8]| {
-            let critical: &[u8] = if critical { &[0x01, 0x01, 0xff] } else { &[] };
-            sequence(&[&oid_der(oid), critical, &tlv(0x04, &[value])])
+    /// The extensions, with this authority key identifier if there is one and the template gives one.
+    fn extensions(&self, key: &dyn Signer, akid: Option<Vec<u8>>) -> der::Result<Extensions> {
+        let mut extensions = Extensions::new();
+        let ca = |ca| pkix::BasicConstraints {
+            ca,
+            path_len_constraint: None,
         };
-        let mut extensions = Vec::new();
         match self.basic_constraints {
             BasicConstraints::Absent => {}
-            BasicConstraints::Leaf => {
-                extensions.extend(extension(oid::ID_CE_BASIC_CONSTRAINTS, true, &[0x30, 0x00]))
-            }
-            BasicConstraints::Ca => extensions.extend(extension(
-                oid::ID_CE_BASIC_CONSTRAINTS,
-                true,
-                &[0x30, 0x03, 0x01, 0x01, 0xff],
-            )),
-            BasicConstraints::ExplicitFalse => {
-                extensions.extend(extension(
-                    oid::ID_CE_BASIC_CONSTRAINTS,
-                    true,
-                    &[0x30, 0x03, 0x01, 0x01, 0x00],
-                ));
-            }
+            BasicConstraints::Leaf => extensions.push(extension(true, &ca(false))?),
+            BasicConstraints::Ca => extensions.push(extension(true, &ca(true))?),
+            BasicConstraints::ExplicitFalse => extensions.push(Extension {
+                extn_value: OctetString::new([0x30, 0x03, 0x01, 0x01, 0x00])?,
+                ..extension(true, &ca(false))?
+            }),
         }
         if let Some(usage) = self.usage {
-            let bits = if usage.digital_signature { 0x80 } else { 0 }
-                | if usage.key_cert_sign { 0x04 } else { 0 };
-            // DER wants the trailing zero bits left out: digitalSignature is bit 0, keyCertSign bit 5.
-            let unused = if bits == 0 {
-                0
-            } else {
-                u8::try_from(u8::trailing_zeros(bits)).unwrap_or(0)
-            };
-            let value = if bits == 0 {
-                tlv(0x03, &[&[0]])
-            } else {
-                tlv(0x03, &[&[unused, bits]])
-            };
-            extensions.extend(extension(oid::ID_CE_KEY_USAGE, true, &value));
+            let mut usages = KeyUsage(Default::default());
+            if usage.digital_signature {
+                usages.0 |= KeyUsages::DigitalSignature;
+            }
+            if usage.key_cert_sign {
+                usages.0 |= KeyUsages::KeyCertSign;
+            }
+            extensions.push(extension(true, &usages)?);
         }
         if self.skid {
             let renewed = self.renewed.as_ref().and_then(Certificate::skid);
             let usual = Sha1::digest(key.public_key());
-            let identifier = renewed.unwrap_or(&usual);
-            extensions.extend(extension(
-                oid::ID_CE_SUBJECT_KEY_IDENTIFIER,
-                false,
-                &tlv(0x04, &[identifier]),
-            ));
+            let identifier = OctetString::new(renewed.unwrap_or(&usual))?;
+            extensions.push(extension(false, &SubjectKeyIdentifier(identifier))?);
         }
-        if self.akid {
-            extensions.extend(extension(
-                oid::ID_CE_AUTHORITY_KEY_IDENTIFIER,
-                false,
-                &sequence(&[&tlv(0x80, &[akid])]),
-            ));
+        if let Some(akid) = akid.filter(|_| self.akid) {
+            let identifier = AuthorityKeyIdentifier {
+                key_identifier: Some(OctetString::new(akid)?),
+                ..Default::default()
+            };
+            extensions.push(extension(false, &identifier)?);
         }
-        extensions
+        Ok(extensions)
     }
 }
 
-/// What is signed, the algorithm and the signature: the form of certificates and of requests.
-fn signed(
-    key: &dyn Signer,
+fn extension<T: AssociatedOid + Encode>(critical: bool, value: &T) -> der::Result<Extension> {
+    Ok(Extension {
+        extn_id: T::OID,
+        critical,
+        extn_value: OctetString::new(value.to_der()?)?,
+    })
+}
+
+fn subject_of(certificate: &Certificate) -> Result<Name> {
+    Name::from_der(&certificate.subject_der().map_err(unusable)?).map_err(unusable)
+}
+
+/// The names and extensions of a certificate.
+struct Contents {
+    subject: Name,
+    issuer: Name,
+    extensions: Extensions,
+}
+
+impl BuilderProfile for Contents {
+    fn get_issuer(&self, _subject: &Name) -> Name {
+        self.issuer.clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.subject.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        _key: SubjectPublicKeyInfoRef<'_>,
+        _issuer_key: SubjectPublicKeyInfoRef<'_>,
+        _certificate: &TbsCertificate,
+    ) -> x509_cert::builder::Result<Vec<Extension>> {
+        Ok(self.extensions.clone())
+    }
+}
+
+/// The key that signs a certificate or a request, as the builder wants it.
+struct Issuer<'a> {
+    key: &'a dyn Signer,
     hash: HashAlgorithm,
-    content: &[u8],
-    algorithm: &[u8],
-) -> Result<Vec<u8>> {
-    let digest = hash.digest(content).ok_or_else(|| {
-        Fault::new(
-            Code::SigningFailed,
-            format!("certificates signed over {hash}"),
-        )
-    })?;
-    let signature = key.sign_digest(hash, &digest)?;
-    Ok(sequence(&[
-        content,
-        algorithm,
-        &tlv(0x03, &[&[0], &signature]),
-    ]))
+    algorithm: AlgorithmIdentifierOwned,
+    public_key: SubjectPublicKeyInfoOwned,
+}
+
+impl<'a> Issuer<'a> {
+    /// `hash` is what the signature is over, `None` for one that fits the key.
+    fn new(key: &'a dyn Signer, hash: Option<HashAlgorithm>) -> Result<Self> {
+        let hash = hash.unwrap_or_else(|| fitting_hash(key));
+        Ok(Self {
+            key,
+            hash,
+            algorithm: signature_algorithm(key.kind(), hash)?,
+            public_key: public_key_info(key).map_err(unusable)?,
+        })
+    }
+
+    fn sign(&self, content: &[u8]) -> Result<BitString> {
+        let hash = self.hash;
+        let digest = hash.digest(content).ok_or_else(|| {
+            Fault::new(
+                Code::SigningFailed,
+                format!("certificates signed over {hash}"),
+            )
+        })?;
+        BitString::from_bytes(&self.key.sign_digest(hash, &digest)?).map_err(unusable)
+    }
+}
+
+/// A public key, as the builder wants it.
+#[derive(Clone)]
+struct PublicKey(SubjectPublicKeyInfoOwned);
+
+impl EncodePublicKey for PublicKey {
+    fn to_public_key_der(&self) -> spki::Result<Document> {
+        Ok(Document::encode_msg(&self.0)?)
+    }
+}
+
+impl Keypair for Issuer<'_> {
+    type VerifyingKey = PublicKey;
+
+    fn verifying_key(&self) -> PublicKey {
+        PublicKey(self.public_key.clone())
+    }
+}
+
+impl DynSignatureAlgorithmIdentifier for Issuer<'_> {
+    fn signature_algorithm_identifier(&self) -> spki::Result<AlgorithmIdentifierOwned> {
+        Ok(self.algorithm.clone())
+    }
 }
 
 /// The hash as strong as the key.
@@ -338,102 +412,62 @@ pub fn now() -> u64 {
         })
 }
 
-fn unusable(error: ima::certificate::CertificateError) -> Fault {
+fn unusable(error: impl std::fmt::Display) -> Fault {
     Fault::new(Code::CertificateUnusable, error.to_string())
 }
 
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
-fn public_key_info(key: &dyn Signer) -> Vec<u8> {
-    let algorithm = match key.kind() {
-        KeyKind::Rsa(_) => sequence(&[&oid_der(oid::RSA_ENCRYPTION), &[0x05, 0x00]]),
-        KeyKind::P256 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_256_R_1)]),
-        KeyKind::P384 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_384_R_1)]),
-        KeyKind::P521 => sequence(&[&oid_der(oid::ID_EC_PUBLIC_KEY), &oid_der(oid::SECP_521_R_1)]),
+fn public_key_info(key: &dyn Signer) -> der::Result<SubjectPublicKeyInfoOwned> {
+    let curve = |oid: ObjectIdentifier| (rfc5912::ID_EC_PUBLIC_KEY, Any::from(oid));
+    let (oid, parameters) = match key.kind() {
+        KeyKind::Rsa(_) => (rfc5912::RSA_ENCRYPTION, Any::from(Null)),
+        KeyKind::P256 => curve(rfc5912::SECP_256_R_1),
+        KeyKind::P384 => curve(rfc5912::SECP_384_R_1),
+        KeyKind::P521 => curve(rfc5912::SECP_521_R_1),
     };
-    sequence(&[&algorithm, &tlv(0x03, &[&[0], key.public_key()])])
+    Ok(SubjectPublicKeyInfoOwned {
+        algorithm: AlgorithmIdentifierOwned {
+            oid,
+            parameters: Some(parameters),
+        },
+        subject_public_key: BitString::from_bytes(key.public_key())?,
+    })
 }
 
-fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<Vec<u8>> {
-    let unsupported = || {
-        Fault::new(
-            Code::SigningFailed,
-            format!("certificates signed with {kind} over {hash}"),
-        )
+fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<AlgorithmIdentifierOwned> {
+    use HashAlgorithm::{Sha256, Sha384, Sha512};
+    let is_rsa = matches!(kind, KeyKind::Rsa(_));
+    let oid = match (is_rsa, hash) {
+        (true, Sha256) => rfc5912::SHA_256_WITH_RSA_ENCRYPTION,
+        (true, Sha384) => rfc5912::SHA_384_WITH_RSA_ENCRYPTION,
+        (true, Sha512) => rfc5912::SHA_512_WITH_RSA_ENCRYPTION,
+        (false, Sha256) => rfc5912::ECDSA_WITH_SHA_256,
+        (false, Sha384) => rfc5912::ECDSA_WITH_SHA_384,
+        (false, Sha512) => rfc5912::ECDSA_WITH_SHA_512,
+        _ => {
+            return Err(Fault::new(
+                Code::SigningFailed,
+                format!("certificates signed with {kind} over {hash}"),
+            ));
+        }
     };
-    Ok(match kind {
-        KeyKind::Rsa(_) => {
-            let oid = match hash {
-                HashAlgorithm::Sha256 => oid::SHA_256_WITH_RSA_ENCRYPTION,
-                HashAlgorithm::Sha384 => oid::SHA_384_WITH_RSA_ENCRYPTION,
-                HashAlgorithm::Sha512 => oid::SHA_512_WITH_RSA_ENCRYPTION,
-                _ => return Err(unsupported()),
-            };
-            sequence(&[&oid_der(oid), &[0x05, 0x00]])
-        }
-        KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
-            let oid = match hash {
-                HashAlgorithm::Sha256 => oid::ECDSA_WITH_SHA_256,
-                HashAlgorithm::Sha384 => oid::ECDSA_WITH_SHA_384,
-                HashAlgorithm::Sha512 => oid::ECDSA_WITH_SHA_512,
-                _ => return Err(unsupported()),
-            };
-            sequence(&[&oid_der(oid)])
-        }
+    Ok(AlgorithmIdentifierOwned {
+        oid,
+        // RFC 4055 section 5 wants NULL, RFC 5758 section 3.2 nothing.
+        parameters: is_rsa.then(|| Null.into()),
     })
 }
 
 /// UTCTime through 2049, GeneralizedTime from 2050 (RFC 5280 section 4.1.2.5).
-fn time(seconds: u64) -> Result<Vec<u8>> {
-    let since = Duration::from_secs(seconds);
-    UtcTime::from_unix_duration(since)
-        .and_then(|time| time.to_der())
-        .or_else(|_| GeneralizedTime::from_unix_duration(since).and_then(|time| time.to_der()))
+fn time(seconds: u64) -> Result<Time> {
+    DateTime::from_unix_duration(Duration::from_secs(seconds))
+        .map(Time::from)
         .map_err(|_| {
             Fault::new(
                 Code::CertificateUnusable,
                 format!("no certificate can be dated {seconds} seconds after 1970"),
             )
         })
-}
-
-fn oid_der(oid: ObjectIdentifier) -> Vec<u8> {
-    tlv(0x06, &[oid.as_bytes()])
-}
-
-pub(crate) fn sequence(parts: &[&[u8]]) -> Vec<u8> {
-    tlv(0x30, parts)
-}
-
-/// A positive INTEGER from big-endian bytes.
-pub(crate) fn unsigned(bytes: &[u8]) -> Vec<u8> {
-    let start = bytes
-        .iter()
-        .position(|&byte| byte != 0)
-        .unwrap_or(bytes.len());
-    let bytes = bytes.get(start..).unwrap_or_default();
-    match bytes.first() {
-        None => tlv(0x02, &[&[0]]),
-        Some(first) if first & 0x80 != 0 => tlv(0x02, &[&[0], bytes]),
-        Some(_) => tlv(0x02, &[bytes]),
-    }
-}
-
-/// Tag, length and content in DER.
-pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let len: usize = parts.iter().map(|part| part.len()).sum();
-    let mut out = vec![tag];
-    let be = len.to_be_bytes();
-    let digits = be.iter().skip_while(|&&byte| byte == 0);
-    if len < 0x80 {
-        out.push(len as u8);
-    } else {
-        out.push(0x80 | digits.clone().count() as u8);
-        out.extend(digits);
-    }
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -112,6 +112,55 @@ fn keygen_is_careful() {
 }
 
 #[test]
+fn openssl_reads_what_the_kernel_wants_of_certificates() {
+    for kind in ["rsa2048", "p256", "p384", "p521"] {
+        let directory = with_keys(kind);
+        let at = directory.path();
+        let extensions = |name: &str| {
+            let wanted = "basicConstraints,keyUsage,subjectKeyIdentifier,authorityKeyIdentifier";
+            let script = format!("openssl x509 -in keys/{name}.pem -noout -ext {wanted}");
+            let text = shell(&script, at).good().out;
+            text.lines()
+                .map(|line| line.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let id = |name: &str| {
+            let script = format!(
+                "openssl x509 -in keys/{name}.pem -noout -ext subjectKeyIdentifier | tail -n 1"
+            );
+            shell(&script, at).good().out.trim().to_owned()
+        };
+        for (name, constraints, usage) in [
+            ("ca", "CA:TRUE", "Certificate Sign"),
+            ("ima", "CA:FALSE", "Digital Signature"),
+        ] {
+            let expected = [
+                "X509v3 Basic Constraints: critical",
+                constraints,
+                "X509v3 Key Usage: critical",
+                usage,
+                "X509v3 Subject Key Identifier:",
+                &id(name),
+                "X509v3 Authority Key Identifier:",
+                &id("ca"),
+            ];
+            assert_eq!(extensions(name), expected, "{kind}");
+        }
+        let sha1 =
+            "openssl x509 -in keys/ima.pem -noout -pubkey | openssl pkey -pubin -outform DER |
+                    openssl asn1parse -inform DER -strparse $1 -noout -out key; sha1sum key";
+        let header = [("rsa2048", 19), ("p256", 23), ("p384", 20), ("p521", 21)];
+        let offset = header.iter().find(|(name, _)| *name == kind).unwrap().1;
+        let digest = shell(&sha1.replace("$1", &offset.to_string()), at)
+            .good()
+            .out;
+        assert_eq!(id("ima").replace(':', "").to_lowercase(), digest[..40]);
+        let verify = "openssl verify -x509_strict -CAfile keys/ca.pem keys/ca.pem keys/ima.pem";
+        shell(verify, at).good();
+    }
+}
+
+#[test]
 fn renewals_and_requests() {
     let directory = with_keys("rsa2048");
     let at = directory.path();

@@ -14,17 +14,17 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use der::Decode as _;
-use der::asn1::{ObjectIdentifier, OctetStringRef};
+use der::asn1::{ObjectIdentifier, OctetStringRef, UintRef};
+use der::{Decode as _, Encode as _};
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
+use rsa::pkcs1::RsaPublicKey;
 
 use super::uri::Uri;
 use super::{KeyKind, PasswordSource, Signer, check_digest, curve_by_oid};
 use crate::Result;
-use crate::x509::{sequence, unsigned};
 
 /// What is loaded if the URI names no module: p11-kit's, which knows the modules that the system has.
 const DEFAULT_MODULE: &str = "p11-kit-proxy.so";
@@ -188,7 +188,10 @@ impl TokenKey {
             .map_err(refused)?;
         // PKCS #11 gives r and s beside each other.
         let (r, s) = raw.split_at(raw.len() / 2);
-        Ok(sequence(&[&unsigned(r), &unsigned(s)]))
+        // Ecdsa-Sig-Value of RFC 3279 section 2.2.3: a SEQUENCE of two INTEGERs.
+        UintRef::new(r)
+            .and_then(|r| [r, UintRef::new(s)?].to_der())
+            .map_err(|error| Fault::new(Code::SigningFailed, error.to_string()))
     }
 }
 
@@ -350,8 +353,11 @@ fn public_key(
                     Attribute::PublicExponent(exponent),
                 ] if !modulus.is_empty() && !exponent.is_empty() => {
                     let bits = u32::try_from(modulus.len()).unwrap_or(0).saturating_mul(8);
-                    let der = sequence(&[&unsigned(modulus), &unsigned(exponent)]);
-                    Some((KeyKind::Rsa(bits), der))
+                    let public_key = RsaPublicKey {
+                        modulus: UintRef::new(modulus).ok()?,
+                        public_exponent: UintRef::new(exponent).ok()?,
+                    };
+                    Some((KeyKind::Rsa(bits), public_key.to_der().ok()?))
                 }
                 _ => None,
             }
