@@ -110,6 +110,19 @@ impl Elf {
         self.machine
     }
 
+    /// The architecture that it is made for, named as Rust names it; none for one that the init is not built for.
+    #[must_use]
+    pub const fn architecture(&self) -> Option<&'static str> {
+        match (self.machine.number, self.wide, self.big_endian) {
+            (3, false, false) => Some("x86"),
+            (40, false, false) => Some("arm"),
+            (62, true, false) => Some("x86_64"),
+            (183, true, false) => Some("aarch64"),
+            (243, true, false) => Some("riscv64"),
+            _ => None,
+        }
+    }
+
     /// Whether it is of the 64-bit class.
     pub const fn is_wide(&self) -> bool {
         self.wide

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::cmdline::{self, RootName};
 use crate::composefs::Composefs;
 use crate::config::{self, Config, Enforce, OnFailure, Parameter, RootWait};
-use crate::dm_verity::signed::PARTITION_TYPE;
 use crate::dm_verity::{Corruption, RootHash, Trust};
 use crate::fault::{Cause, Code, Fault};
 use crate::forward::{self, Forwarded};
@@ -81,8 +80,9 @@ pub struct Fec {
 pub enum RootHashSource {
     /// The configuration.
     Configured(RootHash),
-    /// This device, with a signature that the kernel verifies.
-    Signed(RootName),
+    /// This device, with a signature that the kernel verifies; none for the partition whose type is that of the machine's
+    /// architecture ([`crate::dm_verity::signed::device`]).
+    Signed(Option<RootName>),
 }
 
 /// How a root is verified whose root hash is known.
@@ -102,26 +102,12 @@ pub struct VerityRoot {
 
 impl Verity {
     /// What the configuration demands.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::VeritySignatureMissing`] if it does not name the device of the signed root hash, and partitions for this processor
-    /// have no type that it could be found by.
-    fn of(config: &Config) -> Result<Option<Self>, Fault> {
-        let root_hash = match &config.verity {
-            None => return Ok(None),
-            Some(Trust::RootHash(root_hash)) => RootHashSource::Configured(root_hash.clone()),
-            Some(Trust::Signed) => {
-                let found = PARTITION_TYPE.map(|kind| RootName::PartType(kind.to_owned()));
-                let device = config.verity_signature.clone().or(found);
-                RootHashSource::Signed(device.ok_or_else(|| {
-                    let detail = "verity_signature= is not set";
-                    Fault::new(Code::VeritySignatureMissing, detail)
-                        .because(Cause::PROCESSOR_WITHOUT_PARTITION_TYPE)
-                })?)
-            }
+    fn of(config: &Config) -> Option<Self> {
+        let root_hash = match config.verity.as_ref()? {
+            Trust::RootHash(root_hash) => RootHashSource::Configured(root_hash.clone()),
+            Trust::Signed => RootHashSource::Signed(config.verity_signature.clone()),
         };
-        Ok(Some(Self {
+        Some(Self {
             root_hash,
             tree: config.verity_hash.clone(),
             offset: config.verity_hash_offset,
@@ -134,7 +120,7 @@ impl Verity {
                     roots: config.verity_fec_roots,
                 }),
             },
-        }))
+        })
     }
 
     /// What is verified with this root hash. Where the configuration says nothing of the tree, that is the partition that the
@@ -344,7 +330,7 @@ impl Settings {
         if config.on_failure == OnFailure::Shell {
             warn(Fault::new(Code::DebugShell, config::PATH));
         }
-        let verity = Verity::of(&config)?;
+        let verity = Verity::of(&config);
         if verity.is_some()
             && let Some(other) = &elsewhere
         {
@@ -748,12 +734,11 @@ mod tests {
         assert_eq!(found.root, Root::Named(RootName::parse(data).unwrap()));
         let (found, _) = settings("verity=signed\nverity_signature=/dev/vdb", "").unwrap();
         assert_eq!(found.root, Root::Signed);
-        let device = RootHashSource::Signed(RootName::Device("vdb".into()));
+        let device = RootHashSource::Signed(Some(RootName::Device("vdb".into())));
         assert_eq!(found.verity.unwrap().root_hash, device);
         let (found, _) = settings("verity=signed", "root=/dev/vda").unwrap();
         assert_eq!(found.root, Root::Named(RootName::Device("vda".into())));
-        let device = RootName::PartType(PARTITION_TYPE.unwrap().to_owned());
-        let device = RootHashSource::Signed(device);
+        let device = RootHashSource::Signed(None);
         assert_eq!(found.verity.unwrap().root_hash, device);
         let config = Config::parse(format!("verity={hash}").as_bytes()).unwrap();
         let root = Path::new("/root");

@@ -373,6 +373,15 @@ impl InitramfsBuilder {
         Elf::parse(&self.init_entry()?.data).map(|elf| elf.machine())
     }
 
+    /// The architecture of the init, named as Rust names it; that of another program in the initramfs if the init is a script.
+    #[must_use]
+    pub fn architecture(&self) -> Option<&'static str> {
+        self.init_entry()
+            .into_iter()
+            .chain(self.entries.values())
+            .find_map(|entry| Elf::parse(&entry.data)?.architecture())
+    }
+
     /// The init, which may be a link to its program.
     fn init_entry(&self) -> Option<&Entry> {
         let mut path = b"init".to_vec();

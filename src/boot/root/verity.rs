@@ -46,7 +46,10 @@ impl Trusted {
                     signature: None,
                 });
             }
-            RootHashSource::Signed(name) => signed_root_hash(name, settings)?,
+            RootHashSource::Signed(configured) => {
+                let device = signed::device(configured.as_ref(), signed::PARTITION_TYPE)?;
+                signed_root_hash(&device, settings)?
+            }
         };
         Ok(Self {
             root: verity.with(signature.root_hash()),

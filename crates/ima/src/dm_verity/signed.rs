@@ -15,6 +15,7 @@ use base64ct::{Base64, Encoding as _};
 
 use super::RootHash;
 use crate::certificate::Certificate;
+use crate::cmdline::RootName;
 use crate::fault::{Cause, Code, Fault};
 use crate::hash::HashAlgorithm;
 use crate::hex;
@@ -42,6 +43,19 @@ pub const fn partition_type(architecture: &str) -> Option<&'static str> {
         b"x86_64" => Some("41092b05-9fc8-4523-994f-2def0408b176"),
         _ => None,
     }
+}
+
+/// The device of the signed root hash: the configured one, otherwise the partition of this type.
+///
+/// # Errors
+///
+/// [`Code::VeritySignatureMissing`] if none is configured and there is no type for the architecture.
+pub fn device(configured: Option<&RootName>, kind: Option<&str>) -> Result<RootName, Fault> {
+    let of_type = || kind.map(|kind| RootName::PartType(kind.to_owned()));
+    configured.cloned().or_else(of_type).ok_or_else(|| {
+        Fault::new(Code::VeritySignatureMissing, "verity_signature= is not set")
+            .because(Cause::PROCESSOR_WITHOUT_PARTITION_TYPE)
+    })
 }
 
 /// Why the content of a partition is no signed root hash.

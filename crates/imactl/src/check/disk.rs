@@ -219,6 +219,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use crate::check::{Root, RootChoice};
+    use crate::initramfs::InitramfsBuilder;
     use crate::select::FileSystem;
 
     /// The superblock of an ext4 of 1 MiB with this UUID's byte and label.
@@ -339,6 +340,50 @@ mod tests {
         assert_eq!(of("PARTLABEL=boot"), Some(Code::RootUnknown));
         // Superblocks of nothing: the kernel would not mount them.
         assert_eq!(of("LABEL=one"), Some(Code::RootMount));
+    }
+
+    #[test]
+    fn a_signed_root_hash_is_looked_for_by_the_architecture_of_the_init() {
+        const SECOND: &str = "11111111-0000-4000-8000-000000000002";
+        let directory = tempfile::tempdir().unwrap();
+        let path = disk(directory.path());
+        let aarch64 = ima::dm_verity::signed::partition_type("aarch64").unwrap();
+        let status = Command::new("sfdisk")
+            .args(["--quiet", "--no-tell-kernel", "--part-type"])
+            .args([path.as_os_str(), "2".as_ref(), aarch64.as_ref()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        // The header of a program that this machine does not run need not have more behind it.
+        let init = |machine: u8| {
+            let mut header = vec![0; 64];
+            header[..6].copy_from_slice(b"\x7fELF\x02\x01");
+            (header[16], header[18], header[54], header[56]) = (2, machine, 56, 1);
+            header
+        };
+        let script = b"#!/bin/busybox sh\n".to_vec();
+        let found = |init: Vec<u8>, busybox: Vec<u8>, named: &str| {
+            let initramfs = InitramfsBuilder::new()
+                .init(init)
+                .file("bin/busybox", 0o755, busybox)
+                .config(format!("verity=signed\n{named}"));
+            let choice = RootChoice::new(&initramfs, Some("root=LABEL=two"));
+            let root = Root::read(&path, FileSystem::default(), &choice).unwrap();
+            let fault = root.unmountable.unwrap();
+            (fault.code(), fault.found())
+        };
+        // What lies in that partition is no signed root hash.
+        let malformed = found(init(183), Vec::new(), "");
+        assert_eq!(malformed.0, Code::VeritySignature);
+        assert_eq!(found(script, init(183), ""), malformed);
+        let named = format!("verity_signature=PARTUUID={SECOND}\n");
+        assert_eq!(found(init(62), Vec::new(), &named), malformed);
+        let missing = (Code::VeritySignatureMissing, None);
+        assert_eq!(found(init(62), Vec::new(), ""), missing);
+        // PowerPC, for which the init knows no type.
+        let unknown = Some(Cause::PROCESSOR_WITHOUT_PARTITION_TYPE);
+        let unknown = (Code::VeritySignatureMissing, unknown);
+        assert_eq!(found(init(20), Vec::new(), ""), unknown);
     }
 
     #[test]

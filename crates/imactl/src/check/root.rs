@@ -273,6 +273,8 @@ pub struct RootChoice {
     pub tree: Option<PathBuf>,
     /// The file or device of the signed root hash, where that is not on the root's disk. Without it such a root is not verified.
     pub signature: Option<PathBuf>,
+    /// [`InitramfsBuilder::architecture`]: the partition of a signed root hash has a type of its own for each.
+    pub architecture: Option<&'static str>,
     /// What the configuration revokes.
     pub revoked: Revocations,
     /// The CAs in the kernel, if they are known.
@@ -306,6 +308,7 @@ impl RootChoice {
                 fstype: settings.rootfstype.filter(|_| alone),
                 gpt_is_forced: settings.gpt_is_forced,
                 verity: settings.verity.filter(|_| alone),
+                architecture: initramfs.architecture(),
                 composefs: settings.composefs.filter(|_| alone),
                 revoked: settings.config.revoked,
                 ..Self::default()

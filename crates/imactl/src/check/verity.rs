@@ -86,7 +86,7 @@ impl Trusted {
                     signature: None,
                 }));
             }
-            RootHashSource::Signed(name) => name,
+            RootHashSource::Signed(configured) => configured.as_ref(),
         };
         let (part, shown) = if let Some(given) = &choice.signature {
             let part = Part::whole(given).map_err(|error| unreadable(given, &error))?;
@@ -95,9 +95,10 @@ impl Trusted {
             let Some(disk) = disk else {
                 return Ok(None);
             };
-            let partition = match disk.find(Some(name)) {
+            let name = signed::device(name, choice.architecture.and_then(signed::partition_type))?;
+            let partition = match disk.find(Some(&name)) {
                 Ok(partition) => partition,
-                Err(_) if names_a_disk(name) => return Ok(None),
+                Err(_) if names_a_disk(&name) => return Ok(None),
                 Err(fault) => {
                     return Err(Fault::new(Code::VeritySignatureMissing, fault.detail()));
                 }
