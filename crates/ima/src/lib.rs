@@ -38,7 +38,6 @@ pub mod filesystem;
 pub mod forward;
 pub mod hash;
 pub mod hex;
-#[cfg(feature = "luks")]
 pub mod json;
 pub mod keyring;
 pub mod layout;

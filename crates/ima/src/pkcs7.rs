@@ -12,7 +12,7 @@ use crate::certificate::{Certificate, CertificateError, PublicKey};
 use crate::hash::HashAlgorithm;
 use crate::oid::{
     DATA, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_SHA_256, ID_SHA_384,
-    ID_SHA_512, MESSAGE_DIGEST, ObjectIdentifier, RSA_ENCRYPTION, SIGNED_DATA,
+    ID_SHA_512, ObjectIdentifier, RSA_ENCRYPTION, SIGNED_DATA,
 };
 
 /// The longest message that is read, in bytes. The kernel takes as much as a key of type `user` holds: 32767 bytes
@@ -260,7 +260,7 @@ fn message_digest(attributes: &[u8]) -> Result<Vec<u8>, der::Error> {
     let mut found = Vec::new();
     while !set.is_finished() {
         let mut attribute = inner(&mut set, Tag::Sequence)?;
-        if ObjectIdentifier::decode(&mut attribute)? == MESSAGE_DIGEST {
+        if ObjectIdentifier::decode(&mut attribute)? == crate::oid::MESSAGE_DIGEST {
             let mut values = inner(&mut attribute, Tag::Set)?;
             found.push(element(&mut values, Tag::OctetString)?.to_vec());
             values.finish()?;

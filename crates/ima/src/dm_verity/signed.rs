@@ -1,7 +1,7 @@
 //! A root hash with its signature, as it lies in a partition of its own: the root verity signature partition of the Discoverable
 //! Partitions Specification (UAPI.2), which systemd-repart and `imactl image` make.
 //!
-//! The partition holds a JSON object, and NULs behind it. All its members are strings:
+//! The partition holds a JSON object, and NULs behind it. These members are strings, others are not looked at:
 //!
 //! | member | value |
 //! |---|---|
@@ -19,6 +19,7 @@ use crate::cmdline::RootName;
 use crate::fault::{Cause, Code, Fault};
 use crate::hash::HashAlgorithm;
 use crate::hex;
+use crate::json::{JsonError, Value};
 use crate::pkcs7::{DetachedSignature, Pkcs7Error};
 use crate::revocation::Revocations;
 
@@ -61,15 +62,12 @@ pub fn device(configured: Option<&RootName>, kind: Option<&str>) -> Result<RootN
 /// Why the content of a partition is no signed root hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
-    /// Not a JSON object of strings, at this byte.
-    #[error("no JSON object whose members are strings (byte {0})")]
-    Json(usize),
-    /// A member is missing.
+    /// Not JSON, or a member is there twice.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// A member is missing, or the value is no object.
     #[error("the member {0} is missing")]
     Missing(&'static str),
-    /// A member is there twice.
-    #[error("the member {0} is there twice")]
-    Twice(&'static str),
     /// A member has a value of another form.
     #[error("the member {0} is malformed")]
     Malformed(&'static str),
@@ -106,22 +104,18 @@ impl SignedRootHash {
     ///
     /// [`SignedError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
-        let [mut root_hash, mut signature] = [None, None];
-        for (name, value) in members(bytes)? {
-            let (place, name) = match name {
-                "rootHash" => (&mut root_hash, "rootHash"),
-                "signature" => (&mut signature, "signature"),
-                _ => continue,
-            };
-            if place.replace(value).is_some() {
-                return Err(SignedError::Twice(name));
-            }
-        }
-        let root_hash = root_hash.ok_or(SignedError::Missing("rootHash"))?;
-        let root_hash = RootHash::parse(root_hash).ok_or(SignedError::Malformed("rootHash"))?;
-        let signature = signature.ok_or(SignedError::Missing("signature"))?;
-        let message =
-            Base64::decode_vec(signature).map_err(|_| SignedError::Malformed("signature"))?;
+        let bytes = bytes.get(..MAX_LENGTH).unwrap_or(bytes);
+        let text = str::from_utf8(bytes).map_err(|error| JsonError(error.valid_up_to()))?;
+        let object =
+            Value::parse(text.trim_end_matches(|c: char| c == '\0' || c.is_ascii_whitespace()))?;
+        let member = |name| {
+            let value = object.get(name).ok_or(SignedError::Missing(name))?;
+            value.string().ok_or(SignedError::Malformed(name))
+        };
+        let root_hash =
+            RootHash::parse(member("rootHash")?).ok_or(SignedError::Malformed("rootHash"))?;
+        let message = Base64::decode_vec(member("signature")?)
+            .map_err(|_| SignedError::Malformed("signature"))?;
         Self::new(root_hash, message).map_err(SignedError::Signature)
     }
 
@@ -203,86 +197,6 @@ pub fn usable(bytes: &[u8], path: &str, revoked: &Revocations) -> Result<SignedR
     }
 }
 
-/// The members of a JSON object whose values are strings without escapes. What stands behind the object is NULs or white space.
-fn members(bytes: &[u8]) -> Result<Vec<(&str, &str)>, SignedError> {
-    let mut text = Text {
-        bytes: bytes.get(..MAX_LENGTH).unwrap_or(bytes),
-        at: 0,
-    };
-    let mut found = Vec::new();
-    text.expect(b'{')?;
-    if !text.next_is(b'}') {
-        loop {
-            let name = text.string()?;
-            text.expect(b':')?;
-            found.push((name, text.string()?));
-            if !text.next_is(b',') {
-                break;
-            }
-        }
-        text.expect(b'}')?;
-    }
-    match text.rest().iter().all(|byte| *byte == 0 || is_space(*byte)) {
-        true => Ok(found),
-        false => Err(text.error()),
-    }
-}
-
-const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// JSON that is being read.
-struct Text<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Text<'a> {
-    fn rest(&self) -> &'a [u8] {
-        self.bytes.get(self.at..).unwrap_or_default()
-    }
-
-    const fn error(&self) -> SignedError {
-        SignedError::Json(self.at)
-    }
-
-    /// Takes the byte, behind white space, if it is the next.
-    fn next_is(&mut self, byte: u8) -> bool {
-        let spaces = self.rest().iter().take_while(|byte| is_space(**byte));
-        self.at = self.at.saturating_add(spaces.count());
-        let is = self.rest().first() == Some(&byte);
-        if is {
-            self.at = self.at.saturating_add(1);
-        }
-        is
-    }
-
-    fn expect(&mut self, byte: u8) -> Result<(), SignedError> {
-        match self.next_is(byte) {
-            true => Ok(()),
-            false => Err(self.error()),
-        }
-    }
-
-    /// A string of printable ASCII without escapes.
-    fn string(&mut self) -> Result<&'a str, SignedError> {
-        self.expect(b'"')?;
-        let rest = self.rest();
-        let plain = |byte: &&u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-        let length = rest.iter().take_while(plain).count();
-        let text = rest
-            .get(..length)
-            .and_then(|text| str::from_utf8(text).ok());
-        self.at = self.at.saturating_add(length);
-        match self.rest().first() {
-            Some(b'"') => self.at = self.at.saturating_add(1),
-            _ => return Err(self.error()),
-        }
-        text.ok_or(self.error())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,7 +219,7 @@ mod tests {
         // As another program may write it, with members that are not known.
         let base64 = Base64::encode_string(MESSAGE);
         let other = format!(
-            " {{ \"signature\" : \"{base64}\",\n\t\"other\":\"\", \"rootHash\": \"{}\" }}\r\n",
+            " {{ \"signature\" : \"{base64}\",\n\t\"other\":[\"\",1], \"rootHash\": \"{}\" }}\r\n",
             digits.to_uppercase()
         );
         assert_eq!(SignedRootHash::parse(other.as_bytes()), Ok(sample()));
@@ -316,20 +230,28 @@ mod tests {
         let hash = "ab".repeat(32);
         let base64 = Base64::encode_string(MESSAGE);
         let cases = [
-            (String::new(), SignedError::Json(0)),
-            ("\0\0".to_owned(), SignedError::Json(0)),
+            (String::new(), SignedError::Json(JsonError(0))),
+            ("\0\0".to_owned(), SignedError::Json(JsonError(0))),
             ("{}".to_owned(), SignedError::Missing("rootHash")),
-            ("{\"a\":1}".to_owned(), SignedError::Json(5)),
-            ("{\"a\":\"\\n\"}".to_owned(), SignedError::Json(6)),
-            ("{\"a\":\"b\",}".to_owned(), SignedError::Json(9)),
-            ("{\"a\":\"b\"} x".to_owned(), SignedError::Json(9)),
+            ("{\"a\":1}".to_owned(), SignedError::Missing("rootHash")),
+            ("[]".to_owned(), SignedError::Missing("rootHash")),
+            ("{\"a\":\"\n\"}".to_owned(), SignedError::Json(JsonError(7))),
+            ("{\"a\":\"b\",}".to_owned(), SignedError::Json(JsonError(9))),
+            (
+                "{\"a\":\"b\"} x".to_owned(),
+                SignedError::Json(JsonError(10)),
+            ),
             (
                 format!("{{\"rootHash\":\"{hash}\"}}"),
                 SignedError::Missing("signature"),
             ),
             (
                 format!("{{\"rootHash\":\"{hash}\",\"rootHash\":\"{hash}\"}}"),
-                SignedError::Twice("rootHash"),
+                SignedError::Json(JsonError(156)),
+            ),
+            (
+                "{\"rootHash\":1}".to_owned(),
+                SignedError::Malformed("rootHash"),
             ),
             (
                 format!("{{\"rootHash\":\"abcd\",\"signature\":\"{base64}\"}}"),
