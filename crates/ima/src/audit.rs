@@ -1,6 +1,8 @@
-//! The audit record by which IMA says that a file failed appraisal: `AUDIT_INTEGRITY_DATA`, type 1800.
+//! Audit records of IMA: of a file that failed appraisal (`AUDIT_INTEGRITY_DATA`, type 1800), and of a rule of a policy
+//! (`AUDIT_INTEGRITY_POLICY_RULE`, type 1807).
 //!
-//! Source: `integrity_audit_message` in security/integrity/integrity_audit.c, and `audit_log_untrustedstring` in kernel/audit.c.
+//! Source: `integrity_audit_message` in security/integrity/integrity_audit.c, `ima_parse_rule` in security/integrity/ima/ima_policy.c,
+//! and `audit_log_untrustedstring` in kernel/audit.c.
 
 use crate::hex;
 
@@ -8,7 +10,25 @@ use crate::hex;
 /// output of `ausearch --raw`.
 const HEADS: [&str; 2] = ["audit: type=1800 audit(", "type=INTEGRITY_DATA msg=audit("];
 
-/// One record.
+/// What precedes the time of the record of a rule in the kernel's log.
+const RULE_HEAD: &str = "audit: type=1807 audit(";
+
+/// Whether a line of the kernel's log is a record about integrity (include/uapi/linux/audit.h, `AUDIT_INTEGRITY_DATA` 1800 to
+/// `AUDIT_INTEGRITY_POLICY_RULE` 1807).
+#[must_use]
+pub fn is_of_integrity(line: &str) -> bool {
+    line.starts_with("audit: type=180")
+}
+
+/// The rule in a line of the kernel's log that records one which the kernel refused: its beginning, up to the keyword that the
+/// kernel does not know, because each keyword is recorded as it is parsed.
+#[must_use]
+pub fn refused_rule(line: &str) -> Option<&str> {
+    let (_, fields) = line.strip_prefix(RULE_HEAD)?.split_once("): ")?;
+    fields.strip_suffix("res=0").map(str::trim_end)
+}
+
+/// The record of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntegrityRecord {
     /// The process that the record is about.
@@ -181,7 +201,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_refused_rule_ends_with_the_keyword_that_the_kernel_does_not_know() {
+        let record =
+            "audit: type=1807 audit(1.5:7): action=appraise func=BPRM_CHECK fsname=ext4 res=0";
+        let rule = "action=appraise func=BPRM_CHECK fsname=ext4";
+        assert_eq!(refused_rule(record), Some(rule));
+        for other in [
+            "audit: type=1807 audit(1.5:7): action=appraise res=1",
+            "audit: type=1806 audit(1.5:7): action=appraise res=0",
+            "audit: type=1807 action=appraise res=0",
+        ] {
+            assert_eq!(refused_rule(other), None, "{other}");
+        }
+        assert!(is_of_integrity(record) && is_of_integrity(DENIED));
+        assert!(!is_of_integrity("audit: type=1400 audit(1.5:7): x"));
+    }
+
     proptest! {
+        #[test]
+        fn refused_rules_round_trip(rule in "[!-~][ -~]{0,80}[!-~]") {
+            let line = format!("audit: type=1807 audit(1700000000.123:45): {rule} res=0");
+            prop_assert_eq!(refused_rule(&line), Some(&rule[..]));
+        }
+
+        #[test]
+        fn hostile_records_of_rules_add_nothing(rest in "\\PC{0,100}") {
+            let line = format!("audit: type=1807 audit({rest}");
+            if let Some(rule) = refused_rule(&line) {
+                prop_assert!(rest.contains(rule) && rest.ends_with("res=0"));
+            }
+        }
+
         /// Whatever a file and a process are called, neither adds nor changes another field.
         #[test]
         fn names_round_trip(

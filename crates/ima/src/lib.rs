@@ -40,6 +40,7 @@ pub mod hash;
 pub mod hex;
 pub mod json;
 pub mod keyring;
+pub mod kmsg;
 pub mod layout;
 #[cfg(feature = "luks")]
 pub mod luks;
