@@ -682,7 +682,7 @@ causes! {
     }
     NO_RUNNING_CONFIGURATION [InputUnreadable] {
         cause: "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot"
-        remedy: "give the kernel's .config with --config"
+        remedy: "give the kernel's .config"
     }
 
     // imactl: modules.
@@ -751,7 +751,7 @@ causes! {
     }
     NO_BLOCK_DEVICE_IN_PARTITIONS [Usage] {
         cause: "root= names no block device, and this is the image of a disk with a partition table"
-        remedy: "give the directory or the archive that the root is made of, and --filesystem TYPE"
+        remedy: "give the directory or the archive that the root is made of, and the type of its file system"
     }
     DEVICE_NUMBER_UNKNOWN [Usage] {
         cause: "device numbers with this major are assigned in the order in which devices appear, so an image cannot show which device has this number"
@@ -796,7 +796,7 @@ causes! {
     }
     SIGNER_WITHOUT_CERTIFICATE [Usage] {
         cause: "the certificate of the key is part of the signature"
-        remedy: "give the certificate with --cert"
+        remedy: "give the certificate too"
     }
     PROCESSOR_WITHOUT_PARTITION_TYPE [VeritySignatureMissing] {
         cause: "the Discoverable Partitions Specification has no type for partitions of this processor's architecture"
@@ -940,7 +940,7 @@ causes! {
     }
     PRIVATE_KEY_THERE [OutputUnwritable] {
         cause: "a private key that is overwritten is lost"
-        remedy: "choose another directory, or --force"
+        remedy: "choose another directory"
     }
     TARGET_THERE [OutputUnwritable] {
         cause: "it is there already"
@@ -1101,7 +1101,7 @@ causes! {
     }
     NO_SIGNED_ENTRY [Usage] {
         cause: "nothing was checked"
-        remedy: "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)"
+        remedy: "give no certificates, or have the kernel record signatures (ima_template=ima-sig)"
     }
     EMPTY_COMMAND [Usage] {
         cause: "there is no program in it"
@@ -1117,15 +1117,15 @@ causes! {
     }
     NO_KEY [Usage] {
         cause: "there is nothing to sign with"
-        remedy: "give --key KEY --cert CERTIFICATE, or --sign-command"
+        remedy: "give a key and its certificate, or a command that signs"
     }
     NO_CERTIFICATE_FOR_COMMAND [Usage] {
         cause: "the certificate identifies the key that the command signs with"
-        remedy: "give the certificate with --cert"
+        remedy: "give the certificate too"
     }
     NO_PASSWORD [Usage] {
         cause: "none was given, and there is no terminal to ask on"
-        remedy: "give one with --password-file FILE or in EVMCTL_KEY_PASSWORD, or --unencrypted for keys without"
+        remedy: "give one, or have the keys written unencrypted"
     }
     PASSWORDS_DIFFER [Usage] {
         cause: "the two that were typed are not the same"
@@ -1133,7 +1133,7 @@ causes! {
     }
     PASSWORD_EMPTY [Usage] {
         cause: "the one given is empty, and protects nothing"
-        remedy: "give a password, or --unencrypted if that is what you want"
+        remedy: "give a password, or have the keys written unencrypted"
     }
     NOT_A_TIME [Usage] {
         cause: "it is no number of seconds since 1970"
@@ -1177,7 +1177,7 @@ causes! {
     }
     SETUP_NOT_AS_ROOT [SetupUnfit] {
         cause: "it writes to /etc and /boot, and signs files of root"
-        remedy: "run it with sudo, or with --dry-run"
+        remedy: "run it as root"
     }
     BOOT_NOT_OBSERVED [SetupUnfit] {
         cause: "what enforcement would deny is not known before a boot that logs it"
@@ -1185,7 +1185,7 @@ causes! {
     }
     NO_TERMINAL [SetupUnfit] {
         cause: "without an answer nothing is done"
-        remedy: "run it on a terminal, or with --yes"
+        remedy: "run it on a terminal"
     }
     LOG_NOT_READ [SetupStep] {
         cause: "what enforcement would deny is not known without it"

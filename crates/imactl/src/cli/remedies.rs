@@ -3,7 +3,7 @@
 use ima::fault::{Cause, Code, Fault};
 
 /// Remedies of causes that were found out.
-const OF_CAUSES: [(Cause, &str); 5] = [
+const OF_CAUSES: [(Cause, &str); 16] = [
     (
         Cause::BUILT_WITHOUT_PKCS11,
         "build it with the feature, or use --sign-command",
@@ -13,16 +13,57 @@ const OF_CAUSES: [(Cause, &str); 5] = [
         "use --hash sha256 or --hash sha512",
     ),
     (
+        Cause::NO_BLOCK_DEVICE_IN_PARTITIONS,
+        "give the directory or the archive that the root is made of, and --filesystem TYPE",
+    ),
+    (
+        Cause::NO_CERTIFICATE_FOR_COMMAND,
+        "give the certificate with --cert",
+    ),
+    (
+        Cause::NO_KEY,
+        "give --key KEY --cert CERTIFICATE, or --sign-command",
+    ),
+    (
+        Cause::NO_PASSWORD,
+        "give one with --password-file FILE or in EVMCTL_KEY_PASSWORD, or --unencrypted for keys without",
+    ),
+    (
+        Cause::NO_RUNNING_CONFIGURATION,
+        "give the kernel's .config with --config",
+    ),
+    (
+        Cause::NO_SIGNED_ENTRY,
+        "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)",
+    ),
+    (
         Cause::NO_SYMBOLS,
         "give the description that the kernel's build left: --symbols extra-cert.json",
+    ),
+    (Cause::NO_TERMINAL, "run it on a terminal, or with --yes"),
+    (
+        Cause::PASSWORD_EMPTY,
+        "give a password, or --unencrypted if that is what you want",
     ),
     (
         Cause::PIN_WRONG,
         "give it with pin-source= in the URI, with --password-file FILE or at the prompt",
     ),
     (
+        Cause::PRIVATE_KEY_THERE,
+        "choose another directory, or --force",
+    ),
+    (
+        Cause::SETUP_NOT_AS_ROOT,
+        "run it with sudo, or with --dry-run",
+    ),
+    (
         Cause::SEVERAL_FILE_SYSTEMS,
         "give the kernel command line: --append 'root=PARTUUID=...'",
+    ),
+    (
+        Cause::SIGNER_WITHOUT_CERTIFICATE,
+        "give the certificate with --cert",
     ),
 ];
 

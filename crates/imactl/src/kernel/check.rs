@@ -228,7 +228,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
         findings.required(
             "IMA_APPRAISE_REQUIRE_POLICY_SIGS",
             "n, or a signature packed beside the policy",
-            "the kernel takes only a signed policy; sign it with imactl sign --sidecar",
+            "the kernel takes only a signed policy",
         );
     }
     if wanted.config.require_tpm {
