@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use const_oid::db::{rfc4519, rfc5912};
 use const_oid::{AssociatedOid, ObjectIdentifier};
 use der::asn1::{Any, BitString, Null, OctetString};
 use der::{DateTime, Decode as _, Encode, Tag};
 use ima::certificate::{Certificate, SAMPLE_MARK};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::oid;
 use rsa::signature::Keypair;
 use sha1::{Digest as _, Sha1};
 use x509_cert::attr::AttributeTypeAndValue;
@@ -211,13 +211,16 @@ impl Template {
 
     fn name(&self) -> der::Result<Name> {
         let attributes = [
-            (rfc4519::O, self.organization.as_str()),
-            (rfc4519::OU, if self.sample { SAMPLE_MARK } else { "" }),
-            (rfc4519::CN, &self.common_name),
+            (oid::ORGANIZATION, self.organization.as_str()),
+            (
+                oid::ORGANIZATIONAL_UNIT,
+                if self.sample { SAMPLE_MARK } else { "" },
+            ),
+            (oid::COMMON_NAME, &self.common_name),
         ];
         let names = attributes
             .into_iter()
-            .filter(|(oid, text)| *oid == rfc4519::CN || !text.is_empty())
+            .filter(|(oid, text)| *oid == oid::COMMON_NAME || !text.is_empty())
             .map(|(oid, text)| {
                 let value = Any::new(Tag::Utf8String, text.as_bytes())?;
                 RelativeDistinguishedName::try_from(vec![AttributeTypeAndValue { oid, value }])
@@ -418,12 +421,12 @@ fn unusable(error: impl std::fmt::Display) -> Fault {
 
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
 fn public_key_info(key: &dyn Signer) -> der::Result<SubjectPublicKeyInfoOwned> {
-    let curve = |oid: ObjectIdentifier| (rfc5912::ID_EC_PUBLIC_KEY, Any::from(oid));
+    let curve = |oid: ObjectIdentifier| (oid::ID_EC_PUBLIC_KEY, Any::from(oid));
     let (oid, parameters) = match key.kind() {
-        KeyKind::Rsa(_) => (rfc5912::RSA_ENCRYPTION, Any::from(Null)),
-        KeyKind::P256 => curve(rfc5912::SECP_256_R_1),
-        KeyKind::P384 => curve(rfc5912::SECP_384_R_1),
-        KeyKind::P521 => curve(rfc5912::SECP_521_R_1),
+        KeyKind::Rsa(_) => (oid::RSA_ENCRYPTION, Any::from(Null)),
+        KeyKind::P256 => curve(oid::SECP_256_R_1),
+        KeyKind::P384 => curve(oid::SECP_384_R_1),
+        KeyKind::P521 => curve(oid::SECP_521_R_1),
     };
     Ok(SubjectPublicKeyInfoOwned {
         algorithm: AlgorithmIdentifierOwned {
@@ -438,12 +441,12 @@ fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<AlgorithmId
     use HashAlgorithm::{Sha256, Sha384, Sha512};
     let is_rsa = matches!(kind, KeyKind::Rsa(_));
     let oid = match (is_rsa, hash) {
-        (true, Sha256) => rfc5912::SHA_256_WITH_RSA_ENCRYPTION,
-        (true, Sha384) => rfc5912::SHA_384_WITH_RSA_ENCRYPTION,
-        (true, Sha512) => rfc5912::SHA_512_WITH_RSA_ENCRYPTION,
-        (false, Sha256) => rfc5912::ECDSA_WITH_SHA_256,
-        (false, Sha384) => rfc5912::ECDSA_WITH_SHA_384,
-        (false, Sha512) => rfc5912::ECDSA_WITH_SHA_512,
+        (true, Sha256) => oid::SHA_256_WITH_RSA_ENCRYPTION,
+        (true, Sha384) => oid::SHA_384_WITH_RSA_ENCRYPTION,
+        (true, Sha512) => oid::SHA_512_WITH_RSA_ENCRYPTION,
+        (false, Sha256) => oid::ECDSA_WITH_SHA_256,
+        (false, Sha384) => oid::ECDSA_WITH_SHA_384,
+        (false, Sha512) => oid::ECDSA_WITH_SHA_512,
         _ => {
             return Err(Fault::new(
                 Code::SigningFailed,

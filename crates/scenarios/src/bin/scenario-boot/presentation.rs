@@ -166,7 +166,7 @@ fn describe_tpm(report: &Report, problems: &mut Vec<String>) -> String {
             return "there".to_owned();
         }
     };
-    let Some(pcr) = report.pcr10.get("sha256").and_then(|pcr| decode_hex(pcr)) else {
+    let Some(pcr) = report.pcr10.get("sha256").and_then(decode_hex) else {
         problems.push("the TPM's PCR 10 cannot be read".to_owned());
         return "there".to_owned();
     };
