@@ -1,5 +1,7 @@
 //! The kernel's list of keys, `/proc/keys` (security/keys/proc.c, `proc_keys_show`).
 
+use std::fmt;
+
 /// A key's serial number: always positive in the kernel's list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Serial(i32);
@@ -14,6 +16,12 @@ impl Serial {
     /// The number that system calls take.
     pub const fn get(self) -> i32 {
         self.0
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
-use ima::keyring::{self, Description, Serial};
+use ima::keyring::{self, Description, KeyringName, Serial};
 use ima_keyring::{Errno, Kernel, Keyring};
 
 use crate::Result;
@@ -10,13 +10,13 @@ use crate::Result;
 /// The keyrings that decide what is trusted, in the order in which trust comes down: CAs, then keys that sign files.
 pub const TRUSTED: [&str; 9] = [
     ".builtin_trusted_keys",
-    ".secondary_trusted_keys",
+    KeyringName::SecondaryTrusted.as_str(),
     ".machine",
     ".platform",
     ".blacklist",
-    ".ima",
-    ".evm",
-    "_ima",
+    KeyringName::Ima.as_str(),
+    KeyringName::Evm.as_str(),
+    KeyringName::UntrustedIma.as_str(),
     "_evm",
 ];
 
@@ -26,7 +26,7 @@ pub struct Ring {
     /// Its name.
     pub name: String,
     /// Its serial number.
-    pub serial: i32,
+    pub serial: Serial,
     /// What is on it; `None` if this user may not read it.
     pub keys: Option<Vec<Entry>>,
 }
@@ -35,7 +35,7 @@ pub struct Ring {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The serial number.
-    pub serial: i32,
+    pub serial: Serial,
     /// Its type, cut to nine characters as the kernel does; empty for a key this user may not see.
     pub kind: String,
     /// The description, for a certificate's key its name.
@@ -62,17 +62,17 @@ pub fn rings(names: &[&str]) -> Result<Vec<Ring>> {
                 .map(|content| content.iter().map(|key| entry(&list, *key)).collect());
             Some(Ring {
                 name: (*name).to_owned(),
-                serial: serial.get(),
+                serial,
                 keys,
             })
         })
         .collect())
 }
 
-fn entry(list: &str, serial: i32) -> Entry {
-    let described = Serial::new(serial).and_then(|serial| ima_keyring::describe(serial).ok());
+fn entry(list: &str, serial: Serial) -> Entry {
+    let described = ima_keyring::describe(serial).ok();
     let described = described.as_deref().and_then(Description::parse);
-    let mut lines = keyring::keys(list).filter(|key| key.serial.get() == serial);
+    let mut lines = keyring::keys(list).filter(|key| key.serial == serial);
     // Algorithm and id are in the list alone; where two lines are of this key, one of them is another key's description.
     let key = match (lines.next(), lines.next()) {
         (Some(key), None) => Some(key),
@@ -96,33 +96,67 @@ fn entry(list: &str, serial: i32) -> Entry {
     }
 }
 
-/// The keyring of that name: one of the kernel's or of this user's such as `.ima` or `_ima`; `@s`, `@u` or `@us` for session,
-/// user and user session keyring; or a serial number.
-///
-/// # Errors
-///
-/// [`Code::NoImaKeyring`] if this kernel has no `.ima`, [`Code::KeyringUnusable`] if there is no other of that name.
-pub fn find(name: &str) -> Result<Keyring> {
-    match name {
-        "@s" => return Ok(Keyring::Session),
-        "@u" => return Ok(Keyring::User),
-        "@us" => return Ok(Keyring::UserSession),
-        _ => {}
+/// A keyring that certificates can be put onto.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    keyring: Keyring,
+    /// As it was given.
+    name: String,
+}
+
+impl Target {
+    /// The keyring of that name: one of the kernel's or of this user's such as `.ima` or `_ima`; `@s`, `@u` or `@us` for session,
+    /// user and user session keyring; or a serial number.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::NoImaKeyring`] if this kernel has no `.ima`, [`Code::KeyringUnusable`] if there is no other of that name.
+    pub fn find(name: &str) -> Result<Self> {
+        let keyring = match (name, number(name).and_then(Serial::new)) {
+            ("@s", _) => Keyring::Session,
+            ("@u", _) => Keyring::User,
+            ("@us", _) => Keyring::UserSession,
+            (_, Some(serial)) => Keyring::Serial(serial),
+            (_, None) => {
+                let name = name.strip_prefix("%keyring:").unwrap_or(name);
+                let serial = named(&proc_keys()?, name).ok_or_else(|| missing(name))?;
+                Keyring::Serial(serial)
+            }
+        };
+        Ok(Self {
+            keyring,
+            name: name.to_owned(),
+        })
     }
-    if let Some(serial) = number(name).and_then(Serial::new) {
-        return Ok(Keyring::Serial(serial));
+
+    /// Puts a certificate onto the keyring; gives the key's serial number. `path` is where the certificate comes from.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::CertificateRefused`] with the reason for which the kernel refused it, as far as that can be worked out.
+    pub fn import(&self, path: &str, certificate: &Certificate) -> Result<Serial> {
+        ima_keyring::add_certificate(certificate.der(), self.keyring).map_err(|errno| {
+            let fault = ima_keyring::refusal(path, certificate, &self.name, errno, &Kernel::look());
+            match errno {
+                // What the init says of these is about itself.
+                Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => {
+                    fault.because(Cause::ROOT_ONLY)
+                }
+                Errno::EACCES => fault.because(Cause::KEYRING_PERMISSIONS),
+                _ => fault,
+            }
+        })
     }
-    let name = name.strip_prefix("%keyring:").unwrap_or(name);
-    if let Some(serial) = named(&proc_keys()?, name) {
-        return Ok(Keyring::Serial(serial));
+}
+
+fn missing(name: &str) -> Fault {
+    if name == KeyringName::Ima.as_str() {
+        Fault::new(Code::NoImaKeyring, name)
+    } else if name.starts_with('.') {
+        Fault::new(Code::KeyringUnusable, name).because(Cause::KEYRING_NOT_BUILT_IN)
+    } else {
+        Fault::new(Code::KeyringUnusable, name).because(Cause::NO_SUCH_KEYRING.with(&[name]))
     }
-    Err(match name {
-        ".ima" => Fault::new(Code::NoImaKeyring, name),
-        _ if name.starts_with('.') => {
-            Fault::new(Code::KeyringUnusable, name).because(Cause::KEYRING_NOT_BUILT_IN)
-        }
-        _ => Fault::new(Code::KeyringUnusable, name).because(Cause::NO_SUCH_KEYRING.with(&[name])),
-    })
 }
 
 /// The keyring of that name. Of the kernel's there is one; of others every session may have its own, and root sees them all, so
@@ -137,23 +171,23 @@ fn named(list: &str, name: &str) -> Option<Serial> {
     if name.starts_with('.') {
         return Some(first);
     }
-    let mut next: Vec<i32> = [Keyring::Session, Keyring::User, Keyring::UserSession]
+    let mut next: Vec<Serial> = [Keyring::Session, Keyring::User, Keyring::UserSession]
         .into_iter()
         .flat_map(|ring| ima_keyring::content(ring).unwrap_or_default())
         .collect();
     let mut seen = Vec::new();
     while let Some(key) = next.pop() {
-        if let Some(found) = same.iter().find(|serial| serial.get() == key) {
-            return Some(*found);
+        if same.contains(&key) {
+            return Some(key);
         }
         if seen.contains(&key) {
             continue;
         }
         seen.push(key);
         let is_keyring =
-            keyring::keys(list).any(|entry| entry.serial.get() == key && entry.kind == "keyring");
-        if let (true, Some(serial)) = (is_keyring, Serial::new(key)) {
-            next.extend(ima_keyring::content(Keyring::Serial(serial)).unwrap_or_default());
+            keyring::keys(list).any(|entry| entry.serial == key && entry.kind == "keyring");
+        if is_keyring {
+            next.extend(ima_keyring::content(Keyring::Serial(key)).unwrap_or_default());
         }
     }
     Some(first)
@@ -164,27 +198,6 @@ fn number(text: &str) -> Option<i32> {
         Some(hex) => i32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
     }
-}
-
-/// Puts a certificate onto a keyring, which is called `name` in messages; gives the key's serial number. `path` is where the
-/// certificate comes from.
-///
-/// # Errors
-///
-/// [`Code::CertificateRefused`] with the reason for which the kernel refused it, as far as that can be worked out.
-pub fn import(path: &str, certificate: &Certificate, keyring: Keyring, name: &str) -> Result<i32> {
-    let added = ima_keyring::add_certificate(certificate.der(), keyring).map(Serial::get);
-    added.map_err(|errno| {
-        let fault = ima_keyring::refusal(path, certificate, name, errno, &Kernel::look());
-        match errno {
-            // What the init says of these is about itself.
-            Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => {
-                fault.because(Cause::ROOT_ONLY)
-            }
-            Errno::EACCES => fault.because(Cause::KEYRING_PERMISSIONS),
-            _ => fault,
-        }
-    })
 }
 
 fn proc_keys() -> Result<String> {

@@ -36,7 +36,7 @@ const MAX_CONTENT: usize = 64 << 10;
 /// # Errors
 ///
 /// EACCES for a keyring this process may not read, ENOKEY for one that is not there.
-pub fn content(keyring: Keyring) -> Result<Vec<i32>, Errno> {
+pub fn content(keyring: Keyring) -> Result<Vec<Serial>, Errno> {
     let mut content = vec![0; MAX_CONTENT];
     let length = Key::from_id(KeySerialId::new(keyring.id()))
         .read(&mut content)
@@ -47,7 +47,7 @@ pub fn content(keyring: Keyring) -> Result<Vec<i32>, Errno> {
         .as_chunks::<4>()
         .0
         .iter()
-        .map(|bytes| i32::from_ne_bytes(*bytes))
+        .filter_map(|bytes| Serial::new(i32::from_ne_bytes(*bytes)))
         .collect())
 }
 

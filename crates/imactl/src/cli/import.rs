@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use ima::certificate::Certificate;
-use imactl::keyring;
+use imactl::keyring::Target;
 use serde_json::json;
 
 use super::options;
@@ -44,7 +44,7 @@ impl Import {
                     .map(|certificate| (output::shown(path), certificate)),
             );
         }
-        let ring = keyring::find(&self.keyring)?;
+        let keyring = Target::find(&self.keyring)?;
         let (mut taken, mut refused) = (Vec::new(), None);
         for (path, certificate) in &certificates {
             if certificate.is_sample() {
@@ -52,7 +52,7 @@ impl Import {
                     "imactl: warning: {path} is the certificate of a SAMPLE KEY, whose private half everybody has"
                 ));
             }
-            let serial = match keyring::import(path, certificate, ring, &self.keyring) {
+            let serial = match keyring.import(path, certificate) {
                 Ok(serial) => serial,
                 Err(fault) => {
                     // The others may be taken all the same; the last refusal is the one that ends the command.
@@ -68,7 +68,7 @@ impl Import {
                     "path": path,
                     "subject": certificate.subject(),
                     "key_id": key_id,
-                    "serial": serial,
+                    "serial": serial.get(),
                 }));
             } else {
                 output::line(format_args!(

@@ -34,7 +34,7 @@ impl Keys {
         }
         for name in &self.keyrings {
             // One that was asked for and is not there is an error, with the reason.
-            keyring::find(name)?;
+            keyring::Target::find(name)?;
         }
         let rings = keyring::rings(&names)?;
         if self.json {
@@ -84,7 +84,7 @@ fn as_json(ring: &Ring) -> serde_json::Value {
         keys.iter()
             .map(|key| {
                 json!({
-                    "serial": key.serial,
+                    "serial": key.serial.get(),
                     "type": key.kind,
                     "name": key.name,
                     "algorithm": key.algorithm,
@@ -93,5 +93,5 @@ fn as_json(ring: &Ring) -> serde_json::Value {
             })
             .collect::<Vec<_>>()
     });
-    json!({"name": ring.name, "serial": ring.serial, "keys": keys})
+    json!({"name": ring.name, "serial": ring.serial.get(), "keys": keys})
 }

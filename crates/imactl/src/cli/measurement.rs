@@ -142,14 +142,59 @@ struct Found {
     unread: BTreeSet<u32>,
     /// What the PCR of IMA would be.
     replays: Vec<(Bank, PcrReplay)>,
-    /// Whether the last boot_aggregate is that of the PCRs; nothing if there is none, or too few PCRs to tell.
-    aggregate: Option<bool>,
+    /// The last boot_aggregate.
+    aggregate: Aggregate,
     /// The signatures that are not good, and with --json the others too.
     signatures: Vec<(String, &'static str)>,
     good_signatures: usize,
     bad_signatures: usize,
     /// The entries, with --list and --json.
     shown: Vec<serde_json::Value>,
+}
+
+/// What was found of the boot_aggregate, the digest of PCRs 0 to 9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Aggregate {
+    /// The list has none.
+    Absent,
+    /// It could not be compared: PCRs of its bank were not read.
+    NotCompared,
+    /// It is that of the PCRs.
+    Matches,
+    /// It is another.
+    Differs,
+}
+
+impl Aggregate {
+    fn of(entry: &Entry, banks: &BTreeMap<Bank, Pcrs>) -> Self {
+        let expected = || {
+            let digest = entry.file_digest()?;
+            let name = match digest.algorithm {
+                // The first template says no algorithm: SHA-1.
+                "" => "sha1",
+                name => name,
+            };
+            let bank = Bank::ALL.into_iter().find(|bank| bank.name() == name)?;
+            let pcrs = banks.get(&bank)?;
+            let values: Vec<Vec<u8>> = (0..pcr::COUNT)
+                .map_while(|number| pcrs.get(&number).cloned())
+                .collect();
+            Some((boot_aggregate(bank, &values)?, digest.digest))
+        };
+        match expected() {
+            None => Self::NotCompared,
+            Some((expected, found)) if expected == found => Self::Matches,
+            Some(_) => Self::Differs,
+        }
+    }
+
+    const fn as_json(self) -> Option<bool> {
+        match self {
+            Self::Absent | Self::NotCompared => None,
+            Self::Matches => Some(true),
+            Self::Differs => Some(false),
+        }
+    }
 }
 
 impl Measurement {
@@ -215,9 +260,14 @@ impl Measurement {
                     ))?;
                 }
             }
-            if let Some(good) = found.aggregate {
-                let how = if good { "is" } else { "is not" };
-                output::line(format_args!("boot_aggregate {how} that of PCRs 0 to 9"))?;
+            match found.aggregate {
+                Aggregate::Absent | Aggregate::NotCompared => {}
+                Aggregate::Matches => {
+                    output::line(format_args!("boot_aggregate is that of PCRs 0 to 9"))?;
+                }
+                Aggregate::Differs => {
+                    output::line(format_args!("boot_aggregate is not that of PCRs 0 to 9"))?;
+                }
             }
             for (name, verdict) in &found.signatures {
                 output::line(format_args!("{name}: {verdict}"))?;
@@ -231,7 +281,7 @@ impl Measurement {
         }
         let good = found.wrong.is_none()
             && found.bad_signatures == 0
-            && found.aggregate != Some(false)
+            && found.aggregate != Aggregate::Differs
             && (banks.is_empty() || found.unread.is_empty())
             && found
                 .compared
@@ -296,7 +346,7 @@ impl Measurement {
             compared: Vec::new(),
             unread: BTreeSet::new(),
             replays,
-            aggregate: None,
+            aggregate: Aggregate::Absent,
             signatures: Vec::new(),
             good_signatures: 0,
             bad_signatures: 0,
@@ -320,7 +370,7 @@ impl Measurement {
                 replay.extend(&mut digested);
             }
             if entry.name() == Some(BOOT_AGGREGATE) {
-                found.aggregate = aggregate(&entry, banks);
+                found.aggregate = Aggregate::of(&entry, banks);
             }
             if let Some((name, verdict)) = signature(&entry, certificates) {
                 let good = verdict == "good";
@@ -372,7 +422,7 @@ impl Measurement {
             "changed_entry": found.wrong,
             "pcrs": pcrs,
             "replay_pcr10": replay,
-            "boot_aggregate": found.aggregate,
+            "boot_aggregate": found.aggregate.as_json(),
             "signatures": signatures,
         }))
     }
@@ -390,22 +440,6 @@ fn entry_json(entry: &Entry) -> serde_json::Value {
         "signature": entry.signature().map(hex::encode),
         "violation": entry.is_violation(),
     })
-}
-
-/// Whether a boot_aggregate is that of the PCRs; nothing if there are too few PCRs to tell.
-fn aggregate(entry: &Entry, banks: &BTreeMap<Bank, Pcrs>) -> Option<bool> {
-    let digest = entry.file_digest()?;
-    let name = match digest.algorithm {
-        // The first template says no algorithm: SHA-1.
-        "" => "sha1",
-        name => name,
-    };
-    let bank = Bank::ALL.into_iter().find(|bank| bank.name() == name)?;
-    let pcrs = banks.get(&bank)?;
-    let values: Vec<Vec<u8>> = (0..pcr::COUNT)
-        .map_while(|number| pcrs.get(&number).cloned())
-        .collect();
-    Some(boot_aggregate(bank, &values)? == digest.digest)
 }
 
 /// The name in an entry with a signature, and what that is worth; nothing where none is checked.

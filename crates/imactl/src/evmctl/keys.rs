@@ -309,13 +309,13 @@ pub fn import(options: &Options, output: &mut Output) -> Done {
         output.fault(&fault);
         Failed(1)
     })?;
-    let imported = imactl::keyring::find(&ring).and_then(|keyring| {
+    let imported = imactl::keyring::Target::find(&ring).and_then(|keyring| {
         output.err(format_args!(
             "Importing public key {} from file {} into keyring {ring}",
             certificate.key_id(),
             path.display()
         ));
-        imactl::keyring::import(&path.display().to_string(), &certificate, keyring, &ring)
+        keyring.import(&path.display().to_string(), &certificate)
     });
     let serial = imported.map_err(|fault| {
         output.err(format_args!("add_key failed"));

@@ -189,8 +189,11 @@ fn keyrings(problems: &mut Vec<String>) -> BTreeMap<String, Keyring> {
         });
         let described = content.into_iter().map(|link| {
             ima::keyring::keys(&list)
-                .find(|key| key.serial.get() == link)
-                .map_or_else(|| format!("{link:08x}"), |key| key.description.to_owned())
+                .find(|key| key.serial == link)
+                .map_or_else(
+                    || format!("{:08x}", link.get()),
+                    |key| key.description.to_owned(),
+                )
         });
         let mut keyring = Keyring::default();
         keyring.serial = format!("{:08x}", key.serial.get());
