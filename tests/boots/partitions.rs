@@ -117,6 +117,8 @@ pub struct Partition<'a> {
     pub uuid: [u8; 16],
     /// As it is written; the type of Linux's file systems if there is none.
     pub kind: Option<&'static str>,
+    /// PARTLABEL.
+    pub name: &'a str,
 }
 
 /// A disk with a GPT of these partitions, and where each begins, in bytes.
@@ -137,7 +139,7 @@ pub fn disk(partitions: &[Partition<'_>]) -> (PathBuf, Vec<u64>) {
         put(end, &content);
         places.push(end * SECTOR);
         let uuid = little_endian(partition.uuid);
-        gpt_entry(entry, uuid, [end, end + sectors - 1], "");
+        gpt_entry(entry, uuid, [end, end + sectors - 1], partition.name);
         if let Some(kind) = partition.kind {
             let digits = kind.replace('-', "");
             let kind = ima_testbed::report::decode_hex(&digits).expect("a type");

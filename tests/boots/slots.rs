@@ -28,7 +28,7 @@ fn two(setup: &mut Setup, change: impl FnOnce(&mut Tree)) {
 }
 
 /// Which slot was booted, and the codes of those that were refused before.
-fn booted(report: &Report) -> (String, Vec<String>) {
+pub fn booted(report: &Report) -> (String, Vec<String>) {
     let report = init_report(report);
     let refused = report["refused_slots"].as_array().expect("a list");
     let code = |it: &serde_json::Value| format!("{} {}", it["slot"], it["code"]).replace('"', "");

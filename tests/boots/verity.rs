@@ -56,6 +56,7 @@ pub fn part(image: &Path, uuid: [u8; 16]) -> Partition<'_> {
         image,
         uuid,
         kind: None,
+        name: "",
     }
 }
 

@@ -53,7 +53,7 @@ type Signer = Arc<dyn Fn(&SignRequest) -> Result<Vec<u8>, String> + Send + Sync>
 #[derive(Clone)]
 pub struct Machine {
     pub(crate) architecture: Architecture,
-    pub(crate) kernel: PathBuf,
+    pub(crate) kernel: Option<PathBuf>,
     pub(crate) initramfs: Option<PathBuf>,
     pub(crate) append: Vec<String>,
     pub(crate) disks: Vec<(DiskHandle, Disk)>,
@@ -91,8 +91,22 @@ impl Machine {
     /// initramfs over the ACPI tables, and the guest finds no TPM.
     pub fn new(kernel: impl AsRef<Path>) -> Machine {
         Machine {
+            kernel: Some(kernel.as_ref().to_owned()),
+            ..Machine::without_kernel()
+        }
+    }
+
+    /// Describes a machine that its firmware starts from this disk, with the boot loader on it: on x86-64 the BIOS executes the
+    /// first sector. Initramfs and kernel command line are those of the boot loader; [`Machine::initramfs`] and
+    /// [`Machine::append`] have no effect. [`Accel::Auto`] is TCG.
+    pub fn from_disk(disk: Disk) -> Machine {
+        Machine::without_kernel().disk(disk)
+    }
+
+    fn without_kernel() -> Machine {
+        Machine {
             architecture: Architecture::default(),
-            kernel: kernel.as_ref().to_owned(),
+            kernel: None,
             initramfs: None,
             append: Vec::new(),
             disks: Vec::new(),
@@ -238,7 +252,7 @@ impl Machine {
     /// A file or program is missing, or QEMU refused the machine. The guest has not run then.
     pub fn start(&self) -> Result<Running, TestbedError> {
         let files = [
-            ("kernel", Some(&self.kernel)),
+            ("kernel", self.kernel.as_ref()),
             ("initramfs", self.initramfs.as_ref()),
         ]
         .into_iter()
@@ -362,13 +376,15 @@ impl Machine {
                 add(&option, value);
             }
         }
-        add("-kernel", self.kernel.display().to_string());
-        if let Some(initramfs) = &self.initramfs {
-            add("-initrd", escape(initramfs));
+        if let Some(kernel) = &self.kernel {
+            add("-kernel", kernel.display().to_string());
+            if let Some(initramfs) = &self.initramfs {
+                add("-initrd", escape(initramfs));
+            }
+            let mut append = vec![self.architecture.command_line()];
+            append.extend(self.append.iter().cloned());
+            add("-append", append.join(" "));
         }
-        let mut append = vec![self.architecture.command_line()];
-        append.extend(self.append.iter().cloned());
-        add("-append", append.join(" "));
         arguments.extend(["-no-user-config", "-nodefaults"].map(str::to_owned));
         arguments.extend(self.extra.iter().cloned());
         arguments
@@ -400,13 +416,16 @@ impl Machine {
         if self.accel != Accel::Auto {
             return self.accel;
         }
+        let Some(kernel) = &self.kernel else {
+            return Accel::Tcg;
+        };
         if Some(self.architecture) != Architecture::host() {
             return Accel::Tcg;
         }
         *FOUND.get_or_init(|| match std::env::var("IMA_TESTBED_ACCEL").as_deref() {
             Ok("kvm") => Accel::Kvm,
             Ok("tcg") => Accel::Tcg,
-            _ if kvm_boots(self.architecture, &self.kernel) => Accel::Kvm,
+            _ if kvm_boots(self.architecture, kernel) => Accel::Kvm,
             _ => Accel::Tcg,
         })
     }
@@ -479,6 +498,17 @@ mod tests {
             };
             assert!(has("-append", &line), "{arguments:?}");
         }
+    }
+
+    /// QEMU takes neither `-initrd` nor `-append` without `-kernel`.
+    #[test]
+    fn a_machine_from_a_disk_has_no_kernel() {
+        let machine = Machine::from_disk(Disk::new("disk")).append("quiet");
+        let arguments = machine.arguments(Path::new("/run"), None);
+        for option in ["-kernel", "-initrd", "-append"] {
+            assert!(arguments.iter().all(|it| it != option), "{arguments:?}");
+        }
+        assert!(arguments.iter().any(|it| it.contains("file=disk")));
     }
 
     #[test]

@@ -154,6 +154,8 @@ const MACHINES: &[&str] = &[
     "f2fs-tools",
     "dosfstools",
     "mtd-utils",
+    "grub-common",
+    "grub-pc-bin",
 ];
 
 /// All steps.
