@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-use crate::config::Config;
 use crate::hash::HashAlgorithm;
 use crate::hex;
 use crate::verity::algorithm_id;
@@ -108,22 +107,6 @@ pub struct Composefs {
     pub digest: Digest,
     /// The directory of the objects: an absolute path there.
     pub objects: String,
-}
-
-impl Composefs {
-    /// What the configuration demands; it has no image without a digest.
-    #[must_use]
-    pub fn of(config: &Config) -> Option<Self> {
-        let (image, digest) = config
-            .composefs
-            .as_ref()
-            .zip(config.composefs_digest.as_ref())?;
-        Some(Self {
-            image: image.clone(),
-            digest: digest.clone(),
-            objects: config.composefs_objects.clone(),
-        })
-    }
 }
 
 /// The magic numbers of the file systems that have fs-verity (include/uapi/linux/magic.h): ext4, btrfs, f2fs. A file system of

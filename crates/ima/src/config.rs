@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cmdline::{Pattern, RootName};
-use crate::composefs::{self, Digest};
+use crate::composefs::{self, Composefs, Digest};
 use crate::dm_verity::{Corruption, Trust};
 use crate::keyring::KeyringName;
 use crate::revocation::Revocations;
@@ -418,6 +418,20 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The composefs root that is demanded; there is no image without a digest.
+    #[must_use]
+    pub fn composefs_root(&self) -> Option<Composefs> {
+        let (image, digest) = self
+            .composefs
+            .as_ref()
+            .zip(self.composefs_digest.as_ref())?;
+        Some(Composefs {
+            image: image.clone(),
+            digest: digest.clone(),
+            objects: self.composefs_objects.clone(),
+        })
+    }
+
     /// Parses the file.
     ///
     /// # Errors

@@ -16,11 +16,14 @@
 //! | 9xx | the host tools |
 
 mod cause;
+mod message;
+mod page;
 
-use std::borrow::Cow;
 use std::fmt;
 
 pub use cause::{Cause, Explanation};
+pub use message::Fault;
+pub use page::markdown;
 
 /// The stage of the boot (or the tool) that a fault belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -875,174 +878,6 @@ impl fmt::Display for Code {
     }
 }
 
-/// One fault that happened: a code, what exactly it met, and a closer cause or remedy where one is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    code: Code,
-    detail: String,
-    found: Option<Cause>,
-    cause: Cow<'static, str>,
-    remedy: Cow<'static, str>,
-}
-
-impl Fault {
-    /// A fault with the catalogue's cause and remedy; `detail` names the file, device or value and the kernel's error.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        let entry = code.entry();
-        Self {
-            code,
-            detail: detail.into(),
-            found: None,
-            cause: Cow::Borrowed(entry.cause),
-            remedy: Cow::Borrowed(entry.remedy),
-        }
-    }
-
-    /// The same with the cause that was found out in place of the code's, and with that cause's remedy if it has one.
-    ///
-    /// # Panics
-    ///
-    /// In a build with debug assertions, if the catalogue does not list the cause under the code.
-    #[must_use]
-    #[inline(never)]
-    pub fn because(self, why: impl Into<Explanation>) -> Self {
-        self.explained(why.into())
-    }
-
-    // Not in every place where a fault is made: the init is small.
-    #[inline(never)]
-    fn explained(mut self, why: Explanation) -> Self {
-        debug_assert!(
-            why.cause.codes().contains(&self.code),
-            "{}: {:?}",
-            self.code,
-            why.cause
-        );
-        self.found = Some(why.cause);
-        self.cause = why.text;
-        if let Some(remedy) = why.remedy {
-            self.remedy = remedy;
-        }
-        self
-    }
-
-    /// The same with the cause of another fault, which this one follows from; the remedy stays.
-    #[must_use]
-    pub fn caused_by(mut self, other: &Self) -> Self {
-        self.found = other.found;
-        self.cause.clone_from(&other.cause);
-        self
-    }
-
-    /// The same with a cause that is data from beginning to end: the words of the kernel, of another program or of a parser.
-    /// What this project says itself is a [`Cause`].
-    #[must_use]
-    pub fn with_cause(mut self, words: impl Into<Cow<'static, str>>) -> Self {
-        self.cause = words.into();
-        self
-    }
-
-    /// The same with another remedy. This is for the command line of `imactl`, which alone knows its options; all other remedies
-    /// belong to a [`Code`] or a [`Cause`].
-    #[must_use]
-    pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
-        self.remedy = remedy.into();
-        self
-    }
-
-    /// The same with the file it was met in before the detail.
-    #[must_use]
-    pub fn in_file(mut self, path: &str) -> Self {
-        self.detail = match self.detail.is_empty() {
-            true => path.to_owned(),
-            false => format!("{path}: {}", self.detail),
-        };
-        self
-    }
-
-    /// The code.
-    pub const fn code(&self) -> Code {
-        self.code
-    }
-
-    /// The cause that was found out, if any.
-    pub const fn found(&self) -> Option<Cause> {
-        self.found
-    }
-
-    /// What exactly it met.
-    pub fn detail(&self) -> &str {
-        &self.detail
-    }
-
-    /// Why, in the catalogue's words or closer ones.
-    pub fn cause(&self) -> &str {
-        &self.cause
-    }
-
-    /// What to do now, in the catalogue's words or closer ones.
-    pub fn remedy(&self) -> &str {
-        &self.remedy
-    }
-}
-
-/// Three lines: what (with the code), why, what to do.
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entry = self.code.entry();
-        write!(f, "[{}] {}", entry.id, entry.what)?;
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
-        }
-        write!(f, "\n  cause: {}\n  remedy: {}", self.cause, self.remedy)
-    }
-}
-
-impl std::error::Error for Fault {}
-
-/// The catalogue as the Markdown page `docs/reference/errors.md`.
-pub fn markdown() -> String {
-    let mut page = String::from(
-        "# Errors\n\n\
-         Every refusal and warning, by code. This page is generated from the catalogue (`imactl explain --markdown`).\n\
-         `imactl explain CODE` shows one row. A *refusal* ends the boot with the action that `on_failure` chose, or the\n\
-         command with exit status 2; a *warning* is printed and kept in the report.\n\n\
-         Where the cause was found out, the message has that cause in place of the general one; the causes that can be found\n\
-         out are listed under each code, with their remedies where those differ. Words in {braces} stand for the values met.\n",
-    );
-    let mut stage = None;
-    for code in Code::ALL {
-        let entry = code.entry();
-        if stage != Some(entry.stage) {
-            stage = Some(entry.stage);
-            page.push_str(&format!("\n## {}\n", entry.stage));
-        }
-        page.push_str(&format!(
-            "\n### {} ({}): {}\n\n- cause: {}\n- remedy: {}\n",
-            entry.id,
-            entry.severity.name(),
-            entry.what,
-            entry.cause,
-            entry.remedy
-        ));
-        let mut causes = Cause::of(*code).peekable();
-        if causes.peek().is_some() {
-            page.push_str("\nCauses that are found out:\n\n");
-        }
-        for cause in causes {
-            page.push_str(&format!("- {}\n", cause.text()));
-            if let Some(remedy) = cause.remedy() {
-                page.push_str(&format!("  - remedy: {remedy}\n"));
-            }
-        }
-    }
-    page.push_str("\n## Retired codes\n\nThese numbers are not used again.\n\n");
-    for (id, successor) in Code::RETIRED {
-        page.push_str(&format!("- {id}: now {successor}\n"));
-    }
-    page
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -1089,20 +924,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_fault_is_three_lines_with_the_closer_cause() {
-        let fault =
-            Fault::new(Code::PolicyEmpty, "/etc/ima/ima_policy").with_cause("only comments");
-        let text = fault.to_string();
-        assert_eq!(
-            text.lines().collect::<Vec<_>>(),
-            [
-                "[IMA-602] the IMA policy has no rules: /etc/ima/ima_policy",
-                "  cause: only comments",
-                "  remedy: write at least one rule, or take policy/ima_policy.default"
-            ]
-        );
     }
 }

@@ -552,31 +552,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Parses a policy file: one rule a line, `#` and blank lines skipped. A policy without rules is no error here.
-    ///
-    /// # Errors
-    ///
-    /// The first error; [`Policy::errors`] gives all.
-    pub fn parse(text: &[u8]) -> Result<Self, PolicyError> {
-        let mut lines = Vec::new();
-        for parsed in parse::lines(text) {
-            lines.push(parsed?);
-        }
-        Ok(Self { lines })
-    }
-
-    /// The rules that can be understood, the others skipped: for what a newer kernel shows of its policy.
-    pub fn parse_known(text: &[u8]) -> Self {
-        Self {
-            lines: parse::lines(text).filter_map(Result::ok).collect(),
-        }
-    }
-
-    /// Every error of a policy file, one a line at most.
-    pub fn errors(text: &[u8]) -> Vec<PolicyError> {
-        parse::lines(text).filter_map(Result::err).collect()
-    }
-
     /// The rules with their lines.
     pub fn lines(&self) -> &[Line] {
         &self.lines

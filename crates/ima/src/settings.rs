@@ -347,7 +347,7 @@ impl Settings {
         {
             return Err(Fault::new(Code::LuksElsewhere, format!("root: {other}")));
         }
-        let composefs = Composefs::of(&config);
+        let composefs = config.composefs_root();
         if let (Some(composefs), Some(other)) = (&composefs, &elsewhere) {
             let detail = format!("composefs={}, root: {other}", composefs.image);
             return Err(Fault::new(Code::ComposefsElsewhere, detail));

@@ -5,11 +5,38 @@ use crate::measurement::Template;
 
 use super::{
     Access, Action, AppraiseType, Comparison, Hook, IdCondition, Line, LsmField, MAX_POLICY,
-    MAX_RULE, Mask, PolicyError, PolicyErrorKind as Kind, ProcessId, Rule,
+    MAX_RULE, Mask, Policy, PolicyError, PolicyErrorKind as Kind, ProcessId, Rule,
 };
 
 /// The longest piece of a line that an error repeats, in characters.
 const MAX_TOKEN_SHOWN: usize = 80;
+
+impl Policy {
+    /// Parses a policy file: one rule a line, `#` and blank lines skipped. A policy without rules is no error here.
+    ///
+    /// # Errors
+    ///
+    /// The first error; [`Policy::errors`] gives all.
+    pub fn parse(text: &[u8]) -> Result<Self, PolicyError> {
+        let mut lines = Vec::new();
+        for parsed in self::lines(text) {
+            lines.push(parsed?);
+        }
+        Ok(Self { lines })
+    }
+
+    /// The rules that can be understood, the others skipped: for what a newer kernel shows of its policy.
+    pub fn parse_known(text: &[u8]) -> Self {
+        Self {
+            lines: lines(text).filter_map(Result::ok).collect(),
+        }
+    }
+
+    /// Every error of a policy file, one a line at most.
+    pub fn errors(text: &[u8]) -> Vec<PolicyError> {
+        lines(text).filter_map(Result::err).collect()
+    }
+}
 
 /// The rules of a file, or the error of each line that has one.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Result<Line, PolicyError>> {

@@ -1,0 +1,151 @@
+//! One fault that happened, and the three lines that are printed of it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use super::{Cause, Code, Explanation};
+
+/// One fault that happened: a code, what exactly it met, and a closer cause or remedy where one is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    code: Code,
+    detail: String,
+    found: Option<Cause>,
+    cause: Cow<'static, str>,
+    remedy: Cow<'static, str>,
+}
+
+impl Fault {
+    /// A fault with the catalogue's cause and remedy; `detail` names the file, device or value and the kernel's error.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let entry = code.entry();
+        Self {
+            code,
+            detail: detail.into(),
+            found: None,
+            cause: Cow::Borrowed(entry.cause),
+            remedy: Cow::Borrowed(entry.remedy),
+        }
+    }
+
+    /// The same with the cause that was found out in place of the code's, and with that cause's remedy if it has one.
+    ///
+    /// # Panics
+    ///
+    /// In a build with debug assertions, if the catalogue does not list the cause under the code.
+    #[must_use]
+    #[inline(never)]
+    pub fn because(self, why: impl Into<Explanation>) -> Self {
+        self.explained(why.into())
+    }
+
+    // Not in every place where a fault is made: the init is small.
+    #[inline(never)]
+    fn explained(mut self, why: Explanation) -> Self {
+        debug_assert!(
+            why.cause.codes().contains(&self.code),
+            "{}: {:?}",
+            self.code,
+            why.cause
+        );
+        self.found = Some(why.cause);
+        self.cause = why.text;
+        if let Some(remedy) = why.remedy {
+            self.remedy = remedy;
+        }
+        self
+    }
+
+    /// The same with the cause of another fault, which this one follows from; the remedy stays.
+    #[must_use]
+    pub fn caused_by(mut self, other: &Self) -> Self {
+        self.found = other.found;
+        self.cause.clone_from(&other.cause);
+        self
+    }
+
+    /// The same with a cause that is data from beginning to end: the words of the kernel, of another program or of a parser.
+    /// What this project says itself is a [`Cause`].
+    #[must_use]
+    pub fn with_cause(mut self, words: impl Into<Cow<'static, str>>) -> Self {
+        self.cause = words.into();
+        self
+    }
+
+    /// The same with another remedy. This is for the command line of `imactl`, which alone knows its options; all other remedies
+    /// belong to a [`Code`] or a [`Cause`].
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+
+    /// The same with the file it was met in before the detail.
+    #[must_use]
+    pub fn in_file(mut self, path: &str) -> Self {
+        self.detail = match self.detail.is_empty() {
+            true => path.to_owned(),
+            false => format!("{path}: {}", self.detail),
+        };
+        self
+    }
+
+    /// The code.
+    pub const fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The cause that was found out, if any.
+    pub const fn found(&self) -> Option<Cause> {
+        self.found
+    }
+
+    /// What exactly it met.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Why, in the catalogue's words or closer ones.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// What to do now, in the catalogue's words or closer ones.
+    pub fn remedy(&self) -> &str {
+        &self.remedy
+    }
+}
+
+/// Three lines: what (with the code), why, what to do.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entry = self.code.entry();
+        write!(f, "[{}] {}", entry.id, entry.what)?;
+        if !self.detail.is_empty() {
+            write!(f, ": {}", self.detail)?;
+        }
+        write!(f, "\n  cause: {}\n  remedy: {}", self.cause, self.remedy)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_three_lines_with_the_closer_cause() {
+        let fault =
+            Fault::new(Code::PolicyEmpty, "/etc/ima/ima_policy").with_cause("only comments");
+        let text = fault.to_string();
+        assert_eq!(
+            text.lines().collect::<Vec<_>>(),
+            [
+                "[IMA-602] the IMA policy has no rules: /etc/ima/ima_policy",
+                "  cause: only comments",
+                "  remedy: write at least one rule, or take policy/ima_policy.default"
+            ]
+        );
+    }
+}
