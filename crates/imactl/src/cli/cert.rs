@@ -10,7 +10,7 @@ use ima::verify::{signature_digest, since, too_old};
 use imactl::chain;
 use serde_json::json;
 
-use super::options::{self, PasswordOptions};
+use super::options::{self, OutputOptions, PasswordOptions};
 use super::{Outcome, Result, output};
 
 /// Show certificates, and check whether the kernel would take them
@@ -40,9 +40,8 @@ pub struct Cert {
     /// Release of the oldest kernel that will take them, such as 6.1
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Release>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
     #[command(flatten)]
     password: PasswordOptions,
 }
@@ -77,7 +76,7 @@ impl Cert {
             }
             good &= findings.is_empty();
             let id = certificate.skid().map(imactl::hex::encode);
-            if self.json {
+            if self.output.json {
                 shown.push(json!({
                     "subject": certificate.subject(),
                     "issuer": certificate.issuer(),
@@ -117,7 +116,7 @@ impl Cert {
                 output::line(format_args!("  a SAMPLE: everybody has the private key"))?;
             }
         }
-        if self.json {
+        if self.output.json {
             output::json(&json!(shown))?;
         }
         Ok(if good {

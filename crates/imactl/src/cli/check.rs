@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
-use ima::fault::{Cause, Code, Fault, Severity};
+use ima::fault::{Code, Fault, Severity};
 use imactl::check::{self, Denied, Findings, Inputs, Root, RootChoice};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
 use imactl::kernel::check::KernelConfig;
 use imactl::kernel::release::KernelRelease;
-use imactl::select::FileSystem;
 use imactl::setup::BootCheck;
 use serde_json::json;
 
-use super::options;
+use super::options::{self, FileSystemOptions, OutputOptions};
 use super::output;
 use super::{Outcome, Result};
 
@@ -51,9 +50,8 @@ pub struct Check {
     /// The file with the signed root hash, where ima-init.conf has verity=signed and that is not on the root's disk
     #[arg(long, value_name = "FILE", requires = "root")]
     verity_signature: Option<PathBuf>,
-    /// Type of the root's file system, if the root is a directory or an archive
-    #[arg(long, value_name = "TYPE", default_value = "ext4")]
-    filesystem: String,
+    #[command(flatten)]
+    filesystem: FileSystemOptions,
     /// The kernel: bzImage, vmlinux, or its .config. Of an image the CA certificates count, which needs extra-cert.json beside
     /// it, or symbols in it; and its configuration, if it was built with CONFIG_IKCONFIG
     #[arg(long, value_name = "FILE")]
@@ -67,9 +65,8 @@ pub struct Check {
     /// Kernel command line
     #[arg(long, value_name = "TEXT")]
     append: Option<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Check {
@@ -80,12 +77,12 @@ impl Check {
             root: Some(boot.root.clone()),
             hash_tree: None,
             verity_signature: None,
-            filesystem: "ext4".to_owned(),
+            filesystem: FileSystemOptions::default(),
             kernel: None,
             authorities: Vec::new(),
             kernel_config: Some(boot.kernel_config.clone()),
             append: None,
-            json: false,
+            output: OutputOptions::default(),
         }
     }
 
@@ -119,7 +116,7 @@ impl Check {
                 .denied
                 .retain(|(name, _)| !Path::new(OsStr::from_bytes(name)).starts_with(&inside));
         }
-        if self.json {
+        if self.output.json {
             output::json(&as_json(&found))?;
         } else {
             as_text(&found)?;
@@ -180,10 +177,7 @@ impl Check {
         initramfs: &InitramfsBuilder,
         authorities: Option<&[Certificate]>,
     ) -> Result<Root> {
-        let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
-            Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .because(Cause::NO_SUCH_FILE_SYSTEM)
-        })?;
+        let filesystem = self.filesystem.filesystem()?;
         let choice = RootChoice {
             tree: self.hash_tree.clone(),
             signature: self.verity_signature.clone(),

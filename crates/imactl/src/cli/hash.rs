@@ -8,7 +8,7 @@ use ima::hash::HashAlgorithm;
 use imactl::files;
 use imactl::sign::{ImaValue, SignOptions};
 
-use super::options::AppraisalOptions;
+use super::options::{AppraisalOptions, OutputOptions, TreeOptions};
 use super::{Result, sign};
 
 /// Write digests instead of signatures into security.ima
@@ -34,18 +34,16 @@ pub struct Hash {
     algorithm: HashAlgorithm,
     #[command(flatten)]
     appraisal: AppraisalOptions,
-    /// Directory that will be the root, where a policy's paths begin
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    #[command(flatten)]
+    tree: TreeOptions,
     /// Write to FILE.sig instead of security.ima
     #[arg(long)]
     sidecar: bool,
     /// Leave files alone whose digest is there already
     #[arg(long)]
     incremental: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Hash {
@@ -64,7 +62,7 @@ impl Hash {
             certificate: None,
             evm: None,
         };
-        let found = files::collect(&self.paths, &self.root)?;
-        sign::mark(found, &self.paths, &options, self.json)
+        let found = files::collect(&self.paths, &self.tree.root)?;
+        sign::mark(found, &self.paths, &options, self.output.json)
     }
 }

@@ -14,7 +14,7 @@ use imactl::tree::Tree;
 use imactl::verity;
 use serde_json::json;
 
-use super::options::{self, AppraisalOptions, EvmOptions, KeyOptions};
+use super::options::{self, AppraisalOptions, EvmOptions, KeyOptions, OutputOptions};
 use super::output::{self, Progress};
 use super::{Outcome, Result};
 
@@ -82,15 +82,13 @@ struct SignImage {
     evm: EvmOptions,
     #[command(flatten)]
     appraisal: AppraisalOptions,
-    /// Leave files whose path matches as they are; * and ? match within a directory, ** across
-    #[arg(long, value_name = "PATTERN")]
-    unsigned: Vec<String>,
+    #[command(flatten)]
+    unsigned: UnsignedOptions,
     /// Write the signed image to this file and leave the other as it is
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl SignImage {
@@ -104,11 +102,7 @@ impl SignImage {
         let appraisal = self
             .appraisal
             .appraisal(&filesystem.name, filesystem.uuid)?;
-        let patterns: Vec<Pattern> = self
-            .unsigned
-            .iter()
-            .map(|pattern| Pattern::new(pattern))
-            .collect();
+        let patterns = self.unsigned.patterns();
         let out = self.out.as_ref().unwrap_or(&self.image);
         let progress = Progress::new("signing", 0);
         let summary = imactl::image::sign_image(
@@ -127,7 +121,7 @@ impl SignImage {
             &|| progress.step(),
         )?;
         progress.finish();
-        report(out, &summary, self.json)
+        report(out, &summary, self.output.json)
     }
 }
 
@@ -190,9 +184,8 @@ struct Make {
     evm: EvmOptions,
     #[command(flatten)]
     appraisal: AppraisalOptions,
-    /// Leave files whose path matches as they are; * and ? match within a directory, ** across
-    #[arg(long, value_name = "PATTERN")]
-    unsigned: Vec<String>,
+    #[command(flatten)]
+    unsigned: UnsignedOptions,
     /// Make root the owner of everything
     #[arg(long)]
     all_root: bool,
@@ -238,9 +231,8 @@ struct Make {
     /// fs-verity digest of the image for ima-init.conf
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "verity")]
     objects: Option<PathBuf>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
     /// Image to write
     #[arg(long, value_name = "FILE", required = true)]
     out: Option<PathBuf>,
@@ -309,7 +301,7 @@ impl Make {
         if let Some(identity) = self.evm.identity(&self.key)? {
             builder = builder.evm(identity);
         }
-        builder = builder.unsigned(self.unsigned.iter().map(|pattern| Pattern::new(pattern)));
+        builder = builder.unsigned(self.unsigned.patterns());
         if let Some(size) = self.size {
             builder = builder.size(size);
         }
@@ -361,7 +353,7 @@ impl Make {
         }
         let composefs = self.objects.as_ref().map(|_| composefs::digest(&out));
         let composefs = composefs.transpose()?;
-        if self.json {
+        if self.output.json {
             return report_json(&summary, made.as_ref(), composefs.as_ref());
         }
         report(&out, &summary, false)?;
@@ -445,4 +437,19 @@ fn report(out: &Path, summary: &Summary, json: bool) -> Result {
         summary.unsigned
     ))?;
     Ok(Outcome::Good)
+}
+
+/// The files that are not signed.
+#[derive(Debug, Args)]
+struct UnsignedOptions {
+    /// Leave files whose path matches as they are; * and ? match within a directory, ** across
+    #[arg(long, value_name = "PATTERN")]
+    unsigned: Vec<String>,
+}
+
+impl UnsignedOptions {
+    fn patterns(&self) -> Vec<Pattern> {
+        let patterns = self.unsigned.iter();
+        patterns.map(|pattern| Pattern::new(pattern)).collect()
+    }
 }

@@ -7,7 +7,7 @@ use ima::certificate::Certificate;
 use imactl::keyring::Target;
 use serde_json::json;
 
-use super::options;
+use super::options::{self, OutputOptions};
 use super::output;
 use super::{Outcome, Result};
 
@@ -28,9 +28,8 @@ pub struct Import {
     /// Keyring: a name such as .ima, .evm, .secondary_trusted_keys, _ima; @s, @u, @us; or a serial number
     #[arg(long, value_name = "KEYRING", default_value = ".ima")]
     keyring: String,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Import {
@@ -63,7 +62,7 @@ impl Import {
                 }
             };
             let key_id = certificate.key_id().to_string();
-            if self.json {
+            if self.output.json {
                 taken.push(json!({
                     "path": path,
                     "subject": certificate.subject(),
@@ -79,7 +78,7 @@ impl Import {
                 ))?;
             }
         }
-        if self.json {
+        if self.output.json {
             output::json(&json!({"keyring": self.keyring, "imported": taken}))?;
         }
         refused.map_or(Ok(Outcome::Good), Err)

@@ -12,7 +12,8 @@ use imactl::kernel::hardening;
 use imactl::nearest;
 use serde_json::json;
 
-use super::{Outcome, Result, options, output};
+use super::options::{self, OutputOptions};
+use super::{Outcome, Result, output};
 
 const MAX_KERNEL: u64 = 2 << 30;
 
@@ -121,9 +122,8 @@ pub struct Check {
     /// Type of the root's file system
     #[arg(long, value_name = "TYPE")]
     filesystem: Option<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Check {
@@ -162,7 +162,7 @@ impl Check {
         };
         let mut findings = check(&kernel, &wanted);
         findings.extend(hardening::check(&kernel, &wanted));
-        if self.json {
+        if self.output.json {
             output::json(&json!({"config": path.to_string_lossy(), "findings": findings}))?;
         } else {
             for finding in &findings {

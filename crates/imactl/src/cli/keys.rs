@@ -4,6 +4,7 @@ use clap::Args;
 use imactl::keyring::{self, Ring, TRUSTED};
 use serde_json::json;
 
+use super::options::OutputOptions;
 use super::output;
 use super::{Outcome, Result};
 
@@ -21,9 +22,8 @@ Examples:
 pub struct Keys {
     /// Keyrings by name; those that decide whom the kernel trusts if none is given
     keyrings: Vec<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Keys {
@@ -37,7 +37,7 @@ impl Keys {
             keyring::Target::find(name)?;
         }
         let rings = keyring::rings(&names)?;
-        if self.json {
+        if self.output.json {
             let rings: Vec<_> = rings.iter().map(as_json).collect();
             output::json(&json!(rings))?;
             return Ok(Outcome::Good);

@@ -19,7 +19,8 @@ use imactl::pcr::{self, Pcrs, Tpm};
 use imactl::verify::nothing_checked;
 use serde_json::json;
 
-use super::{Outcome, Result, options, output};
+use super::options::{self, OutputOptions};
+use super::{Outcome, Result, output};
 
 /// The kernel's own list.
 const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
@@ -62,9 +63,8 @@ pub struct Measurement {
     /// Print the list
     #[arg(long = "list", id = "show")]
     show: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 fn bank(name: &str) -> std::result::Result<Bank, String> {
@@ -223,7 +223,7 @@ impl Measurement {
                 .because(Cause::NO_PCR_COMPARED));
         }
         let entries = found.entries;
-        if self.json {
+        if self.output.json {
             self.print_json(&found)?;
         } else {
             let violations = found.violations;
@@ -334,7 +334,7 @@ impl Measurement {
             })
             .collect();
         let mut replays = Vec::new();
-        if self.json || banks.is_empty() {
+        if self.output.json || banks.is_empty() {
             replays = Bank::ALL
                 .map(|bank| (bank, PcrReplay::new(bank, IMA_PCR)))
                 .to_vec();
@@ -376,11 +376,11 @@ impl Measurement {
                 let good = verdict == "good";
                 found.good_signatures += usize::from(good);
                 found.bad_signatures += usize::from(!good);
-                if self.json || !good {
+                if self.output.json || !good {
                     found.signatures.push((name, verdict));
                 }
             }
-            match (self.show, self.json) {
+            match (self.show, self.output.json) {
                 (true, true) => found.shown.push(entry_json(&entry)),
                 (true, false) => {
                     let line = entry.to_ascii(order);

@@ -321,6 +321,49 @@ pub fn source_date_epoch() -> imactl::Result<Option<u32>> {
         })
 }
 
+/// How the result is printed.
+#[derive(Debug, Default, Args)]
+pub struct OutputOptions {
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The tree that the files are in.
+#[derive(Debug, Args)]
+pub struct TreeOptions {
+    /// Directory that will be the root, where a policy's paths begin
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// The file system of a root that is a directory or an archive.
+#[derive(Debug, Args)]
+pub struct FileSystemOptions {
+    /// Type of the root's file system, if the root is a directory or an archive
+    #[arg(long, value_name = "TYPE", default_value = "ext4")]
+    filesystem: String,
+}
+
+impl Default for FileSystemOptions {
+    fn default() -> Self {
+        Self {
+            filesystem: "ext4".to_owned(),
+        }
+    }
+}
+
+impl FileSystemOptions {
+    /// The file system of that type.
+    pub fn filesystem(&self) -> imactl::Result<FileSystem> {
+        let name = &self.filesystem;
+        FileSystem::by_name(name).ok_or_else(|| {
+            Fault::new(Code::Usage, format!("--filesystem {name}"))
+                .because(Cause::NO_SUCH_FILE_SYSTEM)
+        })
+    }
+}
+
 /// What a policy has appraised.
 #[derive(Debug, Args)]
 pub struct AppraisalOptions {

@@ -4,19 +4,18 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use ima::certificate::Certificate;
-use ima::fault::{Cause, Code, Fault};
+use ima::fault::{Code, Fault};
 use ima::policy::lint::{as_read_by, lint, lint_sound_lines};
 use ima::policy::{Policy, format};
 use ima::release::Release;
 use imactl::check::{Root, simulate};
 use imactl::file::{read_bounded, write};
 use imactl::nearest;
-use imactl::select::FileSystem;
 use imactl::verify::nothing_checked;
 use imactl::words;
 use serde_json::json;
 
-use super::options;
+use super::options::{self, FileSystemOptions, OutputOptions};
 use super::{Outcome, Result, output};
 
 /// Check, explain, try out and format policies
@@ -60,9 +59,8 @@ pub struct Check {
     /// Warnings count as errors
     #[arg(long)]
     strict: bool,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Check {
@@ -74,7 +72,7 @@ impl Check {
             let shown = output::shown(path);
             for error in Policy::errors(&text) {
                 let near = nearest::in_policy(&error);
-                if !self.json {
+                if !self.output.json {
                     output::line(format_args!("{shown}: {}", nearest::with(&error, near)))?;
                 }
                 errors.push(json!({
@@ -85,7 +83,7 @@ impl Check {
             let findings = match Policy::parse(&text) {
                 Ok(policy) => {
                     if policy.is_empty() {
-                        if !self.json {
+                        if !self.output.json {
                             output::line(format_args!(
                                 "{shown}: no rules; the init refuses to boot with it"
                             ))?;
@@ -98,7 +96,7 @@ impl Check {
             };
             for finding in findings {
                 let entry = finding.code.entry();
-                if !self.json {
+                if !self.output.json {
                     output::line(format_args!(
                         "{shown}: warning: {finding}\n  remedy: {}",
                         entry.remedy
@@ -111,7 +109,7 @@ impl Check {
             }
         }
         let good = errors.is_empty() && (warnings.is_empty() || !self.strict);
-        if self.json {
+        if self.output.json {
             output::json(&json!({"errors": errors, "warnings": warnings}))?;
         }
         Ok(if good {
@@ -134,9 +132,8 @@ Examples:
 pub struct Explain {
     /// The policy
     file: PathBuf,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Explain {
@@ -150,7 +147,7 @@ impl Explain {
                 if !steps.iter().any(|step| step.acts) {
                     continue;
                 }
-                let (Some(last), false) = (steps.last(), self.json) else {
+                let (Some(last), false) = (steps.last(), self.output.json) else {
                     for step in steps {
                         hooks.push(
                             json!({"hook": hook.name(), "line": step.line, "text": step.text}),
@@ -173,7 +170,7 @@ impl Explain {
                 }
             }
         }
-        if self.json {
+        if self.output.json {
             output::json(&json!({"hooks": hooks}))?;
         } else {
             output::line(format_args!(
@@ -207,24 +204,19 @@ pub struct Simulate {
     /// Certificates of keys that will be on .evm; EVM is then on
     #[arg(long = "evm-cert", value_name = "FILE")]
     evm: Vec<PathBuf>,
-    /// Type of the root's file system, if the root is a directory or an archive
-    #[arg(long, value_name = "TYPE", default_value = "ext4")]
-    filesystem: String,
+    #[command(flatten)]
+    filesystem: FileSystemOptions,
     /// Release of the oldest kernel that will appraise the files, such as 6.12
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Release>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Simulate {
     fn run(self) -> Result {
         let policy = options::policy(&self.policy)?;
-        let filesystem = FileSystem::by_name(&self.filesystem).ok_or_else(|| {
-            Fault::new(Code::Usage, format!("--filesystem {}", self.filesystem))
-                .because(Cause::NO_SUCH_FILE_SYSTEM)
-        })?;
+        let filesystem = self.filesystem.filesystem()?;
         let read = |paths: &[PathBuf]| -> imactl::Result<Vec<Certificate>> {
             let all: imactl::Result<Vec<_>> = paths
                 .iter()
@@ -239,7 +231,7 @@ impl Simulate {
             return Err(nothing_checked("the policy appraises no file of the root"));
         }
         let denied = found.denied;
-        if self.json {
+        if self.output.json {
             let denied: Vec<_> = denied
                 .iter()
                 .map(|refused| {

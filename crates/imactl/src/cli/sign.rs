@@ -11,7 +11,7 @@ use imactl::hex;
 use imactl::sign::{ImaValue, Place, SignOptions, Signed};
 use serde_json::json;
 
-use super::options::{AppraisalOptions, EvmOptions, KeyOptions};
+use super::options::{AppraisalOptions, EvmOptions, KeyOptions, OutputOptions, TreeOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result};
 
@@ -44,9 +44,8 @@ pub struct Sign {
     evm: EvmOptions,
     #[command(flatten)]
     appraisal: AppraisalOptions,
-    /// Directory that will be the root, where a policy's paths begin
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    #[command(flatten)]
+    tree: TreeOptions,
     /// Write signatures to FILE.sig instead of security.ima
     #[arg(long, conflicts_with = "evm_key")]
     sidecar: bool,
@@ -60,9 +59,8 @@ pub struct Sign {
     /// Sign this digest and print the value of security.ima in hexadecimal
     #[arg(long, value_name = "ALGO:HEX", conflicts_with = "verity")]
     digest: Option<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Sign {
@@ -85,11 +83,11 @@ impl Sign {
             evm,
         };
         let found = if self.packages {
-            files::collect_with_packages(&self.paths, &self.root)?
+            files::collect_with_packages(&self.paths, &self.tree.root)?
         } else {
-            files::collect(&self.paths, &self.root)?
+            files::collect(&self.paths, &self.tree.root)?
         };
-        mark(found, &self.paths, &options, self.json)
+        mark(found, &self.paths, &options, self.output.json)
     }
 
     fn sign_digest(mut self, digest: &str) -> Result {
@@ -110,7 +108,7 @@ impl Sign {
         self.key.hash = algo;
         let value = self.key.identity()?.sign_digest(&bytes)?;
         let hex = hex::encode(&value);
-        if self.json {
+        if self.output.json {
             output::json(&json!({"security.ima": hex}))?;
         } else {
             output::line(format_args!("{hex}"))?;

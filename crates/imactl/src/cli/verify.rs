@@ -14,7 +14,7 @@ use imactl::verify::{Verdict, VerifyOptions, nothing_checked};
 use imactl::{chain, files};
 use serde_json::json;
 
-use super::options::{self, AppraisalOptions};
+use super::options::{self, AppraisalOptions, OutputOptions, TreeOptions};
 use super::output::{self, Progress, shown};
 use super::{Outcome, Result, sign};
 
@@ -58,9 +58,8 @@ pub struct Verify {
     evm: Vec<PathBuf>,
     #[command(flatten)]
     appraisal: AppraisalOptions,
-    /// Directory that will be the root, where a policy's paths begin
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    root: PathBuf,
+    #[command(flatten)]
+    tree: TreeOptions,
     /// Read signatures from FILE.sig instead of security.ima
     #[arg(long)]
     sidecar: bool,
@@ -68,9 +67,8 @@ pub struct Verify {
     /// from 6.7, signatures of version 3 on files from 7.1
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<Release>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputOptions,
 }
 
 impl Verify {
@@ -108,7 +106,7 @@ impl Verify {
     }
 
     fn files(&self, options: &VerifyOptions) -> imactl::Result<Vec<(PathBuf, Verdict)>> {
-        let mut found = files::collect(&self.paths, &self.root)?;
+        let mut found = files::collect(&self.paths, &self.tree.root)?;
         if options.place == Place::Sidecar {
             found.files.retain(|file| {
                 file.path
@@ -131,7 +129,7 @@ impl Verify {
             if verdict.is_good() {
                 continue;
             }
-            if self.json {
+            if self.output.json {
                 bad.push(json!({
                     "path": path.to_string_lossy(),
                     "verdict": verdict.word(),
@@ -142,7 +140,7 @@ impl Verify {
                 output::line(format_args!("{}: {verdict}", shown(path)))?;
             }
         }
-        if self.json {
+        if self.output.json {
             output::json(&json!({"counts": counts, "bad": bad}))?;
         } else {
             let counts: Vec<String> = counts
