@@ -13,7 +13,7 @@ use crate::formats::policy_for_1001;
 use crate::front::{fronted, like_initramfs_tools};
 use crate::keys::RSA;
 use crate::matrix::{Check, faults};
-use crate::setup::{DEFAULT_POLICY, POLICY, Setup, assert_booted, console_tail};
+use crate::setup::{DEFAULT_POLICY, POLICY, Setup, assert_booted, console_tail, place_of, root_of};
 use crate::tree::{INIT, SWITCH_ROOT, Tree, run};
 
 const IMAGE: &str = "root.cfs";
@@ -104,14 +104,6 @@ fn whole(setup: &mut Setup) {
     Files::of(setup).disk(setup, &[IMAGE, OBJECTS]);
 }
 
-/// Where what begins so lies on the disk.
-fn place_of(setup: &Setup, content: &[u8]) -> usize {
-    let disk = std::fs::read(setup.disk.as_ref().expect("a disk")).expect("the disk");
-    let mut blocks = disk.chunks_exact(4096);
-    let block = blocks.position(|block| content.starts_with(block));
-    block.expect("the content") * 4096
-}
-
 /// What IMA holds on such a root: with the signatures in the image, what it holds on any.
 #[test]
 fn appraised_as_any_root() {
@@ -120,8 +112,7 @@ fn appraised_as_any_root() {
     whole(&mut setup);
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    let root = report.mounts.iter().find(|mount| mount.point == "/");
-    let root = root.expect("a root");
+    let root = root_of(report);
     assert_eq!(root.fstype, "overlay", "{root:?}");
     for option in ["ro", "verity=require"] {
         let mut options = root.options.iter().chain(&root.super_options);
@@ -149,8 +140,7 @@ fn under_a_writable_layer() {
     setup.configure("overlay=tmpfs");
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    let root = report.mounts.iter().find(|mount| mount.point == "/");
-    let root = root.expect("a root");
+    let root = root_of(report);
     assert!(root.options.iter().any(|have| have == "rw"), "{root:?}");
     assert_all_attempts_passed(report);
     for name in ["signed", "unsigned"] {
@@ -221,7 +211,7 @@ fn changed_block_of_an_object() {
     let mut setup = Setup::new();
     let block = late(&mut setup);
     whole(&mut setup);
-    let place = place_of(&setup, &block);
+    let place = place_of(setup.disk.as_ref().expect("a disk"), &block);
     setup.damage.push((place, vec![0; 16]));
     let outcome = setup.boot();
     assert_denied(&outcome);
@@ -309,7 +299,7 @@ faults! {
         let files = Files::of(setup);
         let image = std::fs::read(files.path(IMAGE)).expect("the image");
         files.disk(setup, &[IMAGE, OBJECTS]);
-        let place = place_of(setup, &image);
+        let place = place_of(setup.disk.as_ref().expect("a disk"), &image);
         setup.damage.push((place + 1024, vec![0xff; 4]));
     };
     objects_without_fs_verity: "IMA-702", Halt, FLAGS, |setup| {

@@ -1,6 +1,5 @@
 //! Encrypted roots: a LUKS2 container that `cryptsetup` has made and `systemd-cryptenroll` has sealed to the TPM.
 
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,10 +8,11 @@ use aes::cipher::{Block, BlockCipherEncrypt, KeyInit};
 use ima_testbed::Tpm;
 use tempfile::TempDir;
 
+use crate::accepted::assert_all_attempts_passed;
 use crate::built::scratch;
 use crate::matrix::{Check, faults};
 use crate::media::blank;
-use crate::setup::{Setup, assert_booted, console_tail};
+use crate::setup::{Setup, assert_booted, console_tail, overwrite, root_of};
 use crate::tree::{Tree, run};
 
 /// Where the data begins in a container, in bytes: what `luksFormat` writes without a choice.
@@ -131,9 +131,7 @@ fn container(setup: &Setup, sector_size: usize) -> PathBuf {
         .arg(key_file.path())
         .arg(&path)
         .arg(passphrase.path()));
-    let file = std::fs::File::options().write(true).open(&path);
-    file.and_then(|file| file.write_all_at(&data, DATA))
-        .expect("the data");
+    overwrite(&path, DATA, &data);
     path
 }
 
@@ -166,13 +164,8 @@ fn unlocked_beside_ima() {
     sealed(&mut setup);
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    let failed: Vec<_> = report.attempts.iter().filter(|it| !it.passed).collect();
-    assert!(
-        !report.attempts.is_empty() && failed.is_empty(),
-        "{failed:#?}"
-    );
-    let root = report.mounts.iter().find(|mount| mount.point == "/");
-    assert_eq!(root.expect("a root").source, "/dev/dm-0");
+    assert_all_attempts_passed(report);
+    assert_eq!(root_of(report).source, "/dev/dm-0");
     let line = "unlocked by the TPM with PCR 7 (sha256)";
     assert!(outcome.console_contains(line), "{}", console_tail(&outcome));
     let pcr10 = &report.pcr10["sha256"];
@@ -185,19 +178,12 @@ fn second_copy_of_the_header() {
     let mut setup = Setup::new();
     encrypted_in(&mut setup, 512, |host, container| {
         host.enroll(container, &["--tpm2-pcrs=7"]);
-        write(container, 0x1000, &[0xff; 64]);
+        overwrite(container, 0x1000, &[0xff; 64]);
     });
     let outcome = setup.boot();
     assert_booted(&outcome);
     let line = "unlocked by the TPM with PCR 7 (sha256)";
     assert!(outcome.console_contains(line), "{}", console_tail(&outcome));
-}
-
-/// Writes into a container.
-fn write(container: &Path, place: u64, bytes: &[u8]) {
-    let file = std::fs::File::options().write(true).open(container);
-    file.and_then(|file| file.write_all_at(bytes, place))
-        .expect("a change");
 }
 
 /// Where the area of the keyslot is that `systemd-cryptenroll` adds to the one that `luksFormat` makes.
@@ -212,8 +198,8 @@ faults! {
     };
     container_whose_headers_are_damaged: "IMA-421", Halt, NOT_INSIDE, |setup| {
         encrypted_in(setup, 512, |_, container| {
-            write(container, 0x1000, &[0xff; 64]);
-            write(container, 0x5000, &[0xff; 64]);
+            overwrite(container, 0x1000, &[0xff; 64]);
+            overwrite(container, 0x5000, &[0xff; 64]);
         });
     };
     container_without_a_token: "IMA-422", Reboot, NOT_INSIDE, |setup| {
@@ -243,7 +229,7 @@ faults! {
     keyslot_that_is_damaged: "IMA-426", Poweroff, NOT_INSIDE, |setup| {
         encrypted_in(setup, 4096, |host, container| {
             host.enroll(container, &["--tpm2-pcrs=7"]);
-            write(container, SECOND_KEYSLOT, &[0xff; 4096]);
+            overwrite(container, SECOND_KEYSLOT, &[0xff; 4096]);
         });
     };
     kernel_without_dm_crypt: "IMA-427", Reboot, Check::Same, |setup| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::built::scratch;
 use crate::matrix::{Action, Check, faults};
 use crate::partitions::{Table, guid};
-use crate::setup::{LABEL, Setup, UUID, console_tail};
+use crate::setup::{LABEL, Setup, UUID, console_tail, place_of};
 use crate::tree::{Format, INIT, SWITCH_ROOT, run};
 
 /// ext4's superblock and some of its fields (fs/ext4/ext4.h, `struct ext4_super_block`), in bytes from the disk's start.
@@ -42,13 +42,8 @@ fn made(setup: &mut Setup, megabytes: u64, program: &str, options: &[&str]) {
 fn sectors_of(setup: &mut Setup, path: &str) -> Range<u64> {
     let content = setup.root.file(path).content.clone();
     let image = setup.image();
-    let bytes = std::fs::read(&image).expect("the image");
+    let start = place_of(&image, &content) as u64 / 512;
     std::fs::remove_file(image).expect("the image");
-    let place = bytes
-        .chunks_exact(4096)
-        .position(|block| content.starts_with(block))
-        .expect("the content");
-    let start = place as u64 * 8;
     start..start + content.len() as u64 / 512
 }
 

@@ -6,11 +6,11 @@ use std::process::Command;
 
 use ima_testbed::report::AttemptResult;
 
-use crate::accepted::init_report;
+use crate::accepted::{assert_all_attempts_passed, init_report};
 use crate::keys::RSA;
 use crate::matrix::{Check, faults};
 use crate::media::blank;
-use crate::setup::{Setup, assert_booted};
+use crate::setup::{Setup, assert_booted, root_of};
 use crate::tree::{Format, INIT, Tree, run};
 
 const SILENT: Check = Check::Silent("the writable layer is not looked at");
@@ -58,16 +58,11 @@ fn in_memory() {
         setup.configure("overlay=tmpfs");
         let outcome = setup.boot();
         let report = assert_booted(&outcome);
-        let root = report.mounts.iter().find(|it| it.point == "/");
-        let root = root.expect("a root");
+        let root = root_of(report);
         assert_eq!(root.fstype, "overlay");
         assert!(root.options.iter().any(|it| it == "rw"), "{root:?}");
         assert_eq!(init_report(report)["root"]["overlay"], "tmpfs");
-        let failed: Vec<_> = report.attempts.iter().filter(|it| !it.passed).collect();
-        assert!(
-            !report.attempts.is_empty() && failed.is_empty(),
-            "{failed:#?}"
-        );
+        assert_all_attempts_passed(report);
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ima::certificate::Certificate;
 use ima::cpio::{self, Metadata};
+use ima_testbed::report::{Mount, Report};
 use ima_testbed::{Bus, Disk, Ending, Machine, Outcome, Running, Share, Tpm};
 use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
@@ -447,7 +449,7 @@ pub fn assert_refused(outcome: &Outcome, code: &str, action: Action) {
 }
 
 /// The boot must reach the root's init, and that must be able to switch the machine off.
-pub fn assert_booted(outcome: &Outcome) -> &ima_testbed::report::Report {
+pub fn assert_booted(outcome: &Outcome) -> &Report {
     assert_eq!(
         outcome.ending,
         Ending::PowerOff,
@@ -460,4 +462,25 @@ pub fn assert_booted(outcome: &Outcome) -> &ima_testbed::report::Report {
         .unwrap_or_else(|| panic!("the root's init did not report: {}", console_tail(outcome)));
     assert_eq!(report.pid, 1);
     report
+}
+
+/// What is mounted as the root, as the real init sees it.
+pub fn root_of(report: &Report) -> &Mount {
+    let mut mounts = report.mounts.iter();
+    mounts.find(|mount| mount.point == "/").expect("a root")
+}
+
+/// Where the file on an image begins that has this content.
+pub fn place_of(image: &Path, content: &[u8]) -> usize {
+    let image = std::fs::read(image).expect("the image");
+    let mut blocks = image.chunks_exact(4096);
+    let block = blocks.position(|block| content.starts_with(block));
+    block.expect("the content") * 4096
+}
+
+/// Replaces bytes of a file.
+pub fn overwrite(path: &Path, place: u64, bytes: &[u8]) {
+    let file = File::options().write(true).open(path);
+    file.and_then(|file| file.write_all_at(bytes, place))
+        .expect("a change");
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use ima_testbed::report::Report;
 use imactl::verity::{make, sign};
 
-use crate::accepted::init_report;
+use crate::accepted::{assert_all_attempts_passed, init_report};
 use crate::keys::P256;
 use crate::matrix::{Check, faults};
 use crate::media::blank;
 use crate::partitions::disk;
-use crate::setup::{Setup, assert_booted};
+use crate::setup::{Setup, assert_booted, root_of};
 use crate::signed_verity::signature_part;
 use crate::tree::{INIT, Tree};
 use crate::verity::{named_by, parameters, part};
@@ -66,13 +66,8 @@ fn the_second_if_the_first_has_an_unsigned_init() {
         booted(report),
         ("b".to_owned(), vec!["a IMA-713".to_owned()])
     );
-    let failed: Vec<_> = report.attempts.iter().filter(|it| !it.passed).collect();
-    assert!(
-        !report.attempts.is_empty() && failed.is_empty(),
-        "{failed:#?}"
-    );
-    let root = report.mounts.iter().find(|it| it.point == "/");
-    assert_eq!(root.expect("a root").source, "/dev/vdb");
+    assert_all_attempts_passed(report);
+    assert_eq!(root_of(report).source, "/dev/vdb");
 }
 
 #[test]

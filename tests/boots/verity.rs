@@ -1,7 +1,6 @@
 //! Roots that dm-verity verifies: what is accepted, and what a changed, exchanged or missing part of one comes to.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use ima::dm_verity::RootHash;
@@ -13,7 +12,7 @@ use crate::keys::P256;
 use crate::matrix::{Action, Check, faults};
 use crate::media::blank;
 use crate::partitions::{self, Partition, Table, guid};
-use crate::setup::{LABEL, Setup, assert_booted, console_tail};
+use crate::setup::{LABEL, Setup, assert_booted, console_tail, overwrite, place_of, root_of};
 use crate::tree::{Format, INIT, Tree};
 
 pub fn parameters() -> Parameters {
@@ -86,31 +85,15 @@ fn corrected(setup: &mut Setup) -> Vec<PathBuf> {
 }
 
 /// Where the content of a file begins on the root's disk.
-fn place_of(setup: &mut Setup, path: &str) -> usize {
+fn place_on_disk(setup: &mut Setup, path: &str) -> usize {
     let content = setup.root.file(path).content.clone();
-    let disk = setup.disk.clone().expect("a disk");
-    let bytes = std::fs::read(disk).expect("the disk");
-    let block = bytes
-        .chunks_exact(4096)
-        .position(|block| content.starts_with(block));
-    block.expect("the content") * 4096
-}
-
-/// A file with other bytes in that place.
-fn change(path: &Path, place: u64, bytes: &[u8]) {
-    File::options()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.write_all_at(bytes, place))
-        .expect("a change");
+    place_of(setup.disk.as_ref().expect("a disk"), &content)
 }
 
 /// The root's device and mount options, as the real init sees them.
-fn root_of(setup: &Setup) -> (String, Vec<String>) {
+fn booted_root(setup: &Setup) -> (String, Vec<String>) {
     let outcome = setup.boot();
-    let report = assert_booted(&outcome);
-    let mut mounts = report.mounts.iter();
-    let root = mounts.find(|mount| mount.point == "/").expect("a root");
+    let root = root_of(assert_booted(&outcome));
     (root.source.clone(), root.options.clone())
 }
 
@@ -120,7 +103,7 @@ fn tree_behind_the_root() {
         let mut setup = Setup::new();
         setup.format = format;
         appended(&mut setup);
-        let (device, options) = root_of(&setup);
+        let (device, options) = booted_root(&setup);
         assert_eq!(device, "/dev/dm-0");
         assert!(options.iter().any(|option| option == "ro"), "{options:?}");
     }
@@ -146,7 +129,7 @@ fn tree_on_another_disk() {
     let mut setup = Setup::new();
     separate(&mut setup);
     setup.configure("verity_corruption=panic");
-    assert_eq!(root_of(&setup).0, "/dev/dm-0");
+    assert_eq!(booted_root(&setup).0, "/dev/dm-0");
 }
 
 /// As veritysetup makes it, in SHA-512 and with its salt and UUID.
@@ -170,7 +153,7 @@ fn tree_of_veritysetup_s() {
     setup.configure(&format!("verity={}", hash.expect("a root hash").trim()));
     setup.configure("verity_hash=/dev/vdb");
     setup.configure("verity_corruption=error");
-    assert_eq!(root_of(&setup).0, "/dev/dm-0");
+    assert_eq!(booted_root(&setup).0, "/dev/dm-0");
 }
 
 /// Root and tree by the names of their partitions, as the Discoverable Partitions Specification has them: the configuration says
@@ -186,7 +169,7 @@ fn partitions_named_by_the_root_hash() {
     setup.disk = Some(partitions::disk(&parts).0);
     setup.root_name = None;
     setup.configure(&format!("verity={}", made.root_hash));
-    assert_eq!(root_of(&setup).0, "/dev/dm-0");
+    assert_eq!(booted_root(&setup).0, "/dev/dm-0");
 }
 
 /// Neither another root hash nor none can be asked for on the command line, nor another file system in the root's place.
@@ -196,7 +179,7 @@ fn the_command_line_changes_nothing() {
     setup.format = Format::Squashfs;
     appended(&mut setup);
     setup.append("verity= verity=no rw rootfstype=tmpfs rootflags=size=1m");
-    let (device, options) = root_of(&setup);
+    let (device, options) = booted_root(&setup);
     assert_eq!(device, "/dev/dm-0");
     assert!(options.iter().any(|option| option == "ro"), "{options:?}");
 }
@@ -206,7 +189,7 @@ fn the_command_line_changes_nothing() {
 fn lost_blocks_are_corrected() {
     let mut setup = Setup::new();
     corrected(&mut setup);
-    let sector = place_of(&mut setup, INIT) as u64 / 512;
+    let sector = place_on_disk(&mut setup, INIT) as u64 / 512;
     setup.unreadable.push(sector..sector + 16);
     let outcome = setup.boot();
     assert_booted(&outcome);
@@ -245,14 +228,9 @@ fn met_later(corruption: &str, action: Action) {
     setup.configure(&format!("verity_corruption={corruption}"));
     setup.append("testbed.try=/etc/late");
     let disk = setup.disk.clone().expect("a disk");
-    let bytes = std::fs::read(disk).expect("the disk");
-    let mut places = bytes
-        .chunks_exact(4096)
-        .enumerate()
-        .filter(|(_, block)| program.starts_with(block));
     // The files of the root lie in the order of their names: the first copy is that of etc.
-    let (block, _) = places.next().expect("the content");
-    setup.damage.push((block * 4096 + 8192, vec![0xff; 16]));
+    let place = place_of(&disk, &program);
+    setup.damage.push((place + 8192, vec![0xff; 16]));
     let (outcome, disks) = setup.boot_on_a_disk();
     for disk in disks {
         std::fs::remove_file(disk).expect("a disk");
@@ -280,7 +258,7 @@ fn changed_block_panics_the_running_system() {
 faults! {
     data_block_that_is_changed: "IMA-414", Reboot, Check::Same, |setup| {
         appended(setup);
-        let place = place_of(setup, INIT);
+        let place = place_on_disk(setup, INIT);
         setup.damage.push((place + 8192, vec![0xff]));
     };
     superblock_of_the_file_system_that_is_changed: "IMA-414", Halt, Check::Same, |setup| {
@@ -294,7 +272,7 @@ faults! {
     };
     tree_that_is_changed: "IMA-414", Poweroff, Check::Same, |setup| {
         let made = appended(setup);
-        let place = place_of(setup, INIT) / 4096;
+        let place = place_on_disk(setup, INIT) / 4096;
         // The lowest level, behind the superblock and the topmost block: the digest of a block of init.
         setup.damage.push((made.offset as usize + 2 * 4096 + place * 32, vec![0xff; 4]));
     };
@@ -348,7 +326,7 @@ faults! {
     };
     tree_for_more_than_the_disk_has: "IMA-411", Halt, Check::Same, |setup| {
         let tree = separate(setup);
-        change(&tree, 72, &u64::to_le_bytes(1 << 20));
+        overwrite(&tree, 72, &u64::to_le_bytes(1 << 20));
     };
     tree_s_disk_that_is_missing: "IMA-410", Poweroff, Check::Silent("the image is one disk"), |setup| {
         separate(setup);
@@ -365,8 +343,8 @@ faults! {
     data_for_error_correction_that_is_wrong: "IMA-414", Panic, Check::Same, |setup| {
         let disks = corrected(setup);
         let length = std::fs::metadata(&disks[1]).expect("the disk").len();
-        change(&disks[1], 0, &vec![0x5a; usize::try_from(length).expect("a length")]);
-        let place = place_of(setup, INIT);
+        overwrite(&disks[1], 0, &vec![0x5a; usize::try_from(length).expect("a length")]);
+        let place = place_on_disk(setup, INIT);
         setup.damage.push((place, vec![0xff; 4096]));
     };
     data_for_error_correction_that_is_missing: "IMA-410", Reboot, Check::Silent("the image is one disk"), |setup| {
@@ -413,7 +391,7 @@ fn changed_file_that_nothing_appraises() {
     verified.root = setup.root.clone();
     let image = setup.image();
     setup.disk = Some(image);
-    let place = place_of(&mut setup, "etc/data");
+    let place = place_on_disk(&mut setup, "etc/data");
     setup.damage.push((place, vec![0]));
     assert_booted(&setup.boot());
     appended(&mut verified);
