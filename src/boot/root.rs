@@ -25,7 +25,7 @@ mod waiting;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use ima::cmdline::{RootName, Sharing};
+use ima::cmdline::{RootName, Sharing, nfs_source};
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::filesystem;
 use ima::layout::ROOT;
@@ -137,15 +137,21 @@ pub fn mount(
         Some(RootName::Ubi(volume)) => Some(Source {
             path: ubi::wait(&RootName::Ubi(volume.clone()), volume, settings)?,
             fstype: settings.rootfstype.as_deref().unwrap_or("ubifs").to_owned(),
-            option: "",
+            option: String::new(),
+        }),
+        Some(RootName::Nfs { server, path }) => Some(Source {
+            path: nfs_source(*server, path),
+            fstype: "nfs4".to_owned(),
+            // What mount.nfs(8) adds: of two addresses the last counts.
+            option: format!("vers=4.2,addr={server}"),
         }),
         Some(RootName::Shared { by, tag }) => Some(Source {
             path: tag.clone(),
             fstype: by.name().to_owned(),
             // Of two transports the last counts: 9p would also take a server in a network.
             option: match by {
-                Sharing::NineP => "trans=virtio",
-                Sharing::Virtiofs => "",
+                Sharing::NineP => "trans=virtio".to_owned(),
+                Sharing::Virtiofs => String::new(),
             },
         }),
         _ => None,
@@ -213,18 +219,19 @@ fn mount_device(
             Some(name) => name.clone(),
             None => device.recognise()?.kind.name().to_owned(),
         },
-        option: "",
+        option: String::new(),
     };
     mount_source(name, &source, verification, settings, report)
 }
 
 /// What is mounted.
 struct Source {
-    /// The name by which the file system's driver finds it: a device's path, a UBI volume's name, or a shared directory's tag.
+    /// The name by which the file system's driver finds it: a device's path, a UBI volume's name, a shared directory's tag, or a
+    /// server and a path of it.
     path: String,
     fstype: String,
     /// A mount option behind those of the settings.
-    option: &'static str,
+    option: String,
 }
 
 fn mount_source(
@@ -239,7 +246,7 @@ fn mount_source(
         fstype,
         option,
     } = source;
-    let flags = [settings.rootflags.as_str(), option].join(",");
+    let flags = [settings.rootflags.as_str(), option.as_str()].join(",");
     let overlay = settings.config.overlay.as_ref();
     let point = match overlay {
         Some(_) => overlay::LOWER,

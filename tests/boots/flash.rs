@@ -95,10 +95,7 @@ pub fn checked_root(files: &Path, filesystem: &str) -> imactl::Result<Root> {
     let mut source = imactl::image::read(files)?;
     source.superblocks = None;
     let filesystem = FileSystem::by_name(filesystem).expect("a file system");
-    Ok(Root {
-        filesystem: filesystem.clone(),
-        ..Root::new(source, filesystem)
-    })
+    Ok(Root::new(source, filesystem))
 }
 
 /// A boot of a root in a volume.

@@ -217,6 +217,7 @@ impl Setup {
         let read = match self.format {
             Format::Ubifs => crate::flash::checked_root(&image, "ubifs"),
             _ if configured("root=9p:") => crate::flash::checked_root(&image, "9p"),
+            _ if configured("root=nfs:") => crate::flash::checked_root(&image, "nfs4"),
             _ if configured("root=virtiofs:") => crate::flash::checked_root(&image, "virtiofs"),
             _ => check::Root::read(&disk, filesystem, &choice),
         };

@@ -1,13 +1,13 @@
 //! Roots in a directory that the host shares, for development.
 
-use ima_testbed::{Outcome, Share};
+use ima_testbed::{Outcome, Share, free_port};
 use tempfile::TempDir;
 
 use crate::accepted::{assert_all_attempts_passed, assert_warned};
-use crate::built::Kernel;
+use crate::built::{Kernel, source};
 use crate::matrix::{Action, Check, faults};
 use crate::roots::root_of;
-use crate::setup::{Setup, assert_booted, assert_refused, console_tail};
+use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::tree::Tree;
 
 /// The tag of the root.
@@ -80,6 +80,66 @@ fn nine_p_boots_where_nothing_is_enforced() {
     assert_warned(&outcome, "IMA-451");
 }
 
+/// A root that an NFS server serves; the server, as long as the machine runs, has its files in the directory.
+fn over_nfs(setup: &mut Setup) -> TempDir {
+    // The server opens files by their handles, which an overlay may not have.
+    let directory = setup.root.directory_in("/var/tmp".as_ref());
+    let port = free_port().expect("a port");
+    setup.shares.push(Share::Nfs {
+        port,
+        directory: directory.path().to_owned(),
+    });
+    named(setup, "nfs:10.0.2.2:/root");
+    setup.append(&format!("ip=dhcp rootflags=port={port}"));
+    directory
+}
+
+/// NFS has no security.ima: the init says so, and nothing can run.
+#[test]
+fn nfs_carries_no_signatures() {
+    let mut setup = Setup::new();
+    let _directory = over_nfs(&mut setup);
+    assert_eq!(setup.checked(), Some("IMA-704"));
+    let outcome = setup.boot();
+    assert!(
+        outcome.console_contains("[IMA-451]"),
+        "{}",
+        console_tail(&outcome)
+    );
+    assert_refused(&outcome, "IMA-704", Action::Poweroff);
+}
+
+/// Without appraisal such a root boots.
+#[test]
+fn nfs_boots_where_nothing_is_enforced() {
+    let mut setup = Setup::new();
+    setup.configure("enforce=permissive");
+    setup.append("ima_appraise=log");
+    let _directory = over_nfs(&mut setup);
+    // `imactl check` judges the signatures as if they were enforced.
+    let outcome = setup.boot_unchecked();
+    let report = assert_booted(&outcome);
+    assert_eq!(root_of(report), ("10.0.2.2:/root", "nfs4"));
+    assert!(
+        outcome.console_contains("vers=4.2,addr=10.0.2.2)"),
+        "{}",
+        console_tail(&outcome)
+    );
+    assert_warned(&outcome, "IMA-451");
+}
+
+/// A policy that leaves NFS out is refused: nothing would then be appraised.
+#[test]
+fn nfs_that_the_policy_does_not_appraise() {
+    let mut setup = Setup::new();
+    let mut policy = b"dont_appraise fsname=nfs4\n".to_vec();
+    policy.extend(source("policy/ima_policy.default"));
+    setup.put(DEFAULT_POLICY, policy);
+    let _directory = over_nfs(&mut setup);
+    let outcome = setup.boot();
+    assert_refused(&outcome, "IMA-612", Action::Poweroff);
+}
+
 /// What a host shares is in no file that is checked.
 const HOST: Check = Check::Silent("the files of a root do not show what the host shares");
 
@@ -91,6 +151,21 @@ faults! {
     shared_root_that_is_to_be_verified: "IMA-401", Panic, Check::Same, |setup| {
         named(setup, "9p:root");
         setup.configure(&format!("verity={}", "5a".repeat(32)));
+    };
+    nfs_root_on_the_command_line: "IMA-401", Poweroff, Check::Same, |setup| {
+        setup.root_name = Some("nfs:10.0.2.2:/root".to_owned());
+        setup.says = "is taken from the configuration alone";
+    };
+    nfs_root_without_a_network: "IMA-404", Panic, Check::Same, |setup| {
+        named(setup, "nfs:10.0.2.2:/root");
+        setup.says = "the kernel has no network";
+    };
+    nfs_server_that_does_not_answer: "IMA-404", Reboot, Check::Sooner("IMA-704"), |setup| {
+        // The network card comes with a server, on another port.
+        let port = free_port().expect("a port");
+        setup.shares.push(Share::Nfs { port, directory: "/var/tmp".into() });
+        named(setup, "nfs:10.0.2.2:/root");
+        setup.append("ip=dhcp rootflags=port=1");
     };
     tag_that_no_host_shares_by_virtiofs: "IMA-404", Poweroff, HOST, |setup| named(setup, "virtiofs:root");
     tag_that_no_host_shares_by_9p: "IMA-404", Reboot, HOST, |setup| named(setup, "9p:root");

@@ -321,7 +321,12 @@ impl Tree {
 
     /// The root as files of the host, security.ima on them: for tools that copy it. Needs privilege.
     pub fn directory(&self) -> tempfile::TempDir {
-        let root = tempfile::tempdir_in(scratch()).expect("a directory");
+        self.directory_in(scratch())
+    }
+
+    /// The same in this directory.
+    pub fn directory_in(&self, parent: &Path) -> tempfile::TempDir {
+        let root = tempfile::tempdir_in(parent).expect("a directory");
         self.write(root.path());
         self.sign_files(root.path());
         root

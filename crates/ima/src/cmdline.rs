@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::fault::{Cause, Code, Fault};
 use crate::filesystem::Uuid;
@@ -150,6 +151,50 @@ pub enum RootName {
         /// The tag.
         tag: String,
     },
+    /// A directory of an NFS server, by `nfs:ADDRESS:/PATH`. An IPv6 address is in brackets.
+    Nfs {
+        /// The server's address: nothing resolves names in this initramfs.
+        server: IpAddr,
+        /// The absolute path.
+        path: String,
+    },
+}
+
+impl RootName {
+    /// Whether somebody else serves the root's files, and may answer each read differently.
+    pub const fn is_served(&self) -> bool {
+        matches!(self, Self::Shared { .. } | Self::Nfs { .. })
+    }
+
+    /// Whether it is no block device, so that no device mapper can verify or decrypt it.
+    pub const fn is_no_block_device(&self) -> bool {
+        self.is_served() || matches!(self, Self::Ubi(_))
+    }
+
+    fn parse_nfs(text: &str) -> Option<Self> {
+        let (server, path) = match text.strip_prefix('[') {
+            Some(text) => {
+                let (server, path) = text.split_once("]:")?;
+                (IpAddr::V6(server.parse().ok()?), path)
+            }
+            None => {
+                let (server, path) = text.split_once(':')?;
+                (IpAddr::V4(server.parse().ok()?), path)
+            }
+        };
+        path.starts_with('/').then(|| Self::Nfs {
+            server,
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// The name of a directory of an NFS server as the kernel takes it: `ADDRESS:/PATH`.
+pub fn nfs_source(server: IpAddr, path: &str) -> String {
+    match server {
+        IpAddr::V4(address) => format!("{address}:{path}"),
+        IpAddr::V6(address) => format!("[{address}]:{path}"),
+    }
 }
 
 /// A file system by which a host shares a directory with a virtual machine.
@@ -287,6 +332,9 @@ impl RootName {
         if let Some(volume) = UbiVolume::parse(text) {
             return Some(Self::Ubi(volume));
         }
+        if let Some(text) = text.strip_prefix("nfs:") {
+            return Self::parse_nfs(text);
+        }
         for by in Sharing::ALL {
             let tag = text.strip_prefix(by.name());
             if let Some(tag) = tag.and_then(|rest| rest.strip_prefix(':')) {
@@ -360,6 +408,7 @@ impl fmt::Display for RootName {
             Self::PartType(kind) => write!(f, "PARTTYPE={kind}"),
             Self::Ubi(volume) => volume.fmt(f),
             Self::Shared { by, tag } => write!(f, "{}:{tag}", by.name()),
+            Self::Nfs { server, path } => write!(f, "nfs:{}", nfs_source(*server, path)),
         }
     }
 }
@@ -537,6 +586,20 @@ mod tests {
                     tag: "root".into(),
                 },
             ),
+            (
+                "nfs:10.0.2.2:/srv/a:b",
+                RootName::Nfs {
+                    server: IpAddr::from([10, 0, 2, 2]),
+                    path: "/srv/a:b".into(),
+                },
+            ),
+            (
+                "nfs:[fe80::1]:/",
+                RootName::Nfs {
+                    server: IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1]),
+                    path: "/".into(),
+                },
+            ),
             ("/dev/ubiblock0_0", RootName::Device("ubiblock0_0".into())),
         ];
         for (text, name) in good {
@@ -577,6 +640,16 @@ mod tests {
             "virtiofs:",
             "9p:",
             "9p",
+            "nfs:",
+            "nfs:10.0.2.2",
+            "nfs:10.0.2.2:",
+            "nfs:10.0.2.2:srv",
+            "nfs:10.0.2:/srv",
+            "nfs:server:/srv",
+            "nfs:fe80::1:/srv",
+            "nfs:[fe80::1]/srv",
+            "nfs:[10.0.2.2]:/srv",
+            "nfs:10.0.2.2,port=1:/srv",
         ] {
             assert_eq!(RootName::parse(bad), None, "{bad}");
         }

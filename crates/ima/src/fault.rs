@@ -259,7 +259,7 @@ catalogue! {
 
     RootSyntax "IMA-401" Root Refusal
         what: "root= cannot be understood"
-        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL=, PARTTYPE=, ubiN:NAME, ubiN_VOLUME, virtiofs:TAG and 9p:TAG"
+        cause: "it is none of /dev/NAME, MAJOR:MINOR, UUID=, LABEL=, PARTUUID= (with /PARTNROFF=), PARTLABEL=, PARTTYPE=, ubiN:NAME, ubiN_VOLUME, virtiofs:TAG, 9p:TAG and nfs:ADDRESS:/PATH"
         remedy: "correct root= in the boot loader or the configuration; docs/reference/command-line.md shows each form"
     RootMissing "IMA-402" Root Refusal
         what: "the root device did not appear"

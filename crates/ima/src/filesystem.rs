@@ -414,10 +414,11 @@ pub(crate) fn utf16(bytes: &[u8], units: usize) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Whether a type of file system keeps no extended attributes, and so no signatures.
+/// Whether a type of file system has no `security.ima`, and so no signatures. Of `security.*`, NFS has the label of a security
+/// module alone (fs/nfs/nfs4proc.c, `nfs4_xattr_get_nfs4_label`).
 #[must_use]
 pub fn keeps_no_xattrs(fstype: &str) -> bool {
-    ["vfat", "msdos", "exfat", "iso9660"].contains(&fstype)
+    ["vfat", "msdos", "exfat", "iso9660", "nfs", "nfs4"].contains(&fstype)
 }
 
 #[cfg(test)]

@@ -434,9 +434,7 @@ impl Settings {
                     let name = RootName::parse(value.unwrap_or_default())
                         .ok_or_else(|| cmdline::unknown_root(&shown, value.unwrap_or_default()))?;
                     // Who shares it may answer each read differently: only the configuration can trust a host so far.
-                    if matches!(name, RootName::Shared { .. })
-                        && config.root.as_ref() != Some(&name)
-                    {
+                    if name.is_served() && config.root.as_ref() != Some(&name) {
                         let fault = Fault::new(Code::RootSyntax, shown);
                         return Err(fault.because(Cause::SHARED_ROOT_ON_COMMAND_LINE));
                     }
@@ -492,8 +490,8 @@ impl Settings {
         Ok(Self {
             root: match (elsewhere, root) {
                 (Some(root), _) => root,
-                (None, Some(Root::Named(name @ (RootName::Ubi(_) | RootName::Shared { .. }))))
-                    if verity.is_some() || config.luks =>
+                (None, Some(Root::Named(name)))
+                    if name.is_no_block_device() && (verity.is_some() || config.luks) =>
                 {
                     let fault = Fault::new(Code::RootSyntax, format!("root={name}"));
                     return Err(fault.because(Cause::ROOT_NOT_VERIFIED));

@@ -35,6 +35,7 @@ impl FileSystem {
             "f2fs" => 0xf2f5_2010,
             "ubifs" => 0x2405_1905,
             "9p" => 0x0102_1997,
+            "nfs4" => 0x6969,
             "virtiofs" => 0x6573_5546,
             "overlay" => 0x794c_7630,
             "tmpfs" => 0x0102_1994,

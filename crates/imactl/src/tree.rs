@@ -528,6 +528,11 @@ impl Tree {
         Ok(index)
     }
 
+    /// All inodes.
+    pub fn inodes_mut(&mut self) -> impl Iterator<Item = &mut Inode> {
+        self.inodes.iter_mut()
+    }
+
     /// Gives an inode another name: a hard link.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
-pub use share::Share;
+pub use share::{Share, free_port};
 pub use tamper::flip_last_byte;
 
 /// The example of the README compiles.

@@ -1,9 +1,11 @@
 //! Directories of the host that a machine can mount.
 
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::TestbedError;
 use crate::disk::escape;
@@ -11,6 +13,12 @@ use crate::process::spawn;
 
 /// The program of Debian 12's package qemu-system-common.
 const VIRTIOFSD: &str = "/usr/lib/qemu/virtiofsd";
+
+/// The program of Debian's package nfs-ganesha.
+const GANESHA: &str = "ganesha.nfsd";
+
+/// The longest time that the NFS server takes to start.
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A directory of the host that the machine can mount by its tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +31,15 @@ pub enum Share {
         /// The directory.
         directory: PathBuf,
     },
+    /// By NFSv4.2, served by NFS-Ganesha in user space, read-only; needs root, and a directory on a file system whose files can be
+    /// opened by their handles, such as ext4. The machine gets a network card; for it the server is 10.0.2.2, and the directory
+    /// is `/root`.
+    Nfs {
+        /// The port, which no other machine may use meanwhile: [`free_port`] returns one.
+        port: u16,
+        /// The directory.
+        directory: PathBuf,
+    },
     /// By 9p over virtio, served by QEMU, read-only; owners and modes are those of the host's files.
     NineP {
         /// The tag.
@@ -32,18 +49,17 @@ pub enum Share {
     },
 }
 
-impl Share {
-    /// The socket of its server, if it has one.
-    pub(crate) fn socket(&self, number: usize, directory: &Path) -> Option<PathBuf> {
-        matches!(self, Share::Virtiofs { .. })
-            .then(|| directory.join(format!("share{number}.socket")))
-    }
+/// Where QEMU connects to virtiofsd.
+fn virtiofsd_socket(number: usize, sockets: &Path) -> PathBuf {
+    sockets.join(format!("share{number}.socket"))
+}
 
+impl Share {
     /// Returns the arguments of QEMU, without those for the memory.
     pub(crate) fn arguments(&self, number: usize, sockets: &Path) -> Vec<[String; 2]> {
         match self {
             Share::Virtiofs { tag, .. } => {
-                let socket = sockets.join(format!("share{number}.socket"));
+                let socket = virtiofsd_socket(number, sockets);
                 let channel = format!("socket,id=share{number},path={}", escape(&socket));
                 let device = format!("vhost-user-fs-pci,chardev=share{number},tag={tag}");
                 vec![
@@ -51,6 +67,14 @@ impl Share {
                     ["-device".to_owned(), device],
                 ]
             }
+            // QEMU's own network: the host is 10.0.2.2, and the machine gets its address by DHCP.
+            Share::Nfs { .. } => vec![
+                ["-netdev".to_owned(), format!("user,id=share{number}")],
+                [
+                    "-device".to_owned(),
+                    format!("virtio-net-pci,netdev=share{number}"),
+                ],
+            ],
             Share::NineP { tag, directory } => {
                 let files = format!(
                     "local,id=share{number},path={},security_model=passthrough,readonly=on",
@@ -63,7 +87,17 @@ impl Share {
     }
 }
 
-/// A virtiofsd, which ends when QEMU does.
+/// A port of this machine that nothing listened on when it was asked for.
+///
+/// # Errors
+/// No port is free.
+pub fn free_port() -> std::io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+/// The server of a share, which ends with the machine.
 #[derive(Debug)]
 pub(crate) struct Server(Child);
 
@@ -74,11 +108,70 @@ impl Server {
         number: usize,
         sockets: &Path,
     ) -> Result<Option<Server>, TestbedError> {
-        let (Share::Virtiofs { directory, .. }, Some(socket)) =
-            (share, share.socket(number, sockets))
-        else {
-            return Ok(None);
-        };
+        match share {
+            Share::Virtiofs { directory, .. } => Self::virtiofsd(directory, number, sockets),
+            Share::Nfs { port, directory } => Self::ganesha(directory, *port, number, sockets),
+            Share::NineP { .. } => return Ok(None),
+        }
+        .map(Some)
+    }
+
+    fn ganesha(
+        directory: &Path,
+        port: u16,
+        number: usize,
+        sockets: &Path,
+    ) -> Result<Server, TestbedError> {
+        let at = sockets.join(format!("share{number}"));
+        std::fs::create_dir_all(at.join("recovery"))
+            .map_err(TestbedError::io("make the NFS server's directory"))?;
+        let (at, directory) = (at.display(), directory.display());
+        // The services of NFSv3 need rpcbind.
+        let configuration = format!(
+            "NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; NFS_Protocols = 4; Bind_addr = 127.0.0.1; \
+             Enable_NLM = false; Enable_RQUOTA = false; }}\n\
+             NFSv4 {{ Graceless = true; RecoveryBackend = fs; RecoveryRoot = {at}/recovery; }}\n\
+             EXPORT {{ Export_Id = 1; Path = {directory}; Pseudo = /root; Access_Type = RO; Squash = No_Root_Squash; \
+             SecType = sys; FSAL {{ Name = VFS; }} }}\n"
+        );
+        let file = format!("{at}/ganesha.conf");
+        std::fs::write(&file, configuration)
+            .map_err(TestbedError::io("write the NFS server's configuration"))?;
+        let child = spawn(GANESHA, |command| {
+            command
+                .args(["-F", "-f", &file, "-L", &format!("{at}/log")])
+                .args(["-p", &format!("{at}/pid")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+        })
+        .map_err(|source| TestbedError::Spawn {
+            program: GANESHA.to_owned(),
+            package: "nfs-ganesha-vfs",
+            source,
+        })?;
+        let mut server = Server(child);
+        server.wait_for(port)?;
+        Ok(server)
+    }
+
+    /// Waits until something listens on the port. Nothing can be waited for but the answer to a connection.
+    fn wait_for(&mut self, port: u16) -> Result<(), TestbedError> {
+        let from = Instant::now();
+        loop {
+            let Err(error) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+                return Ok(());
+            };
+            let has_ended = !matches!(self.0.try_wait(), Ok(None));
+            if has_ended || from.elapsed() > START_LIMIT {
+                return Err(TestbedError::io("connect to the NFS server")(error));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn virtiofsd(directory: &Path, number: usize, sockets: &Path) -> Result<Server, TestbedError> {
+        let socket = virtiofsd_socket(number, sockets);
         // It inherits a listening socket, so that QEMU can connect at once.
         let listener =
             UnixListener::bind(&socket).map_err(TestbedError::io("make virtiofsd's socket"))?;
@@ -95,7 +188,7 @@ impl Server {
             package: "qemu-system-common",
             source,
         })?;
-        Ok(Some(Server(child)))
+        Ok(Server(child))
     }
 }
 

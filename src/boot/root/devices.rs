@@ -191,7 +191,7 @@ pub(super) fn named(name: &RootName, devices: &[Device], gpt_is_forced: bool) ->
                 .collect()
         }
         // These are no block devices.
-        RootName::Ubi(_) | RootName::Shared { .. } => Vec::new(),
+        RootName::Ubi(_) | RootName::Shared { .. } | RootName::Nfs { .. } => Vec::new(),
     }
 }
 

@@ -101,7 +101,13 @@ pub(super) fn mount(what: &Mount<'_>) -> Result<Mounted, Fault> {
         };
         set(result, option)?;
     }
-    fsconfig_create(&context).map_err(|errno| refused("", errno, Some(&context)))?;
+    fsconfig_create(&context).map_err(|errno| {
+        let fault = refused("", errno, Some(&context));
+        match errno {
+            Errno::NETUNREACH => fault.because(Cause::NETWORK_NOT_SET_UP),
+            _ => fault,
+        }
+    })?;
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         .map_err(|errno| refused("", errno, Some(&context)))?;
     let _ = rustix::fs::mkdir(point, rustix::fs::Mode::from_raw_mode(0o755));

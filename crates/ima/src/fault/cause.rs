@@ -217,11 +217,11 @@ causes! {
         remedy: "correct the name in root=, or make the volume (ubinize, ubimkvol)"
     }
     ROOT_NOT_VERIFIED [RootSyntax] {
-        cause: "verity= or luks= is set, and both need a block device: a UBI volume or a shared directory is none"
+        cause: "verity= or luks= is set, and both need a block device: a UBI volume, a shared directory or one of NFS is none"
         remedy: "name a block device, for UBI that of a volume with a read-only file system (ubi.block=0,NAME root=/dev/ubiblock0_0); or take these keys out of ima-init.conf"
     }
     SHARED_ROOT_ON_COMMAND_LINE [RootSyntax] {
-        cause: "a directory that the host shares is taken from the configuration alone: the host can answer each read differently, and so run what is not signed"
+        cause: "a directory that the host or an NFS server shares is taken from the configuration alone: who serves it can answer each read differently, and so run what is not signed"
         remedy: "set root= in ima-init.conf, for development"
     }
     DEVICE_KIND_ABSENT [RootMissing] {
@@ -253,6 +253,10 @@ causes! {
     SUPERBLOCK_LEFT_BEHIND [RootUnknown] {
         cause: "an older file system's superblock was not wiped when this one was made"
         remedy: "name the right one with rootfstype=, or wipe the old one (wipefs)"
+    }
+    NETWORK_NOT_SET_UP [RootMount] {
+        cause: "the kernel has no network: ip= is not on its command line"
+        remedy: "add ip=dhcp, or ip= with the addresses; the kernel needs CONFIG_IP_PNP and the driver of the network card built in"
     }
     FILE_SYSTEM_UNKNOWN [RootMount OverlayRefused] {
         cause: "the kernel does not know the file system {type}"
@@ -1141,7 +1145,7 @@ causes! {
     }
     NO_SUCH_FILE_SYSTEM [Usage] {
         cause: "imactl knows no file system of that name"
-        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, ubifs, virtiofs, 9p, overlay or tmpfs"
+        remedy: "use ext4, squashfs, erofs, btrfs, xfs, f2fs, ubifs, virtiofs, 9p, nfs4, overlay or tmpfs"
     }
     DIGEST_FORM [Usage] {
         cause: "a digest is given as its algorithm, a colon and all its bytes in hexadecimal"

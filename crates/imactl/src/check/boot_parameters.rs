@@ -75,6 +75,18 @@ impl Findings {
         }
     }
 
+    /// The network of a root of NFS, which the kernel sets up where the command line says so (net/ipv4/ipconfig.c,
+    /// `ip_auto_config_setup`).
+    pub(super) fn network(&mut self, line: &str, root: &settings::Root) {
+        let by_network = matches!(root, settings::Root::Named(RootName::Nfs { .. }));
+        let is_set_up = cmdline::parameters(line)
+            .any(|parameter| parameter.is("ip") || parameter.is("nfsaddrs"));
+        if by_network && !is_set_up {
+            let fault = Fault::new(Code::RootMount, format!("root={root}"));
+            self.faults.push(fault.because(Cause::NETWORK_NOT_SET_UP));
+        }
+    }
+
     /// The policies of the kernel's own that have it take only a signed one (ima_policy.c, `ima_init_policy`).
     pub(super) fn builtin_policy(&mut self, line: &str, kernel: Option<&KernelConfig>) {
         let writable = kernel.is_none_or(|kernel| kernel.is_builtin("IMA_WRITE_POLICY"));

@@ -137,7 +137,7 @@ impl Disk {
                 let mut found = self.superblocks(partition).into_iter();
                 found.any(|found| found.label.as_ref() == Some(label))
             }),
-            RootName::Ubi(_) | RootName::Shared { .. } => {
+            RootName::Ubi(_) | RootName::Shared { .. } | RootName::Nfs { .. } => {
                 let fault = Fault::new(Code::Usage, format!("root={name}"));
                 return Err(fault.because(Cause::NO_BLOCK_DEVICE_IN_PARTITIONS));
             }

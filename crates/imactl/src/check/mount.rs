@@ -21,7 +21,7 @@ use crate::kernel::check::KernelConfig;
 type Modules = BTreeSet<String>;
 
 /// The drivers of file systems: the type, the option, and the module.
-const FILE_SYSTEMS: [(&str, &str, &str); 7] = [
+const FILE_SYSTEMS: [(&str, &str, &str); 8] = [
     ("ext4", "EXT4_FS", "ext4"),
     ("squashfs", "SQUASHFS", "squashfs"),
     ("erofs", "EROFS_FS", "erofs"),
@@ -29,6 +29,7 @@ const FILE_SYSTEMS: [(&str, &str, &str); 7] = [
     ("xfs", "XFS_FS", "xfs"),
     ("f2fs", "F2FS_FS", "f2fs"),
     ("ubifs", "UBIFS_FS", "ubifs"),
+    ("nfs4", "NFS_V4", "nfsv4"),
 ];
 
 impl Findings {

@@ -94,6 +94,12 @@ impl Root {
 
     fn read_chosen(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
         if path.is_dir() {
+            let served = match &choice.name {
+                Some(RootName::Nfs { .. }) => FileSystem::by_name("nfs4"),
+                Some(RootName::Shared { by, .. }) => FileSystem::by_name(by.name()),
+                _ => None,
+            };
+            let otherwise = served.unwrap_or(otherwise);
             return Ok(Self::new(crate::image::read(path)?, otherwise));
         }
         if let Some(name) = choice.fstype.as_deref().filter(|name| NODEV.contains(name)) {
@@ -240,9 +246,17 @@ impl Root {
     /// A root that was read; `otherwise` is the type that it will have if it is no image.
     #[must_use]
     pub fn new(source: Source, otherwise: FileSystem) -> Self {
+        let filesystem = source.filesystem().unwrap_or(otherwise);
+        let mut tree = source.tree;
+        // A directory of this machine may have them, but the machine that mounts it will not see them.
+        if filesystem::keeps_no_xattrs(&filesystem.name) {
+            for inode in tree.inodes_mut() {
+                inode.xattrs.clear();
+            }
+        }
         Self {
-            filesystem: source.filesystem().unwrap_or(otherwise),
-            tree: source.tree,
+            filesystem,
+            tree,
             table: None,
             superblocks: source.superblocks,
             needs: Vec::new(),
@@ -352,6 +366,7 @@ impl Findings {
         };
         self.faults.extend(never_appears(&settings));
         self.ubi_initcall(line, &settings.root);
+        self.network(line, &settings.root);
         let Some(superblocks) = &root.superblocks else {
             return;
         };

@@ -156,6 +156,7 @@ const MACHINES: &[&str] = &[
     "mtd-utils",
     "grub-common",
     "grub-pc-bin",
+    "nfs-ganesha-vfs",
 ];
 
 /// All steps.
