@@ -139,21 +139,27 @@ const SEALED: Check = Check::Silent("an encrypted key is not decrypted");
 faults! {
     certificate_missing: "IMA-502", Halt, Check::Unmade, |setup| setup.drop_file(CERTIFICATE);
     certificate_empty: "IMA-503", Panic, Check::Unmade, |setup| setup.put(CERTIFICATE, "");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_truncated: "IMA-503", Poweroff, Check::Unmade, |setup| {
         let der = RSA.der();
         setup.put(CERTIFICATE, &der[..der.len() - 1]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_garbage: "IMA-503", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, [0x30; 4096]);
     certificate_of_another_ca: "IMA-504", Halt, Check::Same, |setup| {
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
         setup.put(CERTIFICATE, stranger.der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_self_signed: "IMA-504", Panic, Check::Same, |setup| {
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("on its own"), None);
         setup.put(CERTIFICATE, stranger.der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_while_the_kernel_trusts_no_ca: "IMA-504", Poweroff, Check::Same, |setup| setup.trusts_ca = false;
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     ca_certificate_as_leaf: "IMA-504", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, CA.der());
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_with_explicit_ca_false: "IMA-504", Halt, Check::Unmade, |setup| {
         let template = Template {
             basic_constraints: BasicConstraints::ExplicitFalse,
@@ -161,17 +167,21 @@ faults! {
         };
         setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_that_may_sign_certificates: "IMA-504", Panic, Check::Unmade, |setup| {
         let usage = Usage { digital_signature: true, key_cert_sign: true };
         let template = Template { usage: Some(usage), ..Template::leaf("keyCertSign") };
         setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_that_may_not_sign: "IMA-504", Poweroff, Check::Unmade, |setup| {
         let usage = Usage { digital_signature: false, key_cert_sign: false };
         let template = Template { usage: Some(usage), ..Template::leaf("no digitalSignature") };
         setup.put(CERTIFICATE, Pair::new(KeyKind::P256, &template, Some(&CA)).der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_certificate_garbage: "IMA-503", Panic, Check::Unmade, |setup| setup.put(EVM_CERTIFICATE, [0x30; 64]);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_certificate_of_another_ca: "IMA-504", Poweroff, Check::Same, |setup| {
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
         setup.put(EVM_CERTIFICATE, stranger.der());
@@ -180,31 +190,38 @@ faults! {
         hmac(setup);
         setup.put(EVM_KEY, "default user:kmk-user 32 not hexadecimal");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_damaged: "IMA-506", Reboot, SEALED, |setup| {
         sealed(setup);
         setup.put(EVM_KEY, HMAC_KEY.replace("c6217ede", "c6217edf"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_of_another_master_key: "IMA-506", Panic, SEALED, |setup| {
         sealed(setup);
         setup.put(MASTER_KEY, [b'1'; 32]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_without_its_master_key: "IMA-506", Poweroff, SEALED, |setup| {
         sealed(setup);
         setup.initramfs.remove(MASTER_KEY);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_of_a_tpm_that_has_not_sealed_it: "IMA-506", Halt, SEALED, |setup| {
         sealed(setup);
         setup.put(EVM_KEY, HMAC_KEY.replace("user:kmk-user", "trusted:kmk"));
         setup.put("etc/keys/kmk-trusted.blob", "00".repeat(200));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_named_that_is_not_there: "IMA-506", Reboot, Check::Same, |setup| {
         setup.configure("cmdline=root evmkey");
         setup.append("evmkey=/etc/keys/none.blob");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_key_of_the_root: "IMA-506", Halt, Check::Same, |setup| {
         setup.configure("cmdline=root evmkey masterkey");
         hmac_of_the_root(setup);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     keys_of_the_initramfs_under_a_mount: "IMA-503", Panic, SCRIPT, |setup| {
         // What is mounted there is not the initramfs's, whose certificate for EVM would be missed.
         setup.put(EVM_CERTIFICATE, P256.der());
@@ -221,10 +238,12 @@ faults! {
     certificate_revoked_by_its_key: "IMA-509", Reboot, Check::Unmade, |setup| {
         setup.configure(&format!("revoked_keys=00112233 {}", RSA.skid()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_revoked_by_its_serial: "IMA-509", Halt, Check::Unmade, |setup| {
         setup.put("etc/keys/x509_ima_2.der", P256.der());
         setup.configure(&format!("revoked_serials=01 {}", P256.serial()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_certificate_revoked: "IMA-509", Poweroff, Check::Unmade, |setup| {
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.configure(&format!("revoked_serials={}/{}", CA.skid(), P256.serial()));
@@ -235,33 +254,45 @@ faults! {
         script(setup, "/guest forge-keys\nexec /ima-init");
     };
     evm_key_and_files_without_its_hmac: "IMA-704", Poweroff, Check::Same, hmac;
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_certificate_named_that_is_not_there: "IMA-503", Halt, Check::Same, |setup| {
         setup.configure("cmdline=root evmx509");
         setup.append("evmx509=/etc/keys/none.der");
     };
     run_init_without_a_root: "IMA-206", Reboot, SCRIPT, |setup| run_init(setup, "/run-init");
     run_init_where_nothing_is_in_force: "IMA-620", Halt, SCRIPT, |setup| run_init(setup, "/run-init /mnt /sbin/init");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     load_where_nothing_is_in_force: "IMA-620", Panic, SCRIPT, |setup| {
         script(setup, "mount -o ro /dev/vda /mnt\n/ima-init load /mnt\nsleep 60");
     };
     no_directory_for_an_api_file_system: "IMA-102", Reboot, Check::NotAsked(OVER), |setup| over_file(setup, "proc", "");
     configuration_with_an_unknown_key: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforcement=yes");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     configuration_with_a_bad_value: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("enforce=maybe");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     configuration_with_a_shell_but_no_debug: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("on_failure=shell");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     configuration_that_is_no_text: "IMA-202", Reboot, Check::Same, |setup| over_file(setup, CONFIG, "enforce=required\0\n");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     configuration_that_is_a_directory: "IMA-201", Reboot, Check::NotAsked(OVER), |setup| over_directory(setup, CONFIG);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     configuration_of_64_kib_and_more: "IMA-201", Reboot, Check::Sooner("IMA-202"), |setup| {
         over_file(setup, CONFIG, &"# noise\n".repeat(9000));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_with_a_wrong_signature: "IMA-504", Halt, Check::Same, |setup| {
         let mut der = P256.der();
         let last = der.len() - 1;
         der[last] ^= 1;
         setup.put(CERTIFICATE, der);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_that_is_a_directory: "IMA-503", Panic, Check::NotAsked(OVER), |setup| over_directory(setup, CERTIFICATE);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_that_is_a_device: "IMA-503", Poweroff, Check::NotAsked(OVER), |setup| over_device(setup, CERTIFICATE);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_of_a_megabyte_and_more: "IMA-503", Reboot, Check::Unmade, |setup| setup.put(CERTIFICATE, vec![0x30; (1 << 20) + 1]);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     quota_of_keys_used_up: "IMA-504", Halt, Check::Silent("the sizes of the kernel\'s keys are not known"), |setup| setup.append("sysctl.kernel.keys.root_maxbytes=1");
     quota_of_keys_used_up_for_the_keyring: "IMA-505", Panic, Check::Silent("the sizes of the kernel\'s keys are not known"), |setup| {
         setup.kernel = Kernel::NoImaKeyring;
@@ -271,10 +302,14 @@ faults! {
 
     policy_missing: "IMA-601", Reboot, Check::Unmade, |setup| setup.drop_file(DEFAULT_POLICY);
     policy_empty: "IMA-602", Halt, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, "");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_of_comments: "IMA-602", Panic, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, "# nothing\n\n");
     policy_with_a_bad_first_rule: "IMA-603", Poweroff, Check::Unmade, |setup| bad_rule(setup, 0);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_with_a_bad_rule_in_the_middle: "IMA-603", Reboot, Check::Unmade, |setup| bad_rule(setup, 2);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_with_a_bad_last_rule: "IMA-603", Halt, Check::Unmade, |setup| bad_rule(setup, 4);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_with_a_line_of_5000_bytes: "IMA-603", Panic, Check::Unmade, |setup| {
         // Cut at a page, its tail is a rule of its own: one that would turn appraisal off.
         let mut line = format!("measure func=BPRM_CHECK{}", " ".repeat(4095 - 23));
@@ -282,7 +317,9 @@ faults! {
         line.push_str(&" ".repeat(5000 - line.len()));
         setup.put(POLICY, [line.as_bytes(), b"\n", RULES.join("\n").as_bytes(), b"\n"].concat());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_with_crlf: "IMA-603", Poweroff, Check::Unmade, |setup| setup.put(DEFAULT_POLICY, RULES.join("\r\n") + "\r\n");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_with_a_nul: "IMA-603", Reboot, Check::Unmade, |setup| {
         setup.put(DEFAULT_POLICY, RULES.join("\n") + "\ndont_appraise func=BPRM_CHECK\0\n");
     };
@@ -294,46 +331,66 @@ faults! {
         setup.put(POLICY, "measure func=BPRM_CHECK\naudit func=BPRM_CHECK\n");
         setup.root.unsign(INIT);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_holds_only_root_to_signatures: "IMA-612", Reboot, Check::Same, |setup| {
         setup.put(POLICY, source("policy/ima_policy.euid"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_programs_that_root_executes: "IMA-612", Halt, Check::Same, |setup| condition(setup, "BPRM_CHECK", "euid=0");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_programs_that_root_starts: "IMA-612", Panic, Check::Same, |setup| condition(setup, "BPRM_CHECK", "uid=0");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_libraries_of_a_group: "IMA-612", Poweroff, Check::Same, |setup| condition(setup, "MMAP_CHECK", "egid=0");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_programs_that_root_owns: "IMA-612", Reboot, Check::Same, |setup| {
         // The file that is executed belongs to user 1.
         condition(setup, "BPRM_CHECK", "fowner=0");
         setup.root.unsign(SWITCH_ROOT);
         setup.root.file(SWITCH_ROOT).owner = 1;
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_libraries_of_a_file_group: "IMA-612", Halt, Check::Same, |setup| condition(setup, "MMAP_CHECK", "fgroup=0");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_one_file_system_and_a_root_on_another: "IMA-612", Panic, Check::Same, |setup| {
         condition(setup, "BPRM_CHECK", "fsname=ext4");
         setup.format = Format::Squashfs;
         setup.root.unsign(SWITCH_ROOT);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_the_file_system_of_the_root: "IMA-612", Poweroff, Check::Same, |setup| condition(setup, "BPRM_CHECK", "fsmagic=0xef53");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_for_a_uuid_that_a_copy_has_too: "IMA-612", Reboot, Check::Same, |setup| {
         condition(setup, "BPRM_CHECK", &format!("fsuuid={UUID}"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_exempts_the_root_s_file_system: "IMA-612", Halt, Check::Same, |setup| {
         exemption(setup, "dont_appraise fsname=ext4");
         setup.root.unsign(INIT);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_exempts_files_of_an_owner: "IMA-612", Panic, Check::Same, |setup| exemption(setup, "dont_appraise fowner=1000");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_takes_digests: "IMA-612", Poweroff, Check::Same, |setup| {
         exemption(setup, "appraise func=BPRM_CHECK fowner=1000");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_without_a_rule_for_libraries: "IMA-612", Reboot, Check::Same, |setup| without_rule(setup, "MMAP_CHECK");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_without_a_rule_for_modules: "IMA-612", Halt, Check::Same, |setup| without_rule(setup, "MODULE_CHECK");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_without_a_rule_for_policies: "IMA-612", Panic, Check::Same, |setup| without_rule(setup, "POLICY_CHECK");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_without_a_rule_for_kexec: "IMA-612", Poweroff, Check::Same, |setup| without_rule(setup, "KEXEC_KERNEL_CHECK");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_without_a_rule_for_the_initramfs_of_kexec: "IMA-612", Reboot, Check::Same, |setup| {
         without_rule(setup, "KEXEC_INITRAMFS_CHECK");
     };
     policy_that_is_a_directory: "IMA-610", Poweroff, Check::NotAsked(OVER), |setup| over_directory(setup, DEFAULT_POLICY);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_is_a_device: "IMA-610", Reboot, Check::NotAsked(OVER), |setup| over_device(setup, POLICY);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_of_a_megabyte_and_more: "IMA-610", Halt, Check::Sooner("IMA-603"), |setup| setup.put(POLICY, "# noise\n".repeat(140_000));
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_that_leads_out_of_the_initramfs: "IMA-610", Panic, Check::NotAsked(OVER), |setup| {
         over(setup, DEFAULT_POLICY, cpio::S_IFLNK, (0, 0), "/proc/self/root/etc/x");
     };
@@ -341,6 +398,7 @@ faults! {
         setup.kernel = Kernel::RequirePolicySignatures;
         setup.put(&format!("{DEFAULT_POLICY}.sig"), RSA.sign(b"another policy\n"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_signed_by_a_stranger: "IMA-609", Reboot, Check::Same, |setup| {
         setup.kernel = Kernel::RequirePolicySignatures;
         let policy = setup.initramfs[DEFAULT_POLICY].clone();
@@ -362,22 +420,27 @@ faults! {
         script(setup, "rm /dev/kmsg\nexec /ima-init");
     };
 
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     module_missing: "IMA-301", Reboot, Check::Unmade, |setup| setup.configure("modules=/lib/modules/none.ko");
     module_of_no_kernel: "IMA-302", Halt, Check::Same, |setup| setup.modules = vec![("x.ko".into(), b"no module".to_vec())];
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     module_of_another_kernel: "IMA-302", Halt, Check::Same, |setup| {
         let mut module = Kernel::Full.module("dummy");
         let at = module.windows(9).position(|window| window == b"vermagic=").expect("a vermagic");
         module[at + 9] = b'5';
         setup.modules = vec![("dummy.ko".into(), module)];
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     module_cut_short: "IMA-302", Panic, Check::Same, |setup| {
         let mut module = Kernel::Full.module("dummy");
         module.truncate(module.len() / 2);
         setup.modules = vec![("dummy.ko".into(), module)];
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     module_without_those_it_needs: "IMA-302", Poweroff, Check::Same, |setup| {
         setup.modules = vec![("btrfs.ko".into(), Kernel::Full.module("btrfs"))];
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     module_that_does_not_unpack: "IMA-302", Reboot, Check::Same, |setup| {
         setup.modules = vec![("dummy.ko.zst".into(), b"\x28\xb5\x2f\xfd no frame".to_vec())];
     };

@@ -32,42 +32,55 @@ fn programs_make(setup: &mut Setup, name: &str) {
 
 faults! {
     appraise_off: "IMA-204", Halt, Check::Same, |setup| setup.append("ima_appraise=off");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_log: "IMA-204", Panic, Check::Same, |setup| setup.append("ima_appraise=log");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_fix: "IMA-204", Poweroff, Check::Same, |setup| setup.append("ima_appraise=fix");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_in_quotes: "IMA-204", Reboot, Check::Same, |setup| setup.append("\"ima_appraise=off\"");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_with_a_dash: "IMA-204", Halt, Check::Same, |setup| setup.append("ima-appraise=off");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_behind_enforce: "IMA-204", Panic, Check::Same, |setup| setup.append("ima_appraise=enforce ima_appraise=off");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_before_a_value_that_is_none: "IMA-204", Poweroff, Check::Same, |setup| {
         free_canary(setup);
         setup.append("ima_appraise=off ima_appraise=on");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_behind_a_vertical_tab: "IMA-204", Reboot, Check::Same, |setup| {
         free_canary(setup);
         setup.append("quiet\u{b}ima_appraise=off");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_off_behind_half_a_letter: "IMA-204", Halt, Check::Same, |setup| {
         // The second byte of “à” is a blank to the kernel.
         free_canary(setup);
         setup.append("xàima_appraise=off");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_enforce_behind_a_double_dash_in_quotes: "IMA-204", Panic, Check::Same, |setup| {
         free_canary(setup);
         setup.append("ima_appraise=off \"--\" ima_appraise=enforce");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     appraise_enforce_with_quotes_in_the_value: "IMA-204", Poweroff, Check::Same, |setup| {
         free_canary(setup);
         setup.append("ima_appraise=off ima_appraise=en\"force\"");
     };
     resume_from_the_root_s_disk: "IMA-207", Reboot, Check::Same, |setup| setup.append("resume=/dev/vda");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     resume_in_quotes_with_an_offset: "IMA-207", Halt, Check::Same, |setup| setup.append("\"resume-offset=8\"");
     core_dumps_piped_to_a_program: "IMA-209", Panic, Check::Same, |setup| {
         setup.append("\"sysctl.kernel.core_pattern=|/bin/sh -c reboot\"");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     modules_loaded_by_a_program_of_the_root: "IMA-209", Reboot, Check::Same, |setup| {
         setup.append("sysctl.kernel..modprobe=/rootfs/evil");
     };
     no_mount_left_for_the_filtered_line: "IMA-208", Reboot, Check::Silent("how many mounts the init makes is not counted"), |setup| setup.append("sysctl.fs.mount-max=6");
     mounted_disk_opened_for_writing: "IMA-210", Poweroff, Check::Same, |setup| setup.append("bdev_allow_write_mounted=1");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     memory_of_programs_opened_for_writing: "IMA-210", Reboot, Check::Same, |setup| {
         setup.append("proc_mem.force_override=always");
     };
@@ -82,7 +95,9 @@ faults! {
         setup.append("lsm=yama,bpf");
     };
     builtin_policy_secure_boot: "IMA-609", Panic, Check::Same, |setup| setup.append("ima_policy=secure_boot");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     builtin_policy_appraise_tcb: "IMA-609", Poweroff, Check::Same, |setup| setup.append("ima_policy=appraise_tcb");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     builtin_policies_in_a_list: "IMA-609", Reboot, Check::Same, |setup| setup.append("\"ima_policy=tcb|secure_boot\"");
     evm_switched_off: "IMA-507", Poweroff, Check::Same, |setup| {
         setup.put(EVM_CERTIFICATE, P256.der());
@@ -97,38 +112,57 @@ faults! {
         hmac(setup);
         setup.append("\"evm=fix\"");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_fix_and_files_without_its_signature: "IMA-508", Halt, Check::Same, |setup| {
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.append("evm=fix");
     };
     another_ca_for_keyrings: "IMA-504", Panic, Check::Silent("which CAs the kernel then uses depends on the machine"), |setup| setup.append("ca_keys=id:0000000000000000");
     no_root_named: "IMA-205", Panic, Check::Same, |setup| setup.root_name = None;
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_in_open_quotes: "IMA-205", Poweroff, Check::Same, |setup| line(setup, "x=\"open root=/dev/vda");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_behind_the_double_dash: "IMA-205", Reboot, Check::Same, |setup| line(setup, "-- root=/dev/vda");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_behind_four_kilobytes_of_noise: "IMA-205", Halt, Check::NotAsked("the boot loader cuts the line"), |setup| {
         // With a dot in their names, or the kernel would panic over init variables beyond the thirty-second.
         line(setup, &format!("{}root=/dev/vda", "no.ise=\\x' ".repeat(400)));
     };
     root_of_no_form: "IMA-401", Poweroff, Check::Same, |setup| setup.root_name = Some("vda".into());
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_with_a_way_up: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("/dev/../dev/vda".into());
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_by_a_number_in_hexadecimal: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("b302".into());
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_that_systemd_would_find: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("gpt-auto".into());
     root_by_its_place_on_the_bus: "IMA-402", Poweroff, Check::Same, |setup| programs_make(setup, "/dev/disk/by-path/pci-0000:00:04.0");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_by_its_serial_number: "IMA-402", Reboot, Check::Same, |setup| programs_make(setup, "/dev/disk/by-id/virtio-root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_by_the_name_of_the_mounted_one: "IMA-402", Halt, Check::Same, |setup| programs_make(setup, "/dev/root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_the_device_mapper: "IMA-402", Panic, Check::Same, |setup| programs_make(setup, "/dev/mapper/root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_a_logical_volume: "IMA-402", Poweroff, Check::Same, |setup| programs_make(setup, "/dev/group/root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_a_logical_volume_and_a_table: "IMA-402", Reboot, Check::Same, |setup| {
         setup.table = Table::Gpt;
         programs_make(setup, "/dev/group/root");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_without_value: "IMA-401", Poweroff, Check::Same, |setup| line(setup, "root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_twice_and_the_last_is_wrong: "IMA-401", Reboot, Check::Same, |setup| line(setup, "root=/dev/vda root=nfs");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_by_half_a_uuid: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("PARTUUID=1111".into());
     rootwait_that_is_no_number: "IMA-203", Panic, Check::Same, |setup| setup.append("rootwait=soon");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootdelay_that_is_no_number: "IMA-203", Poweroff, Check::Same, |setup| setup.append("rootdelay=-1");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootfstype_with_a_way_up: "IMA-203", Reboot, Check::Same, |setup| setup.append("rootfstype=../../ext4");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_without_value: "IMA-203", Halt, Check::Same, |setup| setup.append("rootflags");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_with_a_relative_path: "IMA-203", Panic, Check::Same, |setup| {
         setup.configure("cmdline=root init");
         setup.append("init=bin/sh");
@@ -139,23 +173,34 @@ faults! {
         setup.root.add("bin/sh", 0o755, &init);
         setup.append("init=/bin/sh");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootfstype_of_another: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootfstype=squashfs");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootfstype_that_no_kernel_knows: "IMA-404", Halt, Check::Same, |setup| setup.append("rootfstype=nosuchfs");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootfstype_of_an_empty_one: "IMA-701", Panic, Check::Same, |setup| setup.append("rootfstype=tmpfs");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootfstype_of_the_processes: "IMA-701", Poweroff, Check::Same, |setup| setup.append("rootfstype=proc");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_that_no_file_system_knows: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootflags=no_such_flag");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_with_another_source: "IMA-404", Halt, Check::Same, |setup| setup.append("rootflags=source=/dev/vdb");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_of_another_file_system: "IMA-404", Poweroff, Check::Same, |setup| setup.append("rootflags=subvol=@");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_with_a_value_that_is_none: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootflags=noatime,commit=soon");
     rootflags_noexec: "IMA-704", Panic, Check::Same, |setup| setup.append("rootflags=noexec");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_a_device_that_is_none: "IMA-402", Poweroff, Check::Silent("a driver might make a disk of that name"), |setup| {
         setup.root_name = Some("/dev/null".into());
         setup.append("rootwait=1");
     };
     initcall_of_ima_left_out: "IMA-104", Reboot, Check::Same, |setup| setup.append("initcall_blacklist=init_ima");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_the_certificates_left_out: "IMA-504", Halt, Check::Same, |setup| {
         setup.append("initcall_blacklist=load_system_certificate_list");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Same, |setup| {
         setup.append("initcall_blacklist=virtio_blk_init rootwait=1");
     };
@@ -165,13 +210,16 @@ faults! {
     initcall_of_the_list_of_keys_left_out: "IMA-501", Halt, Check::Same, |setup| {
         setup.append("initcall_blacklist=key_proc_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_asymmetric_keys_left_out: "IMA-504", Poweroff, Check::Same, |setup| {
         setup.append("initcall_blacklist=asymmetric_key_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     refusal_on_a_silent_console: "IMA-713", Poweroff, Check::Same, |setup| {
         setup.root.unsign(INIT);
         setup.append("quiet loglevel=0 printk.devkmsg=off");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     refusal_while_the_kernel_s_log_is_shut: "IMA-713", Halt, Check::Same, |setup| {
         setup.root.unsign(INIT);
         setup.append("printk.devkmsg=off sysctl.kernel.printk_devkmsg=off sysctl.kernel.dmesg_restrict=1");

@@ -70,6 +70,7 @@ faults! {
     kernel_without_ima: "IMA-104", Panic, Check::Same, |setup| setup.kernel = Kernel::NoIma;
     kernel_without_securityfs: "IMA-103", Poweroff, Check::Same, |setup| setup.kernel = Kernel::NoSecurityfs;
     kernel_without_appraisal: "IMA-605", Reboot, Check::Same, |setup| setup.kernel = Kernel::NoAppraise;
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_appraisal_where_the_canary_is_free: "IMA-605", Halt, Check::Same, |setup| {
         setup.kernel = Kernel::NoAppraise;
         setup.put(DEFAULT_POLICY, TMPFS_FREE.to_owned() + &RULES.join("\n") + "\n");
@@ -80,15 +81,20 @@ faults! {
 
     switch_root_missing: "IMA-701", Poweroff, Check::Same, |setup| setup.root.remove(SWITCH_ROOT);
     switch_root_unsigned: "IMA-704", Reboot, Check::Same, |setup| setup.root.unsign(SWITCH_ROOT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_tampered: "IMA-704", Halt, Check::Same, |setup| setup.root.tamper(SWITCH_ROOT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_signed_with_a_key_that_is_not_loaded: "IMA-704", Panic, Check::Same, |setup| {
         let program = setup.root.file(SWITCH_ROOT).content.clone();
         setup.root.add_signed(SWITCH_ROOT, 0o755, &program, &P256);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_with_the_signature_of_another_file: "IMA-704", Poweroff, Check::Same, |setup| {
         setup.root.file(SWITCH_ROOT).signature = setup.root.file(INIT).signature.clone();
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_with_a_hash_for_a_signature: "IMA-704", Reboot, Check::Same, |setup| hash_only(setup, SWITCH_ROOT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_with_half_a_signature: "IMA-704", Halt, Check::Same, |setup| {
         let signature = setup.root.file(SWITCH_ROOT).signature.as_mut().expect("a signature");
         signature.truncate(signature.len() / 2);
@@ -96,12 +102,15 @@ faults! {
     switch_root_is_a_script: "IMA-702", Panic, Check::Same, |setup| {
         setup.root.add_signed(SWITCH_ROOT, 0o755, b"#!/sbin/init\n", &RSA);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_not_executable: "IMA-702", Poweroff, Check::Same, |setup| setup.root.file(SWITCH_ROOT).mode = 0o600;
     switch_root_dynamic: "IMA-703", Reboot, Check::Same, |setup| {
         setup.root.add_signed(SWITCH_ROOT, 0o755, &dynamic_program(), &RSA);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_of_another_machine: "IMA-702", Halt, Check::Same, |setup| of_another_machine(setup, SWITCH_ROOT);
     init_of_another_machine: "IMA-712", Panic, Check::Same, |setup| of_another_machine(setup, INIT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_a_link_to_nowhere: "IMA-701", Poweroff, Check::Same, |setup| {
         setup.root.remove(SWITCH_ROOT);
         // Outside of the root, this is the init itself.
@@ -109,12 +118,16 @@ faults! {
     };
     init_missing: "IMA-711", Reboot, Check::Same, |setup| setup.root.remove(INIT);
     init_unsigned: "IMA-713", Halt, Check::Same, |setup| setup.root.unsign(INIT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_tampered: "IMA-713", Panic, Check::Same, |setup| setup.root.tamper(INIT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_with_a_hash_for_a_signature: "IMA-713", Poweroff, Check::Same, |setup| hash_only(setup, INIT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_is_a_directory: "IMA-712", Reboot, Check::Same, |setup| {
         setup.root.remove(INIT);
         setup.root.add("sbin/init/file", 0o644, b"");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_no_program: "IMA-712", Halt, Check::Same, |setup| {
         setup.root.add_signed(INIT, 0o755, b"neither ELF nor script\n", &RSA);
     };
@@ -126,6 +139,7 @@ faults! {
         script_init(setup);
         setup.root.unsign("bin/interpreter");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     interpreter_tampered: "IMA-722", Reboot, Check::Same, |setup| {
         script_init(setup);
         setup.root.tamper("bin/interpreter");
@@ -134,18 +148,22 @@ faults! {
         script_init(setup);
         setup.root.add_signed("bin/interpreter", 0o755, b"neither ELF nor script\n", &RSA);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     dynamic_loader_missing: "IMA-721", Panic, Check::Same, |setup| {
         dynamic_init(setup);
         setup.root.remove(DYNAMIC_LOADER);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     dynamic_loader_unsigned: "IMA-722", Poweroff, Check::Same, |setup| {
         dynamic_init(setup);
         setup.root.unsign(DYNAMIC_LOADER);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     dynamic_loader_tampered: "IMA-722", Reboot, Check::Same, |setup| {
         dynamic_init(setup);
         setup.root.tamper(DYNAMIC_LOADER);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_of_the_root_for_the_untrusted_keyring: "IMA-713", Poweroff, Check::Same, |setup| {
         // `_ima` takes any certificate; so none of the real root may come onto it.
         setup.kernel = Kernel::NoImaKeyring;
@@ -154,16 +172,19 @@ faults! {
         setup.root.add("etc/keys/x509_ima.der", 0o644, &P256.der());
         sign_init_with_another_key(setup);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_and_files_without_its_signature: "IMA-704", Reboot, Check::Same, |setup| {
         // With EVM on, a signature of the content alone is not enough.
         setup.put(EVM_CERTIFICATE, P256.der());
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_and_a_changed_mode: "IMA-713", Halt, Check::Same, |setup| {
         // One bit more, and the program would be everybody's to execute as its owner.
         setup.put(EVM_CERTIFICATE, P256.der());
         setup.root.sign_evm(&P256);
         setup.root.file(INIT).mode |= 0o4000;
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     refused_with_a_tpm_too: "IMA-713", Reboot, Check::Same, |setup| {
         // A TPM that is there does not stand for the policy.
         setup.tpm = Tpm::Swtpm;
@@ -183,6 +204,7 @@ faults! {
     switch_root_to_a_directory_of_the_initramfs: "IMA-813", Reboot, SCRIPT, |setup| {
         switching(setup, "exec /switch_root /bin /sbin/init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_to_nowhere: "IMA-813", Reboot, SCRIPT, |setup| switching(setup, "exec /switch_root /none /sbin/init");
     switch_root_to_a_directory_of_the_root: "IMA-815", Reboot, SCRIPT, |setup| {
         switching(setup, "exec /switch_root /mnt/usr /sbin/init");
