@@ -1,4 +1,4 @@
-//! An unsigned file that is no program. The kernel's answer to its execution shows whether programs are appraised.
+//! An unsigned file that is not a program. The kernel's answer to its execution shows whether programs are appraised.
 
 use std::fmt;
 use std::fs::File;
@@ -20,7 +20,7 @@ const CONTENT: &[u8] = b"ima-init: not a program\n";
 pub enum Execution {
     /// EACCES: it was denied.
     Denied,
-    /// ENOEXEC: it was not denied, and then found to be no program. Nothing is enforced.
+    /// ENOEXEC: it was not denied, and then found not to be a program. Nothing is enforced.
     NotAProgram,
     /// Any other error.
     Failed(Errno),
@@ -77,7 +77,7 @@ impl Canary {
         file.write_all(content).map_err(|error| from_io(&error))
     }
 
-    /// Tries to execute the file. It is no program, so the attempt never replaces this process; the kernel appraises it before
+    /// Tries to execute the file. It is not a program, so the attempt never replaces this process; the kernel appraises it before
     /// it looks at what it is.
     pub fn execute(&self) -> Execution {
         match syscalls::execute_at(&self.tmpfs, c"canary", &[c"canary"], &[]) {

@@ -266,7 +266,7 @@ faults! {
         Files::of(setup).disk(setup, &[]);
         setup.says = "the file system has no fs-verity";
     };
-    image_of_somebody_else_s_server: "IMA-433", Panic, Check::NotAsked("the root is no image"), |setup| {
+    image_of_somebody_else_s_server: "IMA-433", Panic, Check::NotAsked("the root is not an image"), |setup| {
         let files = Files::of(setup);
         setup.shares.push(Share::Virtiofs {
             tag: "root".to_owned(),

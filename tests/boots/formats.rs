@@ -134,7 +134,7 @@ fn digests_instead_of_signatures() {
             b"other content"
         });
         setup.drop_file(DEFAULT_POLICY);
-        // A digest is no signature: where enforcement is required, the init refuses such a rule.
+        // A digest is not a signature: where enforcement is required, the init refuses such a rule.
         setup.configure("enforce=permissive");
         setup.put(POLICY, policy_for_1001(""));
         let outcome = setup.boot();

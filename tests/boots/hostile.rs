@@ -1,4 +1,4 @@
-//! Roots made by somebody who wants in: something else in the place of a file, links that lead out, names that are no text.
+//! Roots made by somebody who wants in: something else in the place of a file, links that lead out, names that are not text.
 
 use std::sync::LazyLock;
 

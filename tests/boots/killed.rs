@@ -42,7 +42,7 @@ pub fn number(variable: &str, otherwise: u64) -> u64 {
     match std::env::var(variable) {
         Ok(text) => text
             .parse()
-            .unwrap_or_else(|_| panic!("{variable}={text} is no number")),
+            .unwrap_or_else(|_| panic!("{variable}={text} is not a number")),
         Err(_) => otherwise,
     }
 }
@@ -155,7 +155,7 @@ fn chain(which: u64) {
     std::fs::write(scratch().join(format!("kills-{which}.txt")), summary).expect("the summary");
     assert!(
         tally.in_the_real_init > 0,
-        "no kill came late enough to tell anything"
+        "no kill came late enough to show anything"
     );
 }
 
@@ -173,7 +173,7 @@ fn at_other_random_moments() {
     chain(2);
 }
 
-/// A file system with something to repair is told from a clean one.
+/// A file system that needs repair is distinguished from a clean one.
 #[test]
 fn damage_is_seen() {
     let disk = Setup::new().image();

@@ -15,7 +15,7 @@ fn line(setup: &mut Setup, line: &str) {
     setup.append(line);
 }
 
-/// The policy that frees the canary: then only the command line tells what it turned off.
+/// The policy that frees the canary: then only the command line shows what it turned off.
 fn free_canary(setup: &mut Setup) {
     setup.put(
         DEFAULT_POLICY,

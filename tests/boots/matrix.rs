@@ -183,7 +183,7 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
 }
 
 /// The kernel records what it is asked to execute from the moment the policy is in force: of the root, there must be nothing.
-/// The canary is no program and of no root, the programs of an initramfs with an init of its own are in none of the tests'
+/// The canary is not a program and of no root, the programs of an initramfs with an init of its own are in none of the tests'
 /// roots. A switch_root that has refused was itself executed.
 pub fn assert_nothing_executed(outcome: &Outcome) {
     for program in executed(outcome) {

@@ -79,7 +79,7 @@ fn programs(setup: &mut Setup) -> u64 {
         .sum()
 }
 
-/// Nothing of an image tells that a disk of it fails.
+/// An image does not show that its disk fails.
 const FAILS: Check = Check::Silent("an image does not show that the disk fails");
 
 /// Of one image.

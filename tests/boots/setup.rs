@@ -95,7 +95,7 @@ impl Setup {
             config: vec![
                 "on_failure=poweroff".to_owned(),
                 "failure_delay=0".to_owned(),
-                // What tells the guest program what to do.
+                // The commands of the guest program.
                 "forward=testbed.*".to_owned(),
                 // So that what the policy says of kexec is seen.
                 "kexec=yes".to_owned(),

@@ -34,7 +34,7 @@ pub struct Tree {
     links: BTreeMap<String, String>,
     /// Whether fs-verity can be enabled on its files; ext4 only.
     pub verity: bool,
-    /// What is neither, or has a name that is no text; it comes in the place of what else has its name.
+    /// What is neither, or has a name that is not text; it comes in the place of what else has its name.
     others: BTreeMap<Vec<u8>, Inode>,
 }
 
@@ -103,7 +103,7 @@ impl Tree {
         self.links.insert(path.to_owned(), target.to_owned());
     }
 
-    /// Anything: a fifo, a device, a file with holes, a name that is no text.
+    /// Anything: a fifo, a device, a file with holes, a name that is not text.
     pub fn other(&mut self, path: impl Into<Vec<u8>>, kind: Kind) {
         let path = path.into();
         if let Ok(text) = std::str::from_utf8(&path) {

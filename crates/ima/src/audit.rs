@@ -116,7 +116,7 @@ impl IntegrityRecord {
 }
 
 /// A string of a user's as `audit_log_untrustedstring` writes it: in quotation marks, or in hexadecimal if it contains one, a
-/// blank, or a byte that is no printable ASCII character.
+/// blank, or a byte that is not a printable ASCII character.
 fn untrusted(value: &str) -> Option<Vec<u8>> {
     match value.strip_prefix('"') {
         Some(quoted) => {

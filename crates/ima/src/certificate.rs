@@ -193,7 +193,7 @@ impl fmt::Display for LeafDefect {
     }
 }
 
-/// Why bytes are no certificate.
+/// Why bytes are not a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// No byte, or nothing but white space.
@@ -421,7 +421,7 @@ impl Certificate {
 
     /// The id signatures by this certificate's key carry: the end of the subject key identifier or, without one, of the
     /// SHA-1 of the public key (RFC 5280 section 4.2.1.2, method 1), as evmctl does. The kernel finds a key by the former
-    /// alone; [`skid`](Self::skid) tells which it is.
+    /// alone; [`skid`](Self::skid) shows which it is.
     #[must_use]
     pub fn key_id(&self) -> KeyId {
         self.skid

@@ -141,7 +141,7 @@ pub enum RootName {
     PartLabel(String),
     /// `PARTTYPE=`: the type of a GPT partition, a UUID in lower case. Not a form of the kernel's; lsblk names it so.
     PartType(String),
-    /// A volume of UBI's, which is no block device (fs/ubifs/super.c, `open_ubi`): `ubi0:NAME`, `ubi0_1`, and with UBI's first
+    /// A volume of UBI's, which is not block device (fs/ubifs/super.c, `open_ubi`): `ubi0:NAME`, `ubi0_1`, and with UBI's first
     /// device meant, `ubi:NAME` and `ubi1`; `!` may stand for `:`.
     Ubi(UbiVolume),
     /// A directory that the host of a virtual machine shares with it, by its tag: `virtiofs:TAG` and `9p:TAG`.
@@ -166,7 +166,7 @@ impl RootName {
         matches!(self, Self::Shared { .. } | Self::Nfs { .. })
     }
 
-    /// Whether it is no block device, so that no device mapper can verify or decrypt it.
+    /// Whether it is not block device, so that no device mapper can verify or decrypt it.
     pub const fn is_no_block_device(&self) -> bool {
         self.is_served() || matches!(self, Self::Ubi(_))
     }
@@ -354,7 +354,7 @@ impl RootName {
 }
 
 /// Undoes udev's escapes in the names of links: `\xHH` for a byte (systemd, src/shared/device-nodes.c, `encode_devnode_name`;
-/// libblkid, `blkid_encode_string`). Nothing if the bytes are no text.
+/// libblkid, `blkid_encode_string`). Nothing if the bytes are not text.
 fn unescape(link: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(link.len());
     let mut rest = link.as_bytes();

@@ -808,7 +808,7 @@ impl ConfigErrorKind {
             Self::UnknownKey => "no such key",
             Self::BadValue => "not a value that this key takes",
             Self::Duplicate => "this key is given twice",
-            Self::NotText => "there are bytes that are no printable text",
+            Self::NotText => "there are bytes that are not printable text",
             Self::TooLarge => "the file is larger than 64 KiB",
             Self::ShellNeedsDebug => "on_failure=shell is taken only with debug=yes",
             Self::WithoutVerity => "this key says how the root is verified, and verity= is missing",
@@ -1038,11 +1038,11 @@ mod tests {
             ),
             (
                 b"enforce=required\0",
-                "line 1: there are bytes that are no printable text",
+                "line 1: there are bytes that are not printable text",
             ),
             (
                 b"\xff",
-                "line 1: there are bytes that are no printable text",
+                "line 1: there are bytes that are not printable text",
             ),
         ];
         for (text, message) in cases {

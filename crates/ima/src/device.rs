@@ -144,8 +144,10 @@ fn made_by_programs(name: &str, creates_mapped_devices: bool) -> Option<&'static
         return None;
     }
     match name {
-        "root" => return Some("it is no device: programs show the mounted root under this name"),
-        "nfs" | "cifs" => return Some("it is no device: the kernel means a network root by it"),
+        "root" => {
+            return Some("it is not a device: programs show the mounted root under this name");
+        }
+        "nfs" | "cifs" => return Some("it is not a device: the kernel means a network root by it"),
         _ => {}
     }
     let made = MADE.iter().find(|(prefix, _)| {

@@ -192,7 +192,7 @@ pub enum SuperblockError {
         "hash algorithm {0:?}; taken are sha256, sha384, sha512, sha3-256, sha3-384 and sha3-512"
     )]
     Algorithm(String),
-    /// A length of a block that is no power of two, or none between 512 bytes and 512 KiB.
+    /// A length of a block that is not a power of two, or none between 512 bytes and 512 KiB.
     #[error("a block of {0} bytes")]
     BlockLength(u32),
     /// No blocks, or more than a device can have.

@@ -59,7 +59,7 @@ pub struct Extent {
 }
 
 impl Elf {
-    /// Parses the first bytes of a file; nothing if it is no ELF executable or shared object.
+    /// Parses the first bytes of a file; nothing if it is not an ELF executable or shared object.
     pub fn parse(header: &[u8]) -> Option<Self> {
         const EXECUTABLE: u64 = 2;
         const SHARED: u64 = 3;
@@ -289,7 +289,7 @@ impl Dynamic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadInterpreter;
 
-/// The interpreter of a script, from the first [`SCRIPT_LENGTH`] bytes of the file: nothing if it is no script, or one
+/// The interpreter of a script, from the first [`SCRIPT_LENGTH`] bytes of the file: nothing if it is not a script, or one
 /// that names none (fs/binfmt_script.c, `load_script`).
 pub fn script_interpreter(head: &[u8]) -> Option<&[u8]> {
     script(head).map(|(interpreter, _)| interpreter)

@@ -48,7 +48,7 @@ impl Blob {
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as a phrase; whether its content is whole only the kernel can tell, which has the master key.
+    /// What is wrong with it, as a phrase; only the kernel, which has the master key, can check whether its content is intact.
     pub fn parse(bytes: &[u8]) -> Result<Self, BlobError> {
         if bytes.len() > MAX_BLOB {
             return Err(BlobError("longer than any that the kernel takes"));
@@ -78,7 +78,7 @@ impl Blob {
         let (length, content) = (words.next(), words.next());
         if !length.is_some_and(|length| length.parse::<u16>().is_ok_and(|length| length >= 20)) {
             return Err(BlobError(
-                "the length of the key is no number of at least 20",
+                "the length of the key is not a number of at least 20",
             ));
         }
         let is_hex = |text: &str| !text.is_empty() && hex::decode(text).is_some();

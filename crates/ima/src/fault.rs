@@ -151,11 +151,11 @@ catalogue! {
     NoSecurityfs "IMA-103" Environment Refusal
         what: "securityfs could not be mounted"
         cause: "the kernel was built without CONFIG_SECURITYFS, and so without IMA"
-        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check tells what is missing)"
+        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check lists what is missing)"
     NoIma "IMA-104" Environment Refusal
         what: "the kernel has no IMA"
         cause: "there is no ima directory in securityfs: CONFIG_IMA is not set, or lsm= on the command line leaves integrity out"
-        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check tells what is missing) and take lsm= off the command line"
+        remedy: "boot a kernel with CONFIG_IMA=y and CONFIG_IMA_APPRAISE=y (imactl kernel check lists what is missing) and take lsm= off the command line"
     NoTpm "IMA-105" Environment Refusal
         what: "the configuration requires a TPM and there is none"
         cause: "require_tpm=yes in ima-init.conf, and the kernel shows no device in /sys/class/tpm: no TPM, disabled in the firmware, or no driver for it"
@@ -192,7 +192,7 @@ catalogue! {
 
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"
-        cause: "/etc/ima/ima-init.conf is in the initramfs but is no readable regular file of at most 64 KiB"
+        cause: "/etc/ima/ima-init.conf is in the initramfs but is not a readable regular file of at most 64 KiB"
         remedy: "make the initramfs again with imactl initramfs --config FILE"
     ConfigInvalid "IMA-202" Configuration Refusal
         what: "the configuration has an error"
@@ -338,7 +338,7 @@ catalogue! {
         cause: "the file system of the layer, or overlayfs, was not mounted; what the kernel says is in this message"
         remedy: "check the file system of the layer, or make it anew; build the kernel with CONFIG_OVERLAY_FS=y"
     LuksHeader "IMA-421" Root Refusal
-        what: "the root is no LUKS2 container that the init can open, and the configuration demands one"
+        what: "the root is not a LUKS2 container that the init can open, and the configuration demands one"
         cause: "luks=yes is set in ima-init.conf, and the device that root= names has no LUKS2 header with one segment encrypted in aes-xts-plain64, or both copies of the header are damaged"
         remedy: "compare root= with the devices; see what cryptsetup luksDump says of this one; restore a damaged header from a backup (cryptsetup luksHeaderRestore)"
     LuksToken "IMA-422" Root Refusal
@@ -502,7 +502,7 @@ catalogue! {
         remedy: "sign the policy: imactl sign --sidecar --key KEY --cert CERTIFICATE POLICY; imactl initramfs --policy POLICY packs the POLICY.sig that this makes"
     PolicyUnreadable "IMA-610" Policy Refusal
         what: "the IMA policy could not be read"
-        cause: "the file is in the initramfs but is no readable regular file of at most 1 MiB"
+        cause: "the file is in the initramfs but is not a readable regular file of at most 1 MiB"
         remedy: "make the initramfs again with imactl initramfs --policy FILE"
     PolicyUncovered "IMA-612" Policy Refusal
         what: "the policy leaves a way for unsigned programs"
@@ -514,7 +514,7 @@ catalogue! {
         remedy: "make the initramfs again with the hook or module of this version (update-initramfs -u, dracut --force), and take rdinit= off the command line"
     FrontedInit "IMA-621" Policy Refusal
         what: "the initramfs's own init cannot be executed"
-        cause: "/usr/lib/ima-init/init, its interpreter, or the program by which the initramfs is left is missing or is no program"
+        cause: "/usr/lib/ima-init/init, its interpreter, or the program by which the initramfs is left is missing or is not a program"
         remedy: "make the initramfs again (update-initramfs -u, dracut --force)"
     FrontedInitDenied "IMA-622" Policy Refusal
         what: "the kernel would not run the initramfs's own init"
@@ -565,7 +565,7 @@ catalogue! {
     SwitchRootDenied "IMA-704" Preflight Refusal
         what: "the kernel would not run the real root's switch_root"
         cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify shows which of the causes applies)"
     InitMissing "IMA-711" Preflight Refusal
         what: "the real root has no init"
         cause: "the file that the configuration names does not exist in the real root, or its path leads nowhere inside it"
@@ -577,7 +577,7 @@ catalogue! {
     InitDenied "IMA-713" Preflight Refusal
         what: "the kernel would not run the real root's init"
         cause: "it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify shows which of the causes applies)"
     InterpreterMissing "IMA-721" Preflight Refusal
         what: "the interpreter of the real root's init is missing"
         cause: "init names a program interpreter (ld.so, or that of its #! line) that the real root does not have"
@@ -594,7 +594,7 @@ catalogue! {
     HandoverExec "IMA-801" Handover Refusal
         what: "the real root's switch_root could not be executed"
         cause: "the kernel denied it: it is unsigned, signed with a key that is not on the keyring, or changed after it was signed"
-        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify tells which of the causes it is)"
+        remedy: "sign it: imactl sign --key KEY --cert CERTIFICATE FILE (imactl verify shows which of the causes applies)"
     SwitchUsage "IMA-811" Handover Refusal
         what: "switch_root was called wrongly"
         cause: "it takes a new root and an init: switch_root NEWROOT INIT [ARGUMENT]..."
@@ -669,7 +669,7 @@ catalogue! {
         remedy: "give a larger size, or none: it is then computed"
     ImageContent "IMA-913" Host Refusal
         what: "an entry cannot be put into the image"
-        cause: "the file system has no place for it: a name or link target too long, a parent that is no directory, or extended attributes that are too large"
+        cause: "the file system has no place for it: a name or link target too long, a parent that is not a directory, or extended attributes that are too large"
         remedy: "change or exclude the entry"
     KernelImage "IMA-914" Host Refusal
         what: "the place for CA certificates in the kernel image was not found"
@@ -823,7 +823,7 @@ catalogue! {
 
     MeasurementsMalformed "IMA-986" Host Refusal
         what: "the measurement list is malformed"
-        cause: "it is no measurement list, or one of another bank or byte order"
+        cause: "it is not a measurement list, or one of another bank or byte order"
         remedy: "name the bank if it is another than SHA-1, and the byte order if the list is from a big-endian machine"
 }
 

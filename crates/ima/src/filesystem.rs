@@ -117,7 +117,7 @@ pub struct Filesystem {
 }
 
 /// The file systems whose superblock is in `head`, the first [`PROBE_LENGTH`] bytes of a device or fewer. More than
-/// one means that an older one was not wiped: which is meant, the bytes do not tell.
+/// one means that an older one was not wiped: the bytes do not show which one is meant.
 pub fn probe(head: &[u8]) -> Vec<Filesystem> {
     [ext4, squashfs, erofs, btrfs, xfs, f2fs, vfat]
         .into_iter()
@@ -134,7 +134,7 @@ pub enum Need {
     PageSize(u64, Option<Release>),
 }
 
-/// What a kernel must have to mount a device that begins with `head`, as far as the superblock tells.
+/// What a kernel must have to mount a device that begins with `head`, judging by the superblock.
 pub fn needs(head: &[u8]) -> Vec<Need> {
     let mut needs = Vec::new();
     if ext4(head).is_some() {
@@ -206,7 +206,7 @@ fn erofs_compressor_bits(head: &[u8]) -> u16 {
     if listed { bits } else { u16::from(bits != 0) }
 }
 
-/// Why no kernel would mount a device of `length` bytes that begins with `head`, as far as the superblock alone tells; nothing
+/// Why no kernel would mount a device of `length` bytes that begins with `head`, judging by the superblock alone; nothing
 /// if it might.
 pub fn unmountable(head: &[u8], length: u64) -> Option<&'static str> {
     if ext4(head).is_some() {

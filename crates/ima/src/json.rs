@@ -1,6 +1,6 @@
 //! A strict parser of JSON (RFC 8259), for the metadata of LUKS2 and signed root hashes of dm-verity.
 //!
-//! What it does not take is refused and not repaired: a key that stands twice in an object, numbers that are no integers of 64
+//! What it does not take is refused and not repaired: a key that stands twice in an object, numbers that are not integers of 64
 //! bits, values nested more than [`MAX_DEPTH`] deep, anything behind the value.
 
 use thiserror::Error;

@@ -157,7 +157,7 @@ impl<'a> Description<'a> {
 
 /// The serial numbers of keyrings of that name in the kernel's list: `NAME: 3` or `NAME: empty`.
 ///
-/// The list is no proof. A key's description may hold a newline and behind it what looks like a line of the list, and any user
+/// The list is not proof. A key's description may hold a newline and behind it what looks like a line of the list, and any user
 /// can make such a key. Each serial number is to be confirmed with [`Description`].
 pub fn keyrings<'a>(proc_keys: &'a str, name: &'a str) -> impl Iterator<Item = Serial> + 'a {
     keys(proc_keys)

@@ -26,7 +26,7 @@ const ALGORITHMS: [(HashAlgorithm, ObjectIdentifier, ObjectIdentifier); 3] = [
     (HashAlgorithm::Sha512, ID_SHA_512, ECDSA_WITH_SHA_512),
 ];
 
-/// Why bytes are no message of the kind that is taken.
+/// Why bytes are not a message of the kind that is taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Pkcs7Error {
     /// Longer than [`MAX_LENGTH`].

@@ -2,7 +2,7 @@
 //! Linux 6.12).
 //!
 //! [`Policy::parse`] accepts what that kernel accepts, as far as it can be known without the kernel's configuration:
-//! whether a hash algorithm or `imasig|modsig` was built in, only the kernel can tell. Three things that a kernel
+//! whether a hash algorithm or `imasig|modsig` was built in, only the kernel knows. Three things that a kernel
 //! would take silently, and that are never meant, are errors here: a NUL byte (the kernel's string ends there), a rule
 //! of 4095 bytes or more (cut, and its tail read as another rule), and a carriage return.
 
@@ -662,7 +662,7 @@ impl PolicyErrorKind {
                 "the line ends in a carriage return; policies have Unix line ends"
             }
             Self::Nul => "there is a NUL byte, where the kernel would stop reading the line",
-            Self::NotText => "there are bytes that are no printable text",
+            Self::NotText => "there are bytes that are not printable text",
             Self::TooLong => {
                 "the rule has 4095 bytes or more; the kernel would cut it and read its tail as another rule"
             }

@@ -16,7 +16,7 @@ const MAX_PROGRAM: u64 = 1 << 30;
 pub struct Codes {
     /// It is not there.
     pub missing: Code,
-    /// It is no program for this use.
+    /// It is not a program for this use.
     pub invalid: Code,
     /// Appraisal denies it.
     pub denied: Code,
@@ -67,7 +67,7 @@ pub struct Opened<F> {
 pub enum OpenFailure {
     /// It does not exist, or its path leads nowhere inside the root.
     Missing(String),
-    /// It is no regular file.
+    /// It is not a regular file.
     NotRegular(String),
     /// Appraisal denies even opening it.
     Denied(String),

@@ -24,9 +24,9 @@ impl fmt::Display for Release {
     }
 }
 
-/// What is no release.
+/// What is not a release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no kernel release; write 6.1")]
+#[error("`{0}` is not a kernel release; write 6.1")]
 pub struct BadRelease(pub String);
 
 impl std::str::FromStr for Release {

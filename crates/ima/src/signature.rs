@@ -100,7 +100,7 @@ pub enum ImaXattr {
     Verity(SignatureV3),
 }
 
-/// Why a value is no attribute of the integrity subsystem.
+/// Why a value is not an attribute of the integrity subsystem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// Nothing there, or less than a header.

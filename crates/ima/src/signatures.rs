@@ -9,7 +9,7 @@
 //! ```
 //!
 //! First the value of `security.ima`, then that of `security.evm` or `-`, both in hexadecimal; then the path, relative to the
-//! root of the initramfs. In a path, a percent sign and every byte that is no visible ASCII character stand as `%25`, `%0a`.
+//! root of the initramfs. In a path, a percent sign and every byte that is not a visible ASCII character stand as `%25`, `%0a`.
 //! The lines are sorted by path, and each path stands once.
 
 use core::fmt;
@@ -163,7 +163,7 @@ fn file(line: &[u8]) -> Result<(Vec<u8>, Attributes), &'static str> {
         ImaXattr::parse(&ima),
         Ok(ImaXattr::Signature(_) | ImaXattr::SignatureV3(_))
     ) {
-        return Err("security.ima is no signature of a file");
+        return Err("security.ima is not a signature of a file");
     }
     let evm = match evm {
         b"-" => None,
@@ -172,7 +172,7 @@ fn file(line: &[u8]) -> Result<(Vec<u8>, Attributes), &'static str> {
     if let Some(evm) = &evm
         && !matches!(ImaXattr::parse(evm), Ok(ImaXattr::EvmPortable(_)))
     {
-        return Err("security.evm is no portable signature");
+        return Err("security.evm is not a portable signature");
     }
     let path = unescape(escaped).ok_or("the path is not escaped as it must be")?;
     if !is_inside(&path) {

@@ -165,7 +165,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<()> 
     output.finish(mode, replace)
 }
 
-/// The generation of a file's inode (`FS_IOC_GETVERSION`), which tells it from a later one with the same number.
+/// The generation of a file's inode (`FS_IOC_GETVERSION`), which distinguishes it from a later one with the same number.
 ///
 /// # Errors
 ///

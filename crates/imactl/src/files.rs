@@ -244,7 +244,7 @@ impl Collector {
         Ok(self)
     }
 
-    /// Names of packages that are no regular files, or not there, are left out without a word: packages bring directories and
+    /// Names of packages that are not regular files, or not there, are left out without a word: packages bring directories and
     /// links too.
     fn packages(mut self, names: packages::Names, root: &Path) -> Self {
         let entries: Vec<_> = names.into_iter().collect();

@@ -305,7 +305,7 @@ impl InitramfsBuilder {
             |why: String| Fault::new(Code::PolicySignature, format!("{signature_path}: {why}"));
         let signature = match ImaXattr::parse(value) {
             Ok(ImaXattr::Signature(signature)) => signature,
-            Ok(_) => return Err(refused("it is no signature of a file".to_owned())),
+            Ok(_) => return Err(refused("it is not a signature of a file".to_owned())),
             Err(error) => return Err(refused(format!("it is malformed: {error}"))),
         };
         let digest = signature
@@ -345,7 +345,7 @@ impl InitramfsBuilder {
             .init_entry()
             .ok_or_else(|| refused(&format!("it has no /{name}")))?;
         if init.metadata.mode & cpio::S_IFMT != S_IFREG || init.metadata.mode & 0o111 == 0 {
-            return Err(refused(&format!("/{name} is no executable file")));
+            return Err(refused(&format!("/{name} is not an executable file")));
         }
         let header = init.data.get(..HEADER_LENGTH).unwrap_or(&init.data);
         if let Some(elf) = Elf::parse(header) {
@@ -362,12 +362,12 @@ impl InitramfsBuilder {
                 }
             }
         } else if self.place() != Place::Alone || !init.data.starts_with(b"#!") {
-            return Err(refused(&format!("/{name} is no ELF program")));
+            return Err(refused(&format!("/{name} is not an ELF program")));
         }
         Ok(())
     }
 
-    /// The machine that the init is made for; nothing if it is no ELF program.
+    /// The machine that the init is made for; nothing if it is not an ELF program.
     #[must_use]
     pub fn machine(&self) -> Option<ima::elf::Machine> {
         Elf::parse(&self.init_entry()?.data).map(|elf| elf.machine())

@@ -71,7 +71,7 @@ impl<'a> Loaders<'a> {
     }
 
     /// What is mapped for a program: one answer, or one for each kind of processor where the loader looks into directories of
-    /// theirs. None for what has no loader: a static program, or what is no program at all.
+    /// theirs. None for what has no loader: a static program, or what is not a program at all.
     pub fn resolve(&mut self, program: &[u8]) -> Vec<Resolution> {
         let Some(main) = self.files.load(program, None) else {
             return Vec::new();
@@ -185,7 +185,7 @@ impl<'a> Files<'a> {
         cache::Cache::parse(&file, big_endian)
     }
 
-    /// A file as it is mapped on behalf of `by`; nothing if it is no ELF file.
+    /// A file as it is mapped on behalf of `by`; nothing if it is not an ELF file.
     fn load(&self, path: &[u8], by: Option<usize>) -> Option<Loaded<'a>> {
         let (name, inode) = self.tree.resolve(path)?;
         let Kind::File(content) = &inode.kind else {
@@ -316,7 +316,7 @@ fn walk<'a>(
         };
         let by = (!optional).then_some(by);
         let Some(mut library) = files.load(&path, by) else {
-            return failure(Some((path, "it is no shared library")));
+            return failure(Some((path, "it is not a shared library")));
         };
         // A file that is mapped already is not mapped again.
         let same = loaded

@@ -13,7 +13,7 @@
 //! {"path":"usr/bin/true","size":35664,"digest":"9d5f…","ima":"030204…"}
 //! ```
 //!
-//! The path is relative to the root; a percent sign and bytes that are no UTF-8 stand as `%25`, `%ff`. A file with several names
+//! The path is relative to the root; a percent sign and bytes that are not UTF-8 stand as `%25`, `%ff`. A file with several names
 //! stands under the first. `ima` is the value of `security.ima`, in hexadecimal, and missing until the manifest is signed.
 
 use std::collections::BTreeMap;
@@ -427,7 +427,7 @@ impl Manifest {
             .metadata()
             .map_err(|error| crate::file::unreadable(shown, &error))?;
         if !meta.is_file() {
-            return Err(changed(&file.path, "it is no regular file any more"));
+            return Err(changed(&file.path, "it is not a regular file any more"));
         }
         let content = Content::Host {
             path: by_descriptor(open),

@@ -24,7 +24,7 @@ pub struct Module {
 ///
 /// # Errors
 ///
-/// [`Code::InputUnreadable`] if it cannot be read or unpacked, or is no module.
+/// [`Code::InputUnreadable`] if it cannot be read or unpacked, or is not a module.
 pub fn read(path: &Path) -> Result<Module> {
     let packed = crate::file::read_bounded(path, MAX_MODULE)?;
     let unreadable = |why: String| {
@@ -34,7 +34,7 @@ pub fn read(path: &Path) -> Result<Module> {
     let content =
         unpack(packed).map_err(|error| unreadable(format!("it cannot be unpacked: {error}")))?;
     if !content.starts_with(b"\x7fELF") {
-        return Err(unreadable("it is no kernel module".to_owned()));
+        return Err(unreadable("it is not a kernel module".to_owned()));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let stem = ["xz", "zst", "gz"].iter().fold(&*name, |name, suffix| {

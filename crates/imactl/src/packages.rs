@@ -34,7 +34,7 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// A digest in hexadecimal, whose length tells the algorithm as rpm and dpkg use them.
+    /// A digest in hexadecimal, whose length determines the algorithm, as in rpm and dpkg.
     fn parse(hex: &[u8]) -> Option<Self> {
         let algo = match hex.len() {
             32 => HashAlgorithm::Md5,
@@ -216,7 +216,7 @@ fn rpm(root: &Path) -> Result<Names> {
     Ok(rpm_lines(&output.stdout))
 }
 
-/// Lines of rpm's answer: a digest, empty for what is no regular file, a tab, a path.
+/// Lines of rpm's answer: a digest, empty for what is not a regular file, a tab, a path.
 fn rpm_lines(text: &[u8]) -> Names {
     lines(text)
         .filter_map(|line| {

@@ -1,7 +1,7 @@
 //! Which files a policy will have appraised.
 //!
 //! The kernel asks its policy at each access; on the build host only the files are there. So each file gets the accesses that
-//! its kind makes possible, by every user the policy tells apart, and is chosen if any of them is appraised.
+//! its kind makes possible, by every user that the policy distinguishes, and is chosen if any of them is appraised.
 
 use std::collections::BTreeSet;
 

@@ -160,7 +160,7 @@ pub struct SignOptions {
     pub place: Place,
     /// Leaves files alone that have what would be written already.
     pub incremental: bool,
-    /// The certificate by which that is told; for digests none is needed.
+    /// The certificate that decides that; for digests none is needed.
     pub certificate: Option<Certificate>,
     /// Writes `security.evm` too, by this identity: owner, mode and attributes are then part of what is signed. Only with
     /// [`Place::Xattr`].

@@ -502,7 +502,7 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// [`Code::ImageContent`] for a name with `..`, or below something that is no directory.
+    /// [`Code::ImageContent`] for a name with `..`, or below something that is not a directory.
     pub fn insert(&mut self, name: &[u8], inode: Inode) -> Result<InodeIndex> {
         let name = clean(name)?;
         self.make_parents(&name)?;
@@ -652,7 +652,7 @@ impl Tree {
                     todo.extend(parts(target));
                 }
                 Kind::Directory => {}
-                // Something behind what is no directory.
+                // Something behind what is not a directory.
                 _ if !todo.is_empty() => return None,
                 _ => {}
             }
@@ -830,7 +830,7 @@ impl Tree {
     }
 
     /// Reads a tar archive, plain or compressed with gzip, zstd or xz. Extended attributes are taken from PAX records
-    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them, and `LIBARCHIVE.xattr.*`. Whiteouts of an OCI image's layer are no files;
+    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them, and `LIBARCHIVE.xattr.*`. Whiteouts of an OCI image's layer are not files;
     /// [`overlay`](Self::overlay) applies them.
     ///
     /// # Errors
@@ -867,7 +867,7 @@ impl Tree {
             let parent = name.get(..at).unwrap_or_default();
             match self.names.get(parent) {
                 Some(&index) if !matches!(self.inode(index).kind, Kind::Directory) => {
-                    return Err(content(name, "what it is in is no directory"));
+                    return Err(content(name, "what it is in is not a directory"));
                 }
                 Some(_) => {}
                 None => {

@@ -84,11 +84,11 @@ pub fn make(data: &Path, out: Option<&Path>, parameters: &Parameters) -> Result<
         Fault::new(Code::ImageContent, detail)
     };
     if !metadata.is_file() {
-        return Err(content("it is no regular file").because(Cause::NO_IMAGE_FILE));
+        return Err(content("it is not a regular file").because(Cause::NO_IMAGE_FILE));
     }
     let length = metadata.len().next_multiple_of(BLOCK.into());
     if length != metadata.len() && out.is_some() {
-        return Err(content("its length is no multiple of 4096 bytes")
+        return Err(content("its length is not a multiple of 4096 bytes")
             .because(Cause::NOT_WHOLE_BLOCKS.with(&[&data.display().to_string()])));
     }
     let superblock = Superblock::new(

@@ -223,7 +223,10 @@ fn renewals_and_requests() {
         assert!(!at.join("refused/ima.der").exists(), "{arguments}");
     }
     let found = imactl("cert keys --for ca", at);
-    assert!(found.out.contains("it is no CA certificate"), "{found:?}");
+    assert!(
+        found.out.contains("it is not a CA certificate"),
+        "{found:?}"
+    );
     imactl("cert keys/ca.pem --for ca --json", at).good();
 }
 

@@ -151,7 +151,7 @@ fn every_command_says_and_does_the_same() {
         );
         assert_eq!(found.out, expected.out, "{arguments}: {found:?}");
         if errors {
-            // evmctl tells errno at the end of some.
+            // evmctl appends errno to some.
             let lines = |ended: &Ended| -> Vec<String> {
                 let lines = ended
                     .err
@@ -523,7 +523,7 @@ fn measurement_lists_and_boot_aggregates() {
     // This machine has no TPM, or another list than this one.
     let nothing = ours("ima_measurement list", at);
     assert_ne!(nothing.code, 0, "{nothing:?}");
-    // evmctl goes on without PCRs when it cannot read those it was told to.
+    // evmctl goes on without PCRs when it cannot read those it was asked to.
     let missing = ours("ima_measurement --pcrs nosuch list", at);
     assert_eq!(missing.code, 125, "{missing:?}");
     for arguments in ["--pcrs sha1", "--pcrs sha1 --pcrs sha256,sha256"] {

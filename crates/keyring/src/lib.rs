@@ -67,9 +67,9 @@ pub fn describe(serial: Serial) -> Result<String, Errno> {
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
-/// The kernel's list of keys, `/proc/keys`, without what is no line of it: any user can make a key whose description holds a
+/// The kernel's list of keys, `/proc/keys`, without what is not a line of it: any user can make a key whose description holds a
 /// newline and behind it what looks like the line of another key. Each line that is returned agrees with what the kernel says of
-/// the key that it names. Of the rest of the line, which only the list has, that is no proof.
+/// the key that it names. Of the rest of the line, which only the list has, that is not proof.
 ///
 /// # Errors
 ///

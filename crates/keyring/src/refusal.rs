@@ -12,7 +12,7 @@ use nix::errno::Errno;
 /// How many of the trusted keys a message names.
 const MAX_SHOWN: usize = 4;
 
-/// What the kernel shows of itself, as far as it tells why a certificate was refused.
+/// What the kernel shows of itself, as far as that explains why a certificate was refused.
 #[derive(Debug, Default)]
 pub struct Kernel {
     /// `/proc/keys`, as far as the kernel confirms it.

@@ -184,7 +184,7 @@ fn kernel() -> Vec<u8> {
         // setup_sects: the sectors of the setup behind the first.
         (0x1f1, &[1]),
         (0x1fe, &[0x55, 0xaa]),
-        // A jump over the header, whose length it tells.
+        // A jump over the header, which gives the length of the header.
         (0x200, &[0xeb, 0x66]),
         (0x202, b"HdrS"),
         // Version 2.15.

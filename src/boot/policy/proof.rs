@@ -132,7 +132,7 @@ fn denial(
 ) -> Result<(), Fault> {
     match kernel.execute_unsigned() {
         Execution::Denied => {
-            // If it was denied before too, this is no proof of this policy.
+            // If it was denied before too, this is not proof of this policy.
             if before == Execution::NotAProgram {
                 proofs.push(Proof::Canary);
             }

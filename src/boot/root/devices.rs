@@ -190,7 +190,7 @@ pub(super) fn named(name: &RootName, devices: &[Device], gpt_is_forced: bool) ->
                 .flat_map(|(disk, table)| disk.partitions(&table.named(name), devices))
                 .collect()
         }
-        // These are no block devices.
+        // These are not block devices.
         RootName::Ubi(_) | RootName::Shared { .. } | RootName::Nfs { .. } => Vec::new(),
     }
 }

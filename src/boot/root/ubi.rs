@@ -1,4 +1,4 @@
-//! Volumes of UBI's, which are no block devices: the file system's driver finds them by their names.
+//! Volumes of UBI's, which are not block devices: the file system's driver finds them by their names.
 
 use std::path::Path;
 use std::time::Duration;

@@ -119,7 +119,7 @@ fn signed_root_hash(name: &RootName, settings: &Settings) -> Result<SignedRootHa
     let device = waiting::wait(name, settings).map_err(|fault| {
         let missing = Fault::new(Code::VeritySignatureMissing, fault.detail());
         if fault.code() == Code::RootAmbiguous {
-            // How to tell copies of a root apart does not help here.
+            // A remedy about copies of a root does not help here.
             return missing;
         }
         missing

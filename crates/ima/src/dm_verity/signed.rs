@@ -59,13 +59,13 @@ pub fn device(configured: Option<&RootName>, kind: Option<&str>) -> Result<RootN
     })
 }
 
-/// Why the content of a partition is no signed root hash.
+/// Why the content of a partition is not a signed root hash.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// Not JSON, or a member is there twice.
     #[error(transparent)]
     Json(#[from] JsonError),
-    /// A member is missing, or the value is no object.
+    /// A member is missing, or the value is not an object.
     #[error("the member {0} is missing")]
     Missing(&'static str),
     /// A member has a value of another form.

@@ -491,7 +491,7 @@ causes! {
         cause: "its security.ima cannot be read: {error}"
     }
     SIGNATURE_MALFORMED [SwitchRootDenied InitDenied InterpreterDenied FrontedInitDenied HandoverExec RootPolicyRefused] {
-        cause: "its security.ima is no signature: {error}"
+        cause: "its security.ima is not a signature: {error}"
     }
     HASH_ONLY [SwitchRootDenied InitDenied InterpreterDenied FrontedInitDenied HandoverExec RootPolicyRefused] {
         cause: "its security.ima holds a hash only, no signature"
@@ -585,7 +585,7 @@ causes! {
         remedy: "run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits"
     }
     COMMAND_SIGNATURE_BAD [SigningFailed] {
-        cause: "what the signing command wrote is no signature by the certificate's key: {error}"
+        cause: "what the signing command wrote is not a signature by the certificate's key: {error}"
         remedy: "run the command by hand with an algorithm and a digest, such as: sha256 followed by 64 digits"
     }
     TOKEN_DOES_NOT_SIGN [SigningFailed] {
@@ -677,11 +677,11 @@ causes! {
         remedy: "give the description that the kernel's build left, extra-cert.json"
     }
     NOT_A_CONFIGURATION [KernelConfiguration] {
-        cause: "the file is no kernel configuration, plain or compressed with gzip"
+        cause: "the file is not a kernel configuration, plain or compressed with gzip"
         remedy: "give a .config file"
     }
     KERNEL_FOR_CONFIGURATION [KernelConfiguration] {
-        cause: "the file is no kernel configuration, plain or compressed with gzip"
+        cause: "the file is not a kernel configuration, plain or compressed with gzip"
         remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)"
     }
     NO_RUNNING_CONFIGURATION [InputUnreadable] {
@@ -691,7 +691,7 @@ causes! {
 
     // imactl: modules.
     NOT_A_MODULE [InputUnreadable] {
-        cause: "the file is no kernel module, or cannot be unpacked"
+        cause: "the file is not a kernel module, or cannot be unpacked"
         remedy: "give a .ko file"
     }
     NO_SUCH_MODULE [InputUnreadable] {
@@ -719,7 +719,7 @@ causes! {
         cause: "it is compressed, and CONFIG_{option} is not set"
     }
     MODULE_TRUNCATED [ModuleRefused] {
-        cause: "it is no kernel module, or it was cut short"
+        cause: "it is not a kernel module, or it was cut short"
     }
     NO_MODULES [ModuleRefused] {
         cause: "this kernel takes no modules: CONFIG_MODULES is not set"
@@ -830,7 +830,7 @@ causes! {
         remedy: "boot a kernel with CONFIG_DM_VERITY_FEC=y, or take these keys out of ima-init.conf"
     }
     FEC_NOT_IN_BLOCKS [VerityTable] {
-        cause: "verity_fec_offset= is no multiple of the length of a block, or lies before the end of the hash tree on the same device"
+        cause: "verity_fec_offset= is not a multiple of the length of a block, or lies before the end of the hash tree on the same device"
         remedy: "set it to what veritysetup format was given as --fec-offset="
     }
     ROOT_OF_A_SLOT [CmdlineIgnored] {
@@ -846,7 +846,7 @@ causes! {
         remedy: "use ext4, xfs, btrfs or f2fs for the layer"
     }
     OVERLAY_WITHOUT_DIRECTORY [OverlayRefused] {
-        cause: "it is no directory, but a link or a file that somebody put there"
+        cause: "it is not a directory, but a link or a file that somebody put there"
         remedy: "find out who wrote to this file system; make it anew, or set overlay_wipe=yes"
     }
     OVERLAY_ELSEWHERE [VerityElsewhere] {
@@ -983,7 +983,7 @@ causes! {
         remedy: "mount it and give the directory, or a tar archive of it (tar --xattrs --xattrs-include='*' --format=pax)"
     }
     NOT_AN_IMAGE [SourceMalformed] {
-        cause: "it is no image of a file system that imactl knows"
+        cause: "it is not an image of a file system that imactl knows"
         remedy: "give an image of ext4, squashfs or erofs; a directory is signed with imactl sign"
     }
     SEVERAL_SUPERBLOCKS [SourceMalformed] {
@@ -1088,7 +1088,7 @@ causes! {
         cause: "no line of the file is a PCR of {bank}, such as `0: {digest}`"
     }
     TPM_WITHOUT_PCRS [PcrsUnreadable] {
-        cause: "its answers name no PCR of a bank that imactl knows: it has none, or is no TPM 2.0"
+        cause: "its answers name no PCR of a bank that imactl knows: it has none, or is not a TPM 2.0"
     }
     NO_PCR_COMPARED [PcrsUnreadable] {
         cause: "the list extends none of the PCRs that were read: nothing was compared"
@@ -1140,7 +1140,7 @@ causes! {
         remedy: "give a password, or have the keys written unencrypted"
     }
     NOT_A_TIME [Usage] {
-        cause: "it is no number of seconds since 1970"
+        cause: "it is not a number of seconds since 1970"
         remedy: "unset it, or set it to a number"
     }
     NO_SUCH_FILE_SYSTEM [Usage] {

@@ -28,7 +28,7 @@ pub enum Scope {
     /// Every process.
     Everyone,
     /// Processes with the effective user ID 0. A process with capabilities and another user ID is not held to the policy, so this
-    /// is no boundary against root.
+    /// is not a boundary against root.
     Root,
 }
 

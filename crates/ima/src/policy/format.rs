@@ -16,7 +16,7 @@ pub fn format(text: &[u8]) -> Result<Vec<u8>, PolicyError> {
     for (line, number) in text.split(|byte| *byte == b'\n').zip(1_usize..) {
         let line = match rules.next_if(|rule| rule.number == number) {
             Some(rule) => rule.rule.to_string().into_bytes(),
-            // A line that is no rule is a comment or empty.
+            // A line that is not a rule is a comment or empty.
             None => line.trim_ascii().to_vec(),
         };
         if line.is_empty() {

@@ -293,9 +293,9 @@ impl Question {
 }
 
 /// Whether `earlier` decides every access that `later` would (`ima_match_rules`): the same question, and each condition of the
-/// earlier rule follows from one of the later. What a rule asks of security.ima is no condition.
+/// earlier rule follows from one of the later. What a rule asks of security.ima is not a condition.
 fn covers(earlier: &Rule, later: &Rule) -> bool {
-    // SETXATTR_CHECK is no question of the policy's order: `ima_parse_rule` keeps its algorithms apart.
+    // SETXATTR_CHECK is not a question of the policy's order: `ima_parse_rule` keeps its algorithms apart.
     let apart = Some(Hook::SetxattrCheck);
     if Question::of(earlier.action) != Question::of(later.action)
         || earlier.hook == apart

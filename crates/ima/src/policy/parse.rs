@@ -12,7 +12,7 @@ use super::{
 const MAX_TOKEN_SHOWN: usize = 80;
 
 impl Policy {
-    /// Parses a policy file: one rule a line, `#` and blank lines skipped. A policy without rules is no error here.
+    /// Parses a policy file: one rule a line, `#` and blank lines skipped. A policy without rules is not an error here.
     ///
     /// # Errors
     ///
@@ -159,7 +159,7 @@ impl Builder {
     fn id(&mut self, key: &str, comparison: Comparison, value: &str) -> Result<bool, Kind> {
         let condition = |value: &str| -> Result<IdCondition, Kind> {
             let id: u32 = decimal(value)?;
-            // (uid_t)-1 is no id (`uid_valid`).
+            // (uid_t)-1 is not an id (`uid_valid`).
             if id == u32::MAX {
                 return Err(Kind::BadValue);
             }

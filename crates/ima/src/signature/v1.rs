@@ -214,7 +214,7 @@ impl PublicKey {
     }
 }
 
-/// Why bytes are no signature of version 1.
+/// Why bytes are not a signature of version 1.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Less than a header and the length of a number.

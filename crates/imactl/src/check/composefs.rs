@@ -65,7 +65,7 @@ pub(super) fn join(backing: &Tree, wanted: &Composefs) -> Result<(Tree, FileSyst
         for attribute in [METACOPY, REDIRECT] {
             inode.xattrs.remove(attribute.as_bytes());
         }
-        // What cannot be read is no file that could be executed or linked.
+        // What cannot be read is not a file that could be executed or linked.
         inode.kind = content.map_or(Kind::Socket, Kind::File);
     }
     Ok((tree, overlay))

@@ -13,7 +13,7 @@ use ima::partition::{self, Kind, Partition, Table};
 use crate::Result;
 use crate::file::read_at;
 
-/// The sizes of logical blocks that disks have: the image does not tell which its disk will have.
+/// The sizes of logical blocks that disks have: the image does not say which size its disk will have.
 const BLOCK_SIZES: [u64; 2] = [512, 4096];
 
 /// A file system for a person: its type, label and UUID.
@@ -40,7 +40,7 @@ impl Disk {
     pub(super) fn open(path: &Path, gpt_is_forced: bool) -> std::io::Result<Option<Self>> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        // What a file system lies over is no table: FAT's boot sector, and an image of one that begins with a boot loader.
+        // What a file system lies over is not a table: FAT's boot sector, and an image of one that begins with a boot loader.
         let head = read_at(&file, 0, filesystem::PROBE_LENGTH)?;
         if !filesystem::probe(&head).is_empty() {
             return Ok(None);
@@ -372,7 +372,7 @@ mod tests {
             let fault = root.unmountable.unwrap();
             (fault.code(), fault.found())
         };
-        // What lies in that partition is no signed root hash.
+        // What lies in that partition is not a signed root hash.
         let malformed = found(init(183), Vec::new(), "");
         assert_eq!(malformed.0, Code::VeritySignature);
         assert_eq!(found(script, init(183), ""), malformed);

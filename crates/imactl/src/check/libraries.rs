@@ -22,7 +22,7 @@ impl<'a> Libraries<'a> {
         }
     }
 
-    /// The faults in what a program's loader maps. Where that depends on the processor, which nothing here tells, the libraries
+    /// The faults in what a program's loader maps. Where that depends on the processor, which is not known here, the libraries
     /// for each kind of processor must be good.
     pub(super) fn check(&mut self, program: &[u8]) -> Vec<Fault> {
         let mut faults = Vec::new();

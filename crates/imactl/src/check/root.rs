@@ -73,7 +73,7 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// As [`crate::image::read`]: what is no image, or one of a kind that is not read. [`Code::Usage`] if nothing says which
+    /// As [`crate::image::read`]: what is not an image, or one of a kind that is not read. [`Code::Usage`] if nothing says which
     /// partition is meant.
     pub fn read(path: &Path, otherwise: FileSystem, choice: &RootChoice) -> Result<Self> {
         let mut root = Self::read_chosen(path, otherwise, choice)?;
@@ -243,7 +243,7 @@ impl Root {
         })
     }
 
-    /// A root that was read; `otherwise` is the type that it will have if it is no image.
+    /// A root that was read; `otherwise` is the type that it will have if it is not an image.
     #[must_use]
     pub fn new(source: Source, otherwise: FileSystem) -> Self {
         let filesystem = source.filesystem().unwrap_or(otherwise);

@@ -86,7 +86,7 @@ pub fn simulate(
     })
 }
 
-/// Whether a rule lets through what is no good signature: without `appraise_type=` the file's own digest is enough
+/// Whether a rule lets through what is not a good signature: without `appraise_type=` the file's own digest is enough
 /// (`xattr_verify`, ima_appraise.c).
 fn takes(appraise_type: Option<AppraiseType>, verdict: &Verdict) -> bool {
     appraise_type.is_none() && *verdict == Verdict::DigestOnly { matches: true }

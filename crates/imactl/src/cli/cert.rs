@@ -144,7 +144,7 @@ impl Cert {
             .collect();
         if self.purpose == Purpose::Ca {
             if !certificate.is_ca() {
-                findings.push("it is no CA certificate".to_owned());
+                findings.push("it is not a CA certificate".to_owned());
             }
             if certificate
                 .key_usage()

@@ -26,7 +26,7 @@ const MAX_IMAGE: u64 = 1 << 30;
 ///
 /// Goes through the boot as the init would: configuration, command line, policy, certificates up to the CA in the kernel, the
 /// root, switch_root, init with its interpreter and libraries, and every file of the root that the policy appraises. What is
-/// wrong is told with the init's own codes, in the order of the boot; then what systemd starts on the way to its default target
+/// wrong is reported with the init's own codes, in the order of the boot; then what systemd starts on the way to its default target
 /// and the policy would deny. What is not given is not checked. Exit status 1 if the machine would not boot, or systemd would
 /// not start all of that.
 #[derive(Debug, Args)]

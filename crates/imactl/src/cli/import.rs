@@ -14,7 +14,7 @@ use super::{Outcome, Result};
 /// Put certificates onto a keyring of the running system
 ///
 /// The kernel decides, by the keyring's own rules: onto .ima and .evm it takes what a CA that it trusts signed. What it refuses is
-/// told with the reason. What is put there is gone with the next boot; the init puts it there again from /etc/keys.
+/// reported with the reason. What is put there is gone with the next boot; the init puts it there again from /etc/keys.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

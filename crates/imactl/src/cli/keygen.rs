@@ -223,7 +223,7 @@ impl Keygen {
         if !certificate.is_ca() {
             return Err(Fault::new(
                 Code::CertificateUnusable,
-                format!("`{}` is no CA", certificate.subject()),
+                format!("`{}` is not a CA", certificate.subject()),
             ));
         }
         let key = options::load_key(key, &own_password, Some(&certificate))?;

@@ -44,7 +44,7 @@ Examples:
 pub struct Measurement {
     /// The list, binary or ASCII; the kernel's own if none is given
     list: Option<PathBuf>,
-    /// Bank whose template digests a binary list has; ASCII lists tell it
+    /// Bank whose template digests a binary list has; ASCII lists contain it
     #[arg(long, value_name = "ALGO", default_value = "sha1", value_parser = bank)]
     bank: Bank,
     /// PCRs from a file, as tpm2_pcrread, tsspcrread or the kernel print them; may be repeated

@@ -97,7 +97,7 @@ pub fn prompt(question: &str) -> imactl::Result<Vec<u8>> {
             "no password was given and there is no terminal to ask on",
         )
     };
-    // A script whose input is no terminal would otherwise wait for somebody to type on the terminal it was started from.
+    // A script whose input is not a terminal would otherwise wait for somebody to type on the terminal it was started from.
     if !std::io::stdin().is_terminal() {
         return Err(missing());
     }
@@ -214,7 +214,7 @@ impl EvmOptions {
     }
 }
 
-/// Opens a private key, which must be the certificate's; a sample certificate tells its password.
+/// Opens a private key, which must be the certificate's; for a sample certificate the password is known.
 pub fn load_key(
     path: &Path,
     password: &PasswordOptions,
@@ -402,7 +402,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|character: char| !character.is_ascii_digit());
     let number: u64 = digits
         .parse()
-        .map_err(|_| format!("`{text}` is no size; write 512M or 1G"))?;
+        .map_err(|_| format!("`{text}` is not a size; write 512M or 1G"))?;
     let shift = match text
         .get(digits.len()..)
         .unwrap_or_default()
@@ -414,7 +414,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         "m" | "mib" => 20,
         "g" | "gib" => 30,
         "t" | "tib" => 40,
-        _ => return Err(format!("`{text}` is no size; write 512M or 1G")),
+        _ => return Err(format!("`{text}` is not a size; write 512M or 1G")),
     };
     number
         .checked_mul(1 << shift)
@@ -425,5 +425,5 @@ pub fn size(text: &str) -> Result<u64, String> {
 pub fn uuid(text: &str) -> Result<[u8; 16], String> {
     ima::filesystem::Uuid::parse(text)
         .map(|uuid| uuid.0)
-        .ok_or_else(|| format!("`{text}` is no UUID"))
+        .ok_or_else(|| format!("`{text}` is not a UUID"))
 }

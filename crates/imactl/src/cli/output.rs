@@ -33,7 +33,7 @@ pub fn warn(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// A path fit for a terminal: control characters escaped, bytes that are no UTF-8 replaced.
+/// A path fit for a terminal: control characters escaped, bytes that are not UTF-8 replaced.
 pub fn shown(path: &Path) -> String {
     let mut text = String::new();
     for character in path.to_string_lossy().chars() {

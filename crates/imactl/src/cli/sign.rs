@@ -158,7 +158,7 @@ pub fn mark(mut found: Files, paths: &[PathBuf], options: &SignOptions, json: bo
             }
             Signed::Failed(fault) => {
                 failed += 1;
-                // Ten are enough to see what is wrong; the last one is told at length.
+                // Ten are enough to see what is wrong; the last one is reported in full.
                 if failed <= 10 {
                     output::warn(format_args!(
                         "imactl: {}: {}",

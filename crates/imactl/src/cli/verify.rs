@@ -38,7 +38,7 @@ Exit status, by the gravest cause found:
   2  a file or certificate could not be read, no file was checked, or wrong usage
   3  files without a signature, or without one in security.evm
   4  files signed by keys of which no certificate was given
-  5  attributes that are no signature, or one that is not checked here or that the kernel refuses
+  5  attributes that are not a signature, or one that is not checked here or that the kernel refuses
   6  content, owner, mode or attributes changed after signing")]
 pub struct Verify {
     /// Files and directories

@@ -61,7 +61,7 @@ impl Read for Content<'_> {
 ///
 /// # Errors
 ///
-/// [`Code::InputUnreadable`], [`Code::PackageMalformed`] for what is no archive in the common form: another beginning, a
+/// [`Code::InputUnreadable`], [`Code::PackageMalformed`] for what is not an archive in the common form: another beginning, a
 /// header that is none, a member that is longer than the file, more than 64 members.
 pub fn members(file: &File) -> Result<Vec<Member>> {
     let unreadable = |error: Error| Fault::new(Code::InputUnreadable, error.to_string());
@@ -94,11 +94,11 @@ fn parse(len: u64, read: impl Fn(&mut [u8], u64) -> std::io::Result<()>) -> Resu
         let name = text(0, 16)?;
         let size = text(48, 58)?;
         if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(wrong("the length of a member is no number"));
+            return Err(wrong("the length of a member is not a number"));
         }
         let size: u64 = size
             .parse()
-            .map_err(|_| wrong("the length of a member is no number"))?;
+            .map_err(|_| wrong("the length of a member is not a number"))?;
         let content = offset.saturating_add(HEADER as u64);
         let end = content.saturating_add(size);
         if end > len {

@@ -76,7 +76,7 @@ pub fn each(
                 .collect();
             for (output, done) in results {
                 output.print();
-                // evmctl ends with 0 whatever happened below a directory; a file that was not signed is no success here.
+                // evmctl ends with 0 whatever happened below a directory; a file that was not signed is not success here.
                 end = end.and(done.map_err(|_| Failed(1)));
             }
         }

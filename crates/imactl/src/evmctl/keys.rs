@@ -213,7 +213,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Those of `--key`, separated by commas or blanks, or evmctl's own. What is no certificate is output and passed over.
+    /// Those of `--key`, separated by commas or blanks, or evmctl's own. What is not a certificate is output and passed over.
     pub fn load(options: &Options, output: &mut Output) -> Self {
         let default = std::ffi::OsStr::new("/etc/keys/x509_evm.der");
         let list = options.key.as_deref().unwrap_or(default);

@@ -25,7 +25,7 @@ const MAX_LOG: u64 = 1 << 30;
 /// The banks evmctl looks at.
 const BANKS: [Bank; 2] = [Bank::Sha1, Bank::Sha256];
 
-/// PCRs from where evmctl takes them: files, this machine's TPM, or the software TPM that IBM's TSS is told of by its environment.
+/// PCRs from where evmctl takes them: files, this machine's TPM, or the software TPM that the environment of IBM's TSS names.
 fn pcrs(options: &Options, output: &mut Output) -> Done<BTreeMap<Bank, Pcrs>> {
     let read = if options.pcr_files.is_empty() {
         let variable = |name: &str| std::env::var(name).ok();

@@ -46,7 +46,7 @@ impl Output {
 
     /// Prints all that was output.
     pub fn print(self) {
-        // What cannot be written can be told nobody.
+        // An error of writing cannot be reported anywhere.
         let _ = std::io::stderr().write_all(self.err.as_bytes());
         let _ = std::io::stdout().write_all(self.out.as_bytes());
     }

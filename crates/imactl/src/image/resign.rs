@@ -26,7 +26,7 @@ use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 ///
 /// # Errors
 ///
-/// [`Code::SourceMalformed`] if it is no image, or a damaged one; [`Code::ToolMissing`] if a program for it is not
+/// [`Code::SourceMalformed`] if it is not an image, or a damaged one; [`Code::ToolMissing`] if a program for it is not
 /// installed; [`Code::ImageTooSmall`] if an ext4 image has no room for the signatures; and those of [`ImageBuilder::build`].
 pub fn sign_image(
     path: &Path,

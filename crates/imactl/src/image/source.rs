@@ -101,7 +101,7 @@ pub fn filesystem(path: &Path) -> Result<FileSystem> {
     })
 }
 
-/// The file systems that an image's superblocks tell of.
+/// The file systems whose superblocks an image has.
 pub(super) fn probe_file(path: &Path) -> Result<Vec<Filesystem>> {
     File::open(path)
         .and_then(|file| probe(&file))

@@ -27,7 +27,7 @@ const BEFORE_COMMANDS: [&str; 13] = [
 ];
 /// How many times a script is gone through to follow a path from variable to variable.
 const MAX_PASSES: usize = 16;
-/// How many bytes of a file tell a text from a program.
+/// How many bytes of a file are read to distinguish a text from a program.
 const HEAD: usize = 1024;
 
 /// The longest text that is looked at, in bytes.
@@ -75,7 +75,7 @@ fn examine(path: &str, data: &[u8]) -> Option<Fault> {
     if path.ends_with(".service") {
         return unit(path, &text);
     }
-    // A quote in a here-document, which is no quote, would hide what follows it: so each line by itself as well.
+    // A quote in a here-document, which is not a quote, would hide what follows it: so each line by itself as well.
     let mut commands = commands(&text);
     commands.extend(text.lines().flat_map(self::commands));
     let tainted = Tainted::find(&commands, &functions(&text));

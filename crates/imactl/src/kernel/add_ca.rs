@@ -91,7 +91,7 @@ pub struct Outcome {
 /// # Errors
 ///
 /// [`Code::KernelImage`] if there is no room or it is not found, [`Code::KernelRoom`] if the certificates do not fit,
-/// [`Code::CertificateUnusable`] for one that is no CA.
+/// [`Code::CertificateUnusable`] for one that is not a CA.
 pub fn add_ca(
     image: &[u8],
     certificates: &[Certificate],
@@ -101,7 +101,7 @@ pub fn add_ca(
         if !certificate.is_ca() {
             return Err(Fault::new(
                 Code::CertificateUnusable,
-                format!("`{}` is no CA", certificate.subject()),
+                format!("`{}` is not a CA", certificate.subject()),
             )
             .because(Cause::NOT_A_CA));
         }

@@ -77,7 +77,7 @@ impl KernelConfig {
     ///
     /// # Errors
     ///
-    /// [`Code::KernelImage`] if it is no kernel that can be unpacked.
+    /// [`Code::KernelImage`] if it is not a kernel that can be unpacked.
     pub fn in_image(image: &[u8]) -> Result<Option<Self>> {
         const START: &[u8] = b"IKCFG_ST\x1f\x8b";
         let elf = super::add_ca::unpacked(image)?;

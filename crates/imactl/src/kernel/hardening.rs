@@ -201,7 +201,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
              closes it for root",
         );
     }
-    // Of a kernel that the policy does not appraise, the boot's own findings tell.
+    // Of a kernel that the policy does not appraise, the checks of the boot report.
     let kexec = ["KEXEC_FILE", "KEXEC"]
         .into_iter()
         .find(|option| available(option));

@@ -22,7 +22,7 @@ impl KernelRelease {
     ///
     /// # Errors
     ///
-    /// [`Code::KernelImage`](ima::fault::Code::KernelImage) if it is no kernel.
+    /// [`Code::KernelImage`](ima::fault::Code::KernelImage) if it is not a kernel.
     pub fn in_image(image: &[u8]) -> Result<Option<Self>> {
         let elf = super::add_ca::unpacked(image);
         let name = match (&elf, in_header(image)) {

@@ -1,6 +1,6 @@
 //! RSA signatures of SHA-3 digests, which aws-lc-rs does not make.
 //!
-//! The private operation is the `rsa` crate's, whose time may tell of the key (RUSTSEC-2023-0071). It is blinded with random
+//! The private operation is the `rsa` crate's, whose timing may leak the key (RUSTSEC-2023-0071). It is blinded with random
 //! numbers here, and nobody who could measure it gets to choose what is signed.
 
 use ima::fault::{Code, Fault};

@@ -64,7 +64,7 @@ fn shortened(error: impl fmt::Display) -> String {
 
 impl TokenKey {
     /// Opens the one private key that `uri` means. The PIN is the URI's, or `pin`'s, and given to the token once: a token locks
-    /// itself after a few wrong ones. `certificate` tells the public key where the token does not.
+    /// itself after a few wrong ones. `certificate` gives the public key where the token does not.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl TokenKey {
         Ok(token)
     }
 
-    /// What a token says its public key is may be the certificate's own word; a signature tells.
+    /// What a token says its public key is may come from the certificate; only a signature proves it.
     fn try_out(&self, certificate: &Certificate) -> Result<()> {
         let algo = HashAlgorithm::Sha256;
         let digest = vec![7; algo.digest_len()];

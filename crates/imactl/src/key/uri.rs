@@ -80,7 +80,7 @@ impl Uri {
                 ("slot-id", false) => {
                     let number = text()?.and_then(|text| text.parse().ok());
                     uri.slot_id =
-                        Some(number.ok_or_else(|| wrong("slot-id is no number".to_owned()))?);
+                        Some(number.ok_or_else(|| wrong("slot-id is not a number".to_owned()))?);
                 }
                 ("object", false) => uri.object = Some(bytes),
                 ("id", false) => uri.id = Some(bytes),

@@ -1,7 +1,7 @@
 //! Keys and digests that are too weak to be signed with, for the name `evmctl`, whose users may have devices that know no others:
 //! RSA below 2048 bits, and digests below SHA-256.
 //!
-//! The `rsa` crate's private operation takes a time that may tell of the key (RUSTSEC-2023-0071). It is blinded with random
+//! The `rsa` crate's private operation has a timing that may leak the key (RUSTSEC-2023-0071). It is blinded with random
 //! numbers here, nobody who could measure it chooses what is signed, and the keys are weak to begin with.
 
 use std::fmt;

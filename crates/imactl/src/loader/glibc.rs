@@ -192,7 +192,7 @@ impl<'a> Rules<'a> {
         let head = match self.files.candidate(&path) {
             Candidate::Absent => return None,
             Candidate::Special => {
-                return Some(Search::Unusable(path, "it is no regular file"));
+                return Some(Search::Unusable(path, "it is not a regular file"));
             }
             Candidate::File(head) => head,
         };
@@ -207,9 +207,9 @@ impl<'a> Rules<'a> {
             (Some(b"\x7fELF"), ..) => match Elf::parse(&head) {
                 Some(found) if found.machine() != elf.machine() => None,
                 Some(_) => Some(Search::At(path)),
-                None => unusable("it is no shared library"),
+                None => unusable("it is not a shared library"),
             },
-            _ => unusable("it is no ELF file"),
+            _ => unusable("it is not an ELF file"),
         }
     }
 
@@ -304,7 +304,7 @@ impl<'a> Rules<'a> {
             (EM_386, _) => matches!(flags, 1 | 3),
             (EM_AARCH64, true) => flags == 0x0a03,
             (EM_S390, true) => flags == 0x0403,
-            // The files themselves tell.
+            // The files themselves decide.
             _ => true,
         };
         let levels = self.processor.levels;

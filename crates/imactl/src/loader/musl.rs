@@ -77,7 +77,7 @@ impl<'a> Rules<'a> {
         let path = absolute(path);
         let head = match self.files.candidate(&path) {
             Candidate::Absent => return None,
-            Candidate::Special => return Some(Search::Unusable(path, "it is no regular file")),
+            Candidate::Special => return Some(Search::Unusable(path, "it is not a regular file")),
             Candidate::File(head) => head,
         };
         let same =
@@ -85,7 +85,7 @@ impl<'a> Rules<'a> {
         Some(match Elf::parse(&head) {
             Some(found) if same(&found) => Search::At(path),
             Some(_) => Search::Unusable(path, "it is for another machine"),
-            None => Search::Unusable(path, "it is no shared library"),
+            None => Search::Unusable(path, "it is not a shared library"),
         })
     }
 }

@@ -224,7 +224,7 @@ pub fn read(mut archive: impl Source) -> Result<Tree> {
             Marker::Whiteout(found) => {
                 // AUFS makes all whiteouts hard links to one file.
                 if !matches!(header[156], b'0' | 0 | b'7' | b'1') || size != 0 {
-                    return Err(not_a_whiteout(&path, "it is no empty file"));
+                    return Err(not_a_whiteout(&path, "it is not an empty file"));
                 }
                 tree.whiteouts.push(found);
                 continue;

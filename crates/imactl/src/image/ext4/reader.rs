@@ -69,12 +69,12 @@ const INCOMPAT_KNOWN: u32 = 0x2
 ///
 /// # Errors
 ///
-/// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if it is no ext4 file system, or damaged.
+/// [`Code::InputUnreadable`] if it cannot be read, [`Code::SourceMalformed`] if it is not an ext4 file system, or damaged.
 pub fn read(path: &Path) -> Result<Tree> {
     read_numbered(path).map(|(tree, _)| tree)
 }
 
-/// Reads an image, and tells the numbers of its inodes.
+/// Reads an image and returns the numbers of its inodes.
 ///
 /// # Errors
 ///
@@ -833,7 +833,7 @@ impl Volume {
             None => {
                 let inode = self.inode(number)?;
                 if !inode.has(EA_INODE_FLAG) {
-                    return bad(format!("inode {number} is no attribute's value"));
+                    return bad(format!("inode {number} is not an attribute's value"));
                 }
                 let value = self.whole(&inode, MAX_XATTR)?;
                 self.values.insert(number, value.clone());
@@ -841,7 +841,7 @@ impl Volume {
             }
         };
         if value.len() != size as usize {
-            return bad(format!("inode {number} is no value of {size} bytes"));
+            return bad(format!("inode {number} is not a value of {size} bytes"));
         }
         Ok(value)
     }
@@ -958,7 +958,7 @@ fn read_file(file: File) -> Read<(Tree, HashMap<InodeIndex, u32>)> {
             }
         };
         if name.is_empty() && !inode.is_directory() {
-            return bad("its root is no directory");
+            return bad("its root is not a directory");
         }
         seen.insert(number, name.clone());
         let attributes = volume.attributes(&inode)?;

@@ -324,7 +324,7 @@ static IMAGES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
     .map(|options| {
         let options = [&["-t", "ext2"], &options[..]].concat();
         let (image, _) = make(directory.path(), &root, &options);
-        // What is zeros stays unread: only where the image is used, damage tells something.
+        // What is zeros stays unread: damage matters only where the image is used.
         std::fs::read(image).unwrap()
     })
 });

@@ -639,7 +639,7 @@ impl<'a> Writer<'a> {
         raw.put_u16(0x78, (uid >> 16) as u16);
         raw.put_u16(0x7a, (gid >> 16) as u16);
         raw.put_u16(0x80, EXTRA_ISIZE);
-        // Access, change, modification; the last of them counts, the others have nothing to tell.
+        // Access, change, modification; the last of them counts, the others are not used.
         for (at, extra) in [(0x08, 0x8c), (0x0c, 0x84), (0x10, 0x88)] {
             raw.time(at, extra, mtime);
         }

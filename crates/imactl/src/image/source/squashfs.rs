@@ -523,7 +523,7 @@ impl Walk {
             }
             let taken = self.inode(reference)?;
             if name.is_empty() && taken.listing.is_none() {
-                return bad("its root is no directory");
+                return bad("its root is not a directory");
             }
             if taken.listing.is_none() && taken.links > 1 {
                 self.links.insert(reference, name.clone());

@@ -203,7 +203,7 @@ fn print_system(report: &Report, options: &Options, problems: &mut Vec<String>) 
         problems.push("the guest program did not report the state of systemd".to_owned());
         return;
     };
-    // The canary of ima-init is no denial of a program of the system. Denials of the file that was tampered with are expected.
+    // The canary of ima-init is not a denial of a program of the system. Denials of the file that was tampered with are expected.
     let (provoked, others): (Vec<&String>, Vec<&String>) = system
         .denials
         .iter()

@@ -4,7 +4,7 @@
 //! program starts a tracer and becomes `/ima-init`. The tracer counts that program's system calls (ptrace(2)) until it
 //! becomes another one, and keeps one of them from being made: the program sees it fail. x86-64 only.
 //!
-//!     FAULTS=count      none fails; the numbers of all calls are told
+//!     FAULTS=count      none fails; the numbers of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
 
 use std::io::{Read as _, Write as _};

@@ -52,7 +52,7 @@ fn takes(rule: &[u8]) -> io::Result<bool> {
     if taken {
         let refused = policy.write(b"none\n").is_err();
         if !refused {
-            return Err(io::Error::other("the kernel takes what is no rule"));
+            return Err(io::Error::other("the kernel takes what is not a rule"));
         }
     }
     Ok(taken)

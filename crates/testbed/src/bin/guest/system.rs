@@ -57,7 +57,7 @@ pub fn mark() -> Result<(), String> {
 pub fn log(text: &str) {
     let line = format!("ima-testbed guest: {text}\n");
     let console = fs::File::options().write(true).open("/dev/console");
-    // Nobody is left to tell.
+    // Nothing is left that could report an error.
     let _ = match console {
         Ok(mut console) => console.write_all(line.as_bytes()),
         Err(_) => std::io::stdout().write_all(line.as_bytes()),
