@@ -283,9 +283,9 @@ mod tests {
             (format!("{}0 - a\n", IMA), "hexadecimal"),
             (format!("{} - a\n", "00".repeat(MAX_VALUE + 1)), "too long"),
             ("- - a\n".to_owned(), "hexadecimal"),
-            ("0401aa - a\n".to_owned(), "no signature of a file"),
-            (format!("{EVM} - a\n"), "no signature of a file"),
-            (format!("{IMA} {IMA} a\n"), "no portable signature"),
+            ("0401aa - a\n".to_owned(), "not a signature of a file"),
+            (format!("{EVM} - a\n"), "not a signature of a file"),
+            (format!("{IMA} {IMA} a\n"), "not a portable signature"),
         ] {
             let error = parsed(&lines).unwrap_err();
             assert!(error.contains(why), "{lines}: {error}");
