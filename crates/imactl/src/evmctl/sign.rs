@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ima::hash::HashAlgorithm;
 use ima::signature::{
-    ImaXattr, SignatureV2, SignatureV3, TYPE_SIGNATURE, V3_VERITY, v1, v3_digest,
+    ImaXattr, SignatureV2, SignatureV3, TYPE_EVM_PORTABLE, TYPE_SIGNATURE, V3_VERITY, v1, v3_digest,
 };
 use imactl::digest::DigestOf;
 use imactl::sign::Place;
@@ -38,8 +38,18 @@ impl<'a> Work<'a> {
     fn signature(&self, form: Form, digest: &[u8], output: &mut Output) -> Done<Vec<u8>> {
         output.err(format_args!("hash({}): {}", self.algo, hex::encode(digest)));
         let (version, value) = if self.options.version_1 {
-            let signature = self.signature_1(form, digest, output)?.encode();
-            ("-v1", [&[TYPE_SIGNATURE], &signature[..]].concat())
+            let mut signature = self.signature_1(digest, output)?.encode();
+            let kind = match form {
+                Form::Bound | Form::Immutable => TYPE_SIGNATURE,
+                Form::Portable => TYPE_EVM_PORTABLE,
+            };
+            // evmctl changes the version here too, and so writes a value that nothing verifies.
+            if form == Form::Immutable
+                && let Some(version) = signature.first_mut()
+            {
+                *version = 3;
+            }
+            ("-v1", [&[kind], &signature[..]].concat())
         } else {
             let signature = SignatureV2 {
                 algo: self.algo,
@@ -61,16 +71,14 @@ impl<'a> Work<'a> {
         Ok(value)
     }
 
-    fn signature_1(&self, form: Form, digest: &[u8], output: &mut Output) -> Done<v1::Signature> {
-        let mut refuse = |why: std::fmt::Arguments<'_>| {
-            output.err(format_args!("Signature version 1 does not support {why}"));
+    fn signature_1(&self, digest: &[u8], output: &mut Output) -> Done<v1::Signature> {
+        let algo = v1::DigestAlgorithm::new(self.algo).ok_or_else(|| {
+            output.err(format_args!(
+                "Signature version 1 does not support hash algo {}",
+                self.algo
+            ));
             Failed(super::ERROR)
-        };
-        let algo = v1::DigestAlgorithm::new(self.algo)
-            .ok_or_else(|| refuse(format_args!("hash algo {}", self.algo)))?;
-        if form != Form::Bound {
-            return Err(refuse(format_args!("--portable or -i")));
-        }
+        })?;
         let rsa = self.key.rsa(output)?;
         let (modulus, exponent) = rsa.rsa_numbers().unwrap_or_default();
         let header = v1::Header {
