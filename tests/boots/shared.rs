@@ -116,8 +116,7 @@ fn nfs_boots_where_nothing_is_enforced() {
     setup.configure("enforce=permissive");
     setup.append("ima_appraise=log");
     let _directory = over_nfs(&mut setup);
-    // `imactl check` judges the signatures as if they were enforced.
-    let outcome = setup.boot_unchecked();
+    let outcome = setup.boot();
     let report = assert_booted(&outcome);
     assert_eq!(root_of(report), ("10.0.2.2:/root", "nfs4"));
     assert!(

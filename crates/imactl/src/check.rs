@@ -215,6 +215,16 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             _ if policy.appraisal(&guard).is_some() => Further::Signed,
             _ => Further::Any,
         };
+        // The kernel looks at the parameter only with this option (ima_appraise.c, `ima_appraise_parse_cmdline`).
+        let denies_nothing = merged.is_weakened
+            && inputs
+                .kernel
+                .is_none_or(|kernel| kernel.is_builtin("IMA_APPRAISE_BOOTPARAM"));
+        let policy = if denies_nothing {
+            Policy::default()
+        } else {
+            policy
+        };
         let mut appraisal = Appraisal::new(policy, filesystem.clone());
         if !config.kexec {
             appraisal = appraisal.without(&[Hook::KexecKernelCheck, Hook::KexecInitramfsCheck]);
@@ -244,6 +254,8 @@ struct Merged {
     init: String,
     evm: EvmFiles,
     evm_fix: Option<String>,
+    /// Whether the command line has the kernel deny nothing.
+    is_weakened: bool,
 }
 
 /// What the init would make of configuration and command line where it stands.
@@ -300,6 +312,7 @@ impl Findings {
                 init: settings.init,
                 evm: settings.evm,
                 evm_fix: settings.evm_fix,
+                is_weakened: settings.weakened.is_some(),
             },
             Err(fault) => {
                 // Without a command line nothing is known of the root's name.

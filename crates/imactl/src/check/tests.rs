@@ -125,6 +125,32 @@ fn what_fits_together_boots() {
     assert!(found.denied.is_empty(), "{:?}", found.denied);
 }
 
+/// With `ima_appraise=log` the kernel denies nothing, if it has the parameter.
+#[test]
+fn an_unsigned_root_boots_where_nothing_is_enforced() {
+    let mut desk = Desk::new();
+    desk.unsign(INIT);
+    desk.initramfs = desk.initramfs.config(&b"enforce=permissive\n"[..]);
+    assert_eq!(desk.refusal(), Some(Code::InitDenied));
+    let line = format!("{LINE} ima_appraise=log");
+    let kernel = |options: &str| KernelConfig::parse(options.as_bytes()).unwrap();
+    let with = |kernel: Option<&KernelConfig>| {
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            root: Some(&desk.root),
+            kernel,
+            release: None,
+            authorities: Some(std::slice::from_ref(&desk.authority)),
+            command_line: Some(&line),
+        });
+        let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
+        codes.contains(&Code::InitDenied)
+    };
+    assert!(!with(None));
+    assert!(!with(Some(&kernel("CONFIG_IMA_APPRAISE_BOOTPARAM=y\n"))));
+    assert!(with(Some(&kernel("CONFIG_IMA=y\n"))));
+}
+
 #[test]
 fn each_fault_has_the_init_s_code() {
     type Break = fn(&mut Desk);
