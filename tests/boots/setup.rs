@@ -420,6 +420,16 @@ pub fn console_tail(outcome: &Outcome) -> String {
     )
 }
 
+/// The root's file system has no `security.ima`: the init warns of it, and refuses what has no signature then.
+pub fn assert_no_signatures(outcome: &Outcome) {
+    assert!(
+        outcome.console_contains("[IMA-451]"),
+        "{}",
+        console_tail(outcome)
+    );
+    assert_refused(outcome, "IMA-704", Action::Poweroff);
+}
+
 /// The boot must be refused with this code, its cause and its remedy on the console, end so, and execute nothing of the
 /// real root.
 pub fn assert_refused(outcome: &Outcome, code: &str, action: Action) {

@@ -179,7 +179,7 @@ fn without_tpm_the_boot_aggregate_is_zeros() {
     assert_eq!(list.entries()[0].file_digest().unwrap().digest, [0; 32]);
 }
 
-/// The ways in which the guest can end the machine are distinguished.
+/// Each event by which the guest ends the machine is reported as another ending.
 #[test]
 fn endings_are_told_apart() {
     let image = initramfs(&[]);

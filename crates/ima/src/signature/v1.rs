@@ -21,7 +21,7 @@ use sha1::{Digest as _, Sha1};
 
 use crate::hash::HashAlgorithm;
 
-/// The byte after the attribute's type that tells signatures of version 1 from others.
+/// The byte after the attribute's type, by which signatures of version 1 are recognised.
 pub const VERSION: u8 = 1;
 
 const RSA: u8 = 0;
