@@ -155,6 +155,48 @@ make_beside() {
     done < <(find "$(dirname "$directory")" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | tail -n +4 | cut -d' ' -f2-)
 }
 
+# Packages of newer suites of Debian, by package lists of their own: those of the machine are not changed.
+newer=$cache/apt
+newer_options=(-o "Dir::Etc::sourcelist=$newer/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$newer/lists"
+    -o "Dir::Cache=$newer/cache" -o Acquire::Languages=none -o APT::Architectures=amd64
+    -o Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false)
+
+fetch_newer_lists() {
+    [[ -z $(find "$newer/updated" -mtime -7 2>/dev/null) ]] || return 0
+    local suite
+    mkdir -p "$newer/lists/partial" "$newer/cache/archives/partial"
+    for suite in trixie-backports sid experimental; do
+        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $suite main"
+    done >"$newer/sources.list"
+    progress "package lists of newer kernels" "$cache/log/newer-update" \
+        apt-get "${newer_options[@]}" -o APT::Sandbox::User=root --error-on=any update || return
+    touch "$newer/updated"
+}
+
+# update_newer: the lists of newer suites, fetched again after a week.
+update_newer() {
+    locked "$newer.lock" fetch_newer_lists
+}
+
+# newer_version PACKAGE: its newest version in those suites; nothing when there is none.
+newer_version() {
+    apt-cache "${newer_options[@]}" show --no-all-versions "$1" 2>/dev/null |
+        awk '$1 == "Version:" && !count++ { print $2 }'
+}
+
+# fetch_newer PACKAGE VERSION FILE: writes the archive of sources that this linux-source package has to FILE.
+fetch_newer() {
+    local package=$1 version=$2 file=$3 directory
+    directory=$(mktemp -d "$file.XXXXXX")
+    (
+        cd "$directory"
+        progress "fetching $package $version" "$cache/log/newer-fetch" \
+            apt-get "${newer_options[@]}" -q -o APT::Sandbox::User=root download "$package=$version"
+    )
+    dpkg-deb --fsys-tarfile "$directory"/*.deb | tar -xO --wildcards './usr/src/*.tar.xz' >"$file"
+    rm -r "$directory"
+}
+
 make_sample_keys() {
     progress "making sample keys" "$cache/log/keys" "$imactl" keygen --sample --out "$1"
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ima::config::{Config, OnFailure};
 use ima::fault::{Code, Fault};
+use ima::keyring::KeyringName;
 use ima::layout::ROOT;
+use ima_keyring::{Keyring, root_keyring, seal};
 use log::error;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
@@ -177,6 +179,10 @@ fn act(ending: Ending, device: Device) -> ! {
 fn shell() {
     if std::process::id() != 1 {
         std::process::exit(1);
+    }
+    // A refusal before the certificates were added leaves it as the kernel made it.
+    if let Some(keyring) = root_keyring(KeyringName::DmVerity.as_str()) {
+        let _ = seal(Keyring::Serial(keyring));
     }
     let arguments = [c"sh"];
     let environment = [

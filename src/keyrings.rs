@@ -190,4 +190,8 @@ impl offer::Keyring for KernelKeyring<'_> {
     fn warn(&mut self, warning: Fault) {
         self.report.warn(warning);
     }
+
+    fn is_for_files(&self) -> bool {
+        self.name != KeyringName::DmVerity
+    }
 }

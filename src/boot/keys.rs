@@ -1,6 +1,7 @@
 //! The certificates and EVM's keys of the initramfs, added to the kernel's keyrings.
 
 mod hmac;
+mod verity;
 
 use std::path::PathBuf;
 
@@ -82,6 +83,7 @@ pub fn load(
         return Err(Fault::new(Code::EvmFix, parameter));
     }
     let evm = evm(place, &paths, key, config, report)?;
+    verity::provision(place, config, report)?;
     let text = format!(
         "{} on {}{}",
         certificates.len(),

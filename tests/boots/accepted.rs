@@ -51,6 +51,20 @@ pub fn assert_all_attempts_passed(report: &Report) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The default set-up on a newer kernel.
+#[test]
+fn enforced_on_7_2() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::Newer;
+    setup.tpm = Tpm::Swtpm;
+    setup.root = Tree::with_attempts(Some(&Kernel::Newer.module("dummy")));
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert!(report.kernel.starts_with("7.2"), "{}", report.kernel);
+    assert_all_attempts_passed(report);
+    assert_eq!(report.attempts.len(), 29);
+}
+
 /// The whole of it: everything in the report is what was asked for, and nothing unsigned runs.
 #[test]
 fn everything_signed() {

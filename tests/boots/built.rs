@@ -91,6 +91,9 @@ pub fn busybox() -> Vec<u8> {
         .unwrap_or_else(|error| panic!("{path}: {error}; apt-get install busybox-static"))
 }
 
+/// The environment variable with the series of the default kernel, such as `7.2`, in the place of the oldest one that is tested.
+const SERIES: &str = "BOOTS_SERIES";
+
 /// A kernel of qemu/build-kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Kernel {
@@ -113,6 +116,8 @@ pub enum Kernel {
     Lockdown,
     /// With a dm-verity that has no signatures of root hashes and no error correction.
     PlainVerity,
+    /// Linux 7.2.
+    Newer,
 }
 
 impl Kernel {
@@ -120,7 +125,9 @@ impl Kernel {
         static BUILT: LazyLock<Mutex<HashMap<Kernel, PathBuf>>> = LazyLock::new(Mutex::default);
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         let build = || {
+            let series = std::env::var(SERIES).unwrap_or_default();
             let fragments: &[&str] = match self {
+                Kernel::Full if !series.is_empty() => &["--series", &series],
                 Kernel::Full => &[],
                 Kernel::NoIma => &["--fragment", "no-ima"],
                 Kernel::NoSecurityfs => &[
@@ -136,6 +143,7 @@ impl Kernel {
                 Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],
                 Kernel::Lockdown => &["--fragment", "lockdown"],
                 Kernel::PlainVerity => &["--fragment", "plain-verity"],
+                Kernel::Newer => &["--series", "7.2"],
             };
             paths_of("qemu/build-kernel", fragments)
                 .pop()

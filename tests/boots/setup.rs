@@ -26,6 +26,7 @@ const UUID_BYTES: [u8; 16] = 0x5e1f_0e4a_7c1b_4a57_9d0c_8f6f_4be2_a001_u128.to_b
 pub const LABEL: &str = "ima-root";
 
 pub const CERTIFICATE: &str = "etc/keys/x509_ima.der";
+pub const VERITY_CERTIFICATE: &str = "etc/keys/x509_verity.der";
 pub const EVM_CERTIFICATE: &str = "etc/keys/x509_evm.der";
 pub const EVM_KEY: &str = "etc/keys/evm-trusted.blob";
 pub const MASTER_KEY: &str = "etc/keys/kmk-user.blob";
@@ -207,9 +208,20 @@ impl Setup {
             .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
             .into_iter()
             .collect();
+        let configuration = self.kernel.configuration();
+        let release = self.kernel.release();
+        let inputs = check::Inputs {
+            initramfs: Some(&initramfs),
+            root: None,
+            kernel: Some(&configuration),
+            release: release.as_ref(),
+            authorities: Some(&authorities),
+            command_line: Some(&line),
+        };
         let choice = check::RootChoice {
             tree: self.more_disks.first().cloned(),
             authorities: Some(authorities.clone()),
+            verity_certificates: inputs.verity_certificates(),
             ..check::RootChoice::new(&initramfs, Some(&line))
         };
         let filesystem = imactl::select::FileSystem::default();
@@ -229,12 +241,8 @@ impl Setup {
             Err(fault) => return Some(fault.code().id()),
         };
         let found = check::check(&check::Inputs {
-            initramfs: Some(&initramfs),
             root: Some(&root),
-            kernel: Some(&self.kernel.configuration()),
-            release: self.kernel.release().as_ref(),
-            authorities: Some(&authorities),
-            command_line: Some(&line),
+            ..inputs
         });
         found.refusal().map(|fault| fault.code().id())
     }

@@ -9,12 +9,17 @@ use imactl::key::KeyKind;
 use imactl::verity::{make, sign};
 use imactl::x509::Template;
 
-use crate::built::Kernel;
+use crate::accepted::assert_warned;
+use crate::attacks::{assert_said, attacked_by, said};
+use crate::built::{Kernel, PROGRAMS, busybox};
+use crate::initramfs::script;
 use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
-use crate::matrix::{Check, faults};
+use crate::matrix::{Action, Check, SCRIPT, faults};
 use crate::media::blank;
 use crate::partitions::{Partition, disk};
-use crate::setup::{Setup, assert_booted, console_tail};
+use crate::setup::{
+    CERTIFICATE, Setup, VERITY_CERTIFICATE, assert_booted, assert_refused, console_tail,
+};
 use crate::verity::{named_by, parameters, part};
 
 static P384: LazyLock<Pair> =
@@ -124,6 +129,130 @@ fn the_ca_as_the_signer() {
     assert_eq!(setup.checked(), None);
 }
 
+/// Has the kernel leave the keyring `.dm-verity` open until the init seals it.
+const UNSEALED: &str = "dm_verity.keyring_unsealed=1";
+
+/// Offers a certificate of the root to `.dm-verity`, and to a keyring that takes it; and starts a program that is not signed, and
+/// one that is.
+const ADD: &str = "for keyring in @u .dm-verity; do
+        answer=$(guest tool add-certificate $keyring /signer.der); say \"$keyring: $? $answer\"
+    done
+    /bin/unsigned tool status 2>/tmp/error; say \"unsigned: $?\"
+    /bin/guest tool status; say \"signed: $?\"";
+
+/// The keyring is sealed; 126: a program that the shell may not execute.
+const SEALED: [&str; 4] = [
+    "@u: 0",
+    ".dm-verity: 99 EPERM",
+    "unsigned: 126",
+    "signed: 0",
+];
+
+fn attacked() -> Setup {
+    let mut setup = attacked_by(ADD);
+    setup.kernel = Kernel::Newer;
+    setup.root.add("signer.der", 0o644, &OTHER_CA.der());
+    setup.root.add("bin/unsigned", 0o755, &PROGRAMS.guest);
+    setup
+}
+
+/// The root is signed by this one, and the stranger's certificate is in the initramfs.
+fn trusting_a_stranger(signer: &Pair, setup: &mut Setup) {
+    setup.kernel = Kernel::Newer;
+    setup.put(VERITY_CERTIFICATE, STRANGER.der());
+    signed_by(signer, setup, |content| content);
+}
+
+/// Only `.dm-verity` has the certificate of the signer. Root cannot add another one to it.
+#[test]
+fn signer_on_the_verity_keyring() {
+    let mut setup = attacked();
+    trusting_a_stranger(&STRANGER, &mut setup);
+    setup.append(UNSEALED);
+    assert_eq!(setup.checked(), None);
+    let outcome = setup.boot();
+    assert_eq!(said(&outcome), SEALED, "{}", console_tail(&outcome));
+    let line = format!("signed by {}", STRANGER.certificate.subject());
+    for text in [&line, "keys: .dm-verity: sealed"] {
+        assert!(outcome.console_contains(text), "{}", console_tail(&outcome));
+    }
+}
+
+/// The CA of the signer, in the place of the signer's own certificate.
+#[test]
+fn ca_of_the_signer_on_the_verity_keyring() {
+    let mut setup = Setup::new();
+    trusting_a_stranger(&STRANGER, &mut setup);
+    setup.put(VERITY_CERTIFICATE, OTHER_CA.der());
+    setup.append(UNSEALED);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let [key] = report.keyrings[".dm-verity"].keys.as_slice() else {
+        panic!("{:?}", report.keyrings);
+    };
+    assert!(key.contains("another CA"), "{key:?}");
+    assert_eq!(setup.checked(), None);
+}
+
+/// Without certificates in the initramfs, the keyring is sealed all the same.
+#[test]
+fn verity_keyring_that_is_left_open_and_empty() {
+    let mut setup = attacked();
+    setup.append(UNSEALED);
+    assert_said(&setup, &SEALED);
+}
+
+/// The kernel sealed the keyring. What its CA signed boots all the same, with a warning.
+#[test]
+fn certificates_for_a_verity_keyring_that_is_sealed() {
+    let mut setup = Setup::new();
+    trusting_a_stranger(&P256, &mut setup);
+    assert_warned(&setup.boot(), "IMA-559");
+    assert_eq!(setup.checked(), None);
+}
+
+/// A refusal before the certificates are added leaves no open keyring to the shell.
+#[test]
+fn verity_keyring_that_a_shell_finds() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::Newer;
+    setup.append(UNSEALED);
+    setup.drop_file(CERTIFICATE);
+    setup.configure("debug=yes");
+    setup.configure("on_failure=shell");
+    setup.put("signer.der", STRANGER.der());
+    for (path, program) in [("bin/sh", busybox()), ("guest", PROGRAMS.guest.clone())] {
+        setup.programs.push((path.into(), program));
+    }
+    let (_, outcome) = setup.boot_with(|running| {
+        running
+            .wait_for_console("job control turned off")
+            .expect("the shell");
+        let command =
+            "/guest tool add-certificate .dm-verity /signer.der; echo status-$?-; poweroff -f\n";
+        running.send_text(command).expect("a console");
+        running
+            .wait_for_console("status-99-")
+            .expect("the keyring is sealed");
+    });
+    assert!(
+        outcome.console_contains("EPERM"),
+        "{}",
+        console_tail(&outcome)
+    );
+    assert_refused(&outcome, "IMA-502", Action::Poweroff);
+}
+
+/// A kernel that has no `.dm-verity` boots what its CA signed, with a warning.
+#[test]
+fn certificates_for_a_kernel_without_the_verity_keyring() {
+    let mut setup = Setup::new();
+    signed(&mut setup);
+    setup.put(VERITY_CERTIFICATE, STRANGER.der());
+    setup.append(UNSEALED);
+    assert_warned(&setup.boot(), "IMA-559");
+}
+
 /// As openssl signs it, by the documented command.
 #[test]
 fn signature_of_openssl() {
@@ -173,12 +302,64 @@ fn of_another_root_hash(setup: &mut Setup) {
     });
 }
 
+/// A script runs a tool of the guest program, which succeeds, and then the init; the keyring is open.
+fn before_the_init(setup: &mut Setup, tool: &str) {
+    setup.kernel = Kernel::Newer;
+    setup.append(UNSEALED);
+    setup.put("signer.der", STRANGER.der());
+    setup
+        .programs
+        .push(("guest".into(), PROGRAMS.guest.clone()));
+    script(setup, &format!("/guest tool {tool} && exec /ima-init"));
+}
+
 faults! {
     signature_by_a_stranger: "IMA-418", Reboot, Check::Same, |setup| {
         signed_by(&STRANGER, setup, |content| content);
     };
     signature_by_another_ca: "IMA-418", Halt, Check::Same, |setup| {
         signed_by(&OTHER_CA, setup, |content| content);
+    };
+    signer_for_a_verity_keyring_that_is_sealed: "IMA-418", Halt, Check::Same, |setup| {
+        trusting_a_stranger(&STRANGER, setup);
+        setup.says = "[IMA-559]";
+    };
+    signer_that_is_not_on_the_verity_keyring: "IMA-418", Poweroff, Check::Same, |setup| {
+        trusting_a_stranger(&OTHER_CA, setup);
+        setup.append(UNSEALED);
+        setup.says = "keys: .dm-verity: sealed";
+    };
+    signer_for_a_verity_keyring_that_is_empty: "IMA-418", Panic, Check::Same, |setup| {
+        trusting_a_stranger(&STRANGER, setup);
+        setup.drop_file(VERITY_CERTIFICATE);
+        setup.append(UNSEALED);
+        setup.says = "keys: .dm-verity: sealed";
+    };
+    signer_for_a_kernel_without_the_verity_keyring: "IMA-418", Reboot, Check::Same, |setup| {
+        trusting_a_stranger(&STRANGER, setup);
+        setup.kernel = Kernel::Full;
+        setup.append(UNSEALED);
+        setup.says = "[IMA-559]";
+    };
+    signer_for_the_verity_keyring_that_is_revoked: "IMA-509", Reboot, Check::Unmade, |setup| {
+        trusting_a_stranger(&STRANGER, setup);
+        setup.append(UNSEALED);
+        setup.configure(&format!("revoked_keys={}", STRANGER.skid()));
+        setup.says = "keys: .dm-verity: sealed";
+    };
+    verity_certificate_that_is_damaged: "IMA-503", Halt, Check::Unmade, |setup| {
+        trusting_a_stranger(&P256, setup);
+        setup.put(VERITY_CERTIFICATE, [0x30; 64]);
+        setup.append(UNSEALED);
+    };
+    verity_keyring_with_a_key_of_another_program: "IMA-505", Poweroff, SCRIPT, |setup| {
+        before_the_init(setup, "add-certificate .dm-verity /signer.der");
+        setup.says = "there were keys on .dm-verity";
+    };
+    verity_keyring_that_another_program_restricted: "IMA-505", Halt, SCRIPT, |setup| {
+        // The kernel would use it, and root could add what the CA signed.
+        before_the_init(setup, "restrict .dm-verity asymmetric builtin_trusted");
+        setup.says = ".dm-verity: Operation not supported";
     };
     signature_of_another_root_hash: "IMA-418", Poweroff, Check::Same, |setup| {
         of_another_root_hash(setup);

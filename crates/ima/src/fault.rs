@@ -327,8 +327,8 @@ catalogue! {
         remedy: "write it again: imactl image --verity-signature makes it, and systemd-repart too"
     VerityUntrusted "IMA-418" Root Refusal
         what: "the kernel does not take the signature of the root hash"
-        cause: "the signature is not one of this root hash by a certificate that leads to a key on the kernel's built-in or secondary keyring"
-        remedy: "sign the root with a key whose certificate the CA in the kernel signed, and write image, tree and signature to the disk together"
+        cause: "the signature is not one of this root hash by a certificate that leads to a key on the kernel's built-in, secondary or .dm-verity keyring"
+        remedy: "sign the root with a key whose certificate the CA in the kernel signed, or whose certificate is on .dm-verity (imactl initramfs --verity-cert), and write image, tree and signature to the disk together"
     OverlayMissing "IMA-419" Root Refusal
         what: "the device of the overlay was not found"
         cause: "no block device that overlay= names came up in time: it is named wrongly, not connected, or its driver is not in the kernel or the initramfs"
@@ -463,6 +463,10 @@ catalogue! {
         what: "a revoked certificate of the real root was not taken"
         cause: "revoked_keys or revoked_serials in ima-init.conf lists it; what its key signed is denied"
         remedy: "remove it from etc/keys in the real root, and sign again what its key signed"
+    VerityKeyringClosed "IMA-559" Keys Warning
+        what: "the kernel takes no certificates for signed root hashes"
+        cause: "etc/keys in the initramfs has certificates x509_verity*, and the keyring .dm-verity is not there or is sealed; a root that needs them is refused later"
+        remedy: "boot Linux 7.0 or later with dm_verity.keyring_unsealed=1 on the command line; or have the CA in the kernel sign the certificate of the signer, and remove these files"
 
     PolicyMissing "IMA-601" Policy Refusal
         what: "the initramfs has no IMA policy"

@@ -36,6 +36,8 @@ pub enum KeyringName {
     Evm,
     /// `.secondary_trusted_keys`, whose certificates are CAs for the others.
     SecondaryTrusted,
+    /// `.dm-verity`, for signatures of root hashes; it takes any certificate until it is sealed.
+    DmVerity,
 }
 
 impl KeyringName {
@@ -47,6 +49,7 @@ impl KeyringName {
             Self::UntrustedIma => "_ima",
             Self::Evm => ".evm",
             Self::SecondaryTrusted => ".secondary_trusted_keys",
+            Self::DmVerity => ".dm-verity",
         }
     }
 }

@@ -74,6 +74,8 @@ pub enum Purpose {
     Evm,
     /// `.secondary_trusted_keys`: other certificates.
     Secondary,
+    /// `.dm-verity`: signatures of root hashes.
+    Verity,
 }
 
 impl Purpose {
@@ -83,6 +85,7 @@ impl Purpose {
             Self::Ima => "x509_ima",
             Self::Evm => "x509_evm",
             Self::Secondary => "x509_secondary_",
+            Self::Verity => "x509_verity",
         }
     }
 
@@ -92,6 +95,7 @@ impl Purpose {
             Self::Ima => Some("ima"),
             Self::Evm => Some("evm"),
             Self::Secondary => None,
+            Self::Verity => Some("verity"),
         }
     }
 
@@ -163,6 +167,7 @@ mod tests {
         assert!(Purpose::Ima.has(b"x509_ima.der") && Purpose::Ima.has(b"x509_ima2.pem"));
         assert!(!Purpose::Ima.has(b"x509_ima.key") && !Purpose::Ima.has(b"x509_evm.der"));
         assert!(Purpose::Secondary.has(b"x509_secondary_a.crt"));
+        assert!(Purpose::Verity.has(b"x509_verity-2.pem"));
         assert!(is_root_policy(b"ima_policy") && !is_root_policy(b"ima_policy.default.sig"));
         assert!(is_root_policy(b"ima-policy") && !is_root_policy(b"ima-policy.sig"));
     }

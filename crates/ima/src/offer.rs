@@ -64,6 +64,11 @@ pub trait Keyring {
 
     /// Reports a warning.
     fn warn(&mut self, warning: Fault);
+
+    /// Whether its keys verify signatures of files, which not every certificate is good for.
+    fn is_for_files(&self) -> bool {
+        true
+    }
 }
 
 /// Offers certificates to one keyring.
@@ -235,7 +240,8 @@ impl<'a, K: Keyring> Offering<'a, K> {
     /// Warns of what a certificate that was taken is not good for.
     fn remark(&mut self, path: &str, certificate: &Certificate) {
         let detail = || format!("{path}: {}", certificate.subject());
-        if let Some(fault) = certificate.useless(path) {
+        let useless = certificate.useless(path);
+        if let Some(fault) = useless.filter(|_| self.keyring.is_for_files()) {
             self.keyring.warn(fault);
         }
         if certificate.is_sample() {
@@ -263,6 +269,7 @@ mod tests {
 
     const P256: &[u8] = include_bytes!("../testdata/p256.der");
     const EXPIRED: &[u8] = include_bytes!("../testdata/expired.der");
+    const NO_SKID: &[u8] = include_bytes!("../testdata/no-skid.der");
     const SAMPLE: &[u8] = include_bytes!("../testdata/sample.der");
 
     /// A keyring whose answers are given: it takes each certificate or does not.
@@ -272,6 +279,7 @@ mod tests {
         asked: usize,
         warnings: Vec<Code>,
         records: Vec<bool>,
+        for_root_hashes: bool,
     }
 
     impl Fake {
@@ -306,6 +314,10 @@ mod tests {
         fn warn(&mut self, warning: Fault) {
             self.warnings.push(warning.code());
         }
+
+        fn is_for_files(&self) -> bool {
+            !self.for_root_hashes
+        }
     }
 
     fn file(source: Source, content: &[u8]) -> CertificateFile {
@@ -332,6 +344,22 @@ mod tests {
             offering.optional([file(source, EXPIRED)]);
             assert_eq!(offering.keyring.warnings, [warning], "{source:?}");
             assert_eq!(offering.usable().len(), taken, "{source:?}");
+        }
+    }
+
+    /// The kernel finds it by issuer and serial number in PKCS #7, and by its subject key identifier alone for a file.
+    #[test]
+    fn certificate_without_an_identifier_is_useless_for_files_alone() {
+        let nothing = Revocations::default();
+        for (for_root_hashes, warnings) in [(false, &[Code::CertificateUseless][..]), (true, &[])] {
+            let keyring = Fake {
+                for_root_hashes,
+                ..Fake::default()
+            };
+            let mut offering = Offering::new(keyring, &nothing, now());
+            let result = offering.required([file(Source::Initramfs, NO_SKID)]);
+            assert!(result.is_ok());
+            assert_eq!(offering.keyring.warnings, warnings);
         }
     }
 

@@ -420,6 +420,14 @@ impl InitramfsBuilder {
                 }
             }
         }
+        // The kernel takes these without a condition.
+        for (path, parsed) in self.certificates(Purpose::Verity) {
+            for certificate in parsed? {
+                if let Some(fault) = revoked.refusal(&path, &certificate) {
+                    return Err(fault);
+                }
+            }
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use ima_keyring::{Errno, Kernel, Keyring};
 use crate::Result;
 
 /// The keyrings that decide what is trusted, in the order in which trust comes down: CAs, then keys that sign files.
-pub const TRUSTED: [&str; 9] = [
+pub const TRUSTED: [&str; 10] = [
     ".builtin_trusted_keys",
     KeyringName::SecondaryTrusted.as_str(),
     ".machine",
@@ -18,6 +18,7 @@ pub const TRUSTED: [&str; 9] = [
     KeyringName::Evm.as_str(),
     KeyringName::UntrustedIma.as_str(),
     "_evm",
+    ".dm-verity",
 ];
 
 /// A keyring and what is on it.

@@ -26,7 +26,7 @@ use linux_keyutils::{Key, KeySerialId};
 
 pub use nix::errno::Errno;
 pub use refusal::{Kernel, certificate as refusal};
-pub use syscalls::{Keyring, add_certificate, add_key, add_keyring};
+pub use syscalls::{Keyring, add_certificate, add_key, add_keyring, seal};
 
 /// The longest content of a keyring that is read: so many keys times four bytes.
 const MAX_CONTENT: usize = 64 << 10;
@@ -143,6 +143,23 @@ mod tests {
         let true_lines = confirmed(list, kernel);
         assert_eq!(true_lines.lines().count(), 1, "{true_lines}");
         assert!(true_lines.starts_with("0b0b0b0b"));
+    }
+
+    /// What a keyring holds stays on it when it is sealed, and nothing more is taken.
+    #[test]
+    fn a_sealed_keyring_takes_no_key() {
+        let ring = match add_keyring(c"ima-init-test-seal", Keyring::Session) {
+            Ok(serial) => serial,
+            // A container without keys.
+            Err(_) => return,
+        };
+        let sealed = Keyring::Serial(ring);
+        add_key(c"user", c"first", b"x", sealed).unwrap();
+        assert_eq!(seal(sealed), Ok(()));
+        assert_eq!(add_key(c"user", c"second", b"x", sealed), Err(Errno::EPERM));
+        assert_eq!(seal(sealed), Err(Errno::EEXIST));
+        assert_eq!(content(sealed).map(|keys| keys.len()), Ok(1));
+        let _ = Key::from_id(KeySerialId::new(ring.get())).invalidate();
     }
 
     /// A key of the running system that goes on in a second line of /proc/keys.

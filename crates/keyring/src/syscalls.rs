@@ -105,6 +105,26 @@ fn serial_of(result: libc::c_long) -> Result<Serial, Errno> {
     Serial::new(serial).ok_or(Errno::EOVERFLOW)
 }
 
+/// keyctl(2), KEYCTL_RESTRICT_KEYRING without a type: from then on the keyring takes no key (security/keys/keyring.c,
+/// `keyring_restrict`, `restrict_link_reject`).
+///
+/// # Errors
+///
+/// EEXIST for a keyring that has a restriction, EACCES for one whose attributes this process may not set.
+pub fn seal(keyring: Keyring) -> Result<(), Errno> {
+    // SAFETY: type and restriction may be NULL (security/keys/keyctl.c, keyctl_restrict_keyring).
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_RESTRICT_KEYRING,
+            keyring.id(),
+            std::ptr::null::<libc::c_char>(),
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
 /// keyctl(2), KEYCTL_DESCRIBE: type, owner, permissions and description of a key, whose length is returned; of a longer one the
 /// beginning is in the buffer.
 ///

@@ -15,12 +15,13 @@ use base64ct::{Base64, Encoding as _};
 
 use super::RootHash;
 use crate::certificate::Certificate;
-use crate::cmdline::RootName;
+use crate::cmdline::{self, RootName};
 use crate::fault::{Cause, Code, Fault};
 use crate::hash::HashAlgorithm;
 use crate::hex;
 use crate::json::{JsonError, Value};
 use crate::pkcs7::{DetachedSignature, Pkcs7Error};
+use crate::release::Release;
 use crate::revocation::Revocations;
 
 /// How much of the partition is read, in bytes.
@@ -28,6 +29,32 @@ pub const MAX_LENGTH: usize = 64 << 10;
 
 /// The length to which a file for the partition is filled up, in bytes: that of a block.
 const BLOCK: usize = 4096;
+
+/// The first release with `.dm-verity`, a keyring of certificates for signed root hashes alone.
+pub const KEYRING_SINCE: Release = Release::new(7, 0);
+
+/// Where a running kernel says whether it left that keyring open: `Y` or `N`.
+pub const KEYRING_UNSEALED: &str = "/sys/module/dm_verity/parameters/keyring_unsealed";
+
+/// Whether the command line has the kernel leave that keyring open, so that certificates can be added to it
+/// (drivers/md/dm-verity-verify-sig.c, `dm_verity_verify_sig_init`). The last parameter counts; a value that is none
+/// changes nothing (lib/kstrtox.c, `kstrtobool`).
+#[must_use]
+pub fn leaves_keyring_unsealed(line: &str) -> bool {
+    let values = cmdline::parameters(line)
+        .filter(|parameter| parameter.is("dm_verity.keyring_unsealed"))
+        .filter_map(|parameter| match parameter.value {
+            None => Some(true),
+            Some(value) => match value.as_bytes() {
+                [b'e' | b'E' | b'y' | b'Y' | b't' | b'T' | b'1', ..]
+                | [b'o' | b'O', b'n' | b'N', ..] => Some(true),
+                [b'd' | b'D' | b'n' | b'N' | b'f' | b'F' | b'0', ..]
+                | [b'o' | b'O', b'f' | b'F', ..] => Some(false),
+                _ => None,
+            },
+        });
+    values.last().unwrap_or(false)
+}
 
 /// The type of the partition in a GPT, for the architecture that this program is built for; none for an architecture that the
 /// specification has no type for.
@@ -277,6 +304,34 @@ mod tests {
         let mut long = sample().to_bytes();
         long.resize(MAX_LENGTH, b' ');
         assert_eq!(SignedRootHash::parse(&long), Ok(sample()));
+    }
+
+    #[test]
+    fn the_command_line_leaves_the_keyring_open() {
+        for (line, expected) in [
+            ("", false),
+            ("root=/dev/vda dm_verity.keyring_unsealed=1 quiet", true),
+            ("dm-verity.keyring-unsealed", true),
+            ("dm_verity.keyring_unsealed=on", true),
+            ("dm_verity.keyring_unsealed=enable", true),
+            (
+                "dm_verity.keyring_unsealed=Y dm_verity.keyring_unsealed=0",
+                false,
+            ),
+            (
+                "dm_verity.keyring_unsealed=Y dm_verity.keyring_unsealed=maybe",
+                true,
+            ),
+            ("dm_verity.keyring_unsealed=", false),
+            (
+                "dm_verity.keyring_unsealed dm_verity.keyring_unsealed=disable",
+                false,
+            ),
+            ("keyring_unsealed=1 dm_verity.keyring_unsealed=off", false),
+            ("-- dm_verity.keyring_unsealed=1", false),
+        ] {
+            assert_eq!(leaves_keyring_unsealed(line), expected, "{line}");
+        }
     }
 
     #[test]

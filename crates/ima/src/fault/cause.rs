@@ -819,7 +819,23 @@ causes! {
         remedy: "write image, tree and signature of the same run to the disk"
     }
     SIGNER_UNKNOWN [VerityUntrusted] {
-        cause: "the signature is by {signer}, and no certificate on the kernel's built-in or secondary keyring is its own or its issuer's"
+        cause: "the signature is by {signer}, and no certificate on the kernel's built-in, secondary or .dm-verity keyring is its own or its issuer's"
+    }
+    NO_VERITY_KEYRING [VerityKeyringClosed] {
+        cause: "the kernel has no keyring .dm-verity: it is older than Linux 7.0, or was built without CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG, or dm-verity is a module that the initramfs does not load"
+        remedy: "boot Linux 7.0 or later with CONFIG_DM_VERITY=y and CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG=y, and dm_verity.keyring_unsealed=1 on the command line; or have the CA in the kernel sign the certificate of the signer, and remove these files"
+    }
+    VERITY_KEYRING_SEALED [VerityKeyringClosed] {
+        cause: "the kernel sealed .dm-verity when it made it: dm_verity.keyring_unsealed=1 is not on the command line, or dm-verity is a module, which gets no parameters from there"
+        remedy: "boot a kernel with CONFIG_DM_VERITY=y, and add dm_verity.keyring_unsealed=1 to its command line; the init seals the keyring when it has added the certificates"
+    }
+    VERITY_KEYRING_NOT_SEALED [KeyringUnusable] {
+        cause: "the kernel left .dm-verity unsealed, and the init could not seal it, so that root could add certificates to it; another program put a restriction on it before the init, or the kernel does not show it"
+        remedy: "take dm_verity.keyring_unsealed= off the kernel command line, and start nothing in the initramfs before the init"
+    }
+    VERITY_KEYRING_NOT_EMPTY [KeyringUnusable] {
+        cause: "there were keys on .dm-verity before the init added any: another program added them, and root hashes that they signed would be accepted"
+        remedy: "start nothing in the initramfs before the init; give it the certificates (imactl initramfs --verity-cert)"
     }
     SIGNATURES_NOT_IN_KERNEL [VerityTarget] {
         cause: "the kernel was built without CONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG, and verity=signed is set"

@@ -3,6 +3,7 @@
 
 use ima::certificate::{Certificate, LeafDefect};
 use ima::config::{self, Config};
+use ima::dm_verity::signed::{KEYRING_SINCE, leaves_keyring_unsealed};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
@@ -13,6 +14,7 @@ use ima::verify::{VerifyError, signature_digest, too_old, verify_certificate};
 
 use super::{Findings, Inputs};
 use crate::Result;
+use crate::initramfs::signatures::parsed;
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
 use crate::tree::{Kind, Tree};
 use crate::x509::now;
@@ -66,6 +68,36 @@ impl Findings {
         certificates
     }
 
+    /// The certificates for signed root hashes, or why the kernel would not take them.
+    pub(super) fn verity_keys(
+        &mut self,
+        initramfs: &InitramfsBuilder,
+        inputs: &Inputs<'_>,
+        revoked: &Revocations,
+    ) {
+        let files = initramfs.certificate_files(Purpose::Verity);
+        if files.is_empty() {
+            return;
+        }
+        match inputs.no_verity_keyring() {
+            Some(cause) => self
+                .faults
+                .push(Fault::new(Code::VerityKeyringClosed, layout::KEYS).because(cause)),
+            None => {
+                let keyring = Simulated {
+                    trusted: false,
+                    authority: false,
+                    authorities: None,
+                    kernel: inputs.number(),
+                    for_files: false,
+                    faults: &mut self.faults,
+                };
+                let result = Offering::new(keyring, revoked, now()).required(files);
+                self.add(result);
+            }
+        }
+    }
+
     /// Those of the initramfs for one keyring, of which one must be taken.
     pub(super) fn required(
         &mut self,
@@ -80,6 +112,7 @@ impl Findings {
             authority: false,
             authorities,
             kernel: inputs.number(),
+            for_files: true,
             faults: &mut self.faults,
         };
         let mut offering = Offering::new(keyring, revoked, now());
@@ -103,11 +136,37 @@ impl Findings {
             authority,
             authorities,
             kernel: inputs.number(),
+            for_files: true,
             faults: &mut self.faults,
         };
         let mut offering = Offering::new(keyring, revoked, now());
         offering.optional(files);
         offering.usable()
+    }
+}
+
+impl Inputs<'_> {
+    /// The certificates of the initramfs for signed root hashes, if the kernel takes them, as far as its configuration, release and
+    /// command line are known.
+    #[must_use]
+    pub fn verity_certificates(&self) -> Vec<Certificate> {
+        match (self.initramfs, self.no_verity_keyring()) {
+            (Some(initramfs), None) => parsed(initramfs, Purpose::Verity),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Why it does not take them.
+    fn no_verity_keyring(&self) -> Option<Cause> {
+        let lacks = |option: &str| self.kernel.is_some_and(|kernel| !kernel.is_builtin(option));
+        let is_older = self.number().is_some_and(|number| number < KEYRING_SINCE);
+        if is_older || lacks("DM_VERITY_VERIFY_ROOTHASH_SIG") {
+            return Some(Cause::NO_VERITY_KEYRING);
+        }
+        let is_sealed = self
+            .command_line
+            .is_some_and(|line| !leaves_keyring_unsealed(line));
+        (is_sealed || lacks("DM_VERITY")).then_some(Cause::VERITY_KEYRING_SEALED)
     }
 }
 
@@ -120,6 +179,8 @@ struct Simulated<'a> {
     authorities: Option<&'a [Certificate]>,
     /// Its release.
     kernel: Option<Release>,
+    /// Whether its keys verify signatures of files.
+    for_files: bool,
     faults: &'a mut Vec<Fault>,
 }
 
@@ -154,6 +215,10 @@ impl offer::Keyring for Simulated<'_> {
 
     fn warn(&mut self, warning: Fault) {
         self.faults.push(warning);
+    }
+
+    fn is_for_files(&self) -> bool {
+        self.for_files
     }
 }
 

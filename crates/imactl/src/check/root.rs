@@ -167,7 +167,8 @@ impl Root {
             let image = image.map_err(|error| unreadable(path, &error))?;
             return Self::read_image(image.path(), otherwise, fstype);
         };
-        let authorities = choice.authorities.as_deref();
+        let authorities = choice.root_hash_authorities();
+        let authorities = authorities.as_deref();
         let (image, algorithm) = match verity::verified(path, part, &tree, &trusted, authorities) {
             Ok(verified) => verified,
             Err(fault) => return Ok(Self::empty(otherwise, Some(fault))),
@@ -293,11 +294,20 @@ pub struct RootChoice {
     pub revoked: Revocations,
     /// The CAs in the kernel, if they are known.
     pub authorities: Option<Vec<Certificate>>,
+    /// The certificates on the kernel's keyring for signed root hashes: [`super::verity_certificates`].
+    pub verity_certificates: Vec<Certificate>,
     /// Why the init refuses what they say before it looks for a root, where the command line is known.
     pub refusal: Option<Fault>,
 }
 
 impl RootChoice {
+    /// The certificates by which the kernel takes the signature of a root hash, if the CAs in the kernel are known.
+    fn root_hash_authorities(&self) -> Option<Vec<Certificate>> {
+        let mut known = self.authorities.clone()?;
+        known.extend_from_slice(&self.verity_certificates);
+        Some(known)
+    }
+
     /// Returns what the init in `initramfs` would read. Where another initramfs mounts the root, that one's programs may understand
     /// names that the init does not.
     #[must_use]

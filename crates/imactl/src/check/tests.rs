@@ -947,6 +947,57 @@ fn a_curve_that_the_kernel_does_not_know() {
 }
 
 #[test]
+fn a_kernel_that_takes_certificates_for_root_hashes() {
+    const BUILT_IN: &str = "CONFIG_DM_VERITY=y\nCONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG=y\n";
+    const MODULE: &str = "CONFIG_DM_VERITY=m\nCONFIG_DM_VERITY_VERIFY_ROOTHASH_SIG=y\n";
+    const OPEN: &str = "dm_verity.keyring_unsealed=1";
+    let desk = Desk::new();
+    let initramfs = desk
+        .initramfs
+        .clone()
+        .certificate("x509_verity.der", desk.certificate.der());
+    for (config, release, line, cause) in [
+        (BUILT_IN, "7.2.13", Some(OPEN), None),
+        (BUILT_IN, "7.0.0", None, None),
+        (BUILT_IN, "7.2.13", Some(LINE), Some("sealed")),
+        (MODULE, "7.2.13", Some(OPEN), Some("sealed")),
+        (BUILT_IN, "6.19.1", Some(OPEN), Some("has no keyring")),
+        (
+            "CONFIG_DM_VERITY=y\n",
+            "7.2.13",
+            Some(OPEN),
+            Some("has no keyring"),
+        ),
+    ] {
+        let release = KernelRelease {
+            name: release.to_owned(),
+            vermagic: None,
+        };
+        let inputs = Inputs {
+            initramfs: Some(&initramfs),
+            kernel: Some(&KernelConfig::parse(config.as_bytes()).unwrap()),
+            release: Some(&release),
+            command_line: line,
+            ..Inputs::default()
+        };
+        let count = usize::from(cause.is_none());
+        assert_eq!(
+            inputs.verity_certificates().len(),
+            count,
+            "{release:?} {line:?}"
+        );
+        let found = check(&inputs);
+        let mut warnings = found.faults.iter();
+        let warning = warnings.find(|fault| fault.code() == Code::VerityKeyringClosed);
+        match (warning, cause) {
+            (None, None) => {}
+            (Some(fault), Some(cause)) => assert!(fault.cause().contains(cause), "{fault}"),
+            other => panic!("{release:?} {line:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
 fn modules_of_another_release() {
     let release = |vermagic: Option<&str>| KernelRelease {
         name: "6.12.1".to_owned(),

@@ -94,18 +94,22 @@ impl Check {
                 .map_err(|fault| in_file(fault, &self.initramfs))?
         };
         let (authorities, kernel, release) = self.kernel()?;
-        let root = self
-            .root
-            .as_deref()
-            .map(|path| self.read_root(path, &initramfs, authorities.as_deref()))
-            .transpose()?;
-        let mut found = check::check(&Inputs {
+        let inputs = Inputs {
             initramfs: Some(&initramfs),
-            root: root.as_ref(),
+            root: None,
             kernel: kernel.as_ref(),
             release: release.as_ref(),
             authorities: authorities.as_deref(),
             command_line: self.append.as_deref(),
+        };
+        let root = self
+            .root
+            .as_deref()
+            .map(|path| self.read_root(path, &initramfs, &inputs))
+            .transpose()?;
+        let mut found = check::check(&Inputs {
+            root: root.as_ref(),
+            ..inputs
         });
         if let Some(inside) = self
             .root
@@ -175,14 +179,15 @@ impl Check {
         &self,
         path: &Path,
         initramfs: &InitramfsBuilder,
-        authorities: Option<&[Certificate]>,
+        inputs: &Inputs<'_>,
     ) -> Result<Root> {
         let filesystem = self.filesystem.filesystem()?;
         let choice = RootChoice {
             tree: self.hash_tree.clone(),
             signature: self.verity_signature.clone(),
-            authorities: authorities.map(<[Certificate]>::to_vec),
-            ..RootChoice::new(initramfs, self.append.as_deref())
+            authorities: inputs.authorities.map(<[Certificate]>::to_vec),
+            verity_certificates: inputs.verity_certificates(),
+            ..RootChoice::new(initramfs, inputs.command_line)
         };
         Root::read(path, filesystem, &choice)
     }

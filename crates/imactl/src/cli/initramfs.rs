@@ -45,6 +45,9 @@ pub struct Initramfs {
     /// Certificates for .evm, DER or PEM
     #[arg(long = "evm-cert", value_name = "FILE")]
     evm_certificates: Vec<PathBuf>,
+    /// Certificates for .dm-verity, DER or PEM: of those who sign root hashes, or of their CAs
+    #[arg(long = "verity-cert", value_name = "FILE")]
+    verity_certificates: Vec<PathBuf>,
     /// The policy; a file whose name ends in .default becomes /etc/ima/ima_policy.default, any other /etc/ima/ima_policy; FILE.sig
     /// beside it (imactl sign --sidecar) comes along, for kernels that take only a signed policy
     #[arg(long = "policy", value_name = "FILE")]
@@ -187,7 +190,11 @@ impl Initramfs {
         if let Some(seconds) = options::source_date_epoch()? {
             builder = builder.mtime(seconds);
         }
-        for (kind, paths) in [("ima", &self.certificates), ("evm", &self.evm_certificates)] {
+        for (kind, paths) in [
+            ("ima", &self.certificates),
+            ("evm", &self.evm_certificates),
+            ("verity", &self.verity_certificates),
+        ] {
             for (index, path) in paths.iter().enumerate() {
                 builder = builder.certificate(
                     &certificate_name(kind, index, path),

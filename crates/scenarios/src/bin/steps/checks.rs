@@ -147,6 +147,7 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
     for command in [
         &["build/ship", "guest"][..],
         &["qemu/build-kernel"],
+        &["qemu/build-kernel", "--series", "7.2"],
         &["qemu/debian-kernel"],
         &["qemu/policy-parsers"],
     ] {

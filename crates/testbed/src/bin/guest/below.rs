@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use ima_testbed::attempts::names;
 use ima_testbed::report::{Attempt, AttemptResult, Expected};
 use nix::sched::{CloneFlags, setns, unshare};
-use rustix::fs::XattrFlags;
+use rustix::fs::{XattrFlags, statfs};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::attempts::{path, write_program};
@@ -18,6 +18,9 @@ use super::inspect::errno_name;
 
 /// Exit status where nothing lies so deep, or no attribute can be set there.
 const NOTHING: i32 = 98;
+
+/// include/uapi/linux/magic.h
+const NULL_FS_MAGIC: u64 = 0x4e55_4c4c;
 
 /// Exit status where it was not executed; the error's name is on standard output.
 const NOT_EXECUTED: i32 = 99;
@@ -115,6 +118,10 @@ fn try_below(depth: usize, signed: bool) -> Result<(), Error> {
         // What nothing lies below cannot be detached.
         unmount("/", UnmountFlags::DETACH).map_err(|_| Error::Nothing)?;
         setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+    }
+    // Since Linux 7.0 it lies below rootfs, and is always empty (fs/nullfs.c).
+    if statfs("/")?.f_type as u64 == NULL_FS_MAGIC {
+        return Err(Error::Nothing);
     }
     let program = Path::new(if signed {
         "/below-signed"

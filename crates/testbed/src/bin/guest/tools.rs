@@ -11,6 +11,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use ima::keyring::Serial;
+use ima_keyring::{Keyring, root_keyring};
 use nix::libc;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
@@ -36,6 +38,8 @@ pub fn run(arguments: &[String]) -> ExitCode {
         ["call", file, how] => call(file, how),
         ["poke", process, address] => poke(process, address),
         ["kexec", kernel, initramfs, command_line] => start_kernel(kernel, initramfs, command_line),
+        ["add-certificate", keyring, file] => add_certificate(keyring, file),
+        ["restrict", keyring, kind, restriction] => restrict(keyring, kind, restriction),
         ["kexec-load"] => kexec::load_from_memory().map(|()| 0),
         ["find", device, file] => find(device, file),
         ["verity", file] => verity::enable_verity(file.as_ref()).map(|()| 0),
@@ -48,6 +52,41 @@ pub fn run(arguments: &[String]) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Root's keyring of that name.
+fn find_keyring(name: &str) -> io::Result<Serial> {
+    root_keyring(name).ok_or_else(|| io::Error::other("no such keyring"))
+}
+
+/// Offers a certificate to the kernel's keyring of that name, or to the user's, `@u`.
+fn add_certificate(keyring: &str, file: &str) -> io::Result<u8> {
+    let keyring = match keyring {
+        "@u" => Keyring::User,
+        name => Keyring::Serial(find_keyring(name)?),
+    };
+    let certificate = std::fs::read(file)?;
+    ima_keyring::add_certificate(&certificate, keyring)?;
+    Ok(0)
+}
+
+/// keyctl(2), KEYCTL_RESTRICT_KEYRING: from then on the keyring takes only keys of that type, and of those what the restriction
+/// lets in.
+fn restrict(keyring: &str, kind: &str, restriction: &str) -> io::Result<u8> {
+    let keyring = find_keyring(keyring)?.get();
+    let [kind, restriction] = [CString::new(kind)?, CString::new(restriction)?];
+    // SAFETY: both are strings of C.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_RESTRICT_KEYRING,
+            keyring,
+            kind.as_ptr(),
+            restriction.as_ptr(),
+        )
+    };
+    nix::errno::Errno::result(result)?;
+    Ok(0)
 }
 
 fn status() -> u8 {
