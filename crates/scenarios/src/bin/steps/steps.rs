@@ -248,7 +248,7 @@ pub const STEPS: [Step; 15] = [
     .for_root(),
     Step::new(
         "debian",
-        "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every way with --all)",
+        "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every variant with --all)",
         Kind::System,
         Action::Command(
             &["qemu/debian", "initramfs-tools", "dracut-systemd"],
