@@ -135,7 +135,11 @@ pub fn units(context: &Context) -> Result<Ended, Error> {
     let mut options = vec!["--lib".to_owned(), "--bins".to_owned()];
     options.extend(test_programs(
         context,
-        &["crates/ima/tests", "crates/imactl/tests"],
+        &[
+            "crates/ima/tests",
+            "crates/imactl/tests",
+            "crates/scripts/tests",
+        ],
     )?);
     let programs = cargo_test(context, &options, &[])?;
     let documentation = cargo_test(context, &["--doc".to_owned()], &[])?;

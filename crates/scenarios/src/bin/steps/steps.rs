@@ -121,6 +121,7 @@ const REFERENCES: &[&str] = &[
     "systemd",
     "tpm2-tools",
     "libtss2-tcti-swtpm0",
+    "shellcheck",
 ];
 
 /// What the boots need beside them.

@@ -1,5 +1,4 @@
-//! Runs a command with its output in a file, and shows that it makes progress: the program behind the function `progress` of
-//! `qemu/lib.sh`.
+//! Runs a command with its output in a file, and shows that it makes progress.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,25 +10,21 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-type Error = Box<dyn std::error::Error>;
+use crate::Error;
 
 /// Run a command with its output in a file, and show that it makes progress
 ///
 /// On a terminal, one line shows the time taken, the number of lines in the file and the last of them. Elsewhere such a line is
 /// printed each half minute. If the command fails, the end of the file is shown.
-#[derive(Debug, Parser)]
-#[command(
-    name = "progress",
-    after_help = "\
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
 The exit status is that of the command, 128 and the number of the signal if one ended it, or 127 if it could not be run.
 
 Example:
-  progress --title 'compiling the kernel' --log compile.log -- make -j2 vmlinux"
-)]
-struct Options {
+  script-helper progress --title 'compiling the kernel' --log compile.log -- make -j2 vmlinux")]
+pub struct Options {
     /// What the command does
     #[arg(long)]
     title: String,
@@ -88,7 +83,8 @@ fn shown(duration: Duration) -> String {
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
-fn say(text: &str) {
+/// Prints a message to standard error.
+pub fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -108,18 +104,18 @@ fn copy(mut from: impl Read, to: &mut impl Write, seen: &mpsc::Sender<Seen>) -> 
     }
 }
 
-/// Runs the command to its end.
-fn run(options: &Options) -> Result<ExitStatus, Error> {
-    let (program, arguments) = options.command.split_first().ok_or("no command")?;
-    if let Some(directory) = options.log.parent() {
+/// Runs a command to its end with its output in a file. Returns its exit status, as a shell does.
+pub fn run(title: &str, log_path: &Path, command: &[String]) -> Result<u8, Error> {
+    let (program, arguments) = command.split_first().ok_or("no command")?;
+    if let Some(directory) = log_path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    let mut log = File::create(&options.log)
-        .map_err(|error| format!("{}: {error}", options.log.display()))?;
+    let mut log =
+        File::create(log_path).map_err(|error| format!("{}: {error}", log_path.display()))?;
     let start = Instant::now();
     let terminal = io::stderr().is_terminal();
     if !terminal {
-        say(&format!("{} ...", options.title));
+        say(&format!("{} ...", title));
     }
     let (output, input) = io::pipe()?;
     let mut child = Command::new(program)
@@ -131,29 +127,25 @@ fn run(options: &Options) -> Result<ExitStatus, Error> {
     let (sender, seen) = mpsc::channel();
     let copied = thread::spawn(move || copy(output, &mut log, &sender));
     if terminal {
-        draw(&options.title, &seen)?;
+        draw(title, &seen)?;
     } else {
-        report(&options.title, start, &seen);
+        report(title, start, &seen);
     }
     copied.join().map_err(|_| "the output was not copied")??;
     let status = child.wait()?;
     if status.success() {
-        say(&format!(
-            "{}: done in {}",
-            options.title,
-            shown(start.elapsed())
-        ));
+        say(&format!("{}: done in {}", title, shown(start.elapsed())));
     } else {
-        for line in end_of(&options.log)? {
+        for line in end_of(log_path)? {
             say(&format!("    {line}"));
         }
         say(&format!(
             "{} failed; the whole output is in {}",
-            options.title,
-            options.log.display()
+            title,
+            log_path.display()
         ));
     }
-    Ok(status)
+    Ok(code(status))
 }
 
 /// Shows one line on a terminal until the output ends.
@@ -203,20 +195,14 @@ fn end_of(path: &Path) -> io::Result<VecDeque<String>> {
 }
 
 /// Returns the exit status for a command that ended so, as a shell does.
-fn code(status: ExitStatus) -> u8 {
+pub fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| Some(128 + status.signal()?));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-fn main() -> ExitCode {
-    let options = Options::parse();
-    match run(&options) {
-        Ok(status) => ExitCode::from(code(status)),
-        Err(error) => {
-            say(&format!("{}: {error}", options.title));
-            ExitCode::from(127)
-        }
-    }
+/// Runs the command of the command line.
+pub fn main(options: &Options) -> Result<ExitCode, Error> {
+    run(&options.title, &options.log, &options.command).map(ExitCode::from)
 }
 
 #[cfg(test)]
@@ -226,12 +212,9 @@ mod tests {
     fn run_shell(script: &str) -> (u8, String) {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("log/file");
-        let arguments = ["progress", "--title", "a test", "--log"];
-        let mut arguments: Vec<String> = arguments.map(str::to_owned).into();
-        arguments.extend([log.display().to_string(), "--".to_owned()]);
-        arguments.extend(["sh", "-c", script].map(str::to_owned));
-        let status = run(&Options::try_parse_from(arguments).unwrap()).unwrap();
-        (code(status), std::fs::read_to_string(log).unwrap())
+        let command = ["sh", "-c", script].map(str::to_owned);
+        let status = run("a test", &log, &command).unwrap();
+        (status, std::fs::read_to_string(log).unwrap())
     }
 
     #[test]
@@ -247,12 +230,9 @@ mod tests {
     #[test]
     fn a_command_that_cannot_be_run_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        let options = Options {
-            title: "a test".to_owned(),
-            log: directory.path().join("log"),
-            command: vec!["/nonexistent/program".to_owned()],
-        };
-        let error = run(&options).unwrap_err().to_string();
+        let command = ["/nonexistent/program".to_owned()];
+        let error = run("a test", &directory.path().join("log"), &command).unwrap_err();
+        let error = error.to_string();
         assert!(error.starts_with("/nonexistent/program: "), "{error}");
     }
 
