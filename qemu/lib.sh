@@ -108,9 +108,9 @@ need_helper() {
     export IMA_INIT_SCRIPT_HELPER=$helper
 }
 
-# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, scenario_boot,
-# scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones: ima-init,
-# switch_root, guest. Makers see them too.
+# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, bench_boot,
+# scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones:
+# ima-init, switch_root, guest. Makers see them too.
 build_programs() {
     local target paths
     need_helper
@@ -123,6 +123,7 @@ build_programs() {
     progress "building the static programs" "$cache/log/ship" sh -c '"$1" guest >"$2"' sh "$top/build/ship" "$paths"
     imactl=$target/release/imactl
     testbed=$target/release/testbed
+    bench_boot=$target/release/bench-boot
     scenario_boot=$target/release/scenario-boot
     scenario_debian=$target/release/scenario-debian
     scenario_debian_setup=$target/release/scenario-debian-setup
@@ -130,7 +131,7 @@ build_programs() {
     rm "$paths"
     export imactl testbed scenario_boot ship
     local program
-    for program in "$imactl" "$testbed" "$scenario_boot" "$scenario_debian" \
+    for program in "$imactl" "$testbed" "$bench_boot" "$scenario_boot" "$scenario_debian" \
         "$scenario_debian_setup" "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
         [[ -x $program ]] || die "the build did not make $program"
     done
