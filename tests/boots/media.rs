@@ -47,14 +47,15 @@ fn sectors_of(setup: &mut Setup, path: &str) -> Range<u64> {
     start..start + content.len() as u64 / 512
 }
 
-/// The sectors of a squashfs that have the files' content, but for the first ones, which are read to recognise file systems. The
-/// tables follow, from where the superblock says that of the inodes is (fs/squashfs/squashfs_fs.h).
+/// The sectors of a squashfs that have the files' content, but for the first ones, which are read to recognise file systems, and
+/// those of the block of 4096 bytes in which the tables begin, because the kernel reads whole blocks. The superblock says where the
+/// first of them is, that of the inodes (fs/squashfs/squashfs_fs.h).
 fn data_of_squashfs(setup: &mut Setup) -> Range<u64> {
     let image = setup.image();
     let bytes = std::fs::read(&image).expect("the image");
     std::fs::remove_file(image).expect("the image");
     let inodes = bytes[64..72].try_into().expect("the place of the inodes");
-    let sectors = 0x110..u64::from_le_bytes(inodes) / 512;
+    let sectors = 0x110..u64::from_le_bytes(inodes) / 4096 * 8;
     assert!(!sectors.is_empty(), "{sectors:?}");
     sectors
 }
