@@ -829,6 +829,36 @@ catalogue! {
         what: "the measurement list is malformed"
         cause: "it is not a measurement list, or one of another bank or byte order"
         remedy: "name the bank if it is another than SHA-1, and the byte order if the list is from a big-endian machine"
+
+    UkiStub "IMA-990" Host Refusal
+        what: "the stub cannot be made into a unified kernel image"
+        cause: "it is not the UEFI stub of systemd, or its headers have no room for the sections"
+        remedy: "give the stub of systemd 252 or newer as the distribution ships it: /usr/lib/systemd/boot/efi/linuxx64.efi.stub (Debian: package systemd-boot-efi), linuxaa64.efi.stub for arm64"
+
+    UkiInput "IMA-991" Host Refusal
+        what: "no unified kernel image can be made of these files"
+        cause: "the kernel is not one for UEFI or not for the stub's processor, or a section is there twice"
+        remedy: "correct the file or option named"
+
+    UkiMalformed "IMA-992" Host Refusal
+        what: "not a unified kernel image"
+        cause: "it is another kind of file, or it was truncated or damaged"
+        remedy: "make it again: imactl uki build; or give kernel and initramfs by themselves: --kernel and --initramfs"
+
+    UkiUntrusted "IMA-993" Host Refusal
+        what: "Secure Boot would not let the firmware start the unified kernel image"
+        cause: "it is unsigned, changed after it was signed, or signed with a key whose certificate is not in the firmware's database (db)"
+        remedy: "sign it: imactl uki sign --key KEY --cert CERTIFICATE FILE; or give the certificate that is in db"
+
+    CommandLineOpen "IMA-994" Host Warning
+        what: "whoever writes the disk can change the kernel command line"
+        cause: "nothing that the firmware verifies fixes it; rdinit= leaves out ima-init"
+        remedy: "make a unified kernel image with a command line (imactl uki build --cmdline TEXT), sign it, have the firmware enforce Secure Boot, and check it with --secure-boot-cert"
+
+    UkiWithoutSbat "IMA-995" Host Warning
+        what: "the unified kernel image has no .sbat section"
+        cause: "its stub has none; the boot loader shim refuses a program without one, and no list of revoked versions (SBAT) applies to it"
+        remedy: "use the stub of systemd 252 or newer as the distribution ships it; if the firmware starts the image without shim, nothing is needed"
 }
 
 impl Code {

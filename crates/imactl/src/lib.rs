@@ -27,6 +27,7 @@ pub mod select;
 pub mod setup;
 pub mod sign;
 pub mod tree;
+pub mod uki;
 pub mod verifier;
 pub mod verify;
 pub mod verity;

@@ -77,6 +77,21 @@ fn tokens_sign_as_files_do() {
 }
 
 #[test]
+fn tokens_sign_for_secure_boot_as_files_do() {
+    let directory = with_token("rsa2048");
+    in_token(
+        "stub=/usr/lib/systemd/boot/efi/linuxx64.efi.stub
+         $IMACTL uki sign --key \"$URI\" --cert keys/ima.der --out token.efi $stub
+         $IMACTL uki sign --key keys/ima.key --cert keys/ima.der --out file.efi $stub
+         cmp token.efi file.efi
+         openssl x509 -inform DER -in keys/ima.der -out cert.pem
+         sbverify --cert cert.pem token.efi",
+        directory.path(),
+    )
+    .good();
+}
+
+#[test]
 fn tokens_that_cannot_be_used() {
     let directory = with_token("p256");
     let at = directory.path();

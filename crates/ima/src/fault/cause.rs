@@ -1067,6 +1067,85 @@ causes! {
         remedy: "choose a shorter label"
     }
 
+    // imactl: unified kernel images.
+    PE_MALFORMED [UkiStub UkiMalformed] {
+        cause: "its headers are not those of a UEFI program: {why}"
+    }
+    PE_32_BIT [UkiStub UkiMalformed] {
+        cause: "it is a program for 32 bits (PE32), and imactl makes and reads those for 64 bits (PE32+)"
+    }
+    PE_LAYOUT [UkiStub UkiMalformed] {
+        cause: "its section {name} overlaps the one before it, or leaves a gap in the file, over which programs that sign and verify disagree"
+    }
+    PE_TOO_LARGE [UkiInput UkiMalformed] {
+        cause: "with it, the image would be larger than 2 GiB"
+        remedy: "pack less into the initramfs"
+    }
+    STUB_SIGNED [UkiStub] {
+        cause: "it is signed; the signature does not hold any more when sections are added"
+        remedy: "give the stub without a signature, as systemd's build makes it"
+    }
+    STUB_NO_ROOM [UkiStub] {
+        cause: "its headers have room for {room} more sections, and {wanted} are to be added"
+        remedy: "leave out sections, or give a stub with larger headers: that of a newer systemd"
+    }
+    STUB_NOT_SYSTEMDS [UkiStub] {
+        cause: "it has no section .sdmagic with the text \"LoaderInfo: systemd-stub\""
+    }
+    STUB_HAS_SECTION [UkiStub] {
+        cause: "it has a section {name}: it is a unified kernel image already"
+    }
+    UKI_SECTION_TWICE [UkiInput UkiMalformed] {
+        cause: "the section {name} is there twice, and which of them is booted depends on the stub"
+    }
+    UKI_SECTION_NAME [UkiInput] {
+        cause: "the name of a section begins with a dot and has at most 8 letters, digits, dots and underscores"
+        remedy: "choose another name"
+    }
+    UKI_SECTION_OWN [UkiInput] {
+        cause: "the stub's own section {name} is kept as it is"
+        remedy: "leave out this section"
+    }
+    UKI_SECTION_EMPTY [UkiInput] {
+        cause: "the section {name} would be empty, and the stub takes an empty one for none"
+        remedy: "leave it out, or give a file that is not empty"
+    }
+    UKI_SECTION_MISSING [UkiMalformed] {
+        cause: "it has no section {name}"
+    }
+    KERNEL_WITHOUT_EFI_STUB [UkiInput] {
+        cause: "the kernel is not a program for UEFI"
+        remedy: "give a kernel that was built with CONFIG_EFI_STUB=y: bzImage, or Image on arm64"
+    }
+    UKI_MACHINES_DIFFER [UkiInput] {
+        cause: "the stub is for {stub} and the kernel for {kernel}"
+        remedy: "give the stub for the kernel's processor"
+    }
+    UKI_COMMAND_LINE [UkiInput UkiMalformed] {
+        cause: "a command line is text in UTF-8 without control characters"
+        remedy: "give the parameters on one line, with blanks between them"
+    }
+    UKI_UNSIGNED [UkiUntrusted CommandLineOpen] {
+        cause: "it has no signature"
+    }
+    UKI_CHANGED [UkiUntrusted CommandLineOpen] {
+        cause: "it is not what was signed: it was changed after it was signed, or damaged"
+    }
+    UKI_OTHER_KEY [UkiUntrusted CommandLineOpen] {
+        cause: "it was signed with the key of `{subject}`, which no given certificate is of, and none signed"
+    }
+    UKI_SIGNATURE_MALFORMED [UkiUntrusted CommandLineOpen] {
+        cause: "its signature cannot be used: {why}"
+    }
+    UKI_WITHOUT_COMMAND_LINE [CommandLineOpen] {
+        cause: "the unified kernel image has no command line, and its stub takes the one that the boot loader or the firmware's boot entry gives"
+        remedy: "put one in: imactl uki build --cmdline TEXT"
+    }
+    SECURE_BOOT_KEY [SigningFailed] {
+        cause: "firmware verifies signatures of RSA with 2048, 3072 or 4096 bits over SHA-256"
+        remedy: "use such a key, and --hash sha256: openssl req -new -x509 -newkey rsa:2048 -nodes -keyout db.key -out db.crt"
+    }
+
     // imactl: manifests and packages.
     EMPTY_MANIFEST [ManifestMalformed] {
         cause: "the root has no regular file, or the policy appraises none of them"
@@ -1174,6 +1253,10 @@ causes! {
     NO_COLON [Usage] {
         cause: "there is no colon in it"
         remedy: "write it as SOURCE:PATH"
+    }
+    NO_SECTION_COLON [Usage] {
+        cause: "there is no colon in it"
+        remedy: "write it as NAME:FILE, such as .splash:logo.bmp"
     }
     ALGORITHM_UNFIT [Usage] {
         cause: "it is too weak to show damage by an attacker, or imactl does not compute it"

@@ -21,6 +21,7 @@ mod policy;
 mod remedies;
 mod setup;
 mod sign;
+mod uki;
 mod verify;
 
 pub use deb::{DPKG_DEB, dpkg_deb};
@@ -80,6 +81,8 @@ enum Command {
     #[command(subcommand)]
     Kernel(kernel::Kernel),
     #[command(subcommand)]
+    Uki(uki::Uki),
+    #[command(subcommand)]
     Policy(policy::PolicyCommand),
     Check(Box<check::Check>),
     #[command(hide = true)]
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Initramfs(command) => command.run(),
         Command::Image(command) => command.run(),
         Command::Kernel(command) => command.run(),
+        Command::Uki(command) => command.run(),
         Command::Policy(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Config(command) => command.run(),

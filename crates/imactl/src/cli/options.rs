@@ -180,6 +180,29 @@ impl KeyOptions {
         }
     }
 
+    /// The key and its certificate, which must both be given, for a signature of Secure Boot.
+    pub fn signer_and_certificate(&self) -> imactl::Result<(Arc<dyn Signer>, Certificate)> {
+        if self.hash != HashAlgorithm::Sha256 {
+            let fault = Fault::new(Code::SigningFailed, format!("--hash {}", self.hash));
+            return Err(fault.because(Cause::SECURE_BOOT_KEY));
+        }
+        if !self.is_given() {
+            return Err(Fault::new(Code::Usage, "nothing to sign with").because(Cause::NO_KEY));
+        }
+        let certificate = self.certificate()?.ok_or_else(|| {
+            Fault::new(Code::Usage, "a key without --cert")
+                .because(Cause::SIGNER_WITHOUT_CERTIFICATE)
+        })?;
+        let signer: Arc<dyn Signer> = match (&self.sign_command, &self.key) {
+            (None, Some(path)) => load_key(path, &self.password, Some(&certificate))?,
+            (command, _) => Arc::new(CommandSigner::new(
+                command.as_deref().unwrap_or_default(),
+                &certificate,
+            )?),
+        };
+        Ok((signer, certificate))
+    }
+
     /// Whether there is something to sign with.
     pub fn is_given(&self) -> bool {
         self.key.is_some() || self.sign_command.is_some()

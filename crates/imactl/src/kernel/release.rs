@@ -44,6 +44,12 @@ impl KernelRelease {
     }
 }
 
+/// The release of a bzImage, or of a kernel that is not compressed (vmlinux, arm64's Image).
+#[must_use]
+pub fn name(image: &[u8]) -> Option<String> {
+    in_header(image).or_else(|| in_banner(image))
+}
+
 /// In a bzImage, `kernel_version` of the setup header points to it (Documentation/arch/x86/boot.rst).
 fn in_header(image: &[u8]) -> Option<String> {
     if image.get(0x202..0x206)? != b"HdrS" {

@@ -122,6 +122,10 @@ const REFERENCES: &[&str] = &[
     "tpm2-tools",
     "libtss2-tcti-swtpm0",
     "shellcheck",
+    "binutils",
+    "sbsigntool",
+    "xxd",
+    "systemd-boot-efi",
 ];
 
 /// What the boots need beside them.

@@ -1,0 +1,230 @@
+//! Unified kernel images on the distribution's stub, compared with what sbsigntool and binutils make of them.
+
+mod common;
+
+use std::path::Path;
+
+use common::{imactl, run, shell};
+
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
+/// Any program for UEFI serves as a kernel; this one is in the same package as the stub.
+const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
+
+/// A directory with keys, an initramfs, and what else a unified kernel image has in it.
+fn with_files() -> tempfile::TempDir {
+    for file in [STUB, KERNEL] {
+        let is_there = Path::new(file).exists();
+        assert!(is_there, "{file} (systemd-boot-efi) is needed by this test");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    shell(
+        "for name in db other; do
+             openssl req -new -x509 -newkey rsa:2048 -nodes -keyout $name.key -out $name.crt -days 30 -subj /CN=$name
+         done 2>/dev/null
+         seq 100000 >initramfs; printf 'ID=test\\n' >os-release; echo logo >logo; echo '{}' >pcrsig; echo key >pcrpkey",
+        directory.path(),
+    )
+    .good();
+    directory
+}
+
+fn build(more: &str, directory: &Path) -> common::Ended {
+    let mut arguments: Vec<&str> = more.split_whitespace().collect();
+    arguments.splice(
+        0..0,
+        [
+            "uki",
+            "build",
+            "--stub",
+            STUB,
+            "--kernel",
+            KERNEL,
+            "--initramfs",
+            "initramfs",
+            "--cmdline",
+            "root=/dev/vda ro",
+        ],
+    );
+    run(common::IMACTL, arguments, directory)
+}
+
+#[test]
+fn sbsigntool_and_binutils_read_what_is_made() {
+    let directory = with_files();
+    let at = directory.path();
+    let all = "--uname 6.1.0-test --os-release os-release --pcrsig pcrsig --pcrpkey pcrpkey --key db.key --cert db.crt";
+    build(&format!("{all} --out linux.efi"), at).good();
+    build(&format!("{all} --out again.efi"), at).good();
+    shell(
+        "cmp linux.efi again.efi
+         printf 'root=/dev/vda ro' >cmdline; printf 6.1.0-test >uname
+         for pair in initrd:initramfs osrel:os-release cmdline:cmdline uname:uname pcrsig:pcrsig pcrpkey:pcrpkey; do
+             objcopy -O binary --only-section=.${pair%:*} linux.efi section
+             cmp section ${pair#*:}
+         done
+         objcopy -O binary --only-section=.linux linux.efi section
+         kernel=/usr/lib/systemd/boot/efi/systemd-bootx64.efi
+         truncate -s $(stat -c %s $kernel) section; cmp section $kernel
+         sbverify --cert db.crt linux.efi",
+        at,
+    )
+    .good();
+    let ended = run("sbverify", ["--cert", "other.crt", "linux.efi"], at);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let ended = imactl("uki verify --cert db.crt linux.efi", at).good();
+    assert!(ended.out.contains("`CN=db`"), "{ended:?}");
+    let ended = imactl("uki verify --cert other.crt linux.efi", at);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("IMA-993") && ended.err.contains("CN=db"));
+}
+
+#[test]
+fn what_sbsign_signs_is_verified() {
+    let directory = with_files();
+    let at = directory.path();
+    build("--out unsigned.efi", at).good();
+    let ended = imactl("uki verify --cert db.crt unsigned.efi", at);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.err.contains("IMA-993") && ended.err.contains("no signature"));
+    shell(
+        "sbsign --key db.key --cert db.crt --output theirs.efi unsigned.efi",
+        at,
+    )
+    .good();
+    imactl("uki verify --cert db.crt theirs.efi", at).good();
+    // Of two signatures one is enough.
+    shell(
+        "sbsign --key other.key --cert other.crt --output both.efi theirs.efi",
+        at,
+    )
+    .good();
+    for certificate in ["db.crt", "other.crt"] {
+        imactl(&format!("uki verify --cert {certificate} both.efi"), at).good();
+    }
+    let ended = imactl(
+        "uki sign --key db.key --cert db.crt --out signed.efi both.efi",
+        at,
+    )
+    .good();
+    assert!(ended.out.contains("`CN=db`"), "{ended:?}");
+    shell(
+        "sbverify --cert db.crt signed.efi; ! sbverify --cert other.crt signed.efi",
+        at,
+    )
+    .good();
+    // Signed by a command, the image is the same.
+    shell(
+        "printf '#!/bin/sh\\nprintf %%s \"$2\" | xxd -r -p | openssl pkeyutl -sign -inkey db.key -pkeyopt digest:$1\\n' >sign
+         chmod 755 sign
+         $IMACTL uki sign --sign-command ./sign --cert db.crt --out command.efi unsigned.efi
+         cmp command.efi signed.efi",
+        at,
+    )
+    .good();
+}
+
+#[test]
+fn every_length_of_key_that_firmware_takes() {
+    let directory = with_files();
+    let at = directory.path();
+    for bits in [3072, 4096] {
+        shell(
+            &format!(
+                "openssl req -new -x509 -newkey rsa:{bits} -nodes -keyout key -out crt -days 30 -subj /CN=long 2>/dev/null"
+            ),
+            at,
+        )
+        .good();
+        build("--key key --cert crt --out linux.efi", at).good();
+        shell("sbverify --cert crt linux.efi", at).good();
+    }
+    let before = std::fs::read(at.join("linux.efi")).unwrap();
+    for (more, code, why) in [
+        ("--key db.key --cert other.crt", "IMA-905", "CN=other"),
+        (
+            "--key db.key --cert db.crt --hash sha512",
+            "IMA-907",
+            "SHA-256",
+        ),
+        ("--key db.key", "IMA-917", "--cert"),
+        ("--section logo", "IMA-917", "NAME:FILE"),
+        ("--section .cmdline:logo", "IMA-991", ".cmdline"),
+        ("--section .splash:missing", "IMA-901", "missing"),
+    ] {
+        let ended = build(&format!("{more} --out linux.efi"), at).refused(code);
+        assert!(ended.err.contains(why), "{more}: {ended:?}");
+        assert_eq!(
+            std::fs::read(at.join("linux.efi")).unwrap(),
+            before,
+            "{more}"
+        );
+    }
+    let elliptic = "openssl ecparam -name prime256v1 -genkey -noout -out key
+        openssl req -new -x509 -key key -out crt -days 30 -subj /CN=short";
+    shell(elliptic, at).good();
+    build("--key key --cert crt --out linux.efi", at).refused("IMA-907");
+}
+
+#[test]
+fn what_is_in_an_image() {
+    let directory = with_files();
+    let at = directory.path();
+    let ended = build(
+        "--os-release os-release --section .splash:logo --key db.key --cert db.crt --out linux.efi",
+        at,
+    )
+    .good();
+    assert!(ended.err.contains("--uname"), "{ended:?}");
+    let shown = imactl("uki show linux.efi", at).good();
+    for text in [
+        "command line: root=/dev/vda ro",
+        "  ID=test",
+        "  systemd,1,",
+        "signed by `CN=db`",
+    ] {
+        assert!(shown.out.contains(text), "{text}: {shown:?}");
+    }
+    let shown = imactl("uki show --json linux.efi", at).good().out;
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["command_line"], "root=/dev/vda ro");
+    assert_eq!(shown["signers"][0], "CN=db");
+    assert_eq!(shown["uname"], serde_json::Value::Null);
+    let sections = shown["sections"].as_array().unwrap();
+    let splash = sections.iter().find(|section| section["name"] == ".splash");
+    let digest = shell("sha256sum logo | cut -d ' ' -f 1", at).good().out;
+    assert_eq!(splash.unwrap()["sha256"], digest.trim());
+    imactl("uki show initramfs", at).refused("IMA-992");
+    // Nothing of the .sbat section is lost, which shim looks at.
+    shell(
+        &format!("for file in {STUB} linux.efi; do objcopy -O binary --only-section=.sbat $file ${{file##*/}}.sbat; done
+                  cmp linuxx64.efi.stub.sbat linux.efi.sbat"),
+        at,
+    )
+    .good();
+}
+
+#[test]
+fn an_image_without_a_command_line_is_made_with_a_warning() {
+    let directory = with_files();
+    let at = directory.path();
+    let ended = run(
+        common::IMACTL,
+        [
+            "uki",
+            "build",
+            "--stub",
+            STUB,
+            "--kernel",
+            KERNEL,
+            "--initramfs",
+            "initramfs",
+            "--out",
+            "linux.efi",
+        ],
+        at,
+    )
+    .good();
+    assert!(ended.err.contains("IMA-994"), "{ended:?}");
+    assert!(ended.out.contains("not signed"), "{ended:?}");
+}
