@@ -217,6 +217,7 @@ impl Setup {
             release: release.as_ref(),
             authorities: Some(&authorities),
             command_line: Some(&line),
+            boot_image: None,
         };
         let choice = check::RootChoice {
             tree: self.more_disks.first().cloned(),

@@ -15,6 +15,7 @@ mod program;
 mod root;
 mod simulate;
 mod systemd;
+mod uki;
 mod verity;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use ima::settings::{EvmFiles, Settings};
 use crate::Result;
 use crate::initramfs::{InitramfsBuilder, Place};
 use crate::kernel::check::KernelConfig;
+use crate::kernel::command_line::FixedBy;
 use crate::kernel::release::KernelRelease;
 use crate::select::{self, Appraisal, FileSystem};
 use crate::tree::Inode;
@@ -42,6 +44,7 @@ pub use root::{Root, RootChoice};
 pub use simulate::{Refused, Simulation, simulate};
 pub use systemd::Denied;
 use systemd::Further;
+pub use uki::BootImage;
 
 /// What is to boot together. What is not given is not checked.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +61,8 @@ pub struct Inputs<'a> {
     pub authorities: Option<&'a [Certificate]>,
     /// The kernel command line.
     pub command_line: Option<&'a str>,
+    /// The unified kernel image that they are from.
+    pub boot_image: Option<BootImage<'a>>,
 }
 
 impl Inputs<'_> {
@@ -77,6 +82,8 @@ pub struct Findings {
     pub denied: Vec<(Vec<u8>, Verdict)>,
     /// The programs that systemd starts on the way to its default target and that would be denied.
     pub services: Vec<Denied>,
+    /// What fixes the kernel command line, if anything is known of that.
+    pub command_line: Option<FixedBy>,
 }
 
 impl Findings {
@@ -97,6 +104,14 @@ impl Findings {
 #[must_use]
 pub fn check(inputs: &Inputs<'_>) -> Findings {
     let mut found = Findings::default();
+    if let Some(image) = inputs.boot_image {
+        let (fixed, faults) = uki::check(image, inputs.kernel);
+        found.command_line = Some(fixed);
+        found.faults.extend(faults);
+    } else {
+        let fixed = |kernel| FixedBy::of(Some(kernel), false);
+        found.command_line = inputs.kernel.map(fixed);
+    }
     let boot = inputs.initramfs.map(|initramfs| {
         if let Some(kernel) = inputs.kernel {
             found.faults.extend(packing(initramfs, kernel));

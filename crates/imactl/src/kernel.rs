@@ -3,6 +3,7 @@
 
 pub mod add_ca;
 pub mod check;
+pub mod command_line;
 pub mod hardening;
 pub mod release;
 

@@ -228,3 +228,136 @@ fn an_image_without_a_command_line_is_made_with_a_warning() {
     assert!(ended.err.contains("IMA-994"), "{ended:?}");
     assert!(ended.out.contains("not signed"), "{ended:?}");
 }
+
+/// The same check as of kernel, initramfs and command line one by one, and of the signature.
+#[test]
+fn the_check_of_a_system_reads_an_image() {
+    let directory = with_files();
+    let at = directory.path();
+    imactl("keygen --out keys --unencrypted --type rsa2048", at).good();
+    shell(
+        "echo 'appraise func=BPRM_CHECK appraise_type=imasig' >policy; printf '#!/bin/sh\\n' >init
+         $IMACTL initramfs --unchecked --init init --cert keys/ima.der --policy policy --out initramfs
+         printf 'CONFIG_X86=y\\nCONFIG_IMA=y\\nCONFIG_SECURITYFS=y\\n' >config",
+        at,
+    )
+    .good();
+    build("--key db.key --cert db.crt --out linux.efi", at).good();
+    let rest = "--ca keys/ca.der --kernel-config config --json";
+    let parse = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    let of_uki =
+        |more: &str| parse(&imactl(&format!("check --uki linux.efi {rest} {more}"), at).out);
+    let apart = [
+        "check",
+        "--initramfs",
+        "initramfs",
+        "--append",
+        "root=/dev/vda ro",
+        "--ca",
+        "keys/ca.der",
+        "--kernel-config",
+        "config",
+        "--json",
+    ];
+    let apart = parse(&run(common::IMACTL, apart, at).out);
+    let codes = |found: &serde_json::Value| -> Vec<String> {
+        let faults = found["faults"].as_array().unwrap();
+        let codes = faults.iter().map(|fault| fault["code"].as_str().unwrap());
+        codes.map(str::to_owned).collect()
+    };
+    assert!(codes(&apart).contains(&"IMA-402".to_owned()), "{apart}");
+    assert_eq!(apart["command_line_fixed_by"], serde_json::Value::Null);
+    let found = of_uki("--secure-boot-cert db.crt");
+    assert_eq!(codes(&found), codes(&apart));
+    assert_eq!(found["command_line_fixed_by"], "unified kernel image");
+    let found = of_uki("");
+    assert_eq!(
+        codes(&found),
+        [vec!["IMA-994".to_owned()], codes(&apart)].concat()
+    );
+    let found = of_uki("--secure-boot-cert other.crt");
+    assert_eq!(found["refusal"], "IMA-993");
+    let text = imactl(
+        "check --uki linux.efi --secure-boot-cert db.crt --ca keys/ca.der",
+        at,
+    );
+    assert!(
+        text.out
+            .contains("kernel command line: fixed by the signature"),
+        "{text:?}"
+    );
+
+    // The command line inside is what the init will see.
+    shell(
+        &format!("$IMACTL uki build --stub {STUB} --kernel {KERNEL} --initramfs initramfs --cmdline 'root=/dev/vda evm=fix \
+                  ima_appraise=off' --key db.key --cert db.crt --out linux.efi"),
+        at,
+    )
+    .good();
+    let found = of_uki("--secure-boot-cert db.crt");
+    assert!(codes(&found).contains(&"IMA-204".to_owned()), "{found}");
+
+    for (arguments, code) in [
+        ("check --uki initramfs", "IMA-992"),
+        ("check --uki linux.efi --secure-boot-cert config", "IMA-906"),
+    ] {
+        imactl(arguments, at).refused(code);
+    }
+    for arguments in [
+        "check --uki linux.efi --append ro",
+        "check --uki linux.efi --initramfs initramfs",
+        "check --initramfs initramfs --secure-boot-cert db.crt",
+        "check",
+    ] {
+        assert_eq!(imactl(arguments, at).code, 2, "{arguments}");
+    }
+}
+
+#[test]
+fn the_check_of_a_kernel_says_what_fixes_the_command_line() {
+    let directory = with_files();
+    let at = directory.path();
+    build("--key db.key --cert db.crt --out linux.efi", at).good();
+    shell(
+        "echo CONFIG_X86=y >open
+         printf 'CONFIG_CMDLINE_BOOL=y\\nCONFIG_CMDLINE_OVERRIDE=y\\n' >x86; echo CONFIG_CMDLINE_FORCE=y >arm64",
+        at,
+    )
+    .good();
+    let image = "--uki linux.efi --secure-boot-cert db.crt";
+    for (arguments, text, name) in [
+        (
+            "--config open".to_owned(),
+            "kernel command line: open",
+            None,
+        ),
+        (
+            format!("--config open {image}"),
+            "kernel command line: fixed by the signature",
+            Some("unified kernel image"),
+        ),
+        (
+            "--config x86".to_owned(),
+            "kernel command line: fixed by CONFIG_CMDLINE_OVERRIDE",
+            Some("CONFIG_CMDLINE_OVERRIDE"),
+        ),
+        (
+            format!("--config arm64 {image}"),
+            "kernel command line: fixed by CONFIG_CMDLINE_FORCE",
+            Some("CONFIG_CMDLINE_FORCE"),
+        ),
+    ] {
+        let found = imactl(&format!("kernel check {arguments}"), at);
+        assert!(found.out.contains(text), "{arguments}: {found:?}");
+        let advised = found.out.contains("advised: CONFIG_CMDLINE_OVERRIDE=y");
+        assert_eq!(advised, name.is_none(), "{arguments}: {found:?}");
+        let found = imactl(&format!("kernel check --json {arguments}"), at).out;
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["command_line_fixed_by"].as_str(), name, "{arguments}");
+    }
+    imactl(
+        "kernel check --config open --uki linux.efi --secure-boot-cert other.crt",
+        at,
+    )
+    .refused("IMA-993");
+}

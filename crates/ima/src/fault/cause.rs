@@ -666,7 +666,7 @@ causes! {
     }
     NOT_A_KERNEL_IMAGE [KernelImage] {
         cause: "imactl reads vmlinux and x86 bzImage files"
-        remedy: "give the vmlinux of the build, or its arch/x86/boot/bzImage; of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)"
+        remedy: "give the vmlinux of the build, or its arch/x86/boot/bzImage; imactl check takes a unified kernel image with --uki, and objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     KERNEL_NOT_GZIP [KernelImage] {
         cause: "only gzip is packed again so that it fits in the old room"
@@ -682,7 +682,7 @@ causes! {
     }
     KERNEL_FOR_CONFIGURATION [KernelConfiguration] {
         cause: "the file is not a kernel configuration, plain or compressed with gzip"
-        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and of a unified kernel image the kernel alone (objcopy -O binary --only-section=.linux)"
+        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and a unified kernel image with --uki; objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     NO_RUNNING_CONFIGURATION [InputUnreadable] {
         cause: "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot"
@@ -1136,6 +1136,10 @@ causes! {
     }
     UKI_SIGNATURE_MALFORMED [UkiUntrusted CommandLineOpen] {
         cause: "its signature cannot be used: {why}"
+    }
+    UKI_NOT_VERIFIED [CommandLineOpen] {
+        cause: "it is not known whether the firmware verifies it: no certificate of the firmware's database (db) was given"
+        remedy: "give the certificate: --secure-boot-cert FILE"
     }
     UKI_WITHOUT_COMMAND_LINE [CommandLineOpen] {
         cause: "the unified kernel image has no command line, and its stub takes the one that the boot loader or the firmware's boot entry gives"

@@ -7,6 +7,7 @@ use ima::policy::Policy;
 
 use super::{Findings, Root, mount};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
+use crate::kernel::command_line::FixedBy;
 use crate::kernel::hardening;
 
 impl Findings {
@@ -26,6 +27,7 @@ impl Findings {
             config: config.clone(),
             certificates: certificates.iter().collect(),
             filesystem: root.map(|root| root.filesystem.name.as_str()),
+            line_in_image: self.command_line == Some(FixedBy::Image),
         };
         for finding in crate::kernel::check::check(kernel, &wanted) {
             if let Some(code) = code_of(&finding).filter(|_| finding.required) {

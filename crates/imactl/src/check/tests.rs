@@ -4,7 +4,9 @@ use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::loader::tests::Made;
 use crate::select::FileSystem;
 use crate::tree::{Content, Kind, Tree};
+use crate::uki::{Builder, UnifiedKernelImage, authenticode, testing};
 use crate::x509::Template;
+use ima::fault::Cause;
 use ima::filesystem::{self, Filesystem, Need};
 use ima::hash::HashAlgorithm;
 
@@ -110,6 +112,7 @@ impl Desk {
             release: None,
             authorities: Some(std::slice::from_ref(&self.authority)),
             command_line: Some(line),
+            boot_image: None,
         })
     }
 
@@ -142,6 +145,7 @@ fn an_unsigned_root_boots_where_nothing_is_enforced() {
             release: None,
             authorities: Some(std::slice::from_ref(&desk.authority)),
             command_line: Some(&line),
+            boot_image: None,
         });
         let codes: Vec<Code> = found.faults.iter().map(Fault::code).collect();
         codes.contains(&Code::InitDenied)
@@ -938,6 +942,7 @@ fn a_curve_that_the_kernel_does_not_know() {
             release: release.as_ref(),
             authorities: Some(std::slice::from_ref(&desk.authority)),
             command_line: Some(LINE),
+            boot_image: None,
         });
         assert_eq!(found.refusal().map(Fault::code), refusal, "{release:?}");
         if let Some(fault) = found.refusal() {
@@ -1286,4 +1291,193 @@ fn a_service_whose_interpreter_or_library_is_denied_is_named() {
             "/usr/bin/interpreter: no signature"
         ]
     );
+}
+
+/// What is found of a unified kernel image with an initramfs that boots: the codes with their causes, and what fixes the command
+/// line.
+fn of_image(
+    image: &[u8],
+    trusted: Option<&Certificate>,
+    kernel: Option<&KernelConfig>,
+) -> (Vec<(Code, Option<Cause>)>, Option<FixedBy>) {
+    let image = UnifiedKernelImage::parse(image).unwrap();
+    let initramfs = InitramfsBuilder::from_image(image.initramfs().unwrap()).unwrap();
+    let found = check(&Inputs {
+        initramfs: Some(&initramfs),
+        kernel,
+        command_line: image.command_line(),
+        boot_image: Some(BootImage {
+            image: &image,
+            trusted: trusted.map(std::slice::from_ref),
+        }),
+        ..Inputs::default()
+    });
+    let of_image = [
+        Code::UkiUntrusted,
+        Code::CommandLineOpen,
+        Code::UkiWithoutSbat,
+    ];
+    let faults = found.faults.iter();
+    let codes = faults
+        .filter(|fault| of_image.contains(&fault.code()))
+        .map(|fault| (fault.code(), fault.found()))
+        .collect();
+    (codes, found.command_line)
+}
+
+#[test]
+fn a_unified_kernel_image_and_its_signature() {
+    let desk = Desk::new();
+    let initramfs = desk.initramfs.build().unwrap();
+    let made = |line: Option<&str>| {
+        let builder = Builder::new(testing::stub(), testing::kernel()).initramfs(&initramfs);
+        let builder = match line {
+            Some(line) => builder.command_line(line),
+            None => builder,
+        };
+        builder.build().unwrap()
+    };
+    let (key, certificate) = key_of_firmware("db");
+    let (_, other) = key_of_firmware("other");
+    let signed = |image: &[u8]| authenticode::sign(image, &key, &certificate).unwrap();
+    let unsigned = made(Some(LINE));
+    let good = signed(&unsigned);
+    let mut tampered = good.clone();
+    let at = good
+        .windows(LINE.len())
+        .position(|text| text == LINE.as_bytes());
+    tampered[at.unwrap()] ^= 1;
+    let open = signed(&made(None));
+    let fixed = KernelConfig::parse(b"CONFIG_ARM64=y\nCONFIG_CMDLINE_FORCE=y").unwrap();
+    let untrusted = |cause| {
+        vec![
+            (Code::UkiUntrusted, Some(cause)),
+            (Code::CommandLineOpen, Some(cause)),
+        ]
+    };
+    let warned = |cause| vec![(Code::CommandLineOpen, Some(cause))];
+    let (own, image) = (Some(&certificate), Some(FixedBy::Image));
+    let nothing = Some(FixedBy::Nothing);
+    let by_kernel = Some(FixedBy::Kernel("CONFIG_CMDLINE_FORCE"));
+    type Row<'a> = (
+        &'a str,
+        &'a [u8],
+        Option<&'a Certificate>,
+        Option<&'a KernelConfig>,
+        Vec<(Code, Option<Cause>)>,
+        Option<FixedBy>,
+    );
+    let rows: [Row<'_>; 9] = [
+        ("signed", &good, own, None, vec![], image),
+        (
+            "another key",
+            &good,
+            Some(&other),
+            None,
+            untrusted(Cause::UKI_OTHER_KEY),
+            nothing,
+        ),
+        (
+            "unsigned",
+            &unsigned,
+            own,
+            None,
+            untrusted(Cause::UKI_UNSIGNED),
+            nothing,
+        ),
+        (
+            "tampered with",
+            &tampered,
+            own,
+            None,
+            untrusted(Cause::UKI_CHANGED),
+            nothing,
+        ),
+        (
+            "no certificate",
+            &good,
+            None,
+            None,
+            warned(Cause::UKI_NOT_VERIFIED),
+            nothing,
+        ),
+        (
+            "neither",
+            &unsigned,
+            None,
+            None,
+            warned(Cause::UKI_UNSIGNED),
+            nothing,
+        ),
+        (
+            "no command line",
+            &open,
+            own,
+            None,
+            warned(Cause::UKI_WITHOUT_COMMAND_LINE),
+            nothing,
+        ),
+        (
+            "the kernel's own line",
+            &unsigned,
+            None,
+            Some(&fixed),
+            vec![],
+            by_kernel,
+        ),
+        (
+            "the kernel's own line, another key",
+            &good,
+            Some(&other),
+            Some(&fixed),
+            vec![(Code::UkiUntrusted, Some(Cause::UKI_OTHER_KEY))],
+            by_kernel,
+        ),
+    ];
+    for (name, image, trusted, kernel, codes, fixed) in rows {
+        assert_eq!(of_image(image, trusted, kernel), (codes, fixed), "{name}");
+    }
+}
+
+/// An image that is signed closes what a kernel without a command line of its own leaves open.
+#[test]
+fn the_signed_command_line_is_not_among_what_is_open() {
+    let desk = Desk::new();
+    let (key, certificate) = key_of_firmware("db");
+    let image = Builder::new(testing::stub(), testing::kernel())
+        .initramfs(desk.initramfs.clone().build().unwrap())
+        .command_line(LINE)
+        .build()
+        .unwrap();
+    let image = authenticode::sign(&image, &key, &certificate).unwrap();
+    let image = UnifiedKernelImage::parse(&image).unwrap();
+    let kernel = KernelConfig::parse(b"CONFIG_X86=y\nCONFIG_IMA=y").unwrap();
+    for (trusted, is_open) in [
+        (Some(std::slice::from_ref(&certificate)), false),
+        (None, true),
+    ] {
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            kernel: Some(&kernel),
+            command_line: image.command_line(),
+            boot_image: Some(BootImage {
+                image: &image,
+                trusted,
+            }),
+            ..Inputs::default()
+        });
+        let open = found
+            .faults
+            .iter()
+            .find(|fault| fault.code() == Code::KernelOpen);
+        let names_line = open.unwrap().detail().contains("CONFIG_CMDLINE_OVERRIDE");
+        assert_eq!(names_line, is_open);
+    }
+}
+
+/// A key, and its own certificate.
+fn key_of_firmware(name: &str) -> (FileKey, Certificate) {
+    let key = FileKey::generate(KeyKind::Rsa(2048)).unwrap();
+    let certificate = Template::leaf(name).sign(&key, None, None).unwrap();
+    (key, certificate)
 }

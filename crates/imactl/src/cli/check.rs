@@ -1,5 +1,6 @@
 //! `imactl check`
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -7,13 +8,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Code, Fault, Severity};
-use imactl::check::{self, Denied, Findings, Inputs, Root, RootChoice};
+use imactl::check::{self, BootImage, Denied, Findings, Inputs, Root, RootChoice};
 use imactl::file::{in_file, read_bounded};
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::add_ca::{self, Symbols};
 use imactl::kernel::check::KernelConfig;
-use imactl::kernel::release::KernelRelease;
+use imactl::kernel::command_line::FixedBy;
+use imactl::kernel::release::{self, KernelRelease};
 use imactl::setup::BootCheck;
+use imactl::uki::{UnifiedKernelImage, pe};
 use serde_json::json;
 
 use super::options::{self, FileSystemOptions, OutputOptions};
@@ -34,12 +37,25 @@ const MAX_IMAGE: u64 = 1 << 30;
 Examples:
   imactl check --initramfs initramfs.img --root root.img --kernel bzImage --append 'root=LABEL=root ro'
   imactl check --initramfs initramfs.img --root rootfs/ --ca ca.der --kernel-config linux/.config
-  imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots")]
+  imactl check --initramfs initramfs.img --root root.tar --ca ca.der --json | jq .boots
+  imactl check --uki linux.efi --secure-boot-cert db.crt --root root.img --ca ca.der --kernel-config config-6.12")]
 pub struct Check {
+    /// A unified kernel image, in place of --kernel, --initramfs and --append
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initramfs", "append"])]
+    uki: Option<PathBuf>,
+    /// Certificates in the firmware's database (db), DER or PEM: the firmware starts the unified kernel image only with a signature
+    /// by one of their keys
+    #[arg(
+        long = "secure-boot-cert",
+        value_name = "FILE",
+        requires = "uki",
+        conflicts_with_all = ["kernel", "initramfs", "append"]
+    )]
+    secure_boot_certificates: Vec<PathBuf>,
     /// The initramfs, as the boot loader will load it (plain, or compressed with gzip, zstd, xz, lzma or lz4), or the directory
     /// that it is packed from; one of initramfs-tools or dracut with ima-init in it is known as such
-    #[arg(long, value_name = "FILE")]
-    initramfs: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "uki")]
+    initramfs: Option<PathBuf>,
     /// The real root: an image (ext4, squashfs, erofs), the image of a whole disk with a GPT, a directory, or a tar archive with
     /// PAX attributes
     #[arg(long, value_name = "PATH")]
@@ -73,7 +89,9 @@ impl Check {
     /// The check of the next boot of an installed system.
     pub fn of_system(boot: &BootCheck) -> Self {
         Self {
-            initramfs: boot.initramfs.clone(),
+            uki: None,
+            secure_boot_certificates: Vec::new(),
+            initramfs: Some(boot.initramfs.clone()),
             root: Some(boot.root.clone()),
             hash_tree: None,
             verity_signature: None,
@@ -87,20 +105,37 @@ impl Check {
     }
 
     pub fn run(self) -> Result {
-        let initramfs = if self.initramfs.is_dir() {
-            InitramfsBuilder::from_directory(&self.initramfs)?
-        } else {
-            InitramfsBuilder::from_image(&read_bounded(&self.initramfs, MAX_IMAGE)?)
-                .map_err(|fault| in_file(fault, &self.initramfs))?
+        let bytes = match &self.uki {
+            Some(path) => read_bounded(path, pe::MAX_IMAGE)?,
+            None => Vec::new(),
         };
-        let (authorities, kernel, release) = self.kernel()?;
+        let uki = self.uki.as_deref().map(|path| {
+            UnifiedKernelImage::parse(&bytes)
+                .map(|uki| (path, uki))
+                .map_err(|fault| in_file(fault, path))
+        });
+        let uki = uki.transpose()?;
+        let trusted = match self.secure_boot_certificates.as_slice() {
+            [] => None,
+            paths => Some(options::certificates_in(paths)?),
+        };
+        let initramfs = self.initramfs(uki.as_ref())?;
+        let (authorities, kernel, release) = self.kernel(uki.as_ref())?;
+        let command_line = match &uki {
+            Some((_, uki)) => uki.command_line(),
+            None => self.append.as_deref(),
+        };
         let inputs = Inputs {
             initramfs: Some(&initramfs),
             root: None,
             kernel: kernel.as_ref(),
             release: release.as_ref(),
             authorities: authorities.as_deref(),
-            command_line: self.append.as_deref(),
+            command_line,
+            boot_image: uki.as_ref().map(|(_, image)| BootImage {
+                image,
+                trusted: trusted.as_deref(),
+            }),
         };
         let root = self
             .root
@@ -114,7 +149,7 @@ impl Check {
         if let Some(inside) = self
             .root
             .as_deref()
-            .and_then(|root| below(&self.initramfs, root))
+            .and_then(|root| below(self.initramfs.as_deref()?, root))
         {
             found
                 .denied
@@ -132,6 +167,22 @@ impl Check {
         })
     }
 
+    /// The initramfs: a directory, an archive, or that of a unified kernel image.
+    fn initramfs(&self, uki: Option<&(&Path, UnifiedKernelImage<'_>)>) -> Result<InitramfsBuilder> {
+        if let Some((path, uki)) = uki {
+            let read = uki.initramfs().and_then(InitramfsBuilder::from_image);
+            return read.map_err(|fault| in_file(fault, path));
+        }
+        let Some(path) = &self.initramfs else {
+            return Err(Fault::new(Code::Usage, "--initramfs or --uki is needed"));
+        };
+        if path.is_dir() {
+            return InitramfsBuilder::from_directory(path);
+        }
+        InitramfsBuilder::from_image(&read_bounded(path, MAX_IMAGE)?)
+            .map_err(|fault| in_file(fault, path))
+    }
+
     /// The CAs in the kernel, its configuration, and which release it is.
     #[allow(
         clippy::type_complexity,
@@ -139,6 +190,7 @@ impl Check {
     )]
     fn kernel(
         &self,
+        uki: Option<&(&Path, UnifiedKernelImage<'_>)>,
     ) -> Result<(
         Option<Vec<Certificate>>,
         Option<KernelConfig>,
@@ -147,9 +199,19 @@ impl Check {
         let mut authorities = None;
         let mut release = None;
         let mut config = None;
-        if let Some(path) = &self.kernel {
-            let image = read_bounded(path, MAX_IMAGE)?;
-            if add_ca::is_image(&image) {
+        let given = match (&self.kernel, uki) {
+            (Some(path), _) => Some((path.as_path(), Cow::Owned(read_bounded(path, MAX_IMAGE)?))),
+            (None, Some((path, uki))) => Some((*path, Cow::Borrowed(uki.kernel()))),
+            (None, None) => None,
+        };
+        if let Some((path, image)) = given {
+            if uki.is_some() && !add_ca::is_image(&image) {
+                // That of another processor than x86, of which only the release is read.
+                release = release::name(&image).map(|name| KernelRelease {
+                    name,
+                    vermagic: None,
+                });
+            } else if add_ca::is_image(&image) {
                 config = KernelConfig::in_image(&image).map_err(|fault| in_file(fault, path))?;
                 release = KernelRelease::in_image(&image).map_err(|fault| in_file(fault, path))?;
                 if self.authorities.is_empty() {
@@ -249,6 +311,9 @@ fn as_text(found: &Findings) -> Result<()> {
             output::line(format_args!("  {unit}: {program}: {cause}"))?;
         }
     }
+    if let Some(fixed) = found.command_line.filter(|by| *by != FixedBy::Nothing) {
+        output::line(format_args!("kernel command line: {fixed}"))?;
+    }
     match found.refusal() {
         Some(fault) => output::line(format_args!("will not boot: {}", fault.code())),
         None => output::line(format_args!("nothing found that the init would refuse")),
@@ -297,6 +362,7 @@ fn as_json(found: &Findings) -> serde_json::Value {
         "faults": faults,
         "denied": denied,
         "services": services,
+        "command_line_fixed_by": found.command_line.and_then(FixedBy::name),
     })
 }
 

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ima::config::Config;
 use ima::fault::{Cause, Code, Fault};
-use imactl::file::read_bounded;
+use imactl::file::{in_file, read_bounded};
 use imactl::kernel::add_ca::{Symbols, add_ca};
 use imactl::kernel::check::{KernelConfig, Wanted, check};
+use imactl::kernel::command_line::FixedBy;
 use imactl::kernel::hardening;
 use imactl::nearest;
+use imactl::uki::{UnifiedKernelImage, authenticode, pe};
 use serde_json::json;
 
 use super::options::{self, OutputOptions};
@@ -73,7 +75,7 @@ impl AddCa {
             .transpose()?;
         let image = read_bounded(&self.image, MAX_KERNEL)?;
         let outcome = add_ca(&image, &certificates, symbols.as_ref())
-            .map_err(|fault| imactl::file::in_file(fault, &self.image))?;
+            .map_err(|fault| in_file(fault, &self.image))?;
         imactl::file::write(&self.out, &outcome.image, 0o644, true)?;
         if outcome.secure_boot_signature_broken {
             output::warn(format_args!(
@@ -99,7 +101,8 @@ impl AddCa {
 
 /// Check a kernel's configuration against what the policy and the init's configuration need
 ///
-/// Names each option that is not as it should be and why. Exit status 1 if one is missing without which the init refuses to boot
+/// Names each option that is not as it should be and why, and says what fixes the kernel command line: an option of the kernel, a
+/// signed unified kernel image, or nothing. Exit status 1 if one is missing without which the init refuses to boot
 /// or the policy does not hold; what is merely advised does not count.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -122,6 +125,17 @@ pub struct Check {
     /// Type of the root's file system
     #[arg(long, value_name = "TYPE")]
     filesystem: Option<String>,
+    /// Unified kernel image that the kernel is started from, for what fixes the command line
+    #[arg(long, value_name = "FILE", requires = "certificates_of_db")]
+    uki: Option<PathBuf>,
+    /// Certificates in the firmware's database (db), DER or PEM, by which it verifies that image
+    #[arg(
+        id = "certificates_of_db",
+        long = "secure-boot-cert",
+        value_name = "FILE",
+        requires = "uki"
+    )]
+    secure_boot_certificates: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -133,7 +147,11 @@ impl Check {
             None => running_config()?,
         };
         let kernel = KernelConfig::parse(&read_bounded(&path, 16 << 20)?)
-            .map_err(|fault| imactl::file::in_file(fault, &path))?;
+            .map_err(|fault| in_file(fault, &path))?;
+        let line_in_image = match &self.uki {
+            Some(path) => has_signed_line(path, &self.secure_boot_certificates)?,
+            None => false,
+        };
         let policies = self
             .policies
             .iter()
@@ -159,11 +177,17 @@ impl Check {
             config,
             certificates: certificates.iter().collect(),
             filesystem: self.filesystem.as_deref(),
+            line_in_image,
         };
+        let fixed = FixedBy::of(Some(&kernel), line_in_image);
         let mut findings = check(&kernel, &wanted);
         findings.extend(hardening::check(&kernel, &wanted));
         if self.output.json {
-            output::json(&json!({"config": path.to_string_lossy(), "findings": findings}))?;
+            output::json(&json!({
+                "config": path.to_string_lossy(),
+                "findings": findings,
+                "command_line_fixed_by": fixed.name(),
+            }))?;
         } else {
             for finding in &findings {
                 let level = if finding.required {
@@ -179,6 +203,7 @@ impl Check {
             if findings.is_empty() {
                 output::line(format_args!("{}: nothing is missing", path.display()))?;
             }
+            output::line(format_args!("kernel command line: {fixed}"))?;
         }
         let required = findings.iter().filter(|finding| finding.required).count();
         if required == 0 {
@@ -192,6 +217,20 @@ impl Check {
             )
         ));
         Ok(Outcome::Findings)
+    }
+}
+
+/// Whether firmware with these certificates starts this unified kernel image, and the image has a command line.
+fn has_signed_line(path: &Path, certificates: &[PathBuf]) -> Result<bool> {
+    let trusted = options::certificates_in(certificates)?;
+    let bytes = read_bounded(path, pe::MAX_IMAGE)?;
+    let uki = UnifiedKernelImage::parse(&bytes).map_err(|fault| in_file(fault, path))?;
+    match authenticode::verify(uki.image(), &trusted) {
+        Ok(_) => Ok(uki.command_line().is_some()),
+        Err(why) => {
+            let fault = Fault::new(Code::UkiUntrusted, path.display().to_string());
+            Err(fault.because(why.cause()))
+        }
     }
 }
 

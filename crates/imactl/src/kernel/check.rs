@@ -147,6 +147,8 @@ pub struct Wanted<'a> {
     pub certificates: Vec<&'a Certificate>,
     /// The root's file system type, if it is known.
     pub filesystem: Option<&'a str>,
+    /// The command line is in a unified kernel image whose signature is valid.
+    pub line_in_image: bool,
 }
 
 /// An option that is not as it should be.

@@ -9,6 +9,7 @@ use ima::policy::cover::On;
 use ima::policy::{Hook, Query};
 
 use super::check::{Finding, Findings, KernelConfig, Wanted};
+use super::command_line::FixedBy;
 
 /// FUSE_SUPER_MAGIC (include/uapi/linux/magic.h).
 const FUSE: u64 = 0x6573_5546;
@@ -253,7 +254,7 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
         }
         findings.add(row.option, wanted, row.required, reason);
     }
-    if !available("CMDLINE_OVERRIDE") && !available("CMDLINE_FORCE") {
+    if FixedBy::of(Some(kernel), wanted.line_in_image) == FixedBy::Nothing {
         let option = if available("X86") {
             "CMDLINE_OVERRIDE"
         } else {
