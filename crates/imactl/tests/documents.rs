@@ -39,6 +39,7 @@ fn quoted(text: &str) -> impl Iterator<Item = (bool, &str)> {
 fn the_threat_model_names_tests_that_exist() {
     let mut tests = files("tests/boots", ".rs");
     tests.extend(files("crates/ima/tests", ".rs"));
+    tests.extend(files("crates/imactl/src/uki", ".rs"));
     let boots: String = tests.iter().map(|path| read(path)).collect();
     let guest: String = files("crates/testbed/src/bin/guest", ".rs")
         .iter()
