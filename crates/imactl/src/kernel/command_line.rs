@@ -50,8 +50,8 @@ impl fmt::Display for FixedBy {
                 write!(f, "fixed by {option}: the kernel takes no other parameter")
             }
             Self::Image => f.write_str(
-                "fixed by the signature of the unified kernel image, while the firmware enforces Secure Boot: nobody without the \
-                 key adds rdinit= or another parameter",
+                "fixed by the signature of the unified kernel image, while the firmware enforces Secure Boot: rdinit= and other \
+                 parameters are added only with the key, or (systemd-stub 254 and newer) in the firmware's SMBIOS strings",
             ),
             Self::Nothing => f.write_str(
                 "open: whoever writes the boot loader's configuration adds rdinit= or another parameter",
