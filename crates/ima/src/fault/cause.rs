@@ -1098,6 +1098,10 @@ causes! {
     UKI_SECTION_TWICE [UkiInput UkiMalformed] {
         cause: "the section {name} is there twice, and which of them is booted depends on the stub"
     }
+    UKI_SECTION_PREFIX [UkiInput UkiMalformed] {
+        cause: "the stub of systemd 252 takes the section {section} for {name}, since its name begins so"
+        remedy: "give it another name"
+    }
     UKI_SECTION_NAME [UkiInput] {
         cause: "the name of a section begins with a dot and has at most 8 letters, digits, dots and underscores"
         remedy: "choose another name"

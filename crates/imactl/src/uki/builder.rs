@@ -7,7 +7,7 @@ use object::pe::{
 };
 
 use super::pe::{Image, NewSection, PeError, add_sections, machine_and_size};
-use super::section::{CMDLINE, INITRD, LINUX, MAGIC, OSREL, UNAME, stub_version};
+use super::section::{CMDLINE, INITRD, LINUX, MAGIC, OSREL, UNAME, mistaken_for, stub_version};
 use crate::Result;
 use crate::kernel::release;
 
@@ -169,6 +169,9 @@ impl Builder {
             if letters.is_empty() || name.len() > 8 || !letters.bytes().all(is_letter) {
                 let fault = Fault::new(Code::UkiInput, name.escape_debug().to_string());
                 return Err(fault.because(Cause::UKI_SECTION_NAME));
+            }
+            if let Some(other) = mistaken_for(name) {
+                return bad(Cause::UKI_SECTION_PREFIX.with(&[name, other]));
             }
             if stub.content(name).is_some() {
                 return bad(Cause::UKI_SECTION_OWN.with(&[name]));

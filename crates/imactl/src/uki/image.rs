@@ -3,7 +3,9 @@
 use ima::fault::{Cause, Code, Explanation, Fault};
 
 use super::pe::{Image, Section};
-use super::section::{CMDLINE, INITRD, LINUX, MAGIC, OSREL, SBAT, UNAME, UNIQUE, stub_version};
+use super::section::{
+    CMDLINE, INITRD, LINUX, MAGIC, OSREL, SBAT, UNAME, UNIQUE, mistaken_for, stub_version,
+};
 use crate::Result;
 
 /// A unified kernel image that was read.
@@ -31,6 +33,12 @@ impl<'a> UnifiedKernelImage<'a> {
                 .filter(|section| section.name == name);
             if same.count() > 1 {
                 return Err(bad(Cause::UKI_SECTION_TWICE.with(&[name])));
+            }
+        }
+        for section in image.sections() {
+            let name = section.name.as_str();
+            if let Some(other) = mistaken_for(name) {
+                return Err(bad(Cause::UKI_SECTION_PREFIX.with(&[name, other])));
             }
         }
         let kernel = image

@@ -94,7 +94,7 @@ pub struct Section<'a> {
     pub address: u32,
     /// Its length in memory, in bytes; what is not in the file is zero.
     pub size: u32,
-    /// What the file has of it. Where the length in memory is larger, zeros up to the file alignment may follow.
+    /// What the file has of it, at most `size` bytes. Where `size` is larger, zeros up to the file alignment may follow.
     pub content: &'a [u8],
 }
 
@@ -183,10 +183,7 @@ impl<'a> Image<'a> {
         for header in table {
             let name = String::from_utf8_lossy(header.raw_name()).into_owned();
             let raw = header.size_of_raw_data.get(LE);
-            let size = match header.virtual_size.get(LE) {
-                0 => raw,
-                size => size,
-            };
+            let size = header.virtual_size.get(LE);
             let address = header.virtual_address.get(LE);
             let start = number(header.pointer_to_raw_data.get(LE));
             let content = start
@@ -200,7 +197,9 @@ impl<'a> Image<'a> {
             if raw > 0 {
                 in_file.push((start, content.len(), name.clone()));
             }
-            in_memory.push((address, size, name.clone()));
+            // With a length of zero, firmware loads what the file has, and the stub sees a section that is empty.
+            let loaded = if size == 0 { raw } else { size };
+            in_memory.push((address, loaded, name.clone()));
             let content = content.get(..number(size)).unwrap_or(content);
             self.sections.push(Section {
                 name,

@@ -21,6 +21,15 @@ pub(super) const UNIQUE: [&str; 14] = [
     ".pcrpkey", ".profile", ".hwids",
 ];
 
+/// The section of [`UNIQUE`] that the stub of systemd 252 takes a section of this other name for: it compares only as many letters
+/// as the name that it looks for has (src/boot/efi/pe.c, `locate_sections`).
+pub(super) fn mistaken_for(name: &str) -> Option<&'static str> {
+    // A device tree among several, which this stub does not know.
+    let is_known = name == ".dtbauto" || UNIQUE.contains(&name);
+    let mut unique = UNIQUE.into_iter();
+    unique.find(|unique| !is_known && name.starts_with(unique))
+}
+
 /// The version of systemd's stub that a section [`MAGIC`] names; nothing if it is another text.
 pub(super) fn stub_version(magic: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(magic);

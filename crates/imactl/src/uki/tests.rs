@@ -249,6 +249,12 @@ fn what_no_image_is_made_of() {
             Cause::UKI_SECTION_OWN,
         ),
         (
+            "a name that the stub of systemd 252 takes for another",
+            builder().section(".initrd2", b"x"),
+            Code::UkiInput,
+            Cause::UKI_SECTION_PREFIX,
+        ),
+        (
             "no dot",
             builder().section("dtb", b"x"),
             Code::UkiInput,
@@ -328,6 +334,10 @@ fn a_symbol_table_at_the_end_is_left_out() {
 fn files_that_are_no_unified_kernel_image() {
     let line: (&str, &[u8]) = (".cmdline", b"ro");
     let linux: (&str, &[u8]) = (".linux", b"kernel");
+    let mut overlapping = program(true, MACHINE, &[linux, line]);
+    let at = overlapping.windows(8).position(|name| name == b".cmdline");
+    // The address in memory (`VirtualAddress`): that of the first section.
+    overlapping[at.unwrap() + 13] = 0x10;
     for (name, bytes, cause) in [
         ("text", b"text".to_vec(), Cause::PE_MALFORMED),
         ("a kernel", kernel(), Cause::UKI_SECTION_MISSING),
@@ -337,6 +347,16 @@ fn files_that_are_no_unified_kernel_image() {
             program(true, MACHINE, &[linux, line, line]),
             Cause::UKI_SECTION_TWICE,
         ),
+        (
+            "a second initramfs for the stub of systemd 252",
+            program(
+                true,
+                MACHINE,
+                &[linux, (".initrd", b"one"), (".initrd2", b"two")],
+            ),
+            Cause::UKI_SECTION_PREFIX,
+        ),
+        ("sections over one another", overlapping, Cause::PE_LAYOUT),
         (
             "no text",
             program(true, MACHINE, &[linux, (".cmdline", b"\xff")]),
@@ -356,6 +376,15 @@ fn files_that_are_no_unified_kernel_image() {
     assert_eq!(uki.command_line(), Some("ro quiet"));
     assert_eq!(uki.initramfs().unwrap_err().code(), Code::UkiMalformed);
     assert_eq!(uki.warning().unwrap().code(), Code::UkiWithoutSbat);
+    // The stub takes a section of no length in memory for none.
+    let mut bytes = program(true, MACHINE, &[linux, line]);
+    let at = bytes
+        .windows(8)
+        .position(|name| name == b".cmdline")
+        .unwrap();
+    bytes[at + 8] = 0;
+    let uki = UnifiedKernelImage::parse(&bytes).unwrap();
+    assert_eq!(uki.command_line(), None);
     let bytes = program(true, MACHINE, &[linux]);
     assert_eq!(
         UnifiedKernelImage::parse(&bytes).unwrap().command_line(),
@@ -393,6 +422,23 @@ fn a_signature_of_another_image_does_not_hold() {
     let message = Image::parse(&SIGNED).unwrap().messages().unwrap()[0];
     let moved = super::pe::without_signature(&image).unwrap();
     let moved = super::pe::with_signature(moved, message).unwrap();
+    assert_eq!(verify(&moved, &KEY.certificate), Err(Untrusted::Changed));
+}
+
+/// The digest in a message is replaced by that of another image: the signature is of the digest that it had.
+#[test]
+fn the_digest_in_a_signature_is_signed() {
+    let image = builder().section(".x", b"x").build().unwrap();
+    let image = super::pe::without_signature(&image).unwrap();
+    let own = Image::parse(&image).unwrap().digest();
+    let before = Image::parse(&SIGNED).unwrap();
+    let mut message = before.messages().unwrap()[0].to_vec();
+    let at = message
+        .windows(32)
+        .position(|digest| digest == before.digest())
+        .unwrap();
+    message[at..at + 32].copy_from_slice(&own);
+    let moved = super::pe::with_signature(image, &message).unwrap();
     assert_eq!(verify(&moved, &KEY.certificate), Err(Untrusted::Changed));
 }
 
