@@ -123,9 +123,11 @@ fn what_no_image_is_made_of() {
     let with_kernel = |kernel: Vec<u8>| Builder::new(stub(), kernel).initramfs(b"i");
     let magic: (&str, &[u8]) = (".sdmagic", MAGIC);
     let mut gap = stub();
-    // The second section's place in the file (`PointerToRawData`).
-    let table = gap.windows(6).position(|name| name == b".reloc").unwrap();
-    gap[table + 20 + 1] += 2;
+    // The last section is moved in the file: its `PointerToRawData` is changed, and zeros are put before its content.
+    let entry = gap.windows(8).position(|name| name == b".sdmagic").unwrap();
+    gap[entry + 21] += 2;
+    let at = gap.windows(MAGIC.len()).position(|text| text == MAGIC);
+    gap.splice(at.unwrap()..at.unwrap(), [0; 0x200]);
     let mut full = stub();
     let used = full
         .windows(8)
@@ -425,21 +427,74 @@ fn a_signature_of_another_image_does_not_hold() {
     assert_eq!(verify(&moved, &KEY.certificate), Err(Untrusted::Changed));
 }
 
-/// The digest in a message is replaced by that of another image: the signature is of the digest that it had.
+/// Replaces bytes that occur once.
+#[track_caller]
+fn replace(message: &mut [u8], old: &[u8], new: &[u8]) {
+    let places = message.windows(old.len()).enumerate();
+    let found: Vec<_> = places
+        .filter_map(|(at, bytes)| (bytes == old).then_some(at))
+        .collect();
+    let [at] = found[..] else {
+        panic!("{found:?}");
+    };
+    message[at..at + new.len()].copy_from_slice(new);
+}
+
+/// The digests in a message are replaced by those of another image, one after the other: each is covered by the next.
 #[test]
-fn the_digest_in_a_signature_is_signed() {
+fn the_digests_in_a_signature_are_signed() {
+    use sha2::Digest as _;
     let image = builder().section(".x", b"x").build().unwrap();
     let image = super::pe::without_signature(&image).unwrap();
     let own = Image::parse(&image).unwrap().digest();
     let before = Image::parse(&SIGNED).unwrap();
     let mut message = before.messages().unwrap()[0].to_vec();
-    let at = message
+    // SpcIndirectDataContent ends with the digest, and the attribute is of all of it behind its tag and length.
+    let start = message.windows(2).position(|bytes| bytes == [0x30, 0x25]);
+    let end = message
         .windows(32)
-        .position(|digest| digest == before.digest())
-        .unwrap();
-    message[at..at + 32].copy_from_slice(&own);
-    let moved = super::pe::with_signature(image, &message).unwrap();
-    assert_eq!(verify(&moved, &KEY.certificate), Err(Untrusted::Changed));
+        .position(|digest| digest == before.digest());
+    let content = |message: &[u8]| {
+        let start = start.unwrap() - 14;
+        sha2::Sha256::digest(&message[start..end.unwrap() + 32])
+    };
+    let old = content(&message);
+    let verified = |message: &[u8]| {
+        let moved = super::pe::with_signature(image.clone(), message).unwrap();
+        verify(&moved, &KEY.certificate)
+    };
+    replace(&mut message, &before.digest(), &own);
+    assert_eq!(verified(&message), Err(Untrusted::Changed));
+    let new = content(&message);
+    replace(&mut message, &old, &new);
+    assert!(super::authenticode::Signature::parse(&message).is_ok());
+    assert_eq!(verified(&message), Err(Untrusted::Changed));
+}
+
+#[test]
+fn messages_that_are_not_taken() {
+    let original = Image::parse(&SIGNED).unwrap().messages().unwrap()[0].to_vec();
+    // The type of the content in the attributes: the last of the two places with this identifier.
+    let oid = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x04";
+    let places: Vec<usize> = (0..original.len())
+        .filter(|at| original[*at..].starts_with(oid))
+        .collect();
+    assert_eq!(places.len(), 2);
+    for at in places {
+        let mut message = original.clone();
+        message[at + oid.len() - 1] = 5;
+        let error = authenticode::Signature::parse(&message).unwrap_err();
+        assert!(matches!(error, Untrusted::Malformed(_)), "{error:?}");
+    }
+    for length in 0..original.len() - 8 {
+        let error = authenticode::Signature::parse(&original[..length]).unwrap_err();
+        assert!(matches!(error, Untrusted::Malformed(_)), "{error:?}");
+    }
+    let longer = [&original[..], b"more"].concat();
+    assert!(authenticode::Signature::parse(&longer).is_err());
+    let image = super::pe::without_signature(&SIGNED).unwrap();
+    let large = super::pe::with_signature(image, &vec![0; 1 << 20]).unwrap();
+    assert!(matches!(Image::parse(&large), Err(PeError::Malformed(_))));
 }
 
 #[test]
