@@ -297,6 +297,22 @@ fn the_check_of_a_system_reads_an_image() {
     let found = of_uki("--secure-boot-cert db.crt");
     assert!(codes(&found).contains(&"IMA-204".to_owned()), "{found}");
 
+    // A kernel that cannot be unpacked, such as Debian's: what is given beside it counts. Without its CAs there is no check.
+    shell(
+        &format!(
+            "cp {KERNEL} kernel; printf HdrS | dd of=kernel bs=1 seek=514 conv=notrunc status=none
+             $IMACTL uki build --stub {STUB} --kernel kernel --initramfs initramfs --cmdline 'root=/dev/vda ro' \
+                 --key db.key --cert db.crt --out packed.efi"
+        ),
+        at,
+    )
+    .good();
+    let packed = "check --uki packed.efi --secure-boot-cert db.crt";
+    let found = parse(&imactl(&format!("{packed} {rest}"), at).out);
+    assert_eq!(codes(&found), codes(&apart));
+    let refused = imactl(packed, at).refused("IMA-914");
+    assert!(refused.err.contains("--ca FILE"), "{refused:?}");
+
     for (arguments, code) in [
         ("check --uki initramfs", "IMA-992"),
         ("check --uki linux.efi --secure-boot-cert config", "IMA-906"),

@@ -212,7 +212,11 @@ impl Check {
                     vermagic: None,
                 });
             } else if add_ca::is_image(&image) {
-                config = KernelConfig::in_image(&image).map_err(|fault| in_file(fault, path))?;
+                // Of a kernel that is packed in a way which is not read here, what is given counts.
+                config = match KernelConfig::in_image(&image) {
+                    Err(_) if uki.is_some() || self.kernel_config.is_some() => None,
+                    read => read.map_err(|fault| in_file(fault, path))?,
+                };
                 release = KernelRelease::in_image(&image).map_err(|fault| in_file(fault, path))?;
                 if self.authorities.is_empty() {
                     authorities = Some(in_kernel(path, &image)?);
