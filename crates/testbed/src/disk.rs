@@ -42,6 +42,7 @@ pub struct Disk {
     pub(crate) read_only: bool,
     pub(crate) snapshot: bool,
     pub(crate) hotplug: bool,
+    pub(crate) boot: bool,
     unreadable: Vec<Range<u64>>,
     hang_after: Option<u64>,
 }
@@ -56,6 +57,7 @@ impl Disk {
             read_only: false,
             snapshot: true,
             hotplug: false,
+            boot: false,
             unreadable: Vec::new(),
             hang_after: None,
         }
@@ -72,6 +74,13 @@ impl Disk {
     #[must_use]
     pub fn serial(mut self, serial: impl Into<String>) -> Disk {
         self.serial = Some(serial.into());
+        self
+    }
+
+    /// Makes this the only disk that UEFI firmware boots from, whatever the order of the disks.
+    #[must_use]
+    pub fn boot(mut self) -> Disk {
+        self.boot = true;
         self
     }
 

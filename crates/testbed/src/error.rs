@@ -2,6 +2,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Architecture;
+
 /// The reason why a machine could not be started, observed or changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -9,7 +11,7 @@ pub enum TestbedError {
     /// A file that the machine needs cannot be read.
     #[error("{what} {path}: {source}; build it, or correct the path")]
     Missing {
-        /// What the file is: `kernel`, `initramfs` or `disk`.
+        /// What the file is: `kernel`, `initramfs`, `disk` or the firmware.
         what: &'static str,
         /// The path of the file.
         path: PathBuf,
@@ -49,6 +51,12 @@ pub enum TestbedError {
         command: String,
         /// The answer of QEMU.
         answer: String,
+    },
+    /// There is no UEFI firmware for machines of this architecture.
+    #[error("there is no UEFI firmware for {architecture} here; Machine::uefi is for x86_64")]
+    NoFirmware {
+        /// The architecture.
+        architecture: Architecture,
     },
     /// The handle belongs to a disk of another machine.
     #[error(

@@ -55,16 +55,36 @@
 //! # }
 //! ```
 //!
+//! With [`Machine::uefi`] the firmware is UEFI, with or without Secure Boot. It starts `/EFI/BOOT/BOOTX64.EFI` of a disk's EFI
+//! system partition, or the kernel if that is a program for UEFI:
+//!
+//! ```no_run
+//! # use ima_testbed::{Disk, Ending, Machine, Uefi};
+//! # fn main() -> Result<(), ima_testbed::TestbedError> {
+//! # let (platform_key, certificate) = ([0], [0]);
+//! let firmware = Uefi::with_platform_key(&platform_key).allow(&certificate);
+//! let outcome = Machine::from_disk(Disk::new("disk-with-unsigned-kernel.img"))
+//!     .uefi(firmware)
+//!     .start()?
+//!     .finish();
+//! assert_eq!(outcome.ending, Ending::NothingToBoot, "{}", outcome.console);
+//! assert!(outcome.console_contains("Access Denied"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The guest program (`guest`, see [`report`]) is PID 1 of small test roots, or a systemd service of large ones. It reports over
 //! a virtio-serial port what it sees, and the results of its [`attempts`] to run what must not run.
 //!
-//! The host needs QEMU for the [`Architecture`] of the machine, `swtpm` for machines with a TPM, and `setpriv` (util-linux).
+//! The host needs QEMU for the [`Architecture`] of the machine, `swtpm` for machines with a TPM, OVMF for machines with UEFI, and
+//! `setpriv` (util-linux).
 //! [`Accel::Auto`] boots a kernel to find out whether KVM works, because a `/dev/kvm` that can be opened need not work.
 
 mod architecture;
 pub mod attempts;
 mod disk;
 mod error;
+mod firmware;
 mod machine;
 mod outcome;
 mod process;
@@ -79,6 +99,7 @@ mod tpm;
 pub use architecture::{Architecture, UnknownArchitecture};
 pub use disk::{Bus, Disk, DiskHandle};
 pub use error::TestbedError;
+pub use firmware::Uefi;
 pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome};
 pub use running::{MachineOutput, Running};

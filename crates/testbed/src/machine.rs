@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::disk::{Bus, Disk, DiskHandle, escape};
 use crate::report::{decode_hex, encode_hex};
-use crate::{Architecture, Running, Share, TestbedError};
+use crate::{Architecture, Running, Share, TestbedError, Uefi};
 
 /// The TPM of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Tpm {
 pub enum Accel {
     /// KVM if a machine started with it prints the first line of the kernel within seconds, otherwise TCG. The result is cached
     /// for the process. `IMA_TESTBED_ACCEL=kvm` or `tcg` in the environment sets it without a try. Always TCG if the architecture
-    /// is not that of the host.
+    /// is not that of the host, and with [`Machine::uefi`].
     #[default]
     Auto,
     /// KVM, without a try.
@@ -53,6 +53,7 @@ type Signer = Arc<dyn Fn(&SignRequest) -> Result<Vec<u8>, String> + Send + Sync>
 #[derive(Clone)]
 pub struct Machine {
     pub(crate) architecture: Architecture,
+    pub(crate) uefi: Option<Uefi>,
     pub(crate) kernel: Option<PathBuf>,
     pub(crate) initramfs: Option<PathBuf>,
     pub(crate) append: Vec<String>,
@@ -73,6 +74,7 @@ impl fmt::Debug for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Machine")
             .field("architecture", &self.architecture)
+            .field("uefi", &self.uefi)
             .field("kernel", &self.kernel)
             .field("initramfs", &self.initramfs)
             .field("append", &self.append)
@@ -106,6 +108,7 @@ impl Machine {
     fn without_kernel() -> Machine {
         Machine {
             architecture: Architecture::default(),
+            uefi: None,
             kernel: None,
             initramfs: None,
             append: Vec::new(),
@@ -127,6 +130,14 @@ impl Machine {
     #[must_use]
     pub fn architecture(mut self, architecture: Architecture) -> Machine {
         self.architecture = architecture;
+        self
+    }
+
+    /// Sets the firmware: UEFI, in place of a BIOS on x86-64. A kernel must be a program for UEFI then, such as a unified kernel
+    /// image, which gets the command line as its load options. Under Secure Boot the firmware verifies it.
+    #[must_use]
+    pub fn uefi(mut self, firmware: Uefi) -> Machine {
+        self.uefi = Some(firmware);
         self
     }
 
@@ -265,6 +276,11 @@ impl Machine {
                 source,
             })?;
         }
+        if self.uefi.is_some() && self.architecture != Architecture::X86_64 {
+            return Err(TestbedError::NoFirmware {
+                architecture: self.architecture,
+            });
+        }
         Running::start(self)
     }
 
@@ -287,6 +303,11 @@ impl Machine {
                 add("-icount", "shift=0,sleep=off".into());
             }
             Accel::Tcg | Accel::Auto => add("-accel", "tcg".into()),
+        }
+        if self.uefi.is_some() {
+            for [option, value] in Uefi::arguments(directory) {
+                add(&option, value);
+            }
         }
         add("-cpu", self.architecture.cpu().into());
         add("-smp", self.cpus.to_string());
@@ -404,6 +425,9 @@ impl Machine {
         }
         pairs.push(("id", format!("device{number}")));
         pairs.push(("drive", format!("disk{number}")));
+        if disk.boot {
+            pairs.push(("bootindex", "1".to_owned()));
+        }
         if let Some(serial) = &disk.serial {
             pairs.push(("serial", serial.clone()));
         }
@@ -416,7 +440,8 @@ impl Machine {
         if self.accel != Accel::Auto {
             return self.accel;
         }
-        let Some(kernel) = &self.kernel else {
+        // The kernel that is tried is started without UEFI.
+        let (Some(kernel), None) = (&self.kernel, &self.uefi) else {
             return Accel::Tcg;
         };
         if Some(self.architecture) != Architecture::host() {
@@ -509,6 +534,16 @@ mod tests {
             assert!(arguments.iter().all(|it| it != option), "{arguments:?}");
         }
         assert!(arguments.iter().any(|it| it.contains("file=disk")));
+    }
+
+    #[test]
+    fn uefi_is_for_x86_64() {
+        let machine = Machine::from_disk(Disk::new("/dev/null")).uefi(Uefi::new());
+        let arguments = machine.arguments(Path::new("/run"), None);
+        let store = "if=pflash,format=raw,unit=1,file=/run/variables.fd";
+        assert!(arguments.iter().any(|it| it == store), "{arguments:?}");
+        let refused = machine.architecture(Architecture::Aarch64).start();
+        assert!(matches!(refused, Err(TestbedError::NoFirmware { .. })));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::firmware::NOTHING_TO_BOOT;
 use crate::report::Report;
 
 /// The way in which a machine ended.
@@ -15,6 +16,9 @@ pub enum Ending {
     Reboot,
     /// The guest halted: the kernel printed "System halted" and stopped. The library then ended the machine.
     Halt,
+    /// The UEFI firmware found nothing that it would start, and stopped. The console has its reason for each device, such as
+    /// "Access Denied" for a program without a signature that Secure Boot accepts. The library then ended the machine.
+    NothingToBoot,
     /// The kernel panicked, with this message.
     Panic(String),
     /// [`crate::Running::kill`] ended the machine.
@@ -31,6 +35,7 @@ impl fmt::Display for Ending {
             Ending::PowerOff => f.write_str("power-off"),
             Ending::Reboot => f.write_str("reboot"),
             Ending::Halt => f.write_str("halt"),
+            Ending::NothingToBoot => f.write_str("nothing to boot"),
             Ending::Panic(message) => write!(f, "kernel panic: {message}"),
             Ending::Killed => f.write_str("killed"),
             Ending::TimedOut => f.write_str("time limit"),
@@ -91,10 +96,12 @@ pub(crate) fn panic_message(console: &str) -> Option<String> {
     )
 }
 
-/// Returns whether the kernel has stopped for good. A panic without `panic=` ends with the first line (kernel/panic.c), a
-/// halt with the second (kernel/reboot.c).
+/// Returns whether the kernel has stopped for good, or the firmware without a kernel. A panic without `panic=` ends with the first
+/// line (kernel/panic.c), a halt with the second (kernel/reboot.c).
 pub(crate) fn has_stopped(console: &str) -> bool {
-    console.contains("---[ end Kernel panic") || console.contains("reboot: System halted")
+    console.contains("---[ end Kernel panic")
+        || console.contains("reboot: System halted")
+        || console.contains(NOTHING_TO_BOOT)
 }
 
 /// Returns whether the kernel printed that it restarts the machine: after shutting its devices down (kernel/reboot.c), or at
@@ -114,6 +121,9 @@ pub(crate) fn ending(
     }
     if console.contains("reboot: System halted") {
         return Ending::Halt;
+    }
+    if console.contains(NOTHING_TO_BOOT) {
+        return Ending::NothingToBoot;
     }
     let reason = events
         .iter()
@@ -175,6 +185,12 @@ mod tests {
                 "[ 1.0] booting\n",
                 shutdown("guest-reset"),
                 Ending::QemuFailed("guest-reset, but the kernel printed no restart".into()),
+            ),
+            (
+                "firmware",
+                "BdsDxe: failed to load Boot0001: Access Denied\r\nBdsDxe: No bootable option or device was found.\r\n",
+                vec![],
+                Ending::NothingToBoot,
             ),
             ("crash", "", vec![], Ending::QemuFailed("signal 11".into())),
         ];

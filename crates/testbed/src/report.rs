@@ -70,6 +70,8 @@ pub struct Report {
     pub log_limits: BTreeMap<String, String>,
     /// Release of the kernel, as `uname -r`.
     pub kernel: String,
+    /// Whether UEFI says that Secure Boot is enabled (the variable `SecureBoot`); `None` without efivarfs.
+    pub secure_boot: Option<bool>,
     /// Whether there is a TPM.
     pub tpm: bool,
     /// PCR 10 by bank (`sha1`, `sha256`, ...), lower-case hexadecimal, read before the measurement list.

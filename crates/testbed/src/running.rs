@@ -141,6 +141,9 @@ impl Running {
                 machine.tpm_state.as_deref(),
             )?),
         };
+        if let Some(uefi) = &machine.uefi {
+            uefi.write(directory.path())?;
+        }
         let mut servers = Vec::new();
         for (number, share) in machine.shares.iter().enumerate() {
             servers.extend(Server::start(share, number, directory.path())?);

@@ -14,6 +14,8 @@ use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
 
 const SECURITYFS: &str = "/sys/kernel/security";
+const EFIVARS: &str = "/sys/firmware/efi/efivars";
+const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
 /// The name of an I/O error: `EACCES`.
 pub fn errno_name(error: &std::io::Error) -> String {
@@ -84,6 +86,7 @@ pub fn fill(report: &mut Report) {
         .trim_end()
         .to_owned();
     report.mounts = mounts(&mut problems);
+    report.secure_boot = secure_boot(&mut problems);
     report.keyrings = keyrings(&mut problems);
 
     // The PCRs before the list: what is measured in between is then at its end.
@@ -113,6 +116,22 @@ pub fn fill(report: &mut Report) {
     }
     report.problems = problems;
     read_kernel_log(report);
+}
+
+/// Reads the firmware's variable that says whether Secure Boot is enabled; efivarfs is mounted if it is not.
+fn secure_boot(problems: &mut Vec<String>) -> Option<bool> {
+    let directory = Path::new(EFIVARS);
+    if !directory.exists() {
+        return None;
+    }
+    let variable = directory.join(SECURE_BOOT);
+    if !variable.exists()
+        && let Err(error) = mount("efivarfs", EFIVARS, "efivarfs", MountFlags::empty(), None)
+    {
+        problems.push(format!("cannot mount efivarfs: {error}"));
+    }
+    // Four bytes of attributes, then the value.
+    bytes(&variable, problems).get(4).map(|value| *value == 1)
 }
 
 /// Reads the lines of the kernel log that concern integrity.
