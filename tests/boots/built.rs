@@ -116,6 +116,10 @@ pub enum Kernel {
     Lockdown,
     /// With a dm-verity that has no signatures of root hashes and no error correction.
     PlainVerity,
+    /// With UEFI, Secure Boot and the keyrings of the firmware's certificates.
+    Efi,
+    /// The same with the kernel's own rules under Secure Boot.
+    ArchPolicy,
     /// Linux 7.2.
     Newer,
 }
@@ -143,6 +147,8 @@ impl Kernel {
                 Kernel::RequirePolicySignatures => &["--fragment", "require-policy-sigs"],
                 Kernel::Lockdown => &["--fragment", "lockdown"],
                 Kernel::PlainVerity => &["--fragment", "plain-verity"],
+                Kernel::Efi => &["--fragment", "efi"],
+                Kernel::ArchPolicy => &["--fragment", "efi", "--fragment", "arch-policy"],
                 Kernel::Newer => &["--series", "7.2"],
             };
             paths_of("qemu/build-kernel", fragments)

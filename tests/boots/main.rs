@@ -32,6 +32,7 @@ mod overlay;
 mod partitions;
 mod refused;
 mod roots;
+mod secure_boot;
 mod setup;
 mod shared;
 mod signed_verity;

@@ -19,6 +19,7 @@ use crate::built::{Kernel, PROGRAMS, scratch, source};
 use crate::keys::{CA, Pair, RSA};
 use crate::matrix::Action;
 use crate::partitions::{self, Table};
+use crate::secure_boot::Firmware;
 use crate::tree::{Format, INIT, Tree};
 
 pub const UUID: &str = "5e1f0e4a-7c1b-4a57-9d0c-8f6f4be2a001";
@@ -77,6 +78,8 @@ pub struct Setup {
     pub more_disks: Vec<PathBuf>,
     /// Whether what the machine writes to the root's disk stays there.
     keeps_writes: bool,
+    /// The UEFI firmware that starts kernel, initramfs and command line as a unified kernel image; none where QEMU starts them.
+    pub firmware: Option<Firmware>,
     /// root= on the command line.
     pub root_name: Option<String>,
     pub append: Vec<String>,
@@ -128,6 +131,7 @@ impl Setup {
             shares: Vec::new(),
             more_disks: Vec::new(),
             keeps_writes: false,
+            firmware: None,
             root_name: Some("/dev/vda".to_owned()),
             append: Vec::new(),
         }
@@ -198,13 +202,12 @@ impl Setup {
         let disk = partitions::around(&image, self.table);
         let packed = self.packed();
         let initramfs = InitramfsBuilder::from_image(&packed).expect("the initramfs");
-        // As the machine gets it: what is appended may end in init's arguments.
-        let mut line: Vec<String> = Vec::new();
-        line.extend(self.root_name.iter().map(|name| format!("root={name}")));
-        line.extend(self.append.iter().cloned());
-        let line = line.join(" ");
-        let authorities: Vec<_> = self
-            .trusts_ca
+        let line = self.command_line();
+        let owners = self
+            .firmware
+            .as_ref()
+            .is_some_and(|it| it.ca_is_the_owner_s);
+        let authorities: Vec<_> = (self.trusts_ca || owners)
             .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
             .into_iter()
             .collect();
@@ -246,6 +249,13 @@ impl Setup {
             ..inputs
         });
         found.refusal().map(|fault| fault.code().id())
+    }
+
+    /// The kernel command line; what is appended may end in init's arguments.
+    fn command_line(&self) -> String {
+        let name = self.root_name.iter().map(|name| format!("root={name}"));
+        let line: Vec<String> = name.chain(self.append.iter().cloned()).collect();
+        line.join(" ")
     }
 
     fn initramfs(&self) -> PathBuf {
@@ -316,30 +326,41 @@ impl Setup {
         for sectors in &self.unreadable {
             attached = attached.unreadable(sectors.clone());
         }
-        let (machine, initramfs) = self.machine_with(attached);
+        let (machine, others) = self.machine_with(attached);
         // Without a table, the image is the disk.
         let mut files = vec![disk, image];
         files.dedup();
-        files.push(initramfs);
+        files.extend(others);
         (machine, files)
     }
 
     /// The machine with that disk, which keeps what is written to it, and the machine's other files.
     pub fn machine_on(&self, disk: &Path) -> (Machine, Vec<PathBuf>) {
-        let (machine, initramfs) = self.machine_with(Disk::new(disk).keep_writes());
-        (machine, vec![initramfs])
+        self.machine_with(Disk::new(disk).keep_writes())
     }
 
-    fn machine_with(&self, disk: Disk) -> (Machine, PathBuf) {
+    /// The machine with that disk, and its other files.
+    fn machine_with(&self, disk: Disk) -> (Machine, Vec<PathBuf>) {
         let initramfs = self.initramfs();
         let kernel = if self.trusts_ca {
             self.kernel.with_ca()
         } else {
             self.kernel.without_ca()
         };
-        let mut machine = Machine::new(kernel)
-            .initramfs(&initramfs)
-            .disk(disk)
+        let mut files = vec![initramfs.clone()];
+        let machine = match &self.firmware {
+            None => Machine::new(kernel)
+                .initramfs(&initramfs)
+                .append(self.command_line())
+                .disk(disk),
+            Some(firmware) => {
+                let image = firmware.image(&kernel, &initramfs, &self.command_line());
+                let (machine, file) = firmware.machine(&image, disk);
+                files.push(file);
+                machine
+            }
+        };
+        let mut machine = machine
             .tpm(self.tpm)
             .time_limit(Duration::from_secs(180))
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)));
@@ -352,13 +373,7 @@ impl Setup {
         for disk in &self.more_disks {
             machine = machine.disk(Disk::new(disk));
         }
-        if let Some(name) = &self.root_name {
-            machine = machine.append(format!("root={name}"));
-        }
-        for parameters in &self.append {
-            machine = machine.append(parameters);
-        }
-        (machine, initramfs)
+        (machine, files)
     }
 
     /// Start it, watch it, and give what became of it. Whatever comes to the real init must have passed `imactl check`.

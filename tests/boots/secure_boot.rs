@@ -1,0 +1,454 @@
+//! Machines with UEFI: Secure Boot, unified kernel images, keys of the machine's owner, and the kernel's own policy.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use ima_testbed::{Disk, Ending, Machine, Outcome, Uefi};
+use imactl::key::KeyKind;
+use imactl::uki::pe::Image;
+use imactl::uki::{Builder, authenticode};
+use imactl::x509::Template;
+
+use crate::accepted::assert_all_attempts_passed;
+use crate::built::{Kernel, scratch};
+use crate::keys::{CA, OTHER_CA, Pair, RSA};
+use crate::matrix::Action;
+use crate::media::blank;
+use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
+use crate::tree::Tree;
+
+/// systemd's stub, of Debian's package systemd-boot-efi.
+const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
+/// shim without a signature, of Debian's package shim-unsigned.
+const SHIM: &str = "/usr/lib/shim/shimx64.efi";
+
+/// What firmware starts from a disk, and what shim starts.
+const FIRST: &str = "BOOTX64.EFI";
+const BEHIND_SHIM: &str = "grubx64.efi";
+
+/// The parameters with which the testbed begins the command line of a kernel that QEMU starts.
+const CONSOLE: &str = "console=ttyS0 no_timer_check";
+
+/// A parameter that nothing looks at, and what somebody makes of it.
+const MARKER: [&str; 2] = ["marker=signed", "marker=change"];
+
+fn self_signed(name: &str) -> Pair {
+    Pair::new(KeyKind::Rsa(2048), &Template::leaf(name), None)
+}
+
+/// The platform key, and the key in `db`.
+static PLATFORM: LazyLock<Pair> = LazyLock::new(|| self_signed("platform"));
+static DB: LazyLock<Pair> = LazyLock::new(|| self_signed("db"));
+/// A key that is not in `db`.
+static OTHER: LazyLock<Pair> = LazyLock::new(|| self_signed("other"));
+
+/// The firmware of a machine, and how it comes to the kernel.
+pub struct Firmware {
+    uefi: Uefi,
+    signer: Option<&'static Pair>,
+    /// What is done to the image when it has been signed.
+    change: fn(&mut [u8]),
+    start: Start,
+    /// Whether the tests' CA is a key of the machine's owner, which the kernel takes from shim.
+    pub ca_is_the_owner_s: bool,
+}
+
+enum Start {
+    /// The firmware starts the image from a disk.
+    FromDisk,
+    /// The firmware starts the image from QEMU, with these load options behind those of the testbed.
+    WithOptions(&'static str),
+    /// Shim starts the image, and the firmware shim.
+    ByShim,
+}
+
+impl Firmware {
+    /// Secure Boot, with a signed image.
+    fn secure() -> Firmware {
+        Firmware {
+            uefi: Uefi::with_platform_key(&PLATFORM.der()).allow(&DB.der()),
+            signer: Some(&DB),
+            change: |_| (),
+            start: Start::FromDisk,
+            ca_is_the_owner_s: false,
+        }
+    }
+
+    /// No Secure Boot, and no signature.
+    fn insecure() -> Firmware {
+        Firmware {
+            uefi: Uefi::new(),
+            signer: None,
+            ..Firmware::secure()
+        }
+    }
+
+    /// Secure Boot with shim, and this key of the machine's owner.
+    fn with_owner_s(key: &Pair) -> Firmware {
+        let mut firmware = Firmware::secure();
+        firmware.uefi = firmware.uefi.machine_owner_key(&key.der());
+        firmware.start = Start::ByShim;
+        firmware
+    }
+
+    /// The unified kernel image.
+    pub fn image(&self, kernel: &Path, initramfs: &Path, command_line: &str) -> Vec<u8> {
+        let image = Builder::new(read(STUB), read(kernel))
+            .initramfs(read(initramfs))
+            .command_line(&format!("{CONSOLE} {command_line}"))
+            .build()
+            .expect("an image");
+        let mut image = match self.signer {
+            Some(pair) => sign(&image, pair),
+            None => image,
+        };
+        (self.change)(&mut image);
+        image
+    }
+
+    /// A machine with this disk that comes to start the image, and the file that has the image.
+    pub fn machine(&self, image: &[u8], disk: Disk) -> (Machine, PathBuf) {
+        let mut files = vec![(FIRST, image.to_vec())];
+        if let Start::ByShim = self.start {
+            files = vec![
+                (FIRST, sign(&read(SHIM), &DB)),
+                (BEHIND_SHIM, image.to_vec()),
+            ];
+        }
+        let (machine, file) = match &self.start {
+            Start::WithOptions(options) => {
+                let file = blank(0);
+                std::fs::write(&file, image).expect("an image");
+                let machine = Machine::new(&file).append(*options).disk(disk);
+                (machine, file)
+            }
+            Start::FromDisk | Start::ByShim => {
+                let file = system_partition(&files);
+                let machine = Machine::from_disk(disk).disk(Disk::new(&file).boot());
+                (machine, file)
+            }
+        };
+        (machine.uefi(self.uefi.clone()), file)
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> Vec<u8> {
+    let path = path.as_ref();
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn sign(program: &[u8], pair: &Pair) -> Vec<u8> {
+    authenticode::sign(program, &*pair.key, &pair.certificate).expect("a signature")
+}
+
+/// A disk that is an EFI system partition with these files in `/EFI/BOOT`.
+fn system_partition(files: &[(&str, Vec<u8>)]) -> PathBuf {
+    let disk = blank(64);
+    run(Command::new("mkfs.vfat").arg(&disk));
+    run(Command::new("mmd")
+        .arg("-i")
+        .arg(&disk)
+        .args(["::/EFI", "::/EFI/BOOT"]));
+    for (name, content) in files {
+        let file = tempfile::NamedTempFile::new_in(scratch()).expect("a file");
+        std::fs::write(file.path(), content).expect("a file");
+        let copy = format!("::/EFI/BOOT/{name}");
+        run(Command::new("mcopy")
+            .arg("-i")
+            .arg(&disk)
+            .arg(file.path())
+            .arg(copy));
+    }
+    disk
+}
+
+fn run(command: &mut Command) {
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// Changes a byte in the middle of a section, and nothing else.
+fn change_byte(image: &mut [u8], section: &str) {
+    let parsed = Image::parse(image).expect("an image");
+    let content = parsed.content(section).expect("the section");
+    let place = content.as_ptr().addr() - image.as_ptr().addr() + content.len() / 2;
+    image[place] ^= 1;
+}
+
+/// Writes another parameter over the marker on the command line.
+fn change_marker(image: &mut [u8]) {
+    let [before, after] = MARKER;
+    let mut places = image.windows(before.len());
+    let place = places.position(|window| window == before.as_bytes());
+    let place = place.expect("the marker");
+    image[place..place + before.len()].copy_from_slice(after.as_bytes());
+}
+
+/// A boot with this firmware.
+fn with(firmware: Firmware) -> Setup {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::Efi;
+    setup.append(MARKER[0]);
+    setup.firmware = Some(firmware);
+    setup
+}
+
+/// The same with the attempts of the guest program.
+fn with_attempts(firmware: Firmware) -> Setup {
+    let mut setup = with(firmware);
+    setup.root = Tree::with_attempts(Some(&Kernel::Efi.module("dummy")));
+    setup
+}
+
+fn assert_shows(outcome: &Outcome, text: &str) {
+    let shown = outcome.console_contains(text);
+    assert!(
+        shown,
+        "“{text}” is not on the console: {}",
+        console_tail(outcome)
+    );
+}
+
+/// The firmware did not start the kernel, for this reason of UEFI's.
+fn assert_never_started(outcome: &Outcome, reason: &str) {
+    assert_eq!(
+        outcome.ending,
+        Ending::NothingToBoot,
+        "{}",
+        console_tail(outcome)
+    );
+    assert_shows(outcome, &format!(": {reason}"));
+    // The first is of the kernel's own beginning.
+    for text in ["EFI stub:", "Linux version"] {
+        assert!(!outcome.console_contains(text), "{}", console_tail(outcome));
+    }
+    assert!(!outcome.guest_ran(), "{}", console_tail(outcome));
+}
+
+/// The policy is enforced under Secure Boot: what is unsigned is denied, what is signed runs.
+fn assert_enforced_under_secure_boot(outcome: &Outcome) {
+    let report = assert_booted(outcome);
+    assert_all_attempts_passed(report);
+    assert_eq!(report.secure_boot, Some(true), "{:?}", report.problems);
+    assert_shows(outcome, "Secure boot enabled");
+}
+
+#[test]
+fn signed_image() {
+    let outcome = with_attempts(Firmware::secure()).boot();
+    assert_enforced_under_secure_boot(&outcome);
+    let keyring = &assert_booted(&outcome).keyrings[".machine"];
+    assert_eq!(keyring.keys, [""; 0], "a key of the firmware's is trusted");
+}
+
+/// What `refused_by_the_firmware` has is refused for nothing but the signature.
+#[test]
+fn changed_image_boots_without_secure_boot() {
+    let firmware = Firmware {
+        change: change_marker,
+        ..Firmware::insecure()
+    };
+    let outcome = with(firmware).boot();
+    assert_eq!(assert_booted(&outcome).secure_boot, Some(false));
+    assert_shows(&outcome, MARKER[1]);
+}
+
+mod refused_by_the_firmware {
+    use super::*;
+
+    fn refuse(firmware: Firmware) {
+        let outcome = with(firmware).boot_unchecked();
+        assert_never_started(&outcome, "Access Denied");
+    }
+
+    #[test]
+    fn unsigned_image() {
+        refuse(Firmware {
+            signer: None,
+            ..Firmware::secure()
+        });
+    }
+
+    /// Of QEMU's kernel the firmware shows no reason.
+    #[test]
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
+    fn unsigned_image_from_elsewhere() {
+        let firmware = Firmware {
+            signer: None,
+            start: Start::WithOptions("root=/dev/vda"),
+            ..Firmware::secure()
+        };
+        assert_never_started(&with(firmware).boot_unchecked(), "Not Found");
+    }
+
+    #[test]
+    fn image_with_another_command_line() {
+        refuse(Firmware {
+            change: change_marker,
+            ..Firmware::secure()
+        });
+    }
+
+    #[test]
+    fn image_with_another_initramfs() {
+        refuse(Firmware {
+            change: |image| change_byte(image, ".initrd"),
+            ..Firmware::secure()
+        });
+    }
+
+    #[test]
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
+    fn image_with_another_kernel() {
+        refuse(Firmware {
+            change: |image| change_byte(image, ".linux"),
+            ..Firmware::secure()
+        });
+    }
+
+    #[test]
+    fn image_that_another_key_signed() {
+        refuse(Firmware {
+            signer: Some(&OTHER),
+            ..Firmware::secure()
+        });
+    }
+
+    #[test]
+    fn image_whose_certificate_is_revoked() {
+        let firmware = Firmware::secure();
+        refuse(Firmware {
+            uefi: firmware.uefi.forbid(&DB.der()),
+            ..firmware
+        });
+    }
+}
+
+/// The stub ignores load options under Secure Boot if the image has a command line (systemd-stub(7)).
+#[test]
+fn load_options_have_no_effect() {
+    let firmware = Firmware {
+        start: Start::WithOptions("root=/dev/vda rdinit=/none"),
+        ..Firmware::secure()
+    };
+    let outcome = with_attempts(firmware).boot();
+    assert_enforced_under_secure_boot(&outcome);
+    assert!(
+        !outcome.console_contains("rdinit"),
+        "{}",
+        console_tail(&outcome)
+    );
+}
+
+/// Without Secure Boot the same load options leave the init out: the kernel starts the root's init without a policy.
+#[test]
+fn load_options_leave_the_init_out_without_secure_boot() {
+    let firmware = Firmware {
+        start: Start::WithOptions("root=/dev/vda rdinit=/none"),
+        ..Firmware::insecure()
+    };
+    let outcome = with_attempts(firmware).boot_unchecked();
+    let report = assert_booted(&outcome);
+    assert_eq!(report.init, None);
+    let succeeded = |name: &str| {
+        report
+            .attempts
+            .iter()
+            .any(|it| it.name == name && !it.passed)
+    };
+    assert!(succeeded("unsigned"), "{:#?}", report.attempts);
+}
+
+/// The local CA is a key of the machine's owner and not in the kernel: the kernel takes it from shim.
+#[test]
+fn ca_of_the_owner() {
+    let firmware = Firmware {
+        ca_is_the_owner_s: true,
+        ..Firmware::with_owner_s(&CA)
+    };
+    let mut setup = with_attempts(firmware);
+    setup.trusts_ca = false;
+    let outcome = setup.boot();
+    assert_enforced_under_secure_boot(&outcome);
+    let keyrings = &assert_booted(&outcome).keyrings;
+    let has =
+        |keyring: &str, name: &str| keyrings[keyring].keys.iter().any(|key| key.contains(name));
+    assert!(has(".machine", "boots CA"), "{keyrings:?}");
+    assert!(has(".ima", "boots RSA"), "{keyrings:?}");
+    assert_eq!(keyrings[".builtin_trusted_keys"].keys, [""; 0]);
+}
+
+#[test]
+fn certificate_of_a_ca_that_is_not_the_owner_s() {
+    let mut setup = with(Firmware::with_owner_s(&OTHER_CA));
+    setup.trusts_ca = false;
+    let outcome = setup.boot();
+    assert_refused(&outcome, "IMA-504", Action::Poweroff);
+    assert_shows(&outcome, "another CA");
+}
+
+/// shim trusts the owner's keys as it does those in `db`.
+#[test]
+#[ignore = "another form of a boot that is tested always; tests/run --all"]
+fn image_that_the_owner_signed() {
+    let firmware = Firmware {
+        signer: Some(&OTHER),
+        ..Firmware::with_owner_s(&OTHER)
+    };
+    let outcome = with(firmware).boot();
+    assert_eq!(assert_booted(&outcome).secure_boot, Some(true));
+}
+
+/// shim refuses programs of generations that are revoked. Debian 12's stub is of the first.
+#[test]
+fn image_on_a_revoked_stub() {
+    let mut firmware = Firmware::with_owner_s(&OTHER);
+    firmware.uefi = firmware.uefi.sbat_level("sbat,1,2099010100\nsystemd,2\n");
+    let outcome = with(firmware).boot_unchecked();
+    assert_never_started(&outcome, "Security Violation");
+}
+
+/// A kernel with rules of its own under Secure Boot.
+fn with_rules_of_the_kernel(firmware: Firmware) -> Setup {
+    let mut setup = with_attempts(firmware);
+    setup.kernel = Kernel::ArchPolicy;
+    setup.root = Tree::with_attempts(Some(&Kernel::ArchPolicy.module("dummy")));
+    setup
+}
+
+fn sign_policy(setup: &mut Setup) {
+    let signature = RSA.sign(&setup.initramfs[DEFAULT_POLICY]);
+    setup.put(&format!("{DEFAULT_POLICY}.sig"), signature);
+}
+
+#[test]
+fn signed_policy_beside_the_kernel_s_rules() {
+    let mut setup = with_rules_of_the_kernel(Firmware::secure());
+    sign_policy(&mut setup);
+    let outcome = setup.boot();
+    assert_enforced_under_secure_boot(&outcome);
+    let policy = assert_booted(&outcome).policy.clone().expect("a policy");
+    let rule = "appraise func=POLICY_CHECK appraise_type=imasig";
+    assert!(policy.contains(rule), "{policy}");
+}
+
+#[test]
+fn unsigned_policy_under_the_kernel_s_rules() {
+    let setup = with_rules_of_the_kernel(Firmware::secure());
+    let outcome = setup.boot();
+    assert_refused(&outcome, "IMA-609", Action::Poweroff);
+}
+
+/// The kernel has no rules of its own without Secure Boot.
+#[test]
+fn unsigned_policy_without_secure_boot() {
+    let setup = with_rules_of_the_kernel(Firmware::insecure());
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_all_attempts_passed(report);
+    assert_eq!(report.secure_boot, Some(false));
+}
