@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use ima_testbed::{Disk, Ending, Machine, Outcome, Uefi};
+use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Uefi};
 use imactl::key::KeyKind;
 use imactl::uki::pe::Image;
 use imactl::uki::{Builder, authenticode};
@@ -408,8 +409,21 @@ fn image_that_the_owner_signed() {
 fn image_on_a_revoked_stub() {
     let mut firmware = Firmware::with_owner_s(&OTHER);
     firmware.uefi = firmware.uefi.sbat_level("sbat,1,2099010100\nsystemd,2\n");
-    let outcome = with(firmware).boot_unchecked();
-    assert_never_started(&outcome, "Security Violation");
+    let refusal = "Verification failed: (0x1A) Security Violation";
+    let (_, outcome) = with(firmware).boot_without_check(|running| {
+        // The firmware starts shim again when nothing else could be started.
+        for time in 1..=2 {
+            let shown = |output: &MachineOutput<'_>| {
+                let rest = output.console.split(refusal).nth(time)?;
+                rest.contains(" OK ").then_some(())
+            };
+            let limit = Duration::from_secs(60);
+            running.wait_for(refusal, limit, shown).expect("a refusal");
+            // shim shows it until somebody presses a key.
+            running.send_text("\r").expect("a key");
+        }
+    });
+    assert_never_started(&outcome, "Security Policy Violation");
 }
 
 /// A kernel with rules of its own under Secure Boot.

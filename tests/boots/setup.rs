@@ -390,7 +390,8 @@ impl Setup {
         self.boot_without_check(|_| ()).1
     }
 
-    fn boot_without_check<T>(&self, watch: impl FnOnce(&Running) -> T) -> (T, Outcome) {
+    /// The same, watched.
+    pub fn boot_without_check<T>(&self, watch: impl FnOnce(&Running) -> T) -> (T, Outcome) {
         let (machine, files) = self.machine();
         let running = machine.start().expect("the machine starts");
         let seen = watch(&running);
