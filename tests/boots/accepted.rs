@@ -6,13 +6,13 @@ use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
 use ima::policy::Policy;
 use ima_testbed::report::{MARK, Report, decode_hex};
 use ima_testbed::{Outcome, Tpm};
-use imactl::key::KeyKind;
+use imactl::key::{KeyKind, Signer};
 use imactl::x509::Template;
 use serde_json::Value;
 
 use crate::built::{Kernel, PROGRAMS, busybox, source, util_linux_switch_root};
 use crate::initramfs::{RULES, TMPFS_FREE};
-use crate::keys::{CA, P256, Pair, RSA, leaf, pem};
+use crate::keys::{BUILT_IN_CA, CA, P256, Pair, RSA, leaf, pem};
 use crate::setup::{
     CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
     assert_booted, console_tail,
@@ -838,6 +838,27 @@ fn appraise_log_where_it_is_permitted() {
     setup.configure("enforce=permissive");
     setup.append("ima_appraise=log");
     assert_warned(&setup.boot(), "IMA-252");
+}
+
+/// The CA is in the kernel since that was built, and `imactl check` finds it there.
+#[test]
+fn ca_that_was_compiled_in() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::BuiltInCa;
+    setup.trusts_ca = false;
+    // For the key that signs everything.
+    let issuer = (&*BUILT_IN_CA.key as &dyn Signer, &BUILT_IN_CA.certificate);
+    let certificate = Template::leaf("boots RSA").sign(&*RSA.key, Some(issuer), None);
+    setup.put(CERTIFICATE, certificate.expect("a certificate").der());
+    setup.root = Tree::with_attempts(None);
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_all_attempts_passed(report);
+    let keys = &report.keyrings[".builtin_trusted_keys"].keys;
+    assert!(
+        keys.len() == 1 && keys[0].contains("built-in CA"),
+        "{keys:?}"
+    );
 }
 
 /// Stock kernels of Debian have no `.ima`: the configuration must say that `_ima` is good enough.

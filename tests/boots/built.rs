@@ -1,5 +1,6 @@
 //! What is built outside of cargo and shared through the cache: kernels, shipped programs.
 
+use ima::certificate::Certificate;
 use ima::release::Release;
 use imactl::kernel::check::KernelConfig;
 use std::collections::HashMap;
@@ -120,6 +121,8 @@ pub enum Kernel {
     Efi,
     /// The same with the kernel's own rules under Secure Boot.
     ArchPolicy,
+    /// With a CA that was compiled in.
+    BuiltInCa,
     /// Linux 7.2.
     Newer,
 }
@@ -148,7 +151,19 @@ impl Kernel {
                 Kernel::Lockdown => &["--fragment", "lockdown"],
                 Kernel::PlainVerity => &["--fragment", "plain-verity"],
                 Kernel::Efi => &["--fragment", "efi"],
-                Kernel::ArchPolicy => &["--fragment", "efi", "--fragment", "arch-policy"],
+                Kernel::ArchPolicy => &[
+                    "--fragment",
+                    "efi",
+                    "--fragment",
+                    concat!(
+                        env!("CARGO_MANIFEST_DIR"),
+                        "/tests/boots/arch-policy.config"
+                    ),
+                ],
+                Kernel::BuiltInCa => &[
+                    "--ca",
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/built-in-ca.pem"),
+                ],
                 Kernel::Newer => &["--series", "7.2"],
             };
             paths_of("qemu/build-kernel", fragments)
@@ -173,6 +188,15 @@ impl Kernel {
     /// Its bzImage, which trusts no CA.
     pub fn without_ca(self) -> PathBuf {
         self.directory().join("bzImage")
+    }
+
+    /// The CAs that were compiled into it.
+    pub fn authorities(self) -> Vec<Certificate> {
+        let image = std::fs::read(self.without_ca()).expect("the kernel");
+        let symbols = std::fs::read(self.directory().join("extra-cert.json")).expect("a file");
+        let symbols = Symbols::from_json(&symbols).expect("where the list of CAs is");
+        let found = imactl::kernel::add_ca::authorities(&image, Some(&symbols));
+        found.expect("the CAs of the kernel")
     }
 
     /// The options it was built with.

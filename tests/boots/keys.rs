@@ -9,8 +9,10 @@ use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use ima::verity::VerityHasher;
 use ima_testbed::report::encode_hex;
 use imactl::identity::Identity;
-use imactl::key::{FileKey, KeyKind, Signer};
+use imactl::key::{FileKey, KeyKind, Signer, no_password};
 use imactl::x509::Template;
+
+use crate::built::source;
 
 /// A private key and its certificate.
 #[derive(Debug)]
@@ -116,6 +118,17 @@ pub static CA: LazyLock<Pair> =
 /// A CA of which the kernel knows nothing.
 pub static OTHER_CA: LazyLock<Pair> =
     LazyLock::new(|| Pair::new(KeyKind::P256, &Template::ca("another CA"), None));
+
+/// The CA that `Kernel::BuiltInCa` has compiled in. Its key is in the repository, so that the kernel is built once.
+pub static BUILT_IN_CA: LazyLock<Pair> = LazyLock::new(|| {
+    let read = |name: &str| source(&format!("tests/boots/built-in-ca.{name}"));
+    let key = FileKey::from_bytes(&read("key"), &no_password).expect("a key");
+    Pair {
+        key: Arc::new(key),
+        certificate: Certificate::parse(&read("pem")).expect("a certificate"),
+        algo: HashAlgorithm::Sha256,
+    }
+});
 
 /// A certificate for `.ima` from the CA in the kernel.
 pub fn leaf(kind: KeyKind, name: &str) -> Pair {

@@ -207,10 +207,11 @@ impl Setup {
             .firmware
             .as_ref()
             .is_some_and(|it| it.ca_is_the_owner_s);
-        let authorities: Vec<_> = (self.trusts_ca || owners)
-            .then(|| Certificate::parse_der(&CA.der()).expect("the CA"))
-            .into_iter()
-            .collect();
+        let authorities = if self.trusts_ca || owners {
+            vec![Certificate::parse_der(&CA.der()).expect("the CA")]
+        } else {
+            self.kernel.authorities()
+        };
         let configuration = self.kernel.configuration();
         let release = self.kernel.release();
         let inputs = check::Inputs {
