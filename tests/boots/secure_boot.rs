@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Uefi};
+use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Tpm, Uefi};
 use imactl::key::KeyKind;
 use imactl::uki::pe::Image;
 use imactl::uki::{Builder, authenticode};
@@ -52,6 +52,8 @@ pub struct Firmware {
     /// What is done to the image when it has been signed.
     change: fn(&mut [u8]),
     start: Start,
+    /// Whether the digest of the image is in `dbx`.
+    revoked: bool,
     /// Whether the tests' CA is a key of the machine's owner, which the kernel takes from shim.
     pub ca_is_the_owner_s: bool,
 }
@@ -73,6 +75,7 @@ impl Firmware {
             signer: Some(&DB),
             change: |_| (),
             start: Start::FromDisk,
+            revoked: false,
             ca_is_the_owner_s: false,
         }
     }
@@ -131,7 +134,12 @@ impl Firmware {
                 (machine, file)
             }
         };
-        (machine.uefi(self.uefi.clone()), file)
+        let mut uefi = self.uefi.clone();
+        if self.revoked {
+            let digest = Image::parse(image).expect("an image").digest();
+            uefi = uefi.forbid_program(digest);
+        }
+        (machine.uefi(uefi), file)
     }
 }
 
@@ -240,10 +248,19 @@ fn assert_enforced_under_secure_boot(outcome: &Outcome) {
 
 #[test]
 fn signed_image() {
-    let outcome = with_attempts(Firmware::secure()).boot();
+    let mut setup = with_attempts(Firmware::secure());
+    setup.tpm = Tpm::Swtpm;
+    setup.configure("require_tpm=yes");
+    let outcome = setup.boot();
     assert_enforced_under_secure_boot(&outcome);
-    let keyring = &assert_booted(&outcome).keyrings[".machine"];
-    assert_eq!(keyring.keys, [""; 0], "a key of the firmware's is trusted");
+    let report = assert_booted(&outcome);
+    let keys = &report.keyrings[".machine"].keys;
+    assert_eq!(keys, &[""; 0], "a key of the firmware's is trusted");
+    // The firmware measured what it started, and the keys by which it decided.
+    let sha256 = &report.pcrs["sha256"];
+    for pcr in [4, 7] {
+        assert!(sha256[pcr].contains(|digit| digit != '0'), "PCR {pcr}");
+    }
 }
 
 /// What `refused_by_the_firmware` has is refused for nothing but the signature.
@@ -319,7 +336,17 @@ mod refused_by_the_firmware {
         });
     }
 
+    /// As an image with a known hole is revoked.
     #[test]
+    fn image_whose_digest_is_revoked() {
+        refuse(Firmware {
+            revoked: true,
+            ..Firmware::secure()
+        });
+    }
+
+    #[test]
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     fn image_whose_certificate_is_revoked() {
         let firmware = Firmware::secure();
         refuse(Firmware {
@@ -380,6 +407,8 @@ fn ca_of_the_owner() {
         |keyring: &str, name: &str| keyrings[keyring].keys.iter().any(|key| key.contains(name));
     assert!(has(".machine", "boots CA"), "{keyrings:?}");
     assert!(has(".ima", "boots RSA"), "{keyrings:?}");
+    // So is the certificate with which Debian builds its shim.
+    assert!(has(".machine", "Debian Secure Boot CA"), "{keyrings:?}");
     assert_eq!(keyrings[".builtin_trusted_keys"].keys, [""; 0]);
 }
 

@@ -17,7 +17,8 @@ pub enum Ending {
     /// The guest halted: the kernel printed "System halted" and stopped. The library then ended the machine.
     Halt,
     /// The UEFI firmware found nothing that it would start, and stopped. The console has its reason for each device, such as
-    /// "Access Denied" for a program without a signature that Secure Boot accepts. The library then ended the machine.
+    /// "Access Denied" for a program without a signature that Secure Boot accepts. The library then ended the machine. Without Secure
+    /// Boot, OVMF starts a shell instead.
     NothingToBoot,
     /// The kernel panicked, with this message.
     Panic(String),

@@ -11,7 +11,7 @@ use ima::cpio::{Metadata, S_IFDIR, S_IFREG, Writer};
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch, boot_aggregate};
 use ima_testbed::attempts::{File, files};
 use ima_testbed::report::{Report, decode_hex};
-use ima_testbed::{Bus, Disk, Ending, Machine, TestbedError, Tpm};
+use ima_testbed::{Bus, Disk, Ending, Machine, TestbedError, Tpm, Uefi};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 fn project() -> PathBuf {
@@ -206,6 +206,21 @@ fn endings_are_told_apart() {
         );
         assert!(outcome.report().is_some(), "{parameter}");
     }
+}
+
+/// A disk without a program for UEFI, under Secure Boot.
+#[test]
+fn firmware_without_anything_to_boot() {
+    let certificate = std::fs::read(project().join("crates/ima/testdata/expired.der")).unwrap();
+    let disk = disk_image(1 << 20);
+    let outcome = Machine::from_disk(Disk::new(&disk).boot())
+        .uefi(Uefi::with_platform_key(&certificate))
+        .start()
+        .unwrap()
+        .finish();
+    let (ending, console) = (&outcome.ending, &outcome.console);
+    assert_eq!(*ending, Ending::NothingToBoot, "{console}");
+    assert!(console.contains("failed to load Boot0001"), "{console}");
 }
 
 /// Nothing is enforced here, so that what must be denied is not: the attempts must say so.
