@@ -30,7 +30,16 @@ struct Host {
 }
 
 impl Host {
+    /// As a BIOS leaves it.
     fn start() -> Host {
+        let host = Host::new();
+        for pcr in 0..8 {
+            host.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={SEPARATOR}")]);
+        }
+        host
+    }
+
+    fn new() -> Host {
         let directory = TempDir::new_in(scratch()).expect("a directory");
         let path = |name: &str| directory.path().join(name).display().to_string();
         std::fs::create_dir(directory.path().join("state")).expect("a directory");
@@ -44,11 +53,7 @@ impl Host {
             .arg(format!("type=unixio,path={}", path("tpm")))
             .arg("--ctrl")
             .arg(format!("type=unixio,path={}", path("tpm.ctrl"))));
-        let host = Host { directory };
-        for pcr in 0..8 {
-            host.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={SEPARATOR}")]);
-        }
-        host
+        Host { directory }
     }
 
     /// Its address for programs that use it.
@@ -143,8 +148,26 @@ fn enrolled(setup: &mut Setup, options: &[&str]) {
 }
 
 fn encrypted_in(setup: &mut Setup, sector_size: usize, enroll: impl FnOnce(&Host, &Path)) {
+    encrypted_by(Host::start(), setup, sector_size, enroll);
+}
+
+/// The same by a TPM whose PCR 7 was extended with these digests, in hexadecimal.
+pub fn sealed_to(setup: &mut Setup, digests: &[String]) {
+    encrypted_by(Host::new(), setup, 4096, |host, container| {
+        for digest in digests {
+            host.tool("tpm2_pcrextend", &[&format!("7:sha256={digest}")]);
+        }
+        host.enroll(container, &["--tpm2-pcrs=7"]);
+    });
+}
+
+fn encrypted_by(
+    host: Host,
+    setup: &mut Setup,
+    sector_size: usize,
+    enroll: impl FnOnce(&Host, &Path),
+) {
     let path = container(setup, sector_size);
-    let host = Host::start();
     enroll(&host, &path);
     setup.container = Some(path);
     setup.tpm = Tpm::Swtpm;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ima_testbed::report::{decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Tpm, Uefi};
 use imactl::key::KeyKind;
 use imactl::uki::pe::Image;
@@ -14,9 +15,10 @@ use imactl::x509::Template;
 use crate::accepted::assert_all_attempts_passed;
 use crate::built::{Kernel, scratch};
 use crate::keys::{CA, OTHER_CA, Pair, RSA};
+use crate::luks::sealed_to;
 use crate::matrix::Action;
 use crate::media::blank;
-use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
+use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail, root_of};
 use crate::tree::Tree;
 
 /// systemd's stub, of Debian's package systemd-boot-efi.
@@ -354,6 +356,59 @@ mod refused_by_the_firmware {
             ..firmware
         });
     }
+}
+
+/// The digests with which the firmware extended this PCR, in hexadecimal, by its log (TCG PC Client Platform Firmware Profile,
+/// "Crypto Agile Log Format"): the first event is of the old format, without digests of this bank.
+fn extended(log: &[u8], pcr: u32) -> Vec<String> {
+    const SHA256: u16 = 11;
+    let number = |at: usize| {
+        let bytes = log[at..at + 4].try_into().expect("four bytes");
+        u32::from_le_bytes(bytes)
+    };
+    let mut digests = Vec::new();
+    let mut at = 32 + number(28) as usize;
+    while at < log.len() {
+        let (index, count) = (number(at), number(at + 8));
+        at += 12;
+        for _ in 0..count {
+            let algorithm = u16::from_le_bytes([log[at], log[at + 1]]);
+            let length = match algorithm {
+                4 => 20,
+                SHA256 => 32,
+                12 => 48,
+                13 => 64,
+                other => panic!("the bank {other}"),
+            };
+            let digest = &log[at + 2..at + 2 + length];
+            if algorithm == SHA256 && index == pcr {
+                digests.push(encode_hex(digest));
+            }
+            at += 2 + length;
+        }
+        at += 4 + number(at) as usize;
+    }
+    digests
+}
+
+/// The key of an encrypted root that is sealed to PCR 7 is to be had under Secure Boot with these keys, and not without.
+#[test]
+fn encrypted_root_that_is_sealed_to_secure_boot() {
+    let mut setup = with(Firmware::secure());
+    setup.tpm = Tpm::Swtpm;
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let log = decode_hex(&report.firmware_log).expect("a log");
+    sealed_to(&mut setup, &extended(&log, 7));
+
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    assert_eq!(root_of(report).source, "/dev/dm-0");
+    assert_shows(&outcome, "unlocked by the TPM with PCR 7 (sha256)");
+
+    setup.firmware = Some(Firmware::insecure());
+    let outcome = setup.boot_unchecked();
+    assert_refused(&outcome, "IMA-425", Action::Poweroff);
 }
 
 /// The stub ignores load options under Secure Boot if the image has a command line (systemd-stub(7)).

@@ -78,6 +78,8 @@ pub struct Report {
     pub pcr10: BTreeMap<String, String>,
     /// PCRs 0 to 9 by bank, in order.
     pub pcrs: BTreeMap<String, Vec<String>>,
+    /// The firmware's event log (binary_bios_measurements), hexadecimal. Empty if the kernel has none.
+    pub firmware_log: String,
     /// The mounts, in order.
     pub mounts: Vec<Mount>,
     /// The keyrings of the kernel and the keys on them.

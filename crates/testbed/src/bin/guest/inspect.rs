@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
 
 const SECURITYFS: &str = "/sys/kernel/security";
+const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const EFIVARS: &str = "/sys/firmware/efi/efivars";
 const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
@@ -96,6 +97,10 @@ pub fn fill(report: &mut Report) {
         pcrs(tpm, report, &mut problems);
     }
     if let Some(ima) = ima_directory(&mut problems) {
+        // securityfs is mounted by then.
+        if Path::new(FIRMWARE_LOG).exists() {
+            report.firmware_log = encode_hex(&bytes(Path::new(FIRMWARE_LOG), &mut problems));
+        }
         report.ima = true;
         report.measurements_binary = fs::read(ima.join("binary_runtime_measurements"))
             .map(|bytes| encode_hex(&bytes))
