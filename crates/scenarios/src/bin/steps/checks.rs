@@ -152,6 +152,14 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
         &["build/ship", "guest"][..],
         &["qemu/build-kernel"],
         &["qemu/build-kernel", "--series", "7.2"],
+        &["qemu/build-kernel", "--ca", "tests/boots/built-in-ca.pem"],
+        &[
+            "qemu/build-kernel",
+            "--fragment",
+            "efi",
+            "--fragment",
+            "tests/boots/arch-policy.config",
+        ],
         &["qemu/debian-kernel"],
         &["qemu/policy-parsers"],
     ] {
