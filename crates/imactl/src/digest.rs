@@ -52,7 +52,7 @@ fn digest(
             read(&mut |piece| {
                 match piece {
                     Piece::Data(data) => hasher.update(data),
-                    Piece::Hole(len) => crate::image::hash_zeros(&mut hasher, len),
+                    Piece::Hole(len) => hash_zeros(&mut hasher, len),
                 }
                 Ok(())
             })?;
@@ -72,6 +72,16 @@ fn digest(
             })?;
             Ok(hasher.finish())
         }
+    }
+}
+
+/// Hashes so many zeros.
+pub(crate) fn hash_zeros(hasher: &mut ima::hash::Hasher, mut len: u64) {
+    const ZEROS: &[u8] = &[0; 65_536];
+    while len > 0 {
+        let take = len.min(ZEROS.len() as u64);
+        hasher.update(ZEROS.get(..take as usize).unwrap_or(ZEROS));
+        len -= take;
     }
 }
 

@@ -1,9 +1,12 @@
 //! Root images from a [`Tree`], with signatures made on the way, without privilege: ext4, squashfs, or a tar archive.
 
 mod archive;
+mod blocks;
+mod bounds;
 pub mod composefs;
 mod erofs;
 mod ext4;
+mod programs;
 mod resign;
 mod source;
 
@@ -17,27 +20,18 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use crate::Result;
+use crate::digest::hash_zeros;
 use crate::file::Output;
 use crate::identity::Identity;
 use crate::select::{self, Appraisal, Pattern};
 use crate::tree::{Content, Inode, InodeIndex, Kind, Piece, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
+use blocks::RunCollector;
+pub use blocks::{BLOCK, DataRuns, ReadContent, WriteBlocks};
 pub use ext4::read as read_ext4;
 pub use resign::sign_image;
 pub use source::{Source, filesystem, read};
-
-/// Bytes in a block of an image.
-pub const BLOCK: u64 = 4096;
-
-/// The blocks of a file that are not all zeros: first block and number, sorted, not touching one another.
-pub type DataRuns = Vec<(u64, u64)>;
-
-/// Takes blocks of a file by their number in the file.
-pub type WriteBlocks<'a> = dyn FnMut(u64, &[u8]) -> Result<()> + 'a;
-
-/// Hands the content of a regular file to [`WriteBlocks`].
-pub type ReadContent<'a> = dyn FnMut(InodeIndex, &mut WriteBlocks<'_>) -> Result<()> + 'a;
 
 /// Which regular files get signatures.
 #[derive(Debug, Clone)]
@@ -725,40 +719,6 @@ struct ReadFile {
     runs: DataRuns,
     /// Digest and value of `security.ima`.
     ima: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Collects the blocks that are not all zeros.
-#[derive(Default)]
-struct RunCollector {
-    runs: DataRuns,
-    block: u64,
-}
-
-impl RunCollector {
-    fn data(&mut self, data: &[u8]) {
-        for chunk in data.chunks(BLOCK as usize) {
-            if chunk.iter().any(|&byte| byte != 0) {
-                match self.runs.last_mut() {
-                    Some((start, len)) if *start + *len == self.block => *len += 1,
-                    _ => self.runs.push((self.block, 1)),
-                }
-            }
-            self.block += 1;
-        }
-    }
-
-    fn hole(&mut self, len: u64) {
-        self.block += len / BLOCK;
-    }
-}
-
-pub(crate) fn hash_zeros(hasher: &mut ima::hash::Hasher, mut len: u64) {
-    const ZEROS: &[u8] = &[0; 65_536];
-    while len > 0 {
-        let take = len.min(ZEROS.len() as u64);
-        hasher.update(ZEROS.get(..take as usize).unwrap_or(ZEROS));
-        len -= take;
-    }
 }
 
 fn as_uuid(digest: &[u8]) -> [u8; 16] {

@@ -23,6 +23,7 @@ pub mod nearest;
 pub mod packages;
 pub mod packed;
 pub mod pcr;
+mod percent;
 pub mod select;
 pub mod setup;
 pub mod sign;

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::digest::DigestOf;
 use crate::hex;
+use crate::percent::{escape, unescape};
 use crate::select::{self, Appraisal};
 use crate::sign::{ImaValue, Place};
 use crate::tree::{Content, InodeIndex, Kind, Tree};
@@ -489,31 +490,6 @@ fn is_inside(path: &[u8]) -> bool {
         && path
             .split(|&byte| byte == b'/')
             .all(|part| !part.is_empty() && part != b"." && part != b"..")
-}
-
-fn escape(path: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in path.utf8_chunks() {
-        text.push_str(&chunk.valid().replace('%', "%25"));
-        for byte in chunk.invalid() {
-            text.push('%');
-            text.push_str(&hex::encode(&[*byte]));
-        }
-    }
-    text
-}
-
-/// The bytes of a text in which some stand as `%` and two hexadecimal digits.
-pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut path = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        path.extend_from_slice(before.as_bytes());
-        path.extend(hex::decode(after.get(..2)?)?);
-        rest = after.get(2..)?;
-    }
-    path.extend_from_slice(rest.as_bytes());
-    Some(path)
 }
 
 #[cfg(test)]

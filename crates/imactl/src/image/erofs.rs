@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::crc32c;
 
-use super::{BLOCK, DataRuns, ReadContent};
+use super::blocks::{BLOCK, DataRuns, ReadContent};
 use crate::Result;
 use crate::tree::{Inode, InodeIndex, Kind, Tree};
 

@@ -15,10 +15,11 @@ use std::process::Command;
 use ima::fault::{Cause, Code, Fault};
 use ima::filesystem::Kind as FileSystemKind;
 
+use super::programs::{copy, missing_tool, path_with_sbin};
 use super::{Format, ImageBuilder, Summary, ext4, source};
 use crate::Result;
 use crate::file::{Output, unreadable, unwritable};
-use crate::tree::{Content, InodeIndex, Piece, Tree};
+use crate::tree::{InodeIndex, Tree};
 use crate::xattr::{SECURITY_EVM, SECURITY_IMA};
 
 /// Signs the files inside the image `path` and writes it to `out`, which may be the same. `prepare` says what is signed and by
@@ -153,30 +154,6 @@ fn changes(before: &Tree, after: &Tree) -> Vec<Change> {
     changes
 }
 
-/// Copies the image to an empty file of that name, its holes as holes.
-pub(super) fn copy(path: &Path, to: &Path, file: &mut File) -> Result<()> {
-    let len = std::fs::metadata(path)
-        .map_err(|error| unreadable(path, &error))?
-        .len();
-    let content = Content::Host {
-        path: path.to_owned(),
-        len,
-    };
-    let failed = |error: std::io::Error| unwritable(to, &error);
-    file.set_len(len).map_err(failed)?;
-    let mut at = 0;
-    content.read(&mut |piece| {
-        at += match piece {
-            Piece::Hole(len) => len,
-            Piece::Data(data) => {
-                file.write_all_at(data, at).map_err(failed)?;
-                data.len() as u64
-            }
-        };
-        Ok(())
-    })
-}
-
 /// Has `debugfs` write the attributes; what it complained of comes back.
 fn write_attributes(
     original: &Path,
@@ -250,18 +227,6 @@ fn check(program: &str, package: &str, arguments: &[&str], image: &Path) -> Resu
     let detail = format!("{}: {program} finds errors", image.display());
     Err(Fault::new(Code::SourceMalformed, detail)
         .because(Cause::CHECK_FINDS_ERRORS.with(&[&words, &command])))
-}
-
-pub(super) fn missing_tool(program: &str, package: &str, error: &std::io::Error) -> Fault {
-    Fault::new(Code::ToolMissing, format!("{program}: {error}"))
-        .because(Cause::IMAGE_PROGRAM_MISSING.with(&[program, package]))
-}
-
-/// Debian has these programs where a user's PATH does not look.
-pub(super) fn path_with_sbin() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin");
-    path
 }
 
 /// Compressor and block size (`struct squashfs_super_block`: `compression`, `block_size`), as mksquashfs takes them.

@@ -16,11 +16,6 @@ use crate::image::ext4;
 use crate::select::FileSystem;
 use crate::tree::Tree;
 
-/// The longest name below the root, PATH_MAX.
-const MAX_PATH: usize = 4096;
-/// The longest target of a symbolic link, PATH_MAX.
-const MAX_TARGET: u64 = 4096;
-
 /// A root that was read.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -113,51 +108,4 @@ fn probe(file: &File) -> std::io::Result<Vec<Filesystem>> {
     file.take(filesystem::PROBE_LENGTH as u64)
         .read_to_end(&mut head)?;
     Ok(filesystem::probe(&head))
-}
-
-/// The fault of an image that cannot be read as what its superblock says.
-pub(super) fn damaged(
-    path: &Path,
-    kind: &str,
-    check: &str,
-    error: &dyn std::fmt::Display,
-) -> Fault {
-    Fault::new(
-        Code::SourceMalformed,
-        format!("{}: {error}", path.display()),
-    )
-    .because(Cause::DAMAGED.with(&[kind, check]))
-}
-
-/// Counts what of an image is kept in memory: names and attributes. Both may lie where others do, so that a short image could
-/// hold any number; a sound one has a small part of its length.
-struct Kept {
-    left: u64,
-}
-
-impl Kept {
-    fn for_image(length: u64) -> Self {
-        const ALWAYS: u64 = 32 << 20;
-        const RATIO: u64 = 16;
-        Self {
-            left: length.saturating_mul(RATIO).saturating_add(ALWAYS),
-        }
-    }
-
-    /// Whether there is room for so many bytes, and what goes with them.
-    fn room(&mut self, bytes: usize) -> bool {
-        const EACH: u64 = 128;
-        match self.left.checked_sub((bytes as u64).saturating_add(EACH)) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Whether there is room for another attribute.
-    fn attribute(&mut self, name: &[u8], value: &[u8]) -> bool {
-        self.room(name.len().saturating_add(value.len()))
-    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ima::fault::{Cause, Code, Fault};
 
 use crate::Result;
+use crate::percent::unescape;
 
 /// How they begin.
 pub const SCHEME: &str = "pkcs11:";
@@ -65,7 +66,7 @@ impl Uri {
                 return Err(wrong(format!("`{name}` is given twice")));
             }
             seen.push(name);
-            let bytes = percent_decode(value)
+            let bytes = unescape(value)
                 .ok_or_else(|| wrong(format!("the value of `{name}` is not percent-encoded")))?;
             let text = || {
                 String::from_utf8(bytes.clone())
@@ -105,18 +106,6 @@ impl Uri {
         }
         Ok(uri)
     }
-}
-
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        bytes.extend(crate::hex::decode(after.get(..2)?)?);
-        rest = after.get(2..)?;
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    Some(bytes)
 }
 
 #[cfg(test)]

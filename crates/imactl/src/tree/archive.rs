@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -14,9 +14,11 @@ use ima::fault::{Cause, Code, Fault};
 
 use base64ct::{Base64Unpadded, Encoding as _};
 
-use super::{Content, Inode, Kind, PIECE, Run, Timestamp, Tree, Whiteout, clean};
+use super::content::{Content, PIECE, Run};
+use super::{Inode, Kind, Timestamp, Tree, Whiteout, clean};
 use crate::Result;
-use crate::manifest::unescape;
+use crate::packed::Packing;
+use crate::percent::unescape;
 
 const RECORD: usize = 512;
 /// The longest extended header or long name.
@@ -130,8 +132,68 @@ impl Source for InPlace {
     }
 }
 
+impl Tree {
+    /// Reads a tar archive, plain or compressed with gzip, zstd or xz. Extended attributes are taken from PAX records
+    /// `SCHILY.xattr.*`, as `tar --xattrs` writes them, and `LIBARCHIVE.xattr.*`. Whiteouts of an OCI image's layer are not files;
+    /// [`overlay`](Self::overlay) applies them.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SourceMalformed`] for a malformed archive, [`Code::OutputUnwritable`] if there is no room for its content in
+    /// the temporary directory.
+    pub fn from_tar(archive: impl Read) -> Result<Self> {
+        let unpacked = unpacked(archive)
+            .map_err(|error| Fault::new(Code::SourceMalformed, error.to_string()))?;
+        read(Stream(unpacked))
+    }
+
+    /// Reads a tar archive as [`from_tar`](Self::from_tar) does. The content of files stays in the archive if that is a regular
+    /// file and not compressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_tar`](Self::from_tar).
+    pub fn from_tar_file(file: File) -> Result<Self> {
+        let failed = |error: std::io::Error| Fault::new(Code::SourceMalformed, error.to_string());
+        let meta = file.metadata().map_err(failed)?;
+        let mut head = [0; 6];
+        if meta.is_file()
+            && file.read_exact_at(&mut head, 0).is_ok()
+            && Packing::of(&head).is_none()
+        {
+            return read(InPlace::new(file, meta.len()));
+        }
+        Self::from_tar(std::io::BufReader::new(file))
+    }
+}
+
+/// Unpacks a stream by what its first bytes are.
+fn unpacked<'a>(mut archive: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
+    let mut head = Vec::new();
+    archive.by_ref().take(6).read_to_end(&mut head)?;
+    let whole = std::io::Cursor::new(head.clone()).chain(archive);
+    Ok(match Packing::of(&head) {
+        Some(Packing::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(whole)),
+        Some(Packing::Zstd) => Box::new(zstd::Decoder::new(whole)?),
+        Some(Packing::Xz) => {
+            let mut plain = tempfile::tempfile()?;
+            lzma_rs::xz_decompress(&mut std::io::BufReader::new(whole), &mut plain)
+                .map_err(|error| std::io::Error::other(format!("malformed xz data ({error:?})")))?;
+            plain.rewind()?;
+            Box::new(plain)
+        }
+        Some(other) => {
+            return Err(std::io::Error::other(format!(
+                "it is compressed with {}, and archives are read plain or compressed with gzip, zstd or xz",
+                other.name()
+            )));
+        }
+        None => Box::new(whole),
+    })
+}
+
 /// Reads an archive, which must be uncompressed.
-pub fn read(mut archive: impl Source) -> Result<Tree> {
+fn read(mut archive: impl Source) -> Result<Tree> {
     let spool = Arc::new(tempfile::tempfile().map_err(spool_error)?);
     let mut offset = 0;
     let mut tree = Tree::new();

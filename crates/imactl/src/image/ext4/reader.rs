@@ -20,8 +20,8 @@ use super::format::{
 };
 use crate::Result;
 use crate::file::unreadable;
-use crate::image::resign::{copy, missing_tool, path_with_sbin};
-use crate::image::source::damaged;
+use crate::image::bounds::damaged;
+use crate::image::programs::{copy, missing_tool, path_with_sbin};
 use crate::tree::{self, Content, InodeIndex, Kind, Run, Timestamp, Tree};
 
 /// The deepest directory that is gone into: PATH_MAX has room for no more.

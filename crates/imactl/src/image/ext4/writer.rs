@@ -16,7 +16,7 @@ use super::format::{
     EXTENT_MAGIC, EXTENTS_FLAG, MAX_EXTENT, ROOT, XATTR_MAGIC, XATTR_PREFIXES, acl_to_disk, is_acl,
 };
 use crate::Result;
-use crate::image::{BLOCK, DataRuns, ReadContent};
+use crate::image::blocks::{BLOCK, DataRuns, ReadContent};
 use crate::tree::{Inode, InodeIndex, Kind, Timestamp, Tree};
 
 const BLOCK_SIZE: usize = 4096;

@@ -16,10 +16,10 @@ use erofs_rs::r#async::{EroFS, File as DiskFile};
 use erofs_rs::backend::AsyncImage;
 use erofs_rs::types::{Inode as DiskInode, Layout};
 
-use super::{Kept, MAX_PATH, MAX_TARGET, damaged};
 use crate::Result;
 use crate::contained::contained;
 use crate::file::unreadable;
+use crate::image::bounds::{Kept, MAX_PATH, MAX_TARGET, damaged};
 use crate::tree::{Content, Inode, Kind, Run, Stored, StoredReader, Timestamp, Tree};
 
 /// The deepest directory that is gone into: PATH_MAX has room for no more.

@@ -4,6 +4,7 @@
 //! not read: it is unpacked whenever the file is read. Images that are compressed with lzo or lzma, or with xz and its filters for
 //! machine code, are read by the program `sqfs2tar`.
 
+mod failure;
 mod program;
 mod unpack;
 
@@ -13,12 +14,10 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ima::fault::Fault;
-
-use super::{Kept, MAX_PATH, MAX_TARGET, damaged};
 use crate::Result;
-use crate::file::unreadable;
+use crate::image::bounds::{Kept, MAX_PATH, MAX_TARGET};
 use crate::tree::{Content, Inode, Kind, Stored, StoredReader, Timestamp, Tree};
+use failure::{Failure, Read, bad};
 use unpack::Compressor;
 
 /// Bytes of a block of metadata (`SQUASHFS_METADATA_SIZE`).
@@ -56,39 +55,6 @@ pub(super) fn read(path: &Path) -> Result<Tree> {
     };
     walk.run().map_err(|failure| failure.fault(path))?;
     Ok(walk.tree)
-}
-
-/// Why an image was not read.
-#[derive(Debug)]
-enum Failure {
-    /// Reading it failed.
-    Unreadable(std::io::Error),
-    /// Something in it cannot be.
-    Damaged(String),
-    /// From the tree.
-    Fault(Fault),
-}
-
-impl Failure {
-    fn fault(self, path: &Path) -> Fault {
-        match self {
-            Self::Unreadable(error) => unreadable(path, &error),
-            Self::Damaged(what) => damaged(path, "squashfs", "unsquashfs -stat", &what),
-            Self::Fault(fault) => fault,
-        }
-    }
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-type Read<T> = std::result::Result<T, Failure>;
-
-fn bad<T>(what: impl Into<String>) -> Read<T> {
-    Err(Failure::Damaged(what.into()))
 }
 
 /// The little-endian field at the beginning of `bytes`, and what comes after it; both are zero or empty beyond the end.

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use ima::fault::{Code, Fault};
 
-use super::super::damaged;
 use crate::Result;
+use crate::image::bounds::damaged;
 use crate::tree::Tree;
 
 /// Reads an image. The content of its files goes to a temporary file.

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, Read as _};
 
-use super::{Read, bad};
+use super::failure::{Read, bad};
 use crate::contained::contained;
 use crate::packed::xz_length;
 
