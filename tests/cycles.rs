@@ -20,12 +20,71 @@ fn code(source: &str) -> String {
         .to_owned()
 }
 
-/// The paths of the tree in a `use`, such as `a::b` and `a::c` of `a::{b, c}`.
-fn paths(tree: &str) -> Vec<String> {
+/// What a `use` makes known in its module.
+struct Use {
+    name: String,
+    path: String,
+    /// Whether other modules can name it through this one.
+    is_public: bool,
+}
+
+/// The code of a module, without its comments and tests.
+struct Source {
+    uses: Vec<Use>,
+    /// Everything but the `use`s.
+    rest: String,
+}
+
+impl Source {
+    fn parse(text: &str) -> Self {
+        let (mut uses, mut rest) = (Vec::new(), String::new());
+        for statement in code(text).split_inclusive(';') {
+            let found = statement.rfind("use ").and_then(|at| {
+                let before = statement[..at].lines().last().unwrap_or_default().trim();
+                let is_public =
+                    before == "pub" || before.starts_with("pub(") && before.ends_with(')');
+                (before.is_empty() || is_public).then_some((at, is_public))
+            });
+            match (found, statement.strip_suffix(';')) {
+                (Some((at, is_public)), Some(whole)) => {
+                    let paths = paths(&whole[at + 4..]).into_iter();
+                    uses.extend(paths.map(|(path, name)| Use {
+                        name,
+                        path,
+                        is_public,
+                    }));
+                    rest.push_str(&statement[..at]);
+                }
+                _ => rest.push_str(statement),
+            }
+        }
+        Self { uses, rest }
+    }
+
+    /// The paths in other places than a `use`.
+    fn inline_paths(&self) -> impl Iterator<Item = &str> {
+        let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
+        let paths = self.rest.split(move |letter| !is_part(letter));
+        paths.filter(|path| path.contains("::"))
+    }
+
+    /// Whether a name is anywhere but in a `use`.
+    fn has_word(&self, name: &str) -> bool {
+        let is_part = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let mut words = self.rest.split(|letter| !is_part(letter));
+        words.any(|word| word == name)
+    }
+}
+
+/// The paths of the tree in a `use` and their names: `a::b` named `b` and `a::c` named `d` of `a::{b, c as d}`.
+fn paths(tree: &str) -> Vec<(String, String)> {
     let tree = tree.trim();
     let Some((prefix, group)) = tree.split_once('{') else {
-        let path = tree.split(" as ").next().unwrap_or(tree);
-        return vec![path.to_owned()];
+        let (path, name) = tree.split_once(" as ").unwrap_or((tree, ""));
+        let path = path.trim().trim_end_matches("::self");
+        let last = path.rsplit("::").next().unwrap_or(path);
+        let name = if name.is_empty() { last } else { name.trim() };
+        return vec![(path.to_owned(), name.to_owned())];
     };
     let group = group
         .strip_suffix('}')
@@ -37,124 +96,83 @@ fn paths(tree: &str) -> Vec<String> {
     });
     parts
         .filter(|part| !part.trim().is_empty())
-        .flat_map(paths)
-        .map(|path| format!("{prefix}{path}"))
+        .flat_map(|part| paths(&format!("{}{}", prefix.trim(), part.trim())))
         .collect()
 }
 
-/// The paths in other places than a `use` that begin with `crate::` or `super::`.
-fn inline_paths(code: &str) -> Vec<String> {
-    let is_part = |letter: char| letter.is_alphanumeric() || letter == '_' || letter == ':';
-    code.split(|letter| !is_part(letter))
-        .filter(|path| path.starts_with("crate::") || path.starts_with("super::"))
-        .map(str::to_owned)
-        .collect()
-}
+/// The modules of a crate.
+struct Sources(BTreeMap<Module, Source>);
 
-/// The names and keywords of a text.
-fn words(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
-}
-
-/// Whether a path begins with a module below this one.
-fn is_of_child(path: &str, module: &Module, modules: &BTreeSet<Module>) -> bool {
-    let path = path.strip_prefix("self::").unwrap_or(path);
-    let mut child = module.clone();
-    child.push(
-        path.split("::")
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-    );
-    modules.contains(&child)
-}
-
-/// The modules that a module imports.
-fn imports_of(module: &Module, source: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
-    let code = code(source);
-    let mut found = BTreeSet::new();
-    let mut import = |path: &str| {
-        let mut parts: Vec<&str> = path.split("::").map(str::trim).collect();
+impl Sources {
+    /// The module that defines what a path means in a module; nothing if that is another crate.
+    fn definition(&self, module: &Module, path: &str) -> Option<Module> {
+        let mut parts: Vec<&str> = path.split("::").collect();
         let mut base = module.clone();
-        match parts.first() {
-            Some(&"crate") => base.clear(),
-            Some(&"super") => {
-                while parts.first() == Some(&"super") {
+        match parts[0] {
+            "crate" => base.clear(),
+            "self" => {}
+            "super" => {
+                while parts.get(1) == Some(&"super") {
                     base.pop();
                     parts.remove(0);
                 }
+                base.pop();
             }
-            // Of a module below this one, or of another crate.
-            Some(name) => {
-                base.push((*name).to_owned());
-                if !modules.contains(&base) {
-                    return;
+            name => {
+                base.push(name.to_owned());
+                if !self.0.contains_key(&base) {
+                    return None;
                 }
             }
-            None => return,
         }
-        base.extend(
-            parts
-                .iter()
-                .skip(usize::from(parts.first() == Some(&"crate")))
-                .map(|part| (*part).to_owned()),
-        );
-        // What follows the module is an item of it.
-        while !base.is_empty() && !modules.contains(&base) {
-            base.pop();
-        }
-        if base != *module {
-            found.insert(base);
-        }
-    };
-    let mut rest = String::new();
-    let (mut uses, mut reexports) = (Vec::new(), Vec::new());
-    for statement in code.split_inclusive(';') {
-        let line_with_use = statement.rfind("use ").filter(|at| {
-            let before = statement[..*at].lines().last().unwrap_or_default().trim();
-            before.is_empty()
-                || before == "pub"
-                || before.starts_with("pub(") && before.ends_with(')')
-        });
-        match line_with_use {
-            Some(at) if statement.ends_with(';') => {
-                let tree = statement[at + 4..].trim_end_matches(';');
-                let is_public = statement[..at].trim_end().ends_with("pub");
-                let found = paths(tree);
-                let (passed_on, used) = found
-                    .into_iter()
-                    .partition(|path| is_public && is_of_child(path, module, modules));
-                reexports.extend::<Vec<String>>(passed_on);
-                uses.extend::<Vec<String>>(used);
-                rest.push_str(&statement[..at]);
+        self.below(base, &parts[1..])
+    }
+
+    /// As [`Self::definition`], of a path that begins in a module and may lead through a `use` there.
+    fn below(&self, mut base: Module, parts: &[&str]) -> Option<Module> {
+        for (at, part) in parts.iter().enumerate() {
+            base.push((*part).to_owned());
+            if self.0.contains_key(&base) {
+                continue;
             }
-            _ => rest.push_str(statement),
+            base.pop();
+            let uses = self.0.get(&base).map_or(&[][..], |source| &source.uses);
+            return match uses.iter().find(|found| found.name == *part) {
+                Some(found) => {
+                    let rest = parts[at + 1..].iter().map(|part| format!("::{part}"));
+                    let path = format!("{}{}", found.path, rest.collect::<String>());
+                    self.definition(&base, &path)
+                }
+                None => Some(base),
+            };
         }
+        Some(base)
     }
-    // What a module only passes on from one below it, it does not need itself.
-    uses.extend(reexports.into_iter().filter(|path| {
-        let name = path.rsplit("::").next().unwrap_or_default().trim();
-        words(&rest).any(|word| word == name)
-    }));
-    uses.iter().for_each(|path| import(path));
-    inline_paths(&rest).iter().for_each(|path| import(path));
-    // `mod a;` and then `a::f()`.
-    for child in modules
-        .iter()
-        .filter(|child| child.starts_with(module) && child.len() == module.len() + 1)
-    {
-        let name = child.last().expect("a name");
-        let is_used = rest.match_indices(&format!("{name}::")).any(|(at, _)| {
-            !rest[..at].ends_with(|letter: char| {
-                letter.is_alphanumeric() || letter == '_' || letter == ':'
-            })
+
+    /// The modules that a module imports. What it only passes on from one below it, it does not need itself.
+    fn imports_of(&self, module: &Module) -> BTreeSet<Module> {
+        let source = &self.0[module];
+        let used = source.uses.iter().filter(|found| {
+            let is_of_child =
+                !found.path.starts_with("crate::") && !found.path.starts_with("super::");
+            !(found.is_public && is_of_child) || source.has_word(&found.name)
         });
-        if is_used {
-            found.insert(child.clone());
-        }
+        let used = used.filter_map(|found| self.definition(module, &found.path));
+        let inline = source.inline_paths().filter_map(|path| {
+            self.definition(module, path)
+                .or_else(|| self.below(module.clone(), &path.split("::").collect::<Vec<_>>()))
+        });
+        used.chain(inline)
+            .filter(|import| import != module)
+            .collect()
     }
-    found
+
+    fn imports(&self) -> Imports {
+        let modules = self.0.keys();
+        modules
+            .map(|module| (module.clone(), self.imports_of(module)))
+            .collect()
+    }
 }
 
 /// A cycle, if there is one: the modules on it, in order.
@@ -191,7 +209,8 @@ fn cycle(imports: &Imports) -> Option<Vec<String>> {
         .find_map(|module| visit(module, imports, &mut Vec::new(), &mut done))
 }
 
-fn collect(directory: &Path, parent: &Module, sources: &mut BTreeMap<Module, String>) {
+/// Adds the modules in a directory, but not those that hold only tests.
+fn collect(directory: &Path, parent: &Module, sources: &mut BTreeMap<Module, Source>) {
     for entry in std::fs::read_dir(directory).expect("a directory of sources") {
         let path = entry.expect("an entry").path();
         let name = path
@@ -206,46 +225,42 @@ fn collect(directory: &Path, parent: &Module, sources: &mut BTreeMap<Module, Str
                 module.push(name);
                 collect(&path, &module, sources);
             }
-        } else if path.extension().is_some_and(|end| end == "rs") && name != "main" {
-            if name != "lib" {
+        } else if path.extension().is_some_and(|end| end == "rs")
+            && !["main", "tests"].contains(&name.as_str())
+        {
+            if !["lib", "mod"].contains(&name.as_str()) {
                 module.push(name);
             }
-            sources.insert(
-                module,
-                std::fs::read_to_string(&path).expect("a source file"),
-            );
+            let text = std::fs::read_to_string(&path).expect("a source file");
+            sources.insert(module, Source::parse(&text));
         }
     }
 }
 
-fn imports(sources: &BTreeMap<Module, String>) -> Imports {
-    let modules = sources.keys().cloned().collect();
-    sources
-        .iter()
-        .map(|(module, source)| (module.clone(), imports_of(module, source, &modules)))
-        .collect()
+/// The imports of the files below a directory.
+fn imports(directory: &str) -> Imports {
+    let mut sources = BTreeMap::new();
+    collect(Path::new(directory), &Module::new(), &mut sources);
+    Sources(sources).imports()
+}
+
+fn module(path: &str) -> Module {
+    path.split("::").map(str::to_owned).collect()
 }
 
 #[test]
 fn the_files_of_the_init_import_one_another_without_cycles() {
-    let mut sources = BTreeMap::new();
-    collect(Path::new("src"), &Module::new(), &mut sources);
-    let imports = imports(&sources);
+    let imports = imports("src");
     // The imports are found at all.
-    let boot = vec!["boot".to_owned()];
-    let keys = vec!["boot".to_owned(), "keys".to_owned()];
-    let hmac = vec!["boot".to_owned(), "keys".to_owned(), "hmac".to_owned()];
-    assert!(imports[&boot].contains(&keys) && imports[&keys].contains(&hmac));
-    assert!(imports[&hmac].contains(&vec!["files".to_owned()]));
+    assert!(imports[&module("boot")].contains(&module("boot::keys")));
+    assert!(imports[&module("boot::keys")].contains(&module("boot::keys::hmac")));
+    assert!(imports[&module("boot::keys::hmac")].contains(&module("files")));
     assert_eq!(cycle(&imports), None);
 }
 
 #[test]
 fn the_files_of_the_library_of_formats_import_one_another_without_cycles() {
-    let mut sources = BTreeMap::new();
-    collect(Path::new("crates/ima/src"), &Module::new(), &mut sources);
-    let imports = imports(&sources);
-    let module = |path: &str| -> Module { path.split("::").map(str::to_owned).collect() };
+    let imports = imports("crates/ima/src");
     assert!(imports[&module("fault::message")].contains(&module("fault")));
     assert!(imports[&module("config")].contains(&module("composefs")));
     assert!(imports[&module("policy::lint")].contains(&module("policy::cover")));
@@ -254,12 +269,11 @@ fn the_files_of_the_library_of_formats_import_one_another_without_cycles() {
 
 #[test]
 fn a_cycle_is_found() {
-    let sources = |files: &[(&str, &str)]| -> BTreeMap<Module, String> {
-        let module = |path: &str| path.split("::").map(str::to_owned).collect();
-        files
-            .iter()
-            .map(|(path, source)| (module(path), (*source).to_owned()))
-            .collect()
+    let cycle = |files: &[(&str, &str)]| {
+        let files = files.iter();
+        let sources = files.map(|(path, source)| (module(path), Source::parse(source)));
+        let found = cycle(&Sources(sources.collect()).imports());
+        found.map(|modules| modules.len())
     };
     for (a, b) in [
         ("use crate::b::{self, X};", "use super::a::Y;"),
@@ -270,26 +284,30 @@ fn a_cycle_is_found() {
             "use crate::{\n    a::{Y, Z},\n};",
         ),
     ] {
-        let found = cycle(&imports(&sources(&[("a", a), ("b", b)])));
-        assert_eq!(found.expect(a).len(), 2);
-        assert_eq!(
-            cycle(&imports(&sources(&[("a", a), ("b", "use other::a;")]))),
-            None
-        );
+        assert_eq!(cycle(&[("a", a), ("b", b)]), Some(2), "{a}");
+        assert_eq!(cycle(&[("a", a), ("b", "use other::a;")]), None, "{a}");
     }
     // A module may pass on what a module below it has, but not use it.
     let below = ("a::b", "use super::Code;\npub struct Cause(Code);");
     let passes_on = ("a", "mod b;\npub use b::{Cause, Other};\npub struct Code;");
-    assert_eq!(cycle(&imports(&sources(&[passes_on, below]))), None);
+    assert_eq!(cycle(&[passes_on, below]), None);
     let uses = (
         "a",
         "mod b;\npub use b::{Cause, Other};\npub struct Fault(Cause);",
     );
+    assert_eq!(cycle(&[uses, below]), Some(2));
+    let parent = ("a", "mod b;\nfn f() { b::g() }");
+    assert_eq!(cycle(&[parent, ("a::b", "use super::f;")]), Some(2));
+    assert_eq!(cycle(&[parent, ("a::b", "// use super::f;")]), None);
+    // What a module passes on is imported from where it is defined.
+    let parent = ("a", "mod b;\nmod c;\npub use b::X;\nfn f() { c::g() }");
+    let other = ("a::c", "use crate::a::X;");
+    assert_eq!(cycle(&[parent, ("a::b", ""), other]), None);
     assert_eq!(
-        cycle(&imports(&sources(&[uses, below]))).map(|found| found.len()),
+        cycle(&[parent, ("a::b", "use super::c::Y;"), other]),
         Some(2)
     );
-    let parent = ("a", "mod b;\nfn f() { b::g() }");
-    assert!(cycle(&imports(&sources(&[parent, ("a::b", "use super::f;")]))).is_some());
-    assert!(cycle(&imports(&sources(&[parent, ("a::b", "// use super::f;")]))).is_none());
+    let through_a_module = ("a::c", "use crate::d;\nfn g() { d::X::new() }");
+    let passes_on = ("d", "pub use crate::a::f as X;");
+    assert_eq!(cycle(&[parent, through_a_module, passes_on]), Some(2));
 }
