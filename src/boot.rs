@@ -17,6 +17,7 @@ use ima::policy::cover::On;
 use ima::settings::Settings;
 
 use crate::failure::{self, Ending};
+use crate::features::{self, Feature};
 use crate::logging;
 use crate::report::Report;
 use crate::watch;
@@ -116,10 +117,12 @@ fn first_half(
     let keys = keys::load(settings, wanted.policy().appraises(), report)?;
     let is_front = *start == Start::Front;
     if is_front {
+        features::require(Feature::InitramfsSignatures)?;
         // The root's file system is not known yet, so the policy must cover each.
         policy::require_cover(&wanted, On::Any, report)?;
     }
-    let signatures = initramfs::signatures(is_front && wanted.policy().appraises())?;
+    let signatures = initramfs::signatures(is_front && wanted.policy().appraises())?
+        .filter(|_| features::is_built_in(Feature::InitramfsSignatures));
     // After EVM was switched on: with its HMAC key it then adds security.evm to each file that gets a signature.
     if is_front {
         initramfs::take_over(&signatures.unwrap_or_default(), report)?;
@@ -142,6 +145,9 @@ fn second_half(
     mut policy: policy::PolicyInForce,
     report: &mut Report,
 ) -> Result<preflight::Ready, Fault> {
+    if settings.slot.is_some() {
+        features::require(Feature::Slots)?;
+    }
     let mut others = std::mem::take(&mut settings.others).into_iter();
     loop {
         let slot = settings.slot.clone();
@@ -150,6 +156,7 @@ fn second_half(
             Ok(ready) => return Ok(ready),
             Err(fault) => fault,
         };
+        let slot = slot.filter(|_| features::is_built_in(Feature::Slots));
         let (Some(slot), Some(next), false) = (slot, others.next(), report.root_left_traces())
         else {
             return Err(fault);

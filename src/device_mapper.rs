@@ -1,8 +1,6 @@
 //! The requests to the device mapper (include/uapi/linux/dm-ioctl.h).
 
 // dm-crypt needs fewer of the requests than dm-verity.
-#![cfg_attr(not(feature = "verity"), allow(dead_code))]
-
 use std::fs::File;
 
 use crate::errno::{Errno, from_io};

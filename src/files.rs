@@ -229,7 +229,6 @@ pub fn directory(path: &Path) -> Result<OwnedFd, Errno> {
 /// # Errors
 ///
 /// What openat2(2) says.
-#[cfg(feature = "composefs")]
 pub fn directory_in(root: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -88,7 +88,6 @@ impl KernelLog {
     }
 
     /// The kernel's messages about the device mapper since then.
-    #[cfg(any(feature = "luks", feature = "verity"))]
     pub fn device_mapper(&mut self) -> String {
         self.read();
         let messages = self.lines.iter();

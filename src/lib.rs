@@ -23,10 +23,10 @@ pub mod boot;
 mod canary;
 mod change_root;
 mod denial;
-#[cfg(any(feature = "luks", feature = "verity"))]
 mod device_mapper;
 pub mod errno;
 pub mod failure;
+pub mod features;
 pub mod files;
 mod kernel_log;
 mod keyrings;

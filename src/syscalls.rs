@@ -176,7 +176,6 @@ pub fn map_executable(file: &File) -> Verdict {
 }
 
 /// The length of `struct dm_ioctl` (include/uapi/linux/dm-ioctl.h), which a request to the device mapper begins with.
-#[cfg(any(feature = "luks", feature = "verity"))]
 pub const DM_HEADER: usize = 312;
 
 /// ioctl(2) on `/dev/mapper/control`: a request of that number (`DM_*_CMD`), whose answer replaces it. The kernel reads and
@@ -185,7 +184,6 @@ pub const DM_HEADER: usize = 312;
 /// # Errors
 ///
 /// What the kernel says; EINVAL if the buffer has no room for the header.
-#[cfg(any(feature = "luks", feature = "verity"))]
 pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<(), Errno> {
     const GROUP: u8 = 0xfd;
     // Behind the three numbers of the version.
@@ -210,7 +208,6 @@ pub fn device_mapper(control: &File, number: u8, buffer: &mut [u8]) -> Result<()
 }
 
 /// The length of `struct fsverity_digest` (include/uapi/linux/fsverity.h) with the longest digest there is.
-#[cfg(feature = "composefs")]
 pub const VERITY_DIGEST: usize = 4 + 64;
 
 /// ioctl(2), FS_IOC_MEASURE_VERITY: the fs-verity digest that the kernel enforces for reads of the file, as a
@@ -220,7 +217,6 @@ pub const VERITY_DIGEST: usize = 4 + 64;
 ///
 /// What the kernel says: ENODATA if fs-verity is not enabled on the file, EOPNOTSUPP or ENOTTY if its file system or the kernel
 /// has none.
-#[cfg(feature = "composefs")]
 pub fn measure_verity(file: &File, answer: &mut [u8; VERITY_DIGEST]) -> Result<(), Errno> {
     const GROUP: u8 = b'f';
     const NUMBER: u8 = 134;
@@ -256,7 +252,6 @@ mod tests {
         assert_eq!(map_executable(&directory), Verdict::Denied(Errno::NODEV));
     }
 
-    #[cfg(any(feature = "luks", feature = "verity"))]
     #[test]
     fn a_request_to_the_device_mapper_has_room_for_its_header() {
         let null = File::open("/dev/null").unwrap();
@@ -265,7 +260,6 @@ mod tests {
         assert_eq!(request(DM_HEADER), Err(Errno::NOTTY));
     }
 
-    #[cfg(feature = "composefs")]
     #[test]
     fn a_file_without_fs_verity_has_no_digest() {
         let own = File::open(std::env::current_exe().unwrap()).unwrap();

@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 use super::start::Start;
 use crate::errno::{Errno, describe, from_io};
 use crate::failure::{self, Ending};
+use crate::features;
 use crate::files::{self, Initramfs};
 use crate::report::Report;
 
@@ -27,7 +28,7 @@ const CLOSED: MountFlags = MountFlags::NOSUID
 /// # Errors
 ///
 /// [`Code::ConfigUnreadable`], [`Code::ConfigInvalid`], [`Code::CmdlineInvalid`], [`Code::RootSyntax`],
-/// [`Code::NoRootNamed`].
+/// [`Code::NoRootNamed`], [`Code::FeatureMissing`].
 pub fn read(start: &Start, ending: &mut Ending, report: &mut Report) -> Result<Settings, Fault> {
     let config = configuration()?;
     *ending = Ending::of(&config);
@@ -47,6 +48,7 @@ pub fn read(start: &Start, ending: &mut Ending, report: &mut Report) -> Result<S
         (_, None) => Settings::merge(config, &line, arguments, &mut warn)?,
         (_, Some(root)) => Settings::inside(config, &line, root, arguments, &mut warn)?,
     };
+    settings.features().try_for_each(features::require)?;
     let text = format!(
         "root {}, init {}, enforcement {}",
         settings.root,

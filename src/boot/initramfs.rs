@@ -22,6 +22,7 @@ use rustix::mount::{
 
 use crate::change_root;
 use crate::errno::{Errno, describe};
+use crate::features::{self, Feature};
 use crate::files::{self, Initramfs, OpenError};
 use crate::report::Report;
 use crate::watch;
@@ -89,7 +90,7 @@ pub fn take_over(signatures: &Signatures, report: &mut Report) -> Result<(), Fau
 ///
 /// # Errors
 ///
-/// [`Code::InitramfsSignatures`].
+/// [`Code::InitramfsSignatures`], [`Code::FeatureMissing`].
 pub fn signatures(required: bool) -> Result<Option<Signatures>, Fault> {
     let fault = |why: String| {
         Fault::new(
@@ -99,9 +100,11 @@ pub fn signatures(required: bool) -> Result<Option<Signatures>, Fault> {
     };
     let initramfs = Initramfs::open().map_err(|errno| fault(describe(errno)))?;
     let file = match initramfs.file(Path::new(layout::SIGNATURES)) {
-        Ok(file) => file,
         Err(OpenError::Missing(_)) if !required => return Ok(None),
-        Err(error) => return Err(fault(error.to_string())),
+        found => {
+            features::require(Feature::InitramfsSignatures)?;
+            found.map_err(|error| fault(error.to_string()))?
+        }
     };
     let text = files::read(&file, MAX_LIST).map_err(|error| fault(error.to_string()))?;
     let list = Signatures::parse(&text).map_err(|error| fault(error.to_string()))?;

@@ -1,24 +1,12 @@
 //! The real root: found by its name, waited for, mounted.
 
-#[cfg(feature = "composefs")]
-mod composefs;
-#[cfg(not(feature = "composefs"))]
-#[path = "root/no_composefs.rs"]
 mod composefs;
 mod devices;
-#[cfg(feature = "luks")]
-mod luks;
-#[cfg(not(feature = "luks"))]
-#[path = "root/no_luks.rs"]
 mod luks;
 mod missing;
 mod mounting;
 mod overlay;
 mod ubi;
-#[cfg(feature = "verity")]
-mod verity;
-#[cfg(not(feature = "verity"))]
-#[path = "root/no_verity.rs"]
 mod verity;
 mod waiting;
 
@@ -33,7 +21,9 @@ use ima::settings::{Root, Settings};
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::policy::PolicyInForce;
+use crate::device_mapper;
 use crate::errno::{Errno, describe};
+use crate::features::{self, Feature};
 use crate::report::{Report, RootRecord};
 use crate::watch;
 use devices::Device;
@@ -56,9 +46,15 @@ pub struct MountedRoot {
 pub struct Verification(Option<Verified>);
 
 impl Verification {
+    fn verified(&self) -> Option<&Verified> {
+        self.0
+            .as_ref()
+            .filter(|_| features::is_built_in(Feature::Verity))
+    }
+
     /// The fault of a boot that failed on this root: if a wrong block was read, that fault, because it caused the other.
     pub fn closer(&self, fault: Fault) -> Fault {
-        match &self.0 {
+        match self.verified() {
             Some(verified) => verified.closer(fault),
             None => fault,
         }
@@ -71,7 +67,7 @@ impl Verification {
     /// [`Code::VerityCorrupted`], [`Code::VerityRootHash`]: a wrong block was read already, without an error so far;
     /// [`Code::VerityTable`].
     pub(super) fn arm(&self) -> Result<(), Fault> {
-        self.0.as_ref().map_or(Ok(()), Verified::arm)
+        self.verified().map_or(Ok(()), Verified::arm)
     }
 }
 
@@ -118,7 +114,7 @@ impl MountedRoot {
 /// [`Code::VeritySignatureMissing`], [`Code::VeritySignature`], [`Code::VerityUntrusted`]. Of an encrypted one: [`Code::LuksHeader`], [`Code::LuksToken`],
 /// [`Code::LuksPcr10`], [`Code::LuksTpm`], [`Code::LuksPolicy`], [`Code::LuksKeyslot`], [`Code::LuksTarget`].
 /// Of one with composefs: [`Code::ComposefsKernel`], [`Code::ComposefsMissing`], [`Code::ComposefsDigest`],
-/// [`Code::ComposefsMount`].
+/// [`Code::ComposefsMount`]. Of one that needs what this init was built without: [`Code::FeatureMissing`].
 pub fn mount(
     _: &PolicyInForce,
     settings: &Settings,
@@ -133,39 +129,29 @@ pub fn mount(
             return Err(Fault::new(Code::RootNotMounted, detail));
         }
     };
-    let other = match &name {
-        Some(RootName::Ubi(volume)) => Some(Source {
-            path: ubi::wait(&RootName::Ubi(volume.clone()), volume, settings)?,
-            fstype: settings.rootfstype.as_deref().unwrap_or("ubifs").to_owned(),
-            option: String::new(),
-        }),
-        Some(RootName::Nfs { server, path }) => Some(Source {
-            path: nfs_source(*server, path),
-            fstype: "nfs4".to_owned(),
-            // What mount.nfs(8) adds: of two addresses the last counts.
-            option: format!("vers=4.2,addr={server}"),
-        }),
-        Some(RootName::Shared { by, tag }) => Some(Source {
-            path: tag.clone(),
-            fstype: by.name().to_owned(),
-            // Of two transports the last counts: 9p would also take a server in a network.
-            option: match by {
-                Sharing::NineP => "trans=virtio".to_owned(),
-                Sharing::Virtiofs => String::new(),
-            },
-        }),
-        _ => None,
-    };
-    if let (Some(name), Some(source)) = (&name, other) {
+    if settings.config.overlay.is_some() {
+        features::require(Feature::Overlay)?;
+    }
+    if settings.composefs.is_some() {
+        features::require(Feature::Composefs)?;
+    }
+    if let Some(name) = &name
+        && let Some(source) = named_by_driver(name, settings)?
+    {
         return mount_source(name, &source, &Verification(None), settings, report);
     }
-    let trusted = settings.verity.as_ref();
-    let trusted = trusted.map(|verity| Trusted::find(verity, settings));
-    let trusted = trusted.transpose()?;
+    let trusted = match &settings.verity {
+        None => None,
+        Some(verity) => {
+            features::require(Feature::Verity)?;
+            Some(Trusted::find(verity, settings)?)
+        }
+    };
     let name = name.or_else(|| trusted.as_ref().map(Trusted::partition));
     let name = name.ok_or_else(|| Fault::new(Code::NoRootNamed, "root= is missing"))?;
     let mut device = wait(&name, settings)?;
     if settings.config.luks {
+        features::require(Feature::Luks)?;
         let (mapped, text) = luks::unlock(&device)?;
         report.done(Stage::Root, &text);
         device = mapped;
@@ -193,8 +179,9 @@ pub fn leave() -> Result<(), Fault> {
                 Err(errno) => return Err(in_use(point, errno)),
             }
         }
-        #[cfg(any(feature = "luks", feature = "verity"))]
-        crate::device_mapper::remove().map_err(|errno| in_use("the mapped device", errno))?;
+        if features::is_built_in(Feature::Luks) || features::is_built_in(Feature::Verity) {
+            device_mapper::remove().map_err(|errno| in_use("the mapped device", errno))?;
+        }
         Ok(())
     })
 }
@@ -202,6 +189,42 @@ pub fn leave() -> Result<(), Fault> {
 fn in_use(what: &str, errno: Errno) -> Fault {
     let detail = format!("{what}: {}", describe(errno));
     Fault::new(Code::RootMount, detail).because(Cause::REFUSED_ROOT_IN_USE)
+}
+
+/// A root that is no block device, and that the file system's driver finds by its name.
+fn named_by_driver(name: &RootName, settings: &Settings) -> Result<Option<Source>, Fault> {
+    Ok(Some(match name {
+        RootName::Ubi(volume) => {
+            features::require(Feature::Ubi)?;
+            Source {
+                path: ubi::wait(name, volume, settings)?,
+                fstype: settings.rootfstype.as_deref().unwrap_or("ubifs").to_owned(),
+                option: String::new(),
+            }
+        }
+        RootName::Nfs { server, path } => {
+            features::require(Feature::NetworkRoots)?;
+            Source {
+                path: nfs_source(*server, path),
+                fstype: "nfs4".to_owned(),
+                // What mount.nfs(8) adds: of two addresses the last counts.
+                option: format!("vers=4.2,addr={server}"),
+            }
+        }
+        RootName::Shared { by, tag } => {
+            features::require(Feature::NetworkRoots)?;
+            Source {
+                path: tag.clone(),
+                fstype: by.name().to_owned(),
+                // Of two transports the last counts: 9p would also take a server in a network.
+                option: match by {
+                    Sharing::NineP => "trans=virtio".to_owned(),
+                    Sharing::Virtiofs => String::new(),
+                },
+            }
+        }
+        _ => return Ok(None),
+    }))
 }
 
 /// Mounts the device, or the one that verifies it.
@@ -212,7 +235,7 @@ fn mount_device(
     settings: &Settings,
     report: &mut Report,
 ) -> Result<MountedRoot, Fault> {
-    let device = verification.0.as_ref().map_or(device, Verified::device);
+    let device = verification.verified().map_or(device, Verified::device);
     let source = Source {
         path: device.path(),
         fstype: match &settings.rootfstype {
@@ -248,6 +271,7 @@ fn mount_source(
     } = source;
     let flags = [settings.rootflags.as_str(), option.as_str()].join(",");
     let overlay = settings.config.overlay.as_ref();
+    let overlay = overlay.filter(|_| features::is_built_in(Feature::Overlay));
     let point = match overlay {
         Some(_) => overlay::LOWER,
         None => ROOT,
@@ -262,7 +286,9 @@ fn mount_source(
             code: Code::RootMount,
         })
     })?;
-    let (mounted, image) = match &settings.composefs {
+    let composefs = settings.composefs.as_ref();
+    let composefs = composefs.filter(|_| features::is_built_in(Feature::Composefs));
+    let (mounted, image) = match composefs {
         None => (mounted, String::new()),
         Some(wanted) => {
             let mounting = format!("mounting {} of {path}", wanted.image);
@@ -282,16 +308,12 @@ fn mount_source(
         fstype: fstype.clone(),
         options: mounted.options.clone(),
         verity: verification
-            .0
-            .as_ref()
+            .verified()
             .map(|verified| verified.root_hash().to_string()),
         overlay: layer.as_ref().map(|layer| layer.device.clone()),
-        composefs: settings
-            .composefs
-            .as_ref()
-            .map(|wanted| wanted.digest.to_string()),
+        composefs: composefs.map(|wanted| wanted.digest.to_string()),
     };
-    let over = match &verification.0 {
+    let over = match verification.verified() {
         Some(verified) => format!(" ({})", verified.text()),
         None => String::new(),
     };

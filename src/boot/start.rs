@@ -9,6 +9,7 @@ use ima::fault::{Cause, Code, Fault};
 use ima::layout;
 
 use crate::change_root;
+use crate::features;
 use crate::files;
 
 const HELP: &str = "\
@@ -157,8 +158,9 @@ fn command(arguments: &[OsString], pid: u32) -> Result<Request, Fault> {
     match arguments.as_slice() {
         [b"-h" | b"--help"] => Ok(Request::Print(HELP.to_owned())),
         [b"-V" | b"--version"] => Ok(Request::Print(format!(
-            "ima-init {}\n",
-            env!("CARGO_PKG_VERSION")
+            "ima-init {}\n{}",
+            env!("CARGO_PKG_VERSION"),
+            features::LINES.concat()
         ))),
         [b"load", root] => {
             let root = PathBuf::from(OsStr::from_bytes(root));

@@ -77,6 +77,12 @@ pub static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
     }
 });
 
+/// An init without any of the features that can be left out. It is built after [`PROGRAMS`], whose init it replaces in the directory.
+pub static PLAIN_INIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    LazyLock::force(&PROGRAMS);
+    program(&paths_of("build/ship", &["--features", ""]), "ima-init")
+});
+
 /// util-linux's switch_root, static.
 pub fn util_linux_switch_root() -> Vec<u8> {
     program(

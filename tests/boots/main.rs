@@ -16,6 +16,7 @@ mod containers;
 mod devices;
 mod explained;
 mod faults;
+mod features;
 mod flash;
 mod formats;
 mod front;

@@ -17,8 +17,8 @@ use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
-    composefs, flash, front, hostile, initramfs, lines, luks, media, overlay, refused, shared,
-    signed_verity, slots, verity,
+    composefs, features, flash, front, hostile, initramfs, lines, luks, media, overlay, refused,
+    shared, signed_verity, slots, verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -125,6 +125,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         media::ROWS,
         verity::ROWS,
         composefs::ROWS,
+        features::ROWS,
         signed_verity::ROWS,
         flash::ROWS,
         shared::ROWS,

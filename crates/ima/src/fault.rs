@@ -230,6 +230,10 @@ catalogue! {
         what: "a parameter on the command line undoes a protection that the kernel was built with"
         cause: "with it, root changes programs that the kernel has appraised already, or the kernel itself"
         remedy: "take it off the command line; or set enforce=permissive in ima-init.conf for the time being"
+    FeatureMissing "IMA-211" Configuration Refusal
+        what: "this ima-init was built without a feature that the configuration needs"
+        cause: "the init was built with some of its features only (build/ship --features), to make it smaller"
+        remedy: "build it with this feature too, or with all features (build/ship without options)"
     CmdlineIgnored "IMA-251" Configuration Warning
         what: "a parameter on the kernel command line is ignored"
         cause: "the configuration does not list it under cmdline=, because the command line is unsigned and must not decide it"

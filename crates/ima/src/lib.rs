@@ -34,6 +34,7 @@ pub mod eventlog;
 pub mod evm;
 pub mod evm_key;
 pub mod fault;
+pub mod feature;
 pub mod filesystem;
 pub mod forward;
 pub mod hash;

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use ima::certificate::Certificate;
 use ima::config::{Config, Enforce};
 use ima::fault::{Code, Fault, Severity};
+use ima::feature::Feature;
 use ima::layout::Purpose;
 use ima::policy::cover::{self, On};
 use ima::policy::{Hook, Policy, Query};
@@ -124,7 +125,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         }
         found.initcalls(inputs.command_line, &[Code::NoSecurityfs, Code::NoIma]);
         let place = initramfs.place();
-        let merged = found.settings(&config, inputs.command_line, place);
+        let merged = found.settings(&config, inputs.command_line, initramfs);
         let policy = found.add(initramfs.chosen_policy());
         if let (Some(policy), Some(line)) = (&policy, inputs.command_line) {
             found.weakened(&config, policy, line, place);
@@ -312,7 +313,13 @@ fn kernel_basics(kernel: &KernelConfig) -> Vec<Fault> {
 
 impl Findings {
     /// The init that will be executed.
-    fn settings(&mut self, config: &Config, command_line: Option<&str>, place: Place) -> Merged {
+    fn settings(
+        &mut self,
+        config: &Config,
+        command_line: Option<&str>,
+        initramfs: &InitramfsBuilder,
+    ) -> Merged {
+        let place = initramfs.place();
         let mut warnings = Vec::new();
         let merged = merge(
             config,
@@ -324,12 +331,26 @@ impl Findings {
         );
         self.faults.append(&mut warnings);
         match merged {
-            Ok(settings) => Merged {
-                init: settings.init,
-                evm: settings.evm,
-                evm_fix: settings.evm_fix,
-                is_weakened: settings.weakened.is_some(),
-            },
+            Ok(settings) => {
+                let missing = settings
+                    .features()
+                    .filter(|feature| initramfs.init_lacks(*feature));
+                self.faults.extend(
+                    missing.map(|feature| Fault::new(Code::FeatureMissing, feature.name())),
+                );
+                if initramfs.is_moved() && initramfs.init_lacks(Feature::InitramfsSignatures) {
+                    self.faults.push(Fault::new(
+                        Code::FeatureMissing,
+                        Feature::InitramfsSignatures.name(),
+                    ));
+                }
+                Merged {
+                    init: settings.init,
+                    evm: settings.evm,
+                    evm_fix: settings.evm_fix,
+                    is_weakened: settings.weakened.is_some(),
+                }
+            }
             Err(fault) => {
                 // Without a command line nothing is known of the root's name.
                 if command_line.is_some() || fault.code() != Code::NoRootNamed {

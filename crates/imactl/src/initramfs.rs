@@ -14,6 +14,7 @@ use ima::cpio::{self, Metadata, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG};
 use ima::elf::{Elf, Extent, HEADER_LENGTH};
 use ima::evm_key::Blob;
 use ima::fault::{Cause, Code, Fault};
+use ima::feature::Feature;
 use ima::layout::{self, Purpose};
 use ima::offer::{CertificateFile, MAX_FILES, Source};
 use ima::policy::Policy;
@@ -380,6 +381,12 @@ impl InitramfsBuilder {
             .into_iter()
             .chain(self.entries.values())
             .find_map(|entry| Elf::parse(&entry.data)?.architecture())
+    }
+
+    /// Whether the init was built without a feature.
+    pub(crate) fn init_lacks(&self, feature: Feature) -> bool {
+        self.init_entry()
+            .is_some_and(|init| feature.is_missing_in(&init.data))
     }
 
     /// The init, which may be a link to its program.

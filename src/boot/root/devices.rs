@@ -39,13 +39,11 @@ impl Device {
     }
 
     /// Its number, as the device mapper takes it.
-    #[cfg(any(feature = "luks", feature = "verity"))]
     pub(super) fn number(&self) -> String {
         format!("{}:{}", self.major, self.minor)
     }
 
     /// Its length in bytes.
-    #[cfg(any(feature = "luks", feature = "verity"))]
     pub(super) const fn length(&self) -> u64 {
         self.sectors.saturating_mul(512)
     }
@@ -135,7 +133,6 @@ pub(super) fn all() -> Vec<Device> {
 }
 
 /// The device of a directory in sysfs.
-#[cfg(any(feature = "luks", feature = "verity"))]
 pub(super) fn at(path: &Path) -> Option<Device> {
     device(path).filter(|device| device.sectors > 0)
 }

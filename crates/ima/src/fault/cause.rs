@@ -264,10 +264,6 @@ causes! {
     }
 
     // A composefs root.
-    COMPOSEFS_NOT_IN_INIT [ComposefsKernel] {
-        cause: "this ima-init was built without its feature composefs"
-        remedy: "use an ima-init that was built with it"
-    }
     COMPOSEFS_FILE_SYSTEM_UNKNOWN [ComposefsKernel] {
         cause: "the kernel does not know the file system {type}"
         remedy: "build it into the kernel (CONFIG_OVERLAY_FS=y, CONFIG_EROFS_FS=y), or pack its module: imactl initramfs --module {type}.ko"
@@ -778,10 +774,6 @@ causes! {
     VERITY_NOT_IN_KERNEL [VerityTarget] {
         cause: "CONFIG_DM_VERITY is not set, or it is a module that the initramfs does not load"
     }
-    VERITY_NOT_IN_INIT [VerityTarget] {
-        cause: "this ima-init was built without its feature verity"
-        remedy: "use an ima-init that was built with it"
-    }
     VERITY_OTHER_ALGORITHM [VeritySuperblock] {
         cause: "digests of {algorithm} have {length} bytes, and the configured root hash has {configured}"
         remedy: "set verity= to the root hash that was printed when this tree was made"
@@ -876,10 +868,6 @@ causes! {
     LUKS_CONTAINER [RootUnknown] {
         cause: "it is a LUKS container, and imactl does not look inside"
         remedy: "give the image or directory that is encrypted in it; what luks=yes needs of the kernel is checked all the same"
-    }
-    LUKS_NOT_IN_INIT [LuksTarget] {
-        cause: "this ima-init was built without its feature luks"
-        remedy: "use an ima-init that was built with it"
     }
     LUKS_TOKEN_MALFORMED [LuksToken] {
         cause: "the token of the type systemd-tpm2 is not as systemd-cryptenroll writes it for a policy over PCRs, or was sealed for the TPM on another machine"

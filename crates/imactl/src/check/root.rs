@@ -294,7 +294,7 @@ pub struct RootChoice {
     pub revoked: Revocations,
     /// The CAs in the kernel, if they are known.
     pub authorities: Option<Vec<Certificate>>,
-    /// The certificates on the kernel's keyring for signed root hashes: [`super::verity_certificates`].
+    /// The certificates on the kernel's keyring for signed root hashes: [`super::Inputs::verity_certificates`].
     pub verity_certificates: Vec<Certificate>,
     /// Why the init refuses what they say before it looks for a root, where the command line is known.
     pub refusal: Option<Fault>,
