@@ -99,21 +99,17 @@ mod tests {
         for (config, line, expected) in [
             ("", "root=/dev/vda", &[][..]),
             ("", "root=ubi0:rootfs", &[Feature::Ubi]),
-            ("", "root=virtiofs:x", &[Feature::NetworkRoots]),
+            ("root=virtiofs:x", "", &[Feature::NetworkRoots]),
             ("root=nfs:10.0.2.2:/x", "", &[Feature::NetworkRoots]),
             ("luks=yes", "root=/dev/vda", &[Feature::Luks]),
-            (
-                "overlay=tmpfs",
-                &format!("root=/dev/vda {hash}"),
-                &[Feature::Overlay],
-            ),
+            ("overlay=tmpfs", "root=/dev/vda", &[Feature::Overlay]),
             (
                 &format!("verity={hash}"),
                 "root=/dev/vda",
                 &[Feature::Verity],
             ),
             (
-                "slots=a b\nroot.a=/dev/vda\nroot.b=ubi0:b",
+                "slots=a b\nroot=ubi0:{slot}",
                 "",
                 &[Feature::Slots, Feature::Ubi],
             ),
