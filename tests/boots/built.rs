@@ -134,7 +134,7 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    fn directory(self) -> PathBuf {
+    pub fn directory(self) -> PathBuf {
         static BUILT: LazyLock<Mutex<HashMap<Kernel, PathBuf>>> = LazyLock::new(Mutex::default);
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         let build = || {

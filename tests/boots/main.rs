@@ -22,6 +22,7 @@ mod formats;
 mod front;
 mod grammar;
 mod hostile;
+mod how_to;
 mod initramfs;
 mod keys;
 mod killed;
