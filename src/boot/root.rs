@@ -191,7 +191,7 @@ fn in_use(what: &str, errno: Errno) -> Fault {
     Fault::new(Code::RootMount, detail).because(Cause::REFUSED_ROOT_IN_USE)
 }
 
-/// A root that is no block device, and that the file system's driver finds by its name.
+/// A root that is not a block device, and that the file system's driver finds by its name.
 fn named_by_driver(name: &RootName, settings: &Settings) -> Result<Option<Source>, Fault> {
     Ok(Some(match name {
         RootName::Ubi(volume) => {

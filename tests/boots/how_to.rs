@@ -20,7 +20,7 @@ use crate::tree::{Tree, run};
 enum Use {
     /// Executes it.
     Run,
-    /// Executes it with other words in the place of some, such as a file's name in that of a device's.
+    /// Executes it with some text replaced, such as a file's name in that of a device's.
     With(&'static [(&'static str, &'static str)]),
     /// Expects lines with these keys in what the command before it printed, and adds those to `ima-init.conf`.
     Printed,

@@ -102,7 +102,7 @@ fn command(options: &Options, directory: &Path) -> Result<u8, Error> {
     Ok(code(status))
 }
 
-/// What came of a directory.
+/// The result of a request for a directory.
 #[derive(Debug, PartialEq, Eq)]
 enum Made {
     /// It is there.

@@ -41,7 +41,7 @@ pub(super) fn provision(
         info!("keys: {}: sealed", NAME.as_str());
     }
     // The kernel's answer to a key, because a keyring with another restriction cannot be sealed, and lets some keys in. Those
-    // restrictions refuse what is no certificate with EOPNOTSUPP (crypto/asymmetric_keys/restrict.c), the seal with EPERM
+    // restrictions refuse what is not a certificate with EOPNOTSUPP (crypto/asymmetric_keys/restrict.c), the seal with EPERM
     // (security/keys/keyring.c, `restrict_link_reject`).
     let answer = match add_key(c"user", c"ima-init:sealed", b"?", keyring) {
         Err(Errno::EPERM) => return added,

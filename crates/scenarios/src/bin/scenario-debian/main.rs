@@ -256,7 +256,7 @@ struct Row {
 /// What was seen of a boot.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Whether scenario-boot found what it was told to expect.
+    /// Whether scenario-boot found the expected result.
     passed: bool,
     /// What it printed.
     output: String,
