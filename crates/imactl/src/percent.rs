@@ -27,3 +27,22 @@ pub(crate) fn unescape(text: &str) -> Option<Vec<u8>> {
     bytes.extend_from_slice(rest.as_bytes());
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_escaped_is_the_same_when_it_is_unescaped(path: Vec<u8>) {
+            prop_assert_eq!(unescape(&escape(&path)), Some(path));
+        }
+
+        #[test]
+        fn a_percent_sign_needs_two_digits(before in "[^%]{0,8}", after in "|[0-9a-f]|[g-z][0-9a-f]|[0-9a-f][g-z]") {
+            prop_assert_eq!(unescape(&format!("{before}%{after}")), None);
+        }
+    }
+}
