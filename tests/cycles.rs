@@ -268,6 +268,15 @@ fn the_files_of_the_library_of_formats_import_one_another_without_cycles() {
 }
 
 #[test]
+fn the_files_of_the_host_tool_import_one_another_without_cycles() {
+    let imports = imports("crates/imactl/src");
+    assert!(imports[&module("check")].contains(&module("check::findings")));
+    assert!(imports[&module("key::file")].contains(&module("key::signer")));
+    assert!(imports[&module("cli::sign")].contains(&module("cli::outcome")));
+    assert_eq!(cycle(&imports), None);
+}
+
+#[test]
 fn a_cycle_is_found() {
     let cycle = |files: &[(&str, &str)]| {
         let files = files.iter();

@@ -4,7 +4,9 @@
 mod boot_parameters;
 mod composefs;
 mod disk;
+mod findings;
 mod initramfs;
+mod inputs;
 mod keys;
 mod libraries;
 mod modules;
@@ -13,6 +15,7 @@ pub mod mount_options;
 mod options;
 mod program;
 mod root;
+mod root_choice;
 mod simulate;
 mod systemd;
 mod uki;
@@ -20,86 +23,30 @@ mod verity;
 
 use std::collections::HashMap;
 
-use ima::certificate::Certificate;
 use ima::config::{Config, Enforce};
-use ima::fault::{Code, Fault, Severity};
+use ima::fault::{Code, Fault};
 use ima::feature::Feature;
 use ima::layout::Purpose;
 use ima::policy::cover::{self, On};
 use ima::policy::{Hook, Policy, Query};
 use ima::program::{INIT, INTERPRETER};
-use ima::release::Release;
 use ima::settings::{EvmFiles, Settings};
 
 use crate::Result;
 use crate::initramfs::{InitramfsBuilder, Place};
 use crate::kernel::check::KernelConfig;
 use crate::kernel::command_line::FixedBy;
-use crate::kernel::release::KernelRelease;
-use crate::select::{self, Appraisal, FileSystem};
-use crate::tree::Inode;
-use crate::verify::Verdict;
+use crate::select::{Appraisal, FileSystem};
+pub use findings::Findings;
+pub use inputs::Inputs;
 use libraries::Libraries;
 use program::Examiner;
-pub use root::{Root, RootChoice};
+pub use root::Root;
+pub use root_choice::RootChoice;
 pub use simulate::{Refused, Simulation, simulate};
 pub use systemd::Denied;
 use systemd::Further;
 pub use uki::BootImage;
-
-/// What is to boot together. What is not given is not checked.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Inputs<'a> {
-    /// The initramfs.
-    pub initramfs: Option<&'a InitramfsBuilder>,
-    /// The real root.
-    pub root: Option<&'a Root>,
-    /// The kernel's configuration.
-    pub kernel: Option<&'a KernelConfig>,
-    /// Which release the kernel is.
-    pub release: Option<&'a KernelRelease>,
-    /// The CA certificates in the kernel.
-    pub authorities: Option<&'a [Certificate]>,
-    /// The kernel command line.
-    pub command_line: Option<&'a str>,
-    /// The unified kernel image that they are from.
-    pub boot_image: Option<BootImage<'a>>,
-}
-
-impl Inputs<'_> {
-    /// The first two numbers of the kernel's release.
-    fn number(&self) -> Option<Release> {
-        let release = self.release.and_then(KernelRelease::number);
-        release.or_else(|| self.kernel.and_then(KernelConfig::release))
-    }
-}
-
-/// What was found.
-#[derive(Debug, Clone, Default)]
-pub struct Findings {
-    /// In the order of the boot: the first refusal is what the init would say.
-    pub faults: Vec<Fault>,
-    /// The files of the root that would be denied, and why; switch_root, init and what they need are among them.
-    pub denied: Vec<(Vec<u8>, Verdict)>,
-    /// The programs that systemd starts on the way to its default target and that would be denied.
-    pub services: Vec<Denied>,
-    /// What fixes the kernel command line, if anything is known of that.
-    pub command_line: Option<FixedBy>,
-}
-
-impl Findings {
-    /// What the init would refuse, if anything.
-    #[must_use]
-    pub fn refusal(&self) -> Option<&Fault> {
-        self.faults
-            .iter()
-            .find(|fault| fault.code().entry().severity == Severity::Refusal)
-    }
-
-    fn add<T>(&mut self, result: Result<T>) -> Option<T> {
-        result.map_err(|fault| self.faults.push(fault)).ok()
-    }
-}
 
 /// Goes through the boot, stage by stage, as the init would.
 #[must_use]
@@ -393,17 +340,6 @@ impl Findings {
         }
         self.denied = examiner.denied.into_iter().collect();
         self.denied.sort_by(|one, other| one.0.cmp(&other.0));
-    }
-}
-
-/// What the policy makes of a file; nothing if it is none, or never appraised.
-fn seen<'a>(name: &'a [u8], inode: &Inode, head: &'a [u8]) -> select::File<'a> {
-    select::File {
-        path: name,
-        mode: u32::from(inode.mode),
-        uid: inode.uid,
-        gid: inode.gid,
-        head,
     }
 }
 

@@ -548,14 +548,7 @@ impl ImageBuilder {
                 names
                     .iter()
                     .any(|path| {
-                        let mode = u32::from(inode.mode);
-                        let file = select::File {
-                            path,
-                            mode,
-                            uid: inode.uid,
-                            gid: inode.gid,
-                            head: &head,
-                        };
+                        let file = select::File::of(path, inode, &head);
                         appraisal.appraised_by(&file).is_some()
                     })
                     .then_some(identity)

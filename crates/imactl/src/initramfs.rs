@@ -1,5 +1,6 @@
 //! Initramfs images: a reproducible newc archive with what the init needs, checked as the init would check it.
 
+mod directory;
 mod place;
 mod scripts;
 pub mod signatures;
@@ -29,7 +30,6 @@ use crate::nearest;
 use crate::packed::Packing;
 use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
 pub use place::Place;
-use signatures::{Collected, Signers};
 
 /// The most that an initramfs may unpack to when it is read back, in bytes.
 const MAX_UNPACKED: u64 = 1 << 30;
@@ -235,19 +235,6 @@ impl InitramfsBuilder {
         self
     }
 
-    /// Adds the list of signatures of the files that the policy appraises ([`ima::signatures`]), which the init sets on them. Add
-    /// everything else before.
-    ///
-    /// # Errors
-    ///
-    /// As [`signatures::collect`].
-    pub fn sign(mut self, signers: Signers<'_>) -> Result<(Self, Collected)> {
-        self.list_modules();
-        let collected = signatures::collect(&self, &self.tree()?, None, signers)?;
-        let text = collected.list.to_text();
-        Ok((self.file(layout::SIGNATURES, 0o644, text), collected))
-    }
-
     /// The archive, compressed. The same entries give the same bytes.
     ///
     /// # Errors
@@ -327,6 +314,30 @@ impl InitramfsBuilder {
             }
         }
         Err(refused(problem))
+    }
+
+    /// Whose initramfs the init is in, by the files that the hook of initramfs-tools or the module of dracut has left.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place::of(|path| self.entries.contains_key(relative(path.as_bytes())))
+    }
+
+    /// Refuses an initramfs of an older hook or module, in which nothing is in force when the init is started.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::PolicyNotLoaded`].
+    pub fn check_place(&self) -> Result<()> {
+        let older = place::MADE_BY_HOOKS
+            .into_iter()
+            .find(|path| self.entries.contains_key(path.as_bytes()));
+        match older.filter(|_| self.place() == Place::Alone) {
+            Some(path) => Err(Fault::new(
+                Code::PolicyNotLoaded,
+                format!("/{path} is there, and {} is not", layout::FRONTED_INIT),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether the init moves it into a tmpfs, where its files have signatures.

@@ -1,19 +1,17 @@
 //! The dynamic loader: which files of a root it maps for a program. Each loader's rules are in a module of its own.
 
 pub mod cache;
+mod files;
 mod glibc;
 mod musl;
+mod rules;
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use ima::elf::{self, Dynamic, Elf};
-
-use crate::tree::{Content, Inode, Kind, Piece, Tree};
-
-/// The largest program or library that is looked into.
-const MAX_FILE: u64 = 256 << 20;
+use crate::tree::Tree;
+use files::{Files, Loaded};
+use rules::{Rules, Search};
 
 /// What a loader maps for a program, on one kind of processor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,10 +59,7 @@ impl<'a> Loaders<'a> {
     #[must_use]
     pub fn new(tree: &'a Tree) -> Self {
         Self {
-            files: Files {
-                tree,
-                objects: RefCell::default(),
-            },
+            files: Files::new(tree),
             caches: HashMap::new(),
             glibc: HashMap::new(),
         }
@@ -109,170 +104,6 @@ impl<'a> Loaders<'a> {
         }
         found
     }
-}
-
-/// An ELF file, as far as loaders look at it.
-#[derive(Debug)]
-struct Object {
-    elf: Elf,
-    interpreter: Option<Vec<u8>>,
-    dynamic: Dynamic,
-}
-
-impl Object {
-    fn parse(file: &[u8]) -> Option<Self> {
-        let elf = Elf::parse(file.get(..elf::HEADER_LENGTH).unwrap_or(file))?;
-        let part = |extent: elf::Extent| {
-            let start = usize::try_from(extent.offset).ok()?;
-            file.get(start..start.checked_add(extent.length)?)
-        };
-        let interpreter = part(elf.program_headers())
-            .and_then(|headers| elf.interpreter(headers).ok().flatten())
-            .and_then(part)
-            .and_then(|name| name.split(|byte| *byte == 0).next());
-        Some(Self {
-            elf,
-            interpreter: interpreter.map(<[u8]>::to_vec),
-            dynamic: Dynamic::parse(file).unwrap_or_default(),
-        })
-    }
-}
-
-/// The files of a root, as loaders see them.
-#[derive(Debug)]
-struct Files<'a> {
-    tree: &'a Tree,
-    objects: RefCell<HashMap<Vec<u8>, Option<Rc<Object>>>>,
-}
-
-/// What lies where a loader looks for a library.
-enum Candidate {
-    /// Nothing, or nothing that it could open.
-    Absent,
-    /// A regular file and its first bytes.
-    File(Vec<u8>),
-    /// Something else.
-    Special,
-}
-
-impl<'a> Files<'a> {
-    fn candidate(&self, path: &[u8]) -> Candidate {
-        match self.tree.resolve(path) {
-            None => Candidate::Absent,
-            Some((_, inode)) => match &inode.kind {
-                Kind::File(content) => {
-                    Candidate::File(content.head(elf::HEADER_LENGTH).unwrap_or_default())
-                }
-                _ => Candidate::Special,
-            },
-        }
-    }
-
-    fn is_directory(&self, path: &[u8]) -> bool {
-        let found = self.tree.resolve(path);
-        found.is_some_and(|(_, inode)| matches!(inode.kind, Kind::Directory))
-    }
-
-    fn text(&self, path: &[u8], limit: usize) -> Option<Vec<u8>> {
-        match &self.tree.resolve(path)?.1.kind {
-            Kind::File(content) => content.head(limit).ok(),
-            _ => None,
-        }
-    }
-
-    fn cache(&self, big_endian: bool) -> Option<cache::Cache> {
-        let file = self.text(b"etc/ld.so.cache", cache::MAX_CACHE)?;
-        cache::Cache::parse(&file, big_endian)
-    }
-
-    /// A file as it is mapped on behalf of `by`; nothing if it is not an ELF file.
-    fn load(&self, path: &[u8], by: Option<usize>) -> Option<Loaded<'a>> {
-        let (name, inode) = self.tree.resolve(path)?;
-        let Kind::File(content) = &inode.kind else {
-            return None;
-        };
-        let known = self.objects.borrow().get(&name).cloned();
-        let object = known.unwrap_or_else(|| {
-            let object = read(content).and_then(|file| Object::parse(&file));
-            let object = object.map(Rc::new);
-            self.objects
-                .borrow_mut()
-                .insert(name.clone(), object.clone());
-            object
-        })?;
-        Some(Loaded {
-            path: path.to_vec(),
-            inode,
-            names: BTreeSet::new(),
-            object,
-            by,
-        })
-    }
-}
-
-fn read(content: &Content) -> Option<Vec<u8>> {
-    if content.len() > MAX_FILE {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    content
-        .read(&mut |piece| {
-            match piece {
-                Piece::Data(data) => bytes.extend_from_slice(data),
-                Piece::Hole(length) => {
-                    let length = usize::try_from(length).unwrap_or(0);
-                    bytes.resize(bytes.len().saturating_add(length), 0);
-                }
-            }
-            Ok(())
-        })
-        .ok()?;
-    Some(bytes)
-}
-
-/// A file that is mapped.
-#[derive(Debug, Clone)]
-struct Loaded<'a> {
-    /// Where it was found.
-    path: Vec<u8>,
-    inode: &'a Inode,
-    /// The names that it is known by.
-    names: BTreeSet<Vec<u8>>,
-    object: Rc<Object>,
-    /// What it was loaded for.
-    by: Option<usize>,
-}
-
-impl Loaded<'_> {
-    /// The directory that `$ORIGIN` stands for.
-    fn origin(&self) -> &[u8] {
-        let slash = self.path.iter().rposition(|byte| *byte == b'/');
-        self.path
-            .get(..slash.unwrap_or_default())
-            .unwrap_or_default()
-    }
-}
-
-/// What a search for a library ended with.
-enum Search {
-    At(Vec<u8>),
-    Unusable(Vec<u8>, &'static str),
-    Nowhere,
-}
-
-/// The rules of one loader.
-trait Rules {
-    /// Libraries that are loaded before those that the program needs, by name; the program runs without them.
-    fn preloaded(&self) -> Vec<Vec<u8>>;
-
-    /// The name of a needed library as it is searched for.
-    fn expand(&self, by: &Loaded<'_>, name: &[u8]) -> Vec<u8>;
-
-    /// Which of the loaded files a name already means.
-    fn known(&self, loaded: &[Loaded<'_>], name: &[u8]) -> Option<usize>;
-
-    /// Looks for a library on behalf of a loaded file.
-    fn find(&self, loaded: &[Loaded<'_>], by: usize, name: &[u8]) -> Search;
 }
 
 /// Loads a program's libraries, those that it needs before those that they need in turn, as both loaders do
@@ -347,15 +178,6 @@ fn walk<'a>(
         next += 1;
     }
     found
-}
-
-/// A path as it is opened by a process whose working directory is the root.
-fn absolute(path: &[u8]) -> Vec<u8> {
-    if path.starts_with(b"/") {
-        path.to_vec()
-    } else {
-        [b"/", path].concat()
-    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::tree::Inode;
 use ima::elf::Elf;
 use ima::policy::{Access, Action, Hook, Policy, Query, Rule};
 
@@ -74,7 +75,19 @@ pub struct File<'a> {
     pub head: &'a [u8],
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    /// A file of a root, by its path and its first bytes.
+    #[must_use]
+    pub fn of(path: &'a [u8], inode: &Inode, head: &'a [u8]) -> Self {
+        Self {
+            path,
+            mode: u32::from(inode.mode),
+            uid: inode.uid,
+            gid: inode.gid,
+            head,
+        }
+    }
+
     /// The hooks through which the kernel can come to this file.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {

@@ -243,13 +243,8 @@ fn verify_inode(
     options: &VerifyOptions,
 ) -> Result<Verdict> {
     if let Some(appraisal) = &options.appraisal {
-        let file = select::File {
-            path: name,
-            mode: u32::from(inode.mode),
-            uid: inode.uid,
-            gid: inode.gid,
-            head: &content.head(select::HEAD)?,
-        };
+        let head = content.head(select::HEAD)?;
+        let file = select::File::of(name, inode, &head);
         if appraisal.appraised_by(&file).is_none() {
             return Ok(Verdict::NotAppraised);
         }

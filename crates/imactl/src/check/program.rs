@@ -136,7 +136,7 @@ impl Examiner<'_> {
             Ok(head) => head,
             Err(fault) => return Some(Verdict::Unreadable(fault)),
         };
-        let seen = super::seen(name, inode, &head);
+        let seen = select::File::of(name, inode, &head);
         self.appraisal.appraised_by(&seen)?;
         Some(self.appraised(inode, content))
     }

@@ -65,7 +65,7 @@ pub fn simulate(
             continue;
         };
         let head = content.head(select::HEAD)?;
-        let seen = super::seen(name, inode, &head);
+        let seen = select::File::of(name, inode, &head);
         let hooks: Vec<(Hook, usize)> = appraisal
             .appraised(&seen)
             .filter(|appraised| !takes(appraised.rule.appraise_type, verdict))

@@ -1,11 +1,14 @@
 use super::*;
 use crate::identity::Identity;
+use crate::kernel::release::KernelRelease;
 use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::loader::tests::Made;
 use crate::select::FileSystem;
+use crate::tree::Inode;
 use crate::tree::{Content, Kind, Tree};
 use crate::uki::{Builder, UnifiedKernelImage, authenticode, testing};
 use crate::x509::Template;
+use ima::certificate::Certificate;
 use ima::fault::Cause;
 use ima::filesystem::{self, Filesystem, Need};
 use ima::hash::HashAlgorithm;

@@ -15,7 +15,7 @@ use ima::settings::{RootHashSource, VerityRoot};
 use tempfile::NamedTempFile;
 
 use super::disk::{self, Disk};
-use super::root::RootChoice;
+use super::root_choice::RootChoice;
 use crate::Result;
 use crate::chain::leads_to;
 use crate::file::{read_at, unreadable};

@@ -11,7 +11,8 @@ use imactl::chain;
 use serde_json::json;
 
 use super::options::{self, OutputOptions, PasswordOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 /// Show certificates, and check whether the kernel would take them
 ///

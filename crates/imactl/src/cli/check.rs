@@ -20,8 +20,8 @@ use imactl::uki::{UnifiedKernelImage, pe};
 use serde_json::json;
 
 use super::options::{self, FileSystemOptions, OutputOptions};
+use super::outcome::{Outcome, Result};
 use super::output;
-use super::{Outcome, Result};
 
 const MAX_IMAGE: u64 = 1 << 30;
 

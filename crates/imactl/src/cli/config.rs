@@ -8,8 +8,8 @@ use ima::fault::{Code, Fault};
 use imactl::file::{in_file, read_bounded};
 use imactl::nearest;
 
+use super::outcome::{Outcome, Result};
 use super::output;
-use super::{Outcome, Result};
 
 /// Print a value of an ima-init.conf, as the init understands it
 #[derive(Debug, Args)]

@@ -19,8 +19,8 @@ use imactl::setup;
 use imactl::sign::ImaValue;
 
 use super::options::{self, AppraisalOptions, KeyOptions, PasswordOptions};
+use super::outcome::{Outcome, Result};
 use super::output;
-use super::{Outcome, Result};
 
 /// The name of dpkg's program for archives, under which dpkg finds this one when apt runs it.
 pub const DPKG_DEB: &str = "dpkg-deb";

@@ -3,7 +3,8 @@
 use clap::Args;
 use ima::fault::{Cause, Code, Fault};
 
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 /// Say what an error code means, why it happens and what to do
 #[derive(Debug, Args)]

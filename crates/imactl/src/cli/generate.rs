@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory as _, Subcommand};
+use clap::{Command, Subcommand};
 use clap_complete::Shell;
 
-use super::{Cli, Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 /// Write man pages or shell completions, for packages
 #[derive(Debug, Subcommand)]
@@ -23,20 +24,21 @@ pub enum Generate {
 }
 
 impl Generate {
-    pub fn run(self) -> Result {
+    /// Writes them for this command line.
+    pub fn run(self, mut command_line: Command) -> Result {
         let (Self::Man { directory } | Self::Completions { directory }) = &self;
         let unwritable = |error: std::io::Error| imactl::file::unwritable(directory, &error);
         std::fs::create_dir_all(directory).map_err(unwritable)?;
         match &self {
             Self::Man { directory } => {
-                clap_mangen::generate_to(Cli::command().disable_help_subcommand(true), directory)
+                clap_mangen::generate_to(command_line.disable_help_subcommand(true), directory)
                     .map_err(unwritable)?;
             }
             Self::Completions { directory } => {
                 for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
                     let path = clap_complete::generate_to(
                         shell,
-                        &mut Cli::command(),
+                        &mut command_line,
                         "imactl",
                         Path::new(directory),
                     )

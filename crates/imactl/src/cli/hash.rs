@@ -9,7 +9,8 @@ use imactl::files;
 use imactl::sign::{ImaValue, SignOptions};
 
 use super::options::{AppraisalOptions, OutputOptions, TreeOptions};
-use super::{Result, sign};
+use super::outcome::Result;
+use super::sign;
 
 /// Write digests instead of signatures into security.ima
 ///

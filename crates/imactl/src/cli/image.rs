@@ -15,8 +15,8 @@ use imactl::verity;
 use serde_json::json;
 
 use super::options::{self, AppraisalOptions, EvmOptions, KeyOptions, OutputOptions};
+use super::outcome::{Outcome, Result};
 use super::output::{self, Progress};
-use super::{Outcome, Result};
 
 /// Make a root image from directories, tar archives and other images, or sign inside one
 ///

@@ -8,8 +8,8 @@ use imactl::keyring::Target;
 use serde_json::json;
 
 use super::options::{self, OutputOptions};
+use super::outcome::{Outcome, Result};
 use super::output;
-use super::{Outcome, Result};
 
 /// Put certificates onto a keyring of the running system
 ///

@@ -13,7 +13,8 @@ use imactl::initramfs::{Compression, InitramfsBuilder};
 use imactl::modules;
 
 use super::options::{self, EvmOptions, KeyOptions, PasswordOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 const MAX_PROGRAM: u64 = 256 << 20;
 

@@ -15,7 +15,8 @@ use imactl::uki::{UnifiedKernelImage, authenticode, pe};
 use serde_json::json;
 
 use super::options::{self, OutputOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 const MAX_KERNEL: u64 = 2 << 30;
 

@@ -10,7 +10,8 @@ use imactl::key::{FileKey, KeyKind, Signer};
 use imactl::x509::{Template, YEAR};
 
 use super::options::{self, PasswordOptions, SAMPLE_PASSWORD};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 const KIND: (&str, KeyKind) = KeyKind::OFFERED[0];
 const NAME: &str = "Local";

@@ -5,8 +5,8 @@ use imactl::keyring::{self, Ring, TRUSTED};
 use serde_json::json;
 
 use super::options::OutputOptions;
+use super::outcome::{Outcome, Result};
 use super::output;
-use super::{Outcome, Result};
 
 /// Show what is on the keyrings of the running system
 ///

@@ -11,8 +11,9 @@ use imactl::sign::ImaValue;
 use imactl::tree::Tree;
 
 use super::options::{self, AppraisalOptions, KeyOptions};
+use super::outcome::{Outcome, Result};
 use super::output::{self, Progress};
-use super::{Outcome, Result, sign};
+use super::sign;
 
 /// Sign far from the files: digests go to the key, signatures come back
 ///

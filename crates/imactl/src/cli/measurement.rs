@@ -20,7 +20,8 @@ use imactl::verify::nothing_checked;
 use serde_json::json;
 
 use super::options::{self, OutputOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 /// The kernel's own list.
 const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";

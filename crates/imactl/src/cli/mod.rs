@@ -16,6 +16,7 @@ mod keys;
 mod manifest;
 mod measurement;
 mod options;
+mod outcome;
 mod output;
 mod policy;
 mod remedies;
@@ -29,20 +30,9 @@ pub use options::prompt;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Done, and nothing to complain of.
-    Good,
-    /// Done, and something was found: an error in a policy, a missing option.
-    Findings,
-    /// Done, and something was found for which the command has an exit status of its own.
-    Found(u8),
-}
-
-type Result<T = Outcome> = imactl::Result<T>;
+use outcome::Outcome;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -142,7 +132,7 @@ pub fn main() -> ExitCode {
         Command::Explain(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
-        Command::Generate(command) => command.run(),
+        Command::Generate(command) => command.run(Cli::command()),
     };
     match outcome {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -157,8 +147,6 @@ pub fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     /// Lines that begin with `imactl`, continued where they end in a backslash, without what follows a pipe or is set off by

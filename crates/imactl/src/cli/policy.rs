@@ -16,7 +16,8 @@ use imactl::words;
 use serde_json::json;
 
 use super::options::{self, FileSystemOptions, OutputOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 /// Check, explain, try out and format policies
 #[derive(Debug, Subcommand)]

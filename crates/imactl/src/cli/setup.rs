@@ -15,9 +15,9 @@ use imactl::sign::{ImaValue, Place, SignOptions};
 use super::check::Check;
 use super::keygen::Keygen;
 use super::options::{AppraisalOptions, KeyOptions, PASSWORD_VARIABLE, PasswordOptions};
+use super::outcome::{Outcome, Result};
 use super::output;
 use super::sign::mark;
-use super::{Outcome, Result};
 
 /// The commands that the messages of set-up name.
 const ENFORCE: &str = "imactl setup --enforce";

@@ -12,8 +12,8 @@ use imactl::sign::{ImaValue, Place, SignOptions, Signed};
 use serde_json::json;
 
 use super::options::{AppraisalOptions, EvmOptions, KeyOptions, OutputOptions, TreeOptions};
+use super::outcome::{Outcome, Result};
 use super::output::{self, Progress, shown};
-use super::{Outcome, Result};
 
 /// Sign files and trees
 ///

@@ -12,7 +12,8 @@ use imactl::uki::{Builder, UnifiedKernelImage, authenticode, pe};
 use serde_json::json;
 
 use super::options::{self, KeyOptions, OutputOptions};
-use super::{Outcome, Result, output};
+use super::outcome::{Outcome, Result};
+use super::output;
 
 const MAX_TEXT: u64 = 1 << 20;
 

@@ -15,8 +15,9 @@ use imactl::{chain, files};
 use serde_json::json;
 
 use super::options::{self, AppraisalOptions, OutputOptions, TreeOptions};
+use super::outcome::{Outcome, Result};
 use super::output::{self, Progress, shown};
-use super::{Outcome, Result, sign};
+use super::sign;
 
 /// Check the signatures of files, trees and images
 ///

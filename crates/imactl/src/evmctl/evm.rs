@@ -69,7 +69,7 @@ impl Covered {
                     Some(uuid) => Some(uuid.0),
                     None => {
                         output.err(format_args!("wrong UUID format"));
-                        return Err(Failed(super::ERROR));
+                        return Err(Failed::ERROR);
                     }
                 },
                 Uuid::Filesystem => Some(filesystem_uuid(meta.dev(), output)?),
@@ -122,7 +122,7 @@ fn values(path: &Path, form: Form, options: &Options, output: &mut Output) -> Do
                 let name = options.xattr("ima");
                 let Some(value) = of_file(&name) else {
                     output.err(format_args!("EVM portable sig: {name} required"));
-                    return Err(Failed(super::ERROR));
+                    return Err(Failed::ERROR);
                 };
                 Some(value)
             }
@@ -166,7 +166,7 @@ fn filesystem_uuid(device: u64, output: &mut Output) -> Done<[u8; 16]> {
             output.err(format_args!(
                 "Failed to read UUID of {node}. Root access might require. --uuid gives one, -o or --uuid= does without."
             ));
-            Err(Failed(super::ERROR))
+            Err(Failed::ERROR)
         }
     }
 }

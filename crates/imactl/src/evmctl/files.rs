@@ -19,13 +19,12 @@ const AT_ONCE: usize = 1024;
 /// Does `work` with each operand or, with `-r`, each regular file below them, which must be directories, on all cores; what is
 /// output is in the order of the names.
 pub fn each(
-    name: &str,
     options: &Options,
     output: &mut Output,
     work: &(dyn Fn(&Path, &mut Output) -> Done + Sync),
 ) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing(name, output));
+        return Err(options.missing(output));
     }
     // What was output so far comes first.
     std::mem::take(output).print();
@@ -94,7 +93,7 @@ pub fn regular(path: &Path, output: &mut Output) -> Done<Found> {
             meta.mode() & 0o170_000,
             path.display()
         ));
-        return Err(Failed(super::ERROR));
+        return Err(Failed::ERROR);
     }
     Ok(Found {
         path: path.to_owned(),
@@ -116,7 +115,7 @@ pub fn set(options: &Options, output: &mut Output) -> Done {
         None
     };
     let Some(file) = operands.next() else {
-        return Err(super::missing("ima_setxattr", output));
+        return Err(options.missing(output));
     };
     let signature = given.map_or_else(|| Place::sidecar(file), Path::to_owned);
     output.err(format_args!("Reading to {}", signature.display()));
@@ -127,7 +126,7 @@ pub fn set(options: &Options, output: &mut Output) -> Done {
 
 /// `ima_clear`: takes security.ima and security.evm away.
 pub fn clear(options: &Options, output: &mut Output) -> Done {
-    each("ima_clear", options, output, &|path, output| {
+    each(options, output, &|path, output| {
         output.err(format_args!("{}", path.display()));
         for name in ["ima", "evm"] {
             xattr::remove(path, &options.xattr(name)).map_err(|fault| output.fault(&fault))?;
@@ -138,7 +137,7 @@ pub fn clear(options: &Options, output: &mut Output) -> Done {
 
 /// `ima_fix`: opens files, so that a kernel started with `ima_appraise=fix` labels them.
 pub fn fix(options: &Options, output: &mut Output) -> Done {
-    each("ima_fix", options, output, &|path, output| {
+    each(options, output, &|path, output| {
         output.err(format_args!("{}", path.display()));
         if options.has_type('x') {
             let xattrs = xattr::read_all(path).map_err(|fault| output.fault(&fault))?;

@@ -118,7 +118,7 @@ impl SigningKey {
     pub fn rsa(&self, output: &mut Output) -> Done<&WeakKey> {
         self.weak.as_ref().ok_or_else(|| {
             output.err(format_args!("read_priv_key: unsupported key type"));
-            Failed(super::ERROR)
+            Failed::ERROR
         })
     }
 }
@@ -287,7 +287,7 @@ pub fn import(options: &Options, output: &mut Output) -> Done {
         output.err(format_args!(
             "import --rsa is not done here: `evmctl convert KEY` writes what keyctl padd user $(cat KEY.keyid) KEYRING <KEY.bin takes"
         ));
-        return Err(Failed(super::ERROR));
+        return Err(Failed::ERROR);
     }
     let path = match options.operands.first() {
         Some(path) => PathBuf::from(path),

@@ -50,7 +50,7 @@ fn pcrs(options: &Options, output: &mut Output) -> Done<BTreeMap<Bank, Pcrs>> {
 /// `ima_measurement`
 pub fn measurement(options: &Options, output: &mut Output) -> Done {
     let Some(path) = options.operands.first().map(Path::new) else {
-        return Err(super::missing("ima_measurement", output));
+        return Err(options.missing(output));
     };
     // The PCRs first: what is measured meanwhile is then in the list and not in them.
     let certificates = Certificates::load(options, output);
@@ -105,7 +105,7 @@ pub fn measurement(options: &Options, output: &mut Output) -> Done {
     }
     let mut end = if banks.is_empty() {
         output.err(format_args!("Failed to read any TPM PCRs"));
-        Err(Failed(super::ERROR))
+        Err(Failed::ERROR)
     } else {
         // Without --ignore-violations a violation is replayed as it is logged, by zeros, which no TPM was extended by.
         let last = match first_violation {
@@ -230,7 +230,7 @@ pub fn boot_aggregate_command(options: &Options, output: &mut Output) -> Done {
                     "Failed reading the TPM 1.2 event log {}: {error}",
                     path.display()
                 ));
-                Failed(super::ERROR)
+                Failed::ERROR
             })?;
             BTreeMap::from([(Bank::Sha1, (0..).zip(pcrs).collect())])
         }
@@ -253,6 +253,6 @@ pub fn boot_aggregate_command(options: &Options, output: &mut Output) -> Done {
         Ok(())
     } else {
         output.err(format_args!("Failed to read any TPM PCRs"));
-        Err(Failed(super::ERROR))
+        Err(Failed::ERROR)
     }
 }

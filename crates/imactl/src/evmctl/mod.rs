@@ -20,9 +20,6 @@ use output::{Done, Failed, Output};
 /// The name under which a program is taken for evmctl.
 pub const NAME: &str = "evmctl";
 
-/// What evmctl ends with where it says -1.
-const ERROR: u8 = 125;
-
 /// The release of ima-evm-utils whose command line this is.
 const RELEASE: &str = "1.4";
 
@@ -32,6 +29,13 @@ struct Command {
     arguments: &'static str,
     about: &'static str,
     run: fn(&Options, &mut Output) -> Done,
+}
+
+impl Command {
+    /// Its name and what follows it.
+    fn usage(&self) -> String {
+        format!("{} {}", self.name, self.arguments)
+    }
 }
 
 const COMMANDS: [Command; 15] = [
@@ -162,21 +166,10 @@ fn run(arguments: Vec<OsString>, output: &mut Output) -> Done {
         .find(|command| name.eq_ignore_ascii_case(command.name));
     let Some(command) = command else {
         output.out(format_args!("Invalid command: {}", name.to_string_lossy()));
-        return Err(Failed(ERROR));
+        return Err(Failed::ERROR);
     };
+    options.usage = command.usage();
     (command.run)(&options, output)
-}
-
-/// What evmctl says when an operand is missing.
-fn missing(name: &str, output: &mut Output) -> Failed {
-    output.err(format_args!("Parameters missing"));
-    if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
-        output.out(format_args!(
-            "usage: {} {}",
-            command.name, command.arguments
-        ));
-    }
-    Failed(ERROR)
 }
 
 fn help(options: &Options, output: &mut Output) -> Done {
@@ -186,10 +179,7 @@ fn help(options: &Options, output: &mut Output) -> Done {
     };
     match COMMANDS.iter().find(|command| name == command.name) {
         Some(command) => {
-            output.out(format_args!(
-                "usage: {} {}",
-                command.name, command.arguments
-            ));
+            output.out(format_args!("usage: {}", command.usage()));
             if !command.about.is_empty() {
                 output.out(format_args!("{}", command.about));
             }
@@ -197,7 +187,7 @@ fn help(options: &Options, output: &mut Output) -> Done {
         }
         None => {
             output.out(format_args!("invalid command: {}", name.to_string_lossy()));
-            Err(Failed(ERROR))
+            Err(Failed::ERROR)
         }
     }
 }
@@ -207,7 +197,7 @@ fn usage(output: &mut Output) {
     output.out(format_args!("commands:"));
     output.out(format_args!(" --version "));
     for command in &COMMANDS {
-        output.out(format_args!(" {} {}", command.name, command.arguments));
+        output.out(format_args!(" {}", command.usage()));
     }
     output.out(format_args!("\n{}", options::HELP));
 }

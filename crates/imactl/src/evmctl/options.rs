@@ -76,6 +76,8 @@ pub struct Options {
     pub version: bool,
     /// Command and operands.
     pub operands: Vec<OsString>,
+    /// The usage of the command.
+    pub usage: String,
     pub verbose: u8,
     pub ima_signature: bool,
     pub ima_hash: bool,
@@ -170,6 +172,13 @@ const LONG: [(&str, Option<u8>, Takes); 42] = [
 ];
 
 impl Options {
+    /// What evmctl says when an operand is missing.
+    pub fn missing(&self, output: &mut Output) -> Failed {
+        output.err(format_args!("Parameters missing"));
+        output.out(format_args!("usage: {}", self.usage));
+        Failed::ERROR
+    }
+
     /// Reads a command line.
     pub fn parse(arguments: Vec<OsString>, output: &mut Output) -> Done<Self> {
         let mut options = Self::default();

@@ -9,6 +9,11 @@ use ima::fault::Fault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed(pub u8);
 
+impl Failed {
+    /// What evmctl ends with where it says -1.
+    pub const ERROR: Self = Self(125);
+}
+
 /// How a command ended.
 pub type Done<T = ()> = Result<T, Failed>;
 
@@ -41,7 +46,7 @@ impl Output {
     /// A fault, and the status evmctl has for errors.
     pub fn fault(&mut self, fault: &Fault) -> Failed {
         self.err(format_args!("{fault}"));
-        Failed(super::ERROR)
+        Failed::ERROR
     }
 
     /// Prints all that was output.

@@ -77,7 +77,7 @@ impl<'a> Work<'a> {
                 "Signature version 1 does not support hash algo {}",
                 self.algo
             ));
-            Failed(super::ERROR)
+            Failed::ERROR
         })?;
         let rsa = self.key.rsa(output)?;
         let (modulus, exponent) = rsa.rsa_numbers().unwrap_or_default();
@@ -164,13 +164,11 @@ fn hash(path: &Path, algo: HashAlgorithm, options: &Options, output: &mut Output
 /// `ima_hash`
 pub fn ima_hash(options: &Options, output: &mut Output) -> Done {
     // evmctl ends differently here than where it signs.
-    let algo = options
-        .algorithm(output)
-        .map_err(|_| Failed(super::ERROR))?;
+    let algo = options.algorithm(output).map_err(|_| Failed::ERROR)?;
     if options.operands.is_empty() {
-        return Err(super::missing("ima_hash", output));
+        return Err(options.missing(output));
     }
-    each("ima_hash", options, output, &|path, output| {
+    each(options, output, &|path, output| {
         hash(path, algo, options, output)
     })
 }
@@ -178,23 +176,19 @@ pub fn ima_hash(options: &Options, output: &mut Output) -> Done {
 /// `ima_sign`
 pub fn ima_sign(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("ima_sign", output));
+        return Err(options.missing(output));
     }
     let work = Work::new(options, output)?;
-    each("ima_sign", options, output, &|path, output| {
-        work.ima_sign(path, output)
-    })
+    each(options, output, &|path, output| work.ima_sign(path, output))
 }
 
 /// `sign`: security.evm.
 pub fn sign(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("sign", output));
+        return Err(options.missing(output));
     }
     let work = Work::new(options, output)?;
-    each("sign", options, output, &|path, output| {
-        work.sign(path, output)
-    })
+    each(options, output, &|path, output| work.sign(path, output))
 }
 
 /// `sign_hash`: each line of standard input with the signature of the digest it begins with.
@@ -238,7 +232,7 @@ pub fn sign_hash(options: &Options, output: &mut Output) -> Done {
                     "`{digits}` is no {} digest in hexadecimal",
                     work.algo
                 ));
-                return Err(Failed(super::ERROR));
+                return Err(Failed::ERROR);
             };
             work.signature(Form::Bound, &digest, output)?
         };
@@ -249,7 +243,7 @@ pub fn sign_hash(options: &Options, output: &mut Output) -> Done {
     if any {
         Ok(())
     } else {
-        Err(super::missing("sign_hash", output))
+        Err(options.missing(output))
     }
 }
 
@@ -259,5 +253,5 @@ pub fn hmac(_: &Options, output: &mut Output) -> Done {
         "hmac is not done here: the kernel writes HMACs itself once its EVM key is loaded. \
          Sign with -o for what is to hold on another machine."
     ));
-    Err(Failed(super::ERROR))
+    Err(Failed::ERROR)
 }

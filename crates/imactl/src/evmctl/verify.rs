@@ -18,7 +18,7 @@ use super::output::{Done, Failed, Output};
 /// `ima_verify`
 pub fn ima(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("ima_verify", output));
+        return Err(options.missing(output));
     }
     let certificates = certificates(options, output);
     let mut end = Ok(());
@@ -35,7 +35,7 @@ pub fn ima(options: &Options, output: &mut Output) -> Done {
 /// `verify`: security.evm.
 pub fn evm(options: &Options, output: &mut Output) -> Done {
     if options.operands.is_empty() {
-        return Err(super::missing("verify", output));
+        return Err(options.missing(output));
     }
     let certificates = certificates(options, output);
     for path in &options.operands {
@@ -72,7 +72,7 @@ fn ima_file(
             "{}: xattr ima has no signature",
             path.display()
         ));
-        return Err(Failed(super::ERROR));
+        return Err(Failed::ERROR);
     }
     let digest = |algo, output: &mut Output| {
         let found = regular(path, output)?;
@@ -95,12 +95,12 @@ fn evm_file(
         [TYPE_EVM_PORTABLE, VERSION_2, ..] => Form::Portable,
         [TYPE_EVM_PORTABLE, ..] => {
             output.err(format_args!("Portable sig: invalid type"));
-            return Err(Failed(super::ERROR));
+            return Err(Failed::ERROR);
         }
         [TYPE_SIGNATURE, ..] => Form::Bound,
         _ => {
             output.err(format_args!("{name} has no signature"));
-            return Err(Failed(super::ERROR));
+            return Err(Failed::ERROR);
         }
     };
     let digest = |algo, output: &mut Output| {
@@ -115,7 +115,7 @@ fn attribute(path: &Path, name: &str, output: &mut Output) -> Done<Vec<u8>> {
         Ok(None) => {
             output.err(format_args!("getxattr failed: {}", path.display()));
             output.err(format_args!("errno: No data available (61)"));
-            Err(Failed(super::ERROR))
+            Err(Failed::ERROR)
         }
         Err(fault) => {
             output.err(format_args!("getxattr failed: {}", path.display()));
@@ -144,14 +144,14 @@ fn check(
         Ok(ImaXattr::Signature(signature) | ImaXattr::EvmPortable(signature)) => signature,
         Ok(_) => {
             output.err(format_args!("{}: Invalid signature", path.display()));
-            return Err(Failed(super::ERROR));
+            return Err(Failed::ERROR);
         }
         Err(error) => {
             output.err(format_args!(
                 "{}: Invalid signature: {error}",
                 path.display()
             ));
-            return Err(Failed(super::ERROR));
+            return Err(Failed::ERROR);
         }
     };
     let digest = digest(signature.algo, output)?;
@@ -197,7 +197,7 @@ pub fn check_2(
                 certificates.len() + 1,
                 signature.key_id
             ));
-            Err(Failed(super::ERROR))
+            Err(Failed::ERROR)
         }
     }
 }
@@ -215,7 +215,7 @@ fn check_1(
             "{}: Invalid signature: {error}",
             path.display()
         ));
-        Failed(super::ERROR)
+        Failed::ERROR
     })?;
     let digest = digest(header.algo.algorithm(), output)?;
     output.err(format_args!("hash-v1: {}", hex::encode(&digest)));

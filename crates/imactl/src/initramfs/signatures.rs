@@ -84,14 +84,23 @@ pub(crate) fn is_appraised(appraisal: &Appraisal, path: &[u8], inode: &Inode) ->
     if path == b"init" || path == relative(layout::FRONTED_INIT.as_bytes()) && script {
         return Ok(false);
     }
-    let file = select::File {
-        path,
-        mode: u32::from(inode.mode),
-        uid: inode.uid,
-        gid: inode.gid,
-        head: &head,
-    };
+    let file = select::File::of(path, inode, &head);
     Ok(appraisal.appraised_by(&file).is_some())
+}
+
+impl InitramfsBuilder {
+    /// Adds the list of signatures of the files that the policy appraises ([`ima::signatures`]), which the init sets on them. Add
+    /// everything else before.
+    ///
+    /// # Errors
+    ///
+    /// As [`collect`].
+    pub fn sign(mut self, signers: Signers<'_>) -> Result<(Self, Collected)> {
+        self.list_modules();
+        let collected = collect(&self, &self.tree()?, None, signers)?;
+        let text = collected.list.to_text();
+        Ok((self.file(layout::SIGNATURES, 0o644, text), collected))
+    }
 }
 
 /// Collects the signatures of what an initramfs's policy appraises, from the files of `system` if there is one: a file at the same

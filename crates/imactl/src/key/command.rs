@@ -13,7 +13,8 @@ use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 
-use super::{KeyKind, Signer};
+use super::kind::KeyKind;
+use super::signer::Signer;
 use crate::Result;
 
 /// A signer that runs a command.

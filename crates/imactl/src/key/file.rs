@@ -20,7 +20,11 @@ use ima::oid::{ID_EC_PUBLIC_KEY, ObjectIdentifier, RSA_ENCRYPTION};
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
-use super::{KeyKind, Signer, USED, check_digest, curve_by_oid, legacy, malformed, sha3};
+use super::kind::{KeyKind, USED, curve_by_oid};
+use super::password::PasswordSource;
+use super::pem::{malformed, private_key_pem};
+use super::signer::{Signer, check_digest};
+use super::{legacy, sha3};
 use crate::Result;
 
 /// Rounds of PBKDF2-HMAC-SHA256 for new keys (OWASP's recommendation of 2023).
@@ -48,21 +52,6 @@ impl fmt::Debug for FileKey {
             .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
-}
-
-/// Gives the password of a key, asked for only when the key turns out to be encrypted.
-pub type PasswordSource<'a> = &'a dyn Fn() -> Result<Vec<u8>>;
-
-/// A [`PasswordSource`] for keys that must not be encrypted.
-///
-/// # Errors
-///
-/// Always [`Code::KeyPassword`].
-pub fn no_password() -> Result<Vec<u8>> {
-    Err(Fault::new(
-        Code::KeyPassword,
-        "it is encrypted, and no password was given",
-    ))
 }
 
 impl FileKey {
@@ -354,41 +343,10 @@ fn modulus_bits(pair: &RsaKeyPair) -> u32 {
     u32::try_from(pair.public_modulus_len().saturating_mul(8)).unwrap_or(u32::MAX)
 }
 
-/// The first private key of a PEM file, from its BEGIN to its END line.
-pub(super) fn private_key_pem(bytes: &[u8]) -> Option<&str> {
-    // Text around PEM blocks may be anything; the block itself is ASCII.
-    let mut rest = bytes;
-    loop {
-        let begin = find(rest, b"-----BEGIN ")?;
-        rest = rest.get(begin..)?;
-        let line_len = rest
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .unwrap_or(rest.len());
-        let line = rest.get(..line_len)?.trim_ascii_end();
-        let end = find(rest, b"-----END ").unwrap_or(rest.len());
-        let end_len = rest
-            .get(end..)?
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .unwrap_or(rest.len() - end);
-        let block = rest.get(..end + end_len)?;
-        if line.ends_with(b"PRIVATE KEY-----") {
-            return std::str::from_utf8(block).ok();
-        }
-        rest = rest.get(block.len()..)?;
-    }
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::no_password;
     use std::process::Command;
 
     fn openssl(arguments: &[&str], directory: &Path) {

@@ -9,8 +9,8 @@ use der::SecretDocument;
 use ima::fault::{Cause, Code, Fault};
 use md5::{Digest as _, Md5};
 
-use super::PasswordSource;
-use super::malformed;
+use super::password::PasswordSource;
+use super::pem::malformed;
 use crate::Result;
 
 /// Whether a PEM block of a private key is in this form.

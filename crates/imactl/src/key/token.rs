@@ -22,8 +22,10 @@ use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 use rsa::pkcs1::RsaPublicKey;
 
+use super::kind::{KeyKind, curve_by_oid};
+use super::password::PasswordSource;
+use super::signer::{Signer, check_belongs, check_digest};
 use super::uri::Uri;
-use super::{KeyKind, PasswordSource, Signer, check_digest, curve_by_oid};
 use crate::Result;
 
 /// What is loaded if the URI names no module: p11-kit's, which knows the modules that the system has.
@@ -118,7 +120,7 @@ impl TokenKey {
             sessions: Mutex::new(vec![session]),
         };
         if let Some(certificate) = certificate {
-            super::check_belongs(&token, certificate)?;
+            check_belongs(&token, certificate)?;
             token.try_out(certificate)?;
         }
         Ok(token)

@@ -17,9 +17,10 @@ use rsa::RsaPrivateKey;
 use rsa::pkcs1::{DecodeRsaPrivateKey as _, EncodeRsaPublicKey as _};
 use rsa::traits::{PublicKeyParts as _, SignatureScheme as _};
 
-use super::file::private_key_pem;
+use super::legacy;
+use super::password::PasswordSource;
+use super::pem::{malformed, private_key_pem};
 use super::sha3::Random;
-use super::{PasswordSource, legacy};
 use crate::Result;
 
 /// A private key that signs whatever it is given.
@@ -49,13 +50,12 @@ impl WeakKey {
     /// [`Code::PrivateKeyMalformed`] if it is none of these or neither RSA nor on P-256 or P-384; [`Code::KeyPassword`] if
     /// it cannot be decrypted.
     pub fn from_pem(pem: &[u8], password: PasswordSource<'_>) -> Result<Self> {
-        let malformed = |why: &str| Fault::new(Code::PrivateKeyMalformed, why.to_owned());
         let pem = private_key_pem(pem).ok_or_else(|| malformed("no private key in PEM"))?;
         let (label, document) = if legacy::is_encrypted(pem) {
             legacy::decrypt(pem, password)?
         } else {
             let (label, document) =
-                SecretDocument::from_pem(pem).map_err(|error| malformed(&error.to_string()))?;
+                SecretDocument::from_pem(pem).map_err(|error| malformed(error.to_string()))?;
             (label.to_owned(), document)
         };
         let der = document.as_bytes();
@@ -63,7 +63,7 @@ impl WeakKey {
             EncryptedPrivateKeyInfoRef::PEM_LABEL => {
                 let wrong = |_| Fault::new(Code::KeyPassword, "the password is wrong");
                 let plain = EncryptedPrivateKeyInfoRef::try_from(der)
-                    .map_err(|error| malformed(&error.to_string()))?
+                    .map_err(|error| malformed(error.to_string()))?
                     .decrypt(password()?)
                     .map_err(wrong)?;
                 Key::from_pkcs8(plain.as_bytes())
@@ -86,7 +86,7 @@ impl WeakKey {
         &self.public_key
     }
 
-    /// Signs `digest`, computed with `algo`, as [`Signer`](super::Signer) does.
+    /// Signs `digest`, computed with `algo`, as [`Signer`](super::signer::Signer) does.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use std::fmt;
 use ima::elf::Elf;
 
 use super::cache::{Cache, Processors};
-use super::{Candidate, Files, Loaded, Object, Rules as LoaderRules, Search, absolute};
+use super::files::{Candidate, Files, Loaded, Object, absolute};
+use super::rules::{Rules as LoaderRules, Search};
 
 /// The largest loader that is looked into for the directories it was built with.
 const MAX_LOADER: usize = 16 << 20;

@@ -3,7 +3,8 @@
 
 use ima::elf::Elf;
 
-use super::{Candidate, Files, Loaded, Rules as LoaderRules, Search, absolute};
+use super::files::{Candidate, Files, Loaded, absolute};
+use super::rules::{Rules as LoaderRules, Search};
 
 /// How much of `/etc/ld-musl-ARCH.path` is read.
 const MAX_PATH_FILE: usize = 1 << 20;

@@ -4,6 +4,7 @@ use std::process::Command;
 use ima::elf::Dynamic;
 use proptest::prelude::*;
 
+use super::files::absolute;
 use super::*;
 
 const GLIBC: &str = "/lib64/ld-linux-x86-64.so.2";
