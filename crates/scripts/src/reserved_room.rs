@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use aes::Aes128;
 use aes::cipher::{BlockCipherEncrypt as _, KeyInit as _};
 use elf::ElfBytes;
-use elf::abi::PT_LOAD;
+use elf::abi::{PT_LOAD, SHF_ALLOC, SHT_NOBITS};
 use elf::endian::LittleEndian;
 
 use crate::Error;
@@ -35,9 +35,10 @@ pub struct Describe {
     /// The kernel, an ELF file with symbols
     #[arg(long, value_name = "FILE")]
     vmlinux: PathBuf,
-    /// The ELF file in the bzImage: the kernel without its symbols
+    /// The ELF file in the bzImage: the kernel without its symbols [default: the places are those in an Image, which has no headers
+    /// of ELF]
     #[arg(long, value_name = "FILE")]
-    payload: PathBuf,
+    payload: Option<PathBuf>,
     /// The size of the room, in bytes
     #[arg(long, value_name = "BYTES")]
     size: usize,
@@ -70,23 +71,49 @@ pub fn describe(options: &Describe) -> Result<ExitCode, Error> {
 }
 
 fn description(options: &Describe) -> Result<String, Error> {
-    let addresses = with_elf(&options.vmlinux, |elf| {
-        let address = |symbol| symbol_address(elf, symbol);
-        SYMBOLS
-            .map(address)
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
-    })?;
-    with_elf(&options.payload, |elf| {
+    let places = |place: &dyn Fn(u64, usize) -> Result<u64, Error>, addresses: &[u64]| {
         let mut text = "{\n".to_owned();
-        for (symbol, address) in SYMBOLS.iter().zip(&addresses) {
+        for (symbol, address) in SYMBOLS.iter().zip(addresses) {
             let size = if *symbol == ROOM { options.size } else { 1 };
-            let offset = offset_of(elf, *address, size)?;
+            let offset = place(*address, size)?;
             text.push_str(&format!("  \"{symbol}\": {offset},\n"));
         }
         text.push_str(&format!("  \"reserved\": {}\n}}\n", options.size));
         Ok(text)
+    };
+    with_elf(&options.vmlinux, |elf| {
+        let address = |symbol| symbol_address(elf, symbol);
+        let addresses = SYMBOLS
+            .map(address)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        match &options.payload {
+            Some(payload) => with_elf(payload, |elf| {
+                places(&|address, size| offset_of(elf, address, size), &addresses)
+            }),
+            None => {
+                let start = lowest_address(elf)?;
+                let place = |address: u64, size| {
+                    // In the file too, not in what is only zeros in memory.
+                    offset_of(elf, address, size)?;
+                    Ok(address.saturating_sub(start))
+                };
+                places(&place, &addresses)
+            }
+        }
     })
+}
+
+/// Returns the virtual address of what `objcopy -O binary` writes first.
+fn lowest_address(elf: &Elf<'_>) -> Result<u64, Error> {
+    let sections = elf.section_headers().ok_or("it has no sections")?;
+    let written = sections.iter().filter(|section| {
+        section.sh_flags & u64::from(SHF_ALLOC) != 0
+            && section.sh_type != SHT_NOBITS
+            && section.sh_size > 0
+    });
+    let lowest = written.map(|section| section.sh_addr).min();
+    lowest.ok_or_else(|| "it has no section that is loaded".into())
 }
 
 /// Reads an ELF file. Errors name it.
@@ -167,6 +194,7 @@ mod tests {
         let link = [
             "-nostdlib",
             "-static",
+            "-Wl,--build-id=none",
             "-Wl,-Tdata=0xffffffff82000123",
             "-o",
         ];
@@ -182,6 +210,17 @@ mod tests {
         let place = places.next().unwrap();
         assert_eq!(places.next(), None);
         place
+    }
+
+    /// The description of the room, whose places are found by the bytes that are there.
+    fn expected(file: &[u8]) -> String {
+        format!(
+            "{{\n  \"system_extra_cert\": {},\n  \"system_extra_cert_used\": {},\n  \
+             \"system_certificate_list_size\": {},\n  \"reserved\": 1000\n}}\n",
+            place(file, &[0x55; 1000]),
+            place(file, b"after\x11\x11\x11\x11") + 5,
+            place(file, &[0x22; 8]),
+        )
     }
 
     #[test]
@@ -202,20 +241,29 @@ mod tests {
     fn the_description_has_the_offsets_in_the_payload() {
         let (_directory, vmlinux, payload) = kernel(1000);
         let file = fs::read(&payload).unwrap();
-        let expected = format!(
-            "{{\n  \"system_extra_cert\": {},\n  \"system_extra_cert_used\": {},\n  \
-             \"system_certificate_list_size\": {},\n  \"reserved\": 1000\n}}\n",
-            place(&file, &[0x55; 1000]),
-            place(&file, b"after\x11\x11\x11\x11") + 5,
-            place(&file, &[0x22; 8]),
-        );
         let size = 1000;
         let options = Describe {
             vmlinux,
-            payload,
+            payload: Some(payload),
             size,
         };
-        assert_eq!(description(&options).unwrap(), expected);
+        assert_eq!(description(&options).unwrap(), expected(&file));
+    }
+
+    #[test]
+    fn without_a_payload_the_offsets_are_those_in_an_image_without_headers() {
+        let (_directory, vmlinux, _) = kernel(1000);
+        let image = vmlinux.with_file_name("Image");
+        let mut objcopy = Command::new("objcopy");
+        objcopy.args(["-O", "binary"]).args([&vmlinux, &image]);
+        assert!(objcopy.status().unwrap().success());
+        let file = fs::read(&image).unwrap();
+        let options = Describe {
+            vmlinux,
+            payload: None,
+            size: 1000,
+        };
+        assert_eq!(description(&options).unwrap(), expected(&file));
     }
 
     #[test]
