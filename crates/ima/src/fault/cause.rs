@@ -661,8 +661,8 @@ causes! {
         cause: "the description of the room belongs to another kernel"
     }
     NOT_A_KERNEL_IMAGE [KernelImage] {
-        cause: "imactl reads vmlinux and x86 bzImage files"
-        remedy: "give the vmlinux of the build, or its arch/x86/boot/bzImage; imactl check takes a unified kernel image with --uki, and objcopy -O binary --only-section=.linux takes the kernel out of one"
+        cause: "imactl reads vmlinux, bzImage of x86, and Image and Image.gz of arm64 and RISC-V"
+        remedy: "give the vmlinux of the build, or its bzImage, Image or Image.gz; imactl check takes a unified kernel image with --uki, and objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     KERNEL_NOT_GZIP [KernelImage] {
         cause: "only gzip is packed again so that it fits in the old room"
@@ -678,7 +678,7 @@ causes! {
     }
     KERNEL_FOR_CONFIGURATION [KernelConfiguration] {
         cause: "the file is not a kernel configuration, plain or compressed with gzip"
-        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes x86's bzImage and vmlinux too, and a unified kernel image with --uki; objcopy -O binary --only-section=.linux takes the kernel out of one"
+        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes the kernel itself too, and a unified kernel image with --uki; objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     NO_RUNNING_CONFIGURATION [InputUnreadable] {
         cause: "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot"

@@ -38,15 +38,16 @@ impl Kernel {
 
 /// Put CA certificates into the room that CONFIG_SYSTEM_EXTRA_CERTIFICATE reserved
 ///
-/// Works on a finished bzImage, without the build tree, and on vmlinux. Certificates that were put there before are replaced. A
+/// Works on a finished bzImage, Image or Image.gz, without the build tree, and on vmlinux. Certificates that were put there before are replaced. A
 /// bzImage must have been built with CONFIG_KERNEL_GZIP and with the room filled with noise, as qemu/build-kernel does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl kernel add-ca --image bzImage --cert ca.der --out bzImage.ca
+  imactl kernel add-ca --image Image --symbols extra-cert.json --cert ca.der --out Image.ca
   imactl kernel add-ca --image vmlinux --cert ca.der --cert other.pem --out vmlinux")]
 pub struct AddCa {
-    /// bzImage or vmlinux
+    /// bzImage, Image, Image.gz or vmlinux
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
     /// Where the room is; extra-cert.json beside the image if that is there, otherwise the image's symbol table

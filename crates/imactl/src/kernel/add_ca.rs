@@ -1,13 +1,16 @@
-//! A CA certificate into the room that `CONFIG_SYSTEM_EXTRA_CERTIFICATE` reserved, in a `vmlinux` or a finished `bzImage`.
+//! A CA certificate into the room that `CONFIG_SYSTEM_EXTRA_CERTIFICATE` reserved, in a `vmlinux`, a finished `bzImage`, or an
+//! `Image` or `Image.gz` of arm64 or RISC-V.
 //!
 //! The kernel's `scripts/insert-sys-cert.c` does it for `vmlinux` before the image is made: the certificate goes to
 //! `system_extra_cert`, its length to `system_extra_cert_used`, and the length of the whole list, which the room directly
 //! follows, grows by it. In a `bzImage` the same ELF file lies compressed between the loader and its end
 //! (`Documentation/arch/x86/boot.rst`, `payload_offset`); packed again it must not be longer than before, which is why the room
-//! is filled with noise when the image is built.
+//! is filled with noise when the image is built. An `Image` is the kernel as it lies in memory, without headers of ELF
+//! (`Documentation/arch/arm64/booting.rst`, `Documentation/arch/riscv/boot-image-header.rst`).
 
 use std::borrow::Cow;
 use std::ffi::CStr;
+use std::io::Write as _;
 
 use elf::ElfBytes;
 use elf::abi::{PT_LOAD, SHT_SYMTAB};
@@ -24,7 +27,7 @@ use crate::packed::Packing;
 /// Bytes of the longest kernel that is unpacked.
 const MAX_KERNEL: u64 = 1 << 30;
 
-/// Where the room is: byte offsets in the ELF file.
+/// Where the room is: byte offsets in the ELF file, or in an `Image`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Symbols {
     /// The room.
@@ -111,54 +114,120 @@ pub fn add_ca(
         .flat_map(Certificate::der)
         .copied()
         .collect();
-    if image.starts_with(b"\x7fELF") {
-        let symbols = symbols
-            .copied()
-            .map_or_else(|| Symbols::from_elf(image), Ok)?;
-        let mut image = image.to_vec();
-        let replaced = insert(&mut image, &list, &symbols)?;
-        return Ok(Outcome {
-            image,
-            replaced,
-            secure_boot_signature_broken: false,
-        });
-    }
-    let payload = Payload::find(image)?;
-    let mut elf = payload.unpack(image)?;
-    let symbols = symbols
-        .copied()
-        .map_or_else(|| Symbols::from_elf(&elf), Ok)?;
-    let replaced = insert(&mut elf, &list, &symbols)?;
-    let mut out = image.to_vec();
-    payload.pack(&mut out, &elf)?;
-    let secure_boot_signature_broken = has_signature(image);
+    let form = Form::of(image)?;
+    let mut kernel = form.unpack(image)?.into_owned();
+    let symbols = place_of_room(&kernel, symbols)?;
+    let replaced = insert(&mut kernel, &list, &symbols)?;
     Ok(Outcome {
-        image: out,
+        image: form.pack(image, kernel)?,
         replaced,
-        secure_boot_signature_broken,
+        secure_boot_signature_broken: has_signature(image),
     })
 }
 
-/// Whether it is a kernel: an ELF file, or a bzImage by its header.
-#[must_use]
-pub fn is_image(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\x7fELF") || bytes.get(0x202..0x206) == Some(b"HdrS")
+/// Where the room is in a kernel that is not packed.
+fn place_of_room(kernel: &[u8], described: Option<&Symbols>) -> Result<Symbols> {
+    match described {
+        Some(symbols) => Ok(*symbols),
+        None if is_plain(kernel) => Err(no_room(
+            "an Image has no symbol table, and there is no description of the room",
+        )
+        .because(Cause::NO_SYMBOLS)),
+        None => Symbols::from_elf(kernel),
+    }
 }
 
-/// The ELF file in a kernel image: that of a bzImage, or a vmlinux itself.
+/// Whether it is a kernel whose content is read here: an ELF file, a bzImage, an Image or an Image.gz, by its header.
+#[must_use]
+pub fn is_image(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF")
+        || bytes.get(0x202..0x206) == Some(b"HdrS")
+        || is_plain(bytes)
+        || is_packed(bytes)
+}
+
+/// Whether it is an Image of arm64 or RISC-V, by the magic number of its header.
+fn is_plain(bytes: &[u8]) -> bool {
+    [&b"ARM\x64"[..], b"RSC\x05"].contains(&bytes.get(0x38..0x3c).unwrap_or_default())
+}
+
+/// Whether it is such an Image, compressed with gzip.
+fn is_packed(bytes: &[u8]) -> bool {
+    Packing::of(bytes) == Some(Packing::Gzip)
+        && Packing::Gzip
+            .head(bytes, 0x40)
+            .is_some_and(|head| is_plain(&head))
+}
+
+/// How a kernel lies in an image.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// The image is the kernel: a vmlinux or an Image.
+    Whole,
+    /// An Image, compressed with gzip.
+    Packed,
+    /// The ELF file in a bzImage.
+    Payload(Payload),
+}
+
+impl Form {
+    fn of(image: &[u8]) -> Result<Self> {
+        Ok(match image {
+            _ if image.starts_with(b"\x7fELF") || is_plain(image) => Self::Whole,
+            _ if is_packed(image) => Self::Packed,
+            _ => Self::Payload(Payload::find(image)?),
+        })
+    }
+
+    /// The kernel itself, where it is packed so that it can be packed again.
+    fn unpack(self, image: &[u8]) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Self::Whole => Ok(Cow::Borrowed(image)),
+            Self::Packed => Packing::Gzip
+                .unpack(image, MAX_KERNEL)
+                .map(|(kernel, _)| Cow::Owned(kernel))
+                .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}"))),
+            Self::Payload(payload) => payload.unpack(image).map(Cow::Owned),
+        }
+    }
+
+    /// The image with this kernel.
+    fn pack(self, image: &[u8], kernel: Vec<u8>) -> Result<Vec<u8>> {
+        match self {
+            Self::Whole => Ok(kernel),
+            Self::Packed => {
+                let failed = |error: std::io::Error| {
+                    Fault::new(Code::OutputUnwritable, format!("compressing: {error}"))
+                };
+                // Neither a name nor a time is written into the header: the result depends on the kernel alone.
+                let mut encoder =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+                encoder.write_all(&kernel).map_err(failed)?;
+                encoder.finish().map_err(failed)
+            }
+            Self::Payload(payload) => {
+                let mut image = image.to_vec();
+                payload.pack(&mut image, &kernel)?;
+                Ok(image)
+            }
+        }
+    }
+}
+
+/// The kernel in an image: the ELF file of a bzImage, a vmlinux itself, or an Image.
 ///
 /// # Errors
 ///
-/// [`Code::KernelImage`] if it is neither, or packed in another way.
+/// [`Code::KernelImage`] if it is none of these, or packed in another way.
 pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
-    if image.starts_with(b"\x7fELF") {
-        return Ok(Cow::Borrowed(image));
-    }
-    let payload = Payload::find(image)?;
+    let form = Form::of(image)?;
+    let Form::Payload(payload) = form else {
+        return form.unpack(image);
+    };
     let mut packed = &image[payload.start..payload.start + payload.len];
     let packing = Packing::of(packed).ok_or_else(|| no_room("the kernel is not compressed"))?;
     if packing == Packing::Gzip {
-        return payload.unpack(image).map(Cow::Owned);
+        return form.unpack(image);
     }
     // The length of what is inside follows the stream (scripts/Makefile.lib, `size_append`).
     packed = packed.get(..packed.len() - 4).unwrap_or_default();
@@ -175,9 +244,7 @@ pub fn unpacked(image: &[u8]) -> Result<Cow<'_, [u8]>> {
 /// [`Code::KernelImage`] if the room is not found.
 pub fn authorities(image: &[u8], symbols: Option<&Symbols>) -> Result<Vec<Certificate>> {
     let elf = &*unpacked(image)?;
-    let symbols = symbols
-        .copied()
-        .map_or_else(|| Symbols::from_elf(elf), Ok)?;
+    let symbols = place_of_room(elf, symbols)?;
     let number = |at, len| number(elf, at, len).ok_or_else(|| no_room("the image is cut off"));
     let used = number(symbols.system_extra_cert_used, 4)?;
     let size = number(symbols.system_certificate_list_size, 8)?;
@@ -268,10 +335,10 @@ impl Payload {
         let no_kernel = || {
             let kind = super::kind(image).map(|kind| format!("; it is {kind}"));
             let kind = kind.unwrap_or_default();
-            no_room(format!("neither a vmlinux nor a bzImage{kind}"))
+            no_room(format!("not a kernel that imactl reads{kind}"))
                 .because(Cause::NOT_A_KERNEL_IMAGE)
         };
-        if !is_image(image) || image.starts_with(b"\x7fELF") {
+        if image.get(0x202..0x206) != Some(b"HdrS") {
             return Err(no_kernel());
         }
         let sectors = match *image.get(0x1f1).ok_or_else(no_kernel)? {
@@ -451,7 +518,7 @@ mod tests {
     use crate::key::{FileKey, KeyKind};
     use crate::x509::Template;
     use proptest::prelude::{any, prop_assert, prop_assert_eq};
-    use std::io::{Read as _, Write as _};
+    use std::io::Read as _;
     use std::sync::LazyLock;
 
     const ROOM: usize = 4096;
@@ -550,6 +617,35 @@ mod tests {
         );
         let none = add_ca(&both.image, &[], Some(&SYMBOLS)).unwrap();
         assert_eq!(number(&inside(&none.image), 0x5008, 8), Some(1000));
+    }
+
+    #[test]
+    fn into_an_image_of_arm64_plain_and_compressed() {
+        let mut plain = elf();
+        plain[..6].fill(0);
+        plain[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        let packed = gzip.finish().unwrap();
+        let one = ca(KeyKind::P256);
+        let list = std::slice::from_ref(&one);
+        let made = add_ca(&plain, list, Some(&SYMBOLS)).unwrap();
+        assert_eq!(made.image.len(), plain.len());
+        assert_eq!(made.image[0x4000..][..one.der().len()], *one.der());
+        assert!(made.image[..0x4000] == plain[..0x4000]);
+        let repacked = add_ca(&packed, list, Some(&SYMBOLS)).unwrap();
+        assert!(*unpacked(&repacked.image).unwrap() == *made.image);
+        for (image, with_ca) in [(&plain, made), (&packed, repacked)] {
+            assert!(is_image(image));
+            let before = add_ca(&with_ca.image, &[], Some(&SYMBOLS)).unwrap();
+            assert_eq!(before.replaced as usize, one.der().len());
+            let fault = add_ca(image, list, None).unwrap_err();
+            assert!(fault.to_string().contains("symbol"), "{fault}");
+            assert_eq!(fault.code(), Code::KernelImage);
+        }
+        let cut = &packed[..packed.len() / 2];
+        let fault = add_ca(cut, list, Some(&SYMBOLS)).unwrap_err();
+        assert_eq!(fault.code(), Code::KernelImage);
     }
 
     #[test]
