@@ -7,7 +7,7 @@
 //!     FAULTS=count      none fails; the numbers of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -58,13 +58,6 @@ pub fn trace() -> ExitCode {
     }
 }
 
-/// Says to whoever started the tracer that it is ready.
-fn ready() -> std::io::Result<()> {
-    let mut output = std::io::stdout();
-    output.write_all(b"x")?;
-    output.flush()
-}
-
 #[cfg(not(target_arch = "x86_64"))]
 mod tracer {
     pub(super) fn run(_: &str) -> Result<(), String> {
@@ -108,6 +101,13 @@ mod tracer {
         }
     }
 
+    /// Says to whoever started the tracer that it is ready.
+    fn ready() -> std::io::Result<()> {
+        let mut output = std::io::stdout();
+        output.write_all(b"x")?;
+        output.flush()
+    }
+
     pub(super) fn run(wanted: &str) -> Result<(), String> {
         let fault = Fault::parse(wanted);
         if fault.is_none() && wanted != "count" {
@@ -130,7 +130,7 @@ mod tracer {
         let init = Pid::from_raw(1);
         let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(init, options)?;
-        super::ready().map_err(|_| Errno::EPIPE)?;
+        ready().map_err(|_| Errno::EPIPE)?;
         let mut calls = Vec::new();
         // The end of the execve that begins it all is seen first.
         let mut within = true;

@@ -9,7 +9,17 @@ use std::path::Path;
 use std::ptr;
 
 use nix::errno::Errno;
-use nix::libc::{SYS_kexec_file_load, SYS_kexec_load, c_char, c_ulong, c_void, syscall};
+use nix::libc::{SYS_kexec_load, c_char, c_long, c_ulong, c_void, syscall};
+
+/// The number of kexec_file_load(2), which libc does not have for musl on every architecture (arch/x86/entry/syscalls/syscall_64.tbl,
+/// arch/arm/tools/syscall.tbl, include/uapi/asm-generic/unistd.h).
+const KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") {
+    320
+} else if cfg!(target_arch = "arm") {
+    401
+} else {
+    294
+};
 
 /// KEXEC_FILE_UNLOAD (include/uapi/linux/kexec.h).
 const UNLOAD: c_ulong = 1;
@@ -25,7 +35,7 @@ pub fn load(kernel: &Path, initramfs: Option<&Path>, command_line: &CStr) -> io:
     // SAFETY: the kernel reads the command line, of the length given with its NUL, and writes nothing of ours.
     Errno::result(unsafe {
         syscall(
-            SYS_kexec_file_load,
+            KEXEC_FILE_LOAD,
             kernel.as_raw_fd(),
             initramfs.as_ref().map_or(-1, |file| file.as_raw_fd()),
             line.len() as c_ulong,
@@ -42,7 +52,7 @@ pub fn load_files(kernel: &Path, initramfs: &Path) -> io::Result<()> {
     // SAFETY: with this flag the kernel passes over the other arguments.
     Errno::result(unsafe {
         syscall(
-            SYS_kexec_file_load,
+            KEXEC_FILE_LOAD,
             -1,
             -1,
             0 as c_ulong,
