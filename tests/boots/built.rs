@@ -2,6 +2,7 @@
 
 use ima::certificate::Certificate;
 use ima::release::Release;
+use ima_testbed::Architecture;
 use imactl::kernel::check::KernelConfig;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -68,14 +69,22 @@ pub struct Programs {
     pub guest: Vec<u8>,
 }
 
-pub static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| {
-    let shipped = paths_of("build/ship", &["guest"]);
-    Programs {
-        init: program(&shipped, "ima-init"),
-        switch_root: program(&shipped, "switch_root"),
-        guest: program(&shipped, "guest"),
+impl Programs {
+    fn build(arguments: &[&str]) -> Programs {
+        let shipped = paths_of("build/ship", arguments);
+        Programs {
+            init: program(&shipped, "ima-init"),
+            switch_root: program(&shipped, "switch_root"),
+            guest: program(&shipped, "guest"),
+        }
     }
-});
+}
+
+pub static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::build(&["guest"]));
+
+/// Those for 64-bit Arm.
+pub static AARCH64_PROGRAMS: LazyLock<Programs> =
+    LazyLock::new(|| Programs::build(&["--target", "aarch64", "guest"]));
 
 /// An init without any of the features that can be left out. It is built after [`PROGRAMS`], whose init it replaces in the directory.
 pub static PLAIN_INIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -131,6 +140,8 @@ pub enum Kernel {
     BuiltInCa,
     /// Linux 7.2.
     Newer,
+    /// For 64-bit Arm.
+    Aarch64,
 }
 
 impl Kernel {
@@ -171,6 +182,7 @@ impl Kernel {
                     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/built-in-ca.pem"),
                 ],
                 Kernel::Newer => &["--series", "7.2"],
+                Kernel::Aarch64 => &["--architecture", "aarch64"],
             };
             paths_of("qemu/build-kernel", fragments)
                 .pop()
@@ -179,21 +191,29 @@ impl Kernel {
         built.entry(self).or_insert_with(build).clone()
     }
 
-    /// Its bzImage, with the tests' CA on `.builtin_trusted_keys`.
+    /// The architecture that it is for.
+    pub fn architecture(self) -> Architecture {
+        match self {
+            Kernel::Aarch64 => Architecture::Aarch64,
+            _ => Architecture::X86_64,
+        }
+    }
+
+    /// Its image, with the tests' CA on `.builtin_trusted_keys`.
     pub fn with_ca(self) -> PathBuf {
         static MADE: LazyLock<Mutex<HashMap<Kernel, PathBuf>>> = LazyLock::new(Mutex::default);
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
-            let result = scratch().join(format!("bzImage-{self:?}"));
-            add_ca(&self.directory(), &result);
+            let result = scratch().join(format!("kernel-{self:?}"));
+            add_ca(self, &result);
             result
         };
         made.entry(self).or_insert_with(make).clone()
     }
 
-    /// Its bzImage, which trusts no CA.
+    /// Its image, which trusts no CA.
     pub fn without_ca(self) -> PathBuf {
-        self.directory().join("bzImage")
+        self.directory().join(self.architecture().kernel_image())
     }
 
     /// The CAs that were compiled into it.
@@ -241,11 +261,12 @@ impl Kernel {
     }
 }
 
-fn add_ca(kernel: &Path, result: &Path) {
-    let read = |name: &str| std::fs::read(kernel.join(name)).expect("a file of the kernel");
-    let symbols = Symbols::from_json(&read("extra-cert.json")).expect("where the room is");
+fn add_ca(kernel: Kernel, result: &Path) {
+    let read = |path: &Path| std::fs::read(path).expect("a file of the kernel");
+    let symbols = read(&kernel.directory().join("extra-cert.json"));
+    let symbols = Symbols::from_json(&symbols).expect("where the room is");
     let made = imactl::kernel::add_ca::add_ca(
-        &read("bzImage"),
+        &read(&kernel.without_ca()),
         std::slice::from_ref(&CA.certificate),
         Some(&symbols),
     );

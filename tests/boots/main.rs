@@ -33,6 +33,7 @@ mod media;
 mod mutable;
 mod overlay;
 mod partitions;
+mod processors;
 mod refused;
 mod roots;
 mod secure_boot;

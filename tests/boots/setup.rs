@@ -351,6 +351,7 @@ impl Setup {
         let mut files = vec![initramfs.clone()];
         let machine = match &self.firmware {
             None => Machine::new(kernel)
+                .architecture(self.kernel.architecture())
                 .initramfs(&initramfs)
                 .append(self.command_line())
                 .disk(disk),

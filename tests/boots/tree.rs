@@ -11,7 +11,7 @@ use imactl::image::ImageBuilder;
 use imactl::initramfs::InitramfsBuilder;
 use imactl::tree::{Content, Inode, Kind};
 
-use crate::built::{Kernel, PROGRAMS, busybox, scratch};
+use crate::built::{Kernel, PROGRAMS, Programs, busybox, scratch};
 use crate::flash;
 use crate::keys::{Pair, RSA};
 
@@ -47,9 +47,14 @@ pub const INIT: &str = "sbin/init";
 impl Tree {
     /// A root that boots: the init's switch_root, the guest program as its init, and the files of the attempts, signed.
     pub fn small() -> Tree {
+        Tree::small_with(&PROGRAMS)
+    }
+
+    /// The same with other programs.
+    fn small_with(programs: &Programs) -> Tree {
         let mut tree = Tree::default();
-        tree.add(SWITCH_ROOT, 0o700, &PROGRAMS.switch_root);
-        tree.add(INIT, 0o755, &PROGRAMS.guest);
+        tree.add(SWITCH_ROOT, 0o700, &programs.switch_root);
+        tree.add(INIT, 0o755, &programs.guest);
         tree.sign(&RSA);
         tree
     }
@@ -61,9 +66,14 @@ impl Tree {
 
     /// The same with everything that is signed signed by `key`.
     pub fn with_attempts_by(module: Option<&[u8]>, key: &Pair) -> Tree {
-        let mut tree = Tree::small();
+        Tree::with_attempts_of(&PROGRAMS, module, key)
+    }
+
+    /// The same with other programs.
+    pub fn with_attempts_of(programs: &Programs, module: Option<&[u8]>, key: &Pair) -> Tree {
+        let mut tree = Tree::small_with(programs);
         tree.sign(key);
-        for file in attempts::files(&PROGRAMS.guest, module) {
+        for file in attempts::files(&programs.guest, module) {
             let mode = file.mode.try_into().expect("permissions");
             tree.add(&file.path, mode, &file.content);
             tree.file(&file.path).signature = file.signature_of.map(|content| key.sign(&content));

@@ -175,12 +175,17 @@ pub fn guest_program(program: &[u8]) -> File {
     }
 }
 
-/// A bzImage that kexec_file_load(2) takes (`bzImage64_probe` and `bzImage64_load` in arch/x86/kernel/kexec-bzimage64.c): a setup
-/// header (Documentation/arch/x86/boot.rst) with no kernel behind it.
+/// A kernel that kexec_file_load(2) takes and that starts nothing: a bzImage on x86-64 (`bzImage64_probe` and `bzImage64_load` in
+/// arch/x86/kernel/kexec-bzimage64.c), by a setup header (Documentation/arch/x86/boot.rst) with no kernel behind it, and an Image on
+/// arm64 (`image_probe` and `image_load` in arch/arm64/kernel/kexec_image.c), by a header (Documentation/arch/arm64/booting.rst) that
+/// lies in a part which x86 does not read.
 fn kernel() -> Vec<u8> {
     const SECTOR: usize = 512;
     let mut image = vec![0; 4 * SECTOR];
-    let fields: [(usize, &[u8]); 11] = [
+    let fields: [(usize, &[u8]); 13] = [
+        // arm64: image_size and the magic number; no page size or byte order is asked for.
+        (0x10, &0x1_0000_u64.to_le_bytes()),
+        (0x38, b"ARM\x64"),
         // setup_sects: the sectors of the setup behind the first.
         (0x1f1, &[1]),
         (0x1fe, &[0x55, 0xaa]),

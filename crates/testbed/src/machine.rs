@@ -296,7 +296,8 @@ impl Machine {
         };
 
         add("-machine", self.architecture.machine_type().into());
-        match self.resolve_accel() {
+        let accel = self.resolve_accel();
+        match accel {
             Accel::Kvm => add("-accel", "kvm".into()),
             Accel::TcgCounting => {
                 add("-accel", "tcg".into());
@@ -309,7 +310,11 @@ impl Machine {
                 add(&option, value);
             }
         }
-        add("-cpu", self.architecture.cpu().into());
+        let cpu = match accel {
+            Accel::Kvm => "max",
+            _ => self.architecture.cpu(),
+        };
+        add("-cpu", cpu.into());
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-display", "none".into());

@@ -145,6 +145,7 @@ const MACHINES: &[&str] = &[
     "lz4",
     "lzop",
     "bzip2",
+    "qemu-system-arm",
     "qemu-system-x86",
     "qemu-system-common",
     "swtpm",
