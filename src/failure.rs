@@ -181,7 +181,7 @@ fn shell() {
         std::process::exit(1);
     }
     // A refusal before the certificates were added leaves it as the kernel made it.
-    if let Some(keyring) = root_keyring(KeyringName::DmVerity.as_str()) {
+    if let Some(keyring) = root_keyring(KeyringName::DmVerity) {
         let _ = seal(Keyring::Serial(keyring));
     }
     let arguments = [c"sh"];

@@ -130,7 +130,7 @@ fn count(keyring: Keyring) -> usize {
 fn ima_keyring(config: &Config, report: &mut Report) -> Result<Keyring, Fault> {
     let name = config.keyring.name();
     match config.keyring {
-        config::Keyring::Trusted => root_keyring(name)
+        config::Keyring::Trusted => root_keyring(KeyringName::Ima)
             .map(Keyring::Serial)
             .ok_or_else(|| Fault::new(Code::NoImaKeyring, name)),
         config::Keyring::Untrusted => {
@@ -162,7 +162,7 @@ fn evm(
     let mut mode = if key.is_some() { EVM_HMAC } else { 0 };
     if !paths.is_empty() {
         let name = KeyringName::Evm;
-        match root_keyring(name.as_str()) {
+        match root_keyring(name) {
             Some(serial) => {
                 let mut offering = offer(Keyring::Serial(serial), name, config, report);
                 offering.required(paths.iter().map(|path| place.read(path)))?;

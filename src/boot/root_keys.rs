@@ -38,7 +38,7 @@ fn offer_all(keys: &mut KeysLoaded, settings: &Settings, root: &MountedRoot, rep
     // First, because the certificates on the secondary keyring are CAs for those that follow.
     let secondary = KeyringName::SecondaryTrusted;
     let paths = find(place, Purpose::Secondary, report);
-    match root_keyring(secondary.as_str()) {
+    match root_keyring(secondary) {
         Some(serial) => {
             offer(Keyring::Serial(serial), secondary, config, report).optional(read(paths));
         }
@@ -46,7 +46,7 @@ fn offer_all(keys: &mut KeysLoaded, settings: &Settings, root: &MountedRoot, rep
     }
     let paths = find(place, Purpose::Ima, report);
     let name = KeyringName::from(config.keyring);
-    match (config.keyring, root_keyring(name.as_str())) {
+    match (config.keyring, root_keyring(name)) {
         (config::Keyring::Trusted, Some(serial)) => {
             let mut offering = offer(Keyring::Serial(serial), name, config, report);
             offering.optional(read(paths));

@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 
 use crate::built::{busybox, scratch, source};
 use crate::keys::RSA;
+use crate::matrix::Action;
 use crate::media::blank;
 use crate::partitions::{Partition, disk};
 use crate::setup::{Setup, assert_booted, assert_refused, console_tail};
@@ -192,6 +193,23 @@ impl Device {
             "{failed:#?}"
         );
     }
+
+    /// Boots `b`, which GRUB chooses because `a` has no boots left.
+    fn chooses_b(&self) {
+        self.boots_b(&[]);
+        assert_eq!(self.counters(), ["b", "0", "3"]);
+    }
+
+    /// Boots `a` as often as GRUB does, and has each outcome checked; then GRUB chooses `b`.
+    fn counts_down_to_b(&self, check: impl Fn(&Outcome)) {
+        for left in ["2", "1", "0"] {
+            let outcome = self.boot();
+            check(&outcome);
+            let console = console_tail(&outcome);
+            assert_eq!(self.counters(), ["a", left, "3"], "{console}");
+        }
+        self.chooses_b();
+    }
 }
 
 impl Drop for Device {
@@ -251,20 +269,8 @@ fn leaves_rules(root: &mut Tree) {
 #[test]
 fn grub_counts_down_to_the_other_slot() {
     let device = Device::new(leaves_rules, |_| {});
-    for left in ["2", "1", "0"] {
-        let outcome = device.boot();
-        assert_refused(&outcome, "IMA-713", crate::matrix::Action::Reboot);
-        assert_eq!(
-            device.counters(),
-            ["a", left, "3"],
-            "{}",
-            console_tail(&outcome)
-        );
-    }
-    for _ in 0..2 {
-        device.boots_b(&[]);
-        assert_eq!(device.counters(), ["b", "0", "3"]);
-    }
+    device.counts_down_to_b(|outcome| assert_refused(outcome, "IMA-713", Action::Reboot));
+    device.chooses_b();
 }
 
 #[test]
@@ -273,23 +279,13 @@ fn slot_that_is_never_confirmed() {
         root.add_signed(INIT, 0o755, b"#!/bin/sh\nexec reboot -f\n", &RSA);
     };
     let device = Device::new(restarting, |_| {});
-    for left in ["2", "1", "0"] {
-        let outcome = device.boot();
-        assert_eq!(outcome.ending, Ending::Reboot, "{}", console_tail(&outcome));
-        assert!(
-            outcome.console_contains("handover: executing"),
-            "{}",
-            console_tail(&outcome)
-        );
-        assert!(
-            !outcome.console_contains("refused: ["),
-            "{}",
-            console_tail(&outcome)
-        );
-        assert_eq!(device.counters(), ["a", left, "3"]);
-    }
-    device.boots_b(&[]);
-    assert_eq!(device.counters(), ["b", "0", "3"]);
+    device.counts_down_to_b(|outcome| {
+        let console = console_tail(outcome);
+        assert_eq!(outcome.ending, Ending::Reboot, "{console}");
+        let executed = outcome.console_contains("handover: executing");
+        let refused = outcome.console_contains("refused: [");
+        assert!(executed && !refused, "{console}");
+    });
 }
 
 /// The init boots the other root itself, and GRUB learns it from the script.
@@ -298,8 +294,7 @@ fn slot_that_the_init_left_is_not_chosen_again() {
     let device = Device::new(|root| root.unsign(INIT), |_| {});
     device.boots_b(&["a IMA-713"]);
     assert_eq!(device.counters(), ["a", "0", "3"]);
-    device.boots_b(&[]);
-    assert_eq!(device.counters(), ["b", "0", "3"]);
+    device.chooses_b();
 }
 
 #[test]
@@ -308,20 +303,16 @@ fn slot_without_a_kernel() {
         |_| {},
         |boot| fs::remove_file(boot.join("a/vmlinuz")).expect("a kernel"),
     );
-    for left in ["2", "1", "0"] {
-        let outcome = device.boot();
+    device.counts_down_to_b(|outcome| {
         // GRUB restarted the machine: no kernel has printed anything.
         let restarted =
             matches!(&outcome.ending, Ending::QemuFailed(why) if why.starts_with("guest-reset"));
         assert!(
             restarted && !outcome.console_contains("Linux version"),
             "{}",
-            console_tail(&outcome)
+            console_tail(outcome)
         );
-        assert_eq!(device.counters(), ["a", left, "3"]);
-    }
-    device.boots_b(&[]);
-    assert_eq!(device.counters(), ["b", "0", "3"]);
+    });
 }
 
 /// A slot is confirmed and stays the one that is chosen.

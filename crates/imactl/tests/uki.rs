@@ -4,59 +4,81 @@ mod common;
 
 use std::path::Path;
 
-use common::{imactl, run, shell};
+use common::{Ended, IMACTL, run};
 
 const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// Any program for UEFI serves as a kernel; this one is in the same package as the stub.
 const KERNEL: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
 
-/// A directory with keys, an initramfs, and what else a unified kernel image has in it.
-fn with_files() -> tempfile::TempDir {
-    for file in [STUB, KERNEL] {
-        let is_there = Path::new(file).exists();
-        assert!(is_there, "{file} (systemd-boot-efi) is needed by this test");
-    }
-    let directory = tempfile::tempdir().unwrap();
-    shell(
-        "for name in db other; do
-             openssl req -new -x509 -newkey rsa:2048 -nodes -keyout $name.key -out $name.crt -days 30 -subj /CN=$name
-         done 2>/dev/null
-         seq 100000 >initramfs; printf 'ID=test\\n' >os-release; echo logo >logo; echo '{}' >pcrsig; echo key >pcrpkey",
-        directory.path(),
-    )
-    .good();
-    directory
+/// Returns the options for the stub, the kernel and the initramfs.
+fn inputs() -> String {
+    format!("--stub {STUB} --kernel {KERNEL} --initramfs initramfs")
 }
 
-fn build(more: &str, directory: &Path) -> common::Ended {
-    let mut arguments: Vec<&str> = more.split_whitespace().collect();
-    arguments.splice(
-        0..0,
-        [
-            "uki",
-            "build",
-            "--stub",
-            STUB,
-            "--kernel",
-            KERNEL,
-            "--initramfs",
-            "initramfs",
-            "--cmdline",
-            "root=/dev/vda ro",
-        ],
-    );
-    run(common::IMACTL, arguments, directory)
+/// A directory with keys, an initramfs, and what else a unified kernel image has in it.
+struct Files {
+    directory: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        for file in [STUB, KERNEL] {
+            let is_there = Path::new(file).exists();
+            assert!(is_there, "{file} (systemd-boot-efi) is needed by this test");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let files = Self { directory };
+        files.shell(
+            "for name in db other; do
+                 openssl req -new -x509 -newkey rsa:2048 -nodes -keyout $name.key -out $name.crt -days 30 -subj /CN=$name
+             done 2>/dev/null
+             seq 100000 >initramfs; printf 'ID=test\\n' >os-release; echo logo >logo; echo '{}' >pcrsig; echo key >pcrpkey",
+        );
+        files
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Runs a shell script, which must succeed; in it `$IMACTL` is the program.
+    #[track_caller]
+    fn shell(&self, script: &str) -> Ended {
+        common::shell(script, self.path()).good()
+    }
+
+    /// Runs imactl with arguments separated by blanks.
+    fn imactl(&self, arguments: &str) -> Ended {
+        common::imactl(arguments, self.path())
+    }
+
+    /// Builds an image with a command line, and further arguments separated by blanks.
+    fn build(&self, more: &str) -> Ended {
+        let words = format!("uki build {} {more}", inputs());
+        let line = ["--cmdline", "root=/dev/vda ro"];
+        run(IMACTL, words.split_whitespace().chain(line), self.path())
+    }
+
+    /// Asserts that `uki verify` with these arguments finds no signature that the certificate verifies, and says why.
+    #[track_caller]
+    fn assert_not_verified(&self, arguments: &str, why: &str) {
+        let ended = self.imactl(&format!("uki verify {arguments}"));
+        assert_eq!(ended.code, 1, "{ended:?}");
+        assert!(
+            ended.err.contains("IMA-993") && ended.err.contains(why),
+            "{ended:?}"
+        );
+    }
 }
 
 #[test]
 fn sbsigntool_and_binutils_read_what_is_made() {
-    let directory = with_files();
-    let at = directory.path();
+    let files = Files::new();
     let all = "--uname 6.1.0-test --os-release os-release --pcrsig pcrsig --pcrpkey pcrpkey --key db.key --cert db.crt";
-    build(&format!("{all} --out linux.efi"), at).good();
-    build(&format!("{all} --out again.efi"), at).good();
-    shell(
+    files.build(&format!("{all} --out linux.efi")).good();
+    files.build(&format!("{all} --out again.efi")).good();
+    files.shell(
         "cmp linux.efi again.efi
          printf 'root=/dev/vda ro' >cmdline; printf 6.1.0-test >uname
          for pair in initrd:initramfs osrel:os-release cmdline:cmdline uname:uname pcrsig:pcrsig pcrpkey:pcrpkey; do
@@ -67,79 +89,57 @@ fn sbsigntool_and_binutils_read_what_is_made() {
          kernel=/usr/lib/systemd/boot/efi/systemd-bootx64.efi
          truncate -s $(stat -c %s $kernel) section; cmp section $kernel
          sbverify --cert db.crt linux.efi",
-        at,
-    )
-    .good();
-    let ended = run("sbverify", ["--cert", "other.crt", "linux.efi"], at);
+    );
+    let ended = run(
+        "sbverify",
+        ["--cert", "other.crt", "linux.efi"],
+        files.path(),
+    );
     assert_eq!(ended.code, 1, "{ended:?}");
-    let ended = imactl("uki verify --cert db.crt linux.efi", at).good();
+    let ended = files.imactl("uki verify --cert db.crt linux.efi").good();
     assert!(ended.out.contains("`CN=db`"), "{ended:?}");
-    let ended = imactl("uki verify --cert other.crt linux.efi", at);
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.err.contains("IMA-993") && ended.err.contains("CN=db"));
+    files.assert_not_verified("--cert other.crt linux.efi", "CN=db");
 }
 
 #[test]
 fn what_sbsign_signs_is_verified() {
-    let directory = with_files();
-    let at = directory.path();
-    build("--out unsigned.efi", at).good();
-    let ended = imactl("uki verify --cert db.crt unsigned.efi", at);
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.err.contains("IMA-993") && ended.err.contains("no signature"));
-    shell(
-        "sbsign --key db.key --cert db.crt --output theirs.efi unsigned.efi",
-        at,
-    )
-    .good();
-    imactl("uki verify --cert db.crt theirs.efi", at).good();
+    let files = Files::new();
+    files.build("--out unsigned.efi").good();
+    files.assert_not_verified("--cert db.crt unsigned.efi", "no signature");
+    files.shell("sbsign --key db.key --cert db.crt --output theirs.efi unsigned.efi");
+    files.imactl("uki verify --cert db.crt theirs.efi").good();
     // Of two signatures one is enough.
-    shell(
-        "sbsign --key other.key --cert other.crt --output both.efi theirs.efi",
-        at,
-    )
-    .good();
+    files.shell("sbsign --key other.key --cert other.crt --output both.efi theirs.efi");
     for certificate in ["db.crt", "other.crt"] {
-        imactl(&format!("uki verify --cert {certificate} both.efi"), at).good();
+        files
+            .imactl(&format!("uki verify --cert {certificate} both.efi"))
+            .good();
     }
-    let ended = imactl(
-        "uki sign --key db.key --cert db.crt --out signed.efi both.efi",
-        at,
-    )
-    .good();
+    let ended = files
+        .imactl("uki sign --key db.key --cert db.crt --out signed.efi both.efi")
+        .good();
     assert!(ended.out.contains("`CN=db`"), "{ended:?}");
-    shell(
-        "sbverify --cert db.crt signed.efi; ! sbverify --cert other.crt signed.efi",
-        at,
-    )
-    .good();
+    files.shell("sbverify --cert db.crt signed.efi; ! sbverify --cert other.crt signed.efi");
     // Signed by a command, the image is the same.
-    shell(
+    files.shell(
         "printf '#!/bin/sh\\nprintf %%s \"$2\" | xxd -r -p | openssl pkeyutl -sign -inkey db.key -pkeyopt digest:$1\\n' >sign
          chmod 755 sign
          $IMACTL uki sign --sign-command ./sign --cert db.crt --out command.efi unsigned.efi
          cmp command.efi signed.efi",
-        at,
-    )
-    .good();
+    );
 }
 
 #[test]
 fn every_length_of_key_that_firmware_takes() {
-    let directory = with_files();
-    let at = directory.path();
+    let files = Files::new();
     for bits in [3072, 4096] {
-        shell(
-            &format!(
-                "openssl req -new -x509 -newkey rsa:{bits} -nodes -keyout key -out crt -days 30 -subj /CN=long 2>/dev/null"
-            ),
-            at,
-        )
-        .good();
-        build("--key key --cert crt --out linux.efi", at).good();
-        shell("sbverify --cert crt linux.efi", at).good();
+        files.shell(&format!(
+            "openssl req -new -x509 -newkey rsa:{bits} -nodes -keyout key -out crt -days 30 -subj /CN=long 2>/dev/null"
+        ));
+        files.build("--key key --cert crt --out linux.efi").good();
+        files.shell("sbverify --cert crt linux.efi");
     }
-    let before = std::fs::read(at.join("linux.efi")).unwrap();
+    let before = std::fs::read(files.path().join("linux.efi")).unwrap();
     for (more, code, why) in [
         ("--key db.key --cert other.crt", "IMA-905", "CN=other"),
         (
@@ -152,31 +152,31 @@ fn every_length_of_key_that_firmware_takes() {
         ("--section .cmdline:logo", "IMA-991", ".cmdline"),
         ("--section .splash:missing", "IMA-901", "missing"),
     ] {
-        let ended = build(&format!("{more} --out linux.efi"), at).refused(code);
+        let ended = files
+            .build(&format!("{more} --out linux.efi"))
+            .refused(code);
         assert!(ended.err.contains(why), "{more}: {ended:?}");
         assert_eq!(
-            std::fs::read(at.join("linux.efi")).unwrap(),
+            std::fs::read(files.path().join("linux.efi")).unwrap(),
             before,
             "{more}"
         );
     }
     let elliptic = "openssl ecparam -name prime256v1 -genkey -noout -out key
         openssl req -new -x509 -key key -out crt -days 30 -subj /CN=short";
-    shell(elliptic, at).good();
-    build("--key key --cert crt --out linux.efi", at).refused("IMA-907");
+    files.shell(elliptic);
+    files
+        .build("--key key --cert crt --out linux.efi")
+        .refused("IMA-907");
 }
 
 #[test]
 fn what_is_in_an_image() {
-    let directory = with_files();
-    let at = directory.path();
-    let ended = build(
-        "--os-release os-release --section .splash:logo --key db.key --cert db.crt --out linux.efi",
-        at,
-    )
-    .good();
+    let files = Files::new();
+    let more = "--os-release os-release --section .splash:logo --key db.key --cert db.crt";
+    let ended = files.build(&format!("{more} --out linux.efi")).good();
     assert!(ended.err.contains("--uname"), "{ended:?}");
-    let shown = imactl("uki show linux.efi", at).good();
+    let shown = files.imactl("uki show linux.efi").good();
     for text in [
         "command line: root=/dev/vda ro",
         "  ID=test",
@@ -185,46 +185,29 @@ fn what_is_in_an_image() {
     ] {
         assert!(shown.out.contains(text), "{text}: {shown:?}");
     }
-    let shown = imactl("uki show --json linux.efi", at).good().out;
+    let shown = files.imactl("uki show --json linux.efi").good().out;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["command_line"], "root=/dev/vda ro");
     assert_eq!(shown["signers"][0], "CN=db");
     assert_eq!(shown["uname"], serde_json::Value::Null);
     let sections = shown["sections"].as_array().unwrap();
     let splash = sections.iter().find(|section| section["name"] == ".splash");
-    let digest = shell("sha256sum logo | cut -d ' ' -f 1", at).good().out;
+    let digest = files.shell("sha256sum logo | cut -d ' ' -f 1").out;
     assert_eq!(splash.unwrap()["sha256"], digest.trim());
-    imactl("uki show initramfs", at).refused("IMA-992");
+    files.imactl("uki show initramfs").refused("IMA-992");
     // Nothing of the .sbat section is lost, which shim looks at.
-    shell(
-        &format!("for file in {STUB} linux.efi; do objcopy -O binary --only-section=.sbat $file ${{file##*/}}.sbat; done
-                  cmp linuxx64.efi.stub.sbat linux.efi.sbat"),
-        at,
-    )
-    .good();
+    files.shell(&format!(
+        "for file in {STUB} linux.efi; do objcopy -O binary --only-section=.sbat $file ${{file##*/}}.sbat; done
+         cmp linuxx64.efi.stub.sbat linux.efi.sbat"
+    ));
 }
 
 #[test]
 fn an_image_without_a_command_line_is_made_with_a_warning() {
-    let directory = with_files();
-    let at = directory.path();
-    let ended = run(
-        common::IMACTL,
-        [
-            "uki",
-            "build",
-            "--stub",
-            STUB,
-            "--kernel",
-            KERNEL,
-            "--initramfs",
-            "initramfs",
-            "--out",
-            "linux.efi",
-        ],
-        at,
-    )
-    .good();
+    let files = Files::new();
+    let ended = files
+        .imactl(&format!("uki build {} --out linux.efi", inputs()))
+        .good();
     assert!(ended.err.contains("IMA-994"), "{ended:?}");
     assert!(ended.out.contains("not signed"), "{ended:?}");
 }
@@ -232,21 +215,24 @@ fn an_image_without_a_command_line_is_made_with_a_warning() {
 /// The same check as of kernel, initramfs and command line one by one, and of the signature.
 #[test]
 fn the_check_of_a_system_reads_an_image() {
-    let directory = with_files();
-    let at = directory.path();
-    imactl("keygen --out keys --unencrypted --type rsa2048", at).good();
-    shell(
+    let files = Files::new();
+    files
+        .imactl("keygen --out keys --unencrypted --type rsa2048")
+        .good();
+    files.shell(
         "echo 'appraise func=BPRM_CHECK appraise_type=imasig' >policy; printf '#!/bin/sh\\n' >init
          $IMACTL initramfs --unchecked --init init --cert keys/ima.der --policy policy --out initramfs
          printf 'CONFIG_X86=y\\nCONFIG_IMA=y\\nCONFIG_SECURITYFS=y\\n' >config",
-        at,
-    )
-    .good();
-    build("--key db.key --cert db.crt --out linux.efi", at).good();
+    );
+    files
+        .build("--key db.key --cert db.crt --out linux.efi")
+        .good();
     let rest = "--ca keys/ca.der --kernel-config config --json";
     let parse = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
-    let of_uki =
-        |more: &str| parse(&imactl(&format!("check --uki linux.efi {rest} {more}"), at).out);
+    let of_uki = |more: &str| {
+        let arguments = format!("check --uki linux.efi {rest} {more}");
+        parse(&files.imactl(&arguments).out)
+    };
     let apart = [
         "check",
         "--initramfs",
@@ -259,7 +245,7 @@ fn the_check_of_a_system_reads_an_image() {
         "config",
         "--json",
     ];
-    let apart = parse(&run(common::IMACTL, apart, at).out);
+    let apart = parse(&run(IMACTL, apart, files.path()).out);
     let codes = |found: &serde_json::Value| -> Vec<String> {
         let faults = found["faults"].as_array().unwrap();
         let codes = faults.iter().map(|fault| fault["code"].as_str().unwrap());
@@ -277,10 +263,7 @@ fn the_check_of_a_system_reads_an_image() {
     );
     let found = of_uki("--secure-boot-cert other.crt");
     assert_eq!(found["refusal"], "IMA-993");
-    let text = imactl(
-        "check --uki linux.efi --secure-boot-cert db.crt --ca keys/ca.der",
-        at,
-    );
+    let text = files.imactl("check --uki linux.efi --secure-boot-cert db.crt --ca keys/ca.der");
     assert!(
         text.out
             .contains("kernel command line: fixed by the signature"),
@@ -288,36 +271,31 @@ fn the_check_of_a_system_reads_an_image() {
     );
 
     // The command line inside is what the init will see.
-    shell(
-        &format!("$IMACTL uki build --stub {STUB} --kernel {KERNEL} --initramfs initramfs --cmdline 'root=/dev/vda evm=fix \
-                  ima_appraise=off' --key db.key --cert db.crt --out linux.efi"),
-        at,
-    )
-    .good();
+    files.shell(&format!(
+        "$IMACTL uki build {} --cmdline 'root=/dev/vda evm=fix ima_appraise=off' \
+             --key db.key --cert db.crt --out linux.efi",
+        inputs()
+    ));
     let found = of_uki("--secure-boot-cert db.crt");
     assert!(codes(&found).contains(&"IMA-204".to_owned()), "{found}");
 
     // A kernel that cannot be unpacked, such as Debian's: what is given beside it counts. Without its CAs there is no check.
-    shell(
-        &format!(
-            "cp {KERNEL} kernel; printf HdrS | dd of=kernel bs=1 seek=514 conv=notrunc status=none
-             $IMACTL uki build --stub {STUB} --kernel kernel --initramfs initramfs --cmdline 'root=/dev/vda ro' \
-                 --key db.key --cert db.crt --out packed.efi"
-        ),
-        at,
-    )
-    .good();
+    files.shell(&format!(
+        "cp {KERNEL} kernel; printf HdrS | dd of=kernel bs=1 seek=514 conv=notrunc status=none
+         $IMACTL uki build --stub {STUB} --kernel kernel --initramfs initramfs --cmdline 'root=/dev/vda ro' \
+             --key db.key --cert db.crt --out packed.efi"
+    ));
     let packed = "check --uki packed.efi --secure-boot-cert db.crt";
-    let found = parse(&imactl(&format!("{packed} {rest}"), at).out);
+    let found = parse(&files.imactl(&format!("{packed} {rest}")).out);
     assert_eq!(codes(&found), codes(&apart));
-    let refused = imactl(packed, at).refused("IMA-914");
+    let refused = files.imactl(packed).refused("IMA-914");
     assert!(refused.err.contains("--ca FILE"), "{refused:?}");
 
     for (arguments, code) in [
         ("check --uki initramfs", "IMA-992"),
         ("check --uki linux.efi --secure-boot-cert config", "IMA-906"),
     ] {
-        imactl(arguments, at).refused(code);
+        files.imactl(arguments).refused(code);
     }
     for arguments in [
         "check --uki linux.efi --append ro",
@@ -325,21 +303,20 @@ fn the_check_of_a_system_reads_an_image() {
         "check --initramfs initramfs --secure-boot-cert db.crt",
         "check",
     ] {
-        assert_eq!(imactl(arguments, at).code, 2, "{arguments}");
+        assert_eq!(files.imactl(arguments).code, 2, "{arguments}");
     }
 }
 
 #[test]
 fn the_check_of_a_kernel_says_what_fixes_the_command_line() {
-    let directory = with_files();
-    let at = directory.path();
-    build("--key db.key --cert db.crt --out linux.efi", at).good();
-    shell(
+    let files = Files::new();
+    files
+        .build("--key db.key --cert db.crt --out linux.efi")
+        .good();
+    files.shell(
         "echo CONFIG_X86=y >open
          printf 'CONFIG_CMDLINE_BOOL=y\\nCONFIG_CMDLINE_OVERRIDE=y\\n' >x86; echo CONFIG_CMDLINE_FORCE=y >arm64",
-        at,
-    )
-    .good();
+    );
     let image = "--uki linux.efi --secure-boot-cert db.crt";
     for (arguments, text, name) in [
         (
@@ -363,17 +340,15 @@ fn the_check_of_a_kernel_says_what_fixes_the_command_line() {
             Some("CONFIG_CMDLINE_FORCE"),
         ),
     ] {
-        let found = imactl(&format!("kernel check {arguments}"), at);
+        let found = files.imactl(&format!("kernel check {arguments}"));
         assert!(found.out.contains(text), "{arguments}: {found:?}");
         let advised = found.out.contains("advised: CONFIG_CMDLINE_OVERRIDE=y");
         assert_eq!(advised, name.is_none(), "{arguments}: {found:?}");
-        let found = imactl(&format!("kernel check --json {arguments}"), at).out;
-        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let found = files.imactl(&format!("kernel check --json {arguments}"));
+        let found: serde_json::Value = serde_json::from_str(&found.out).unwrap();
         assert_eq!(found["command_line_fixed_by"].as_str(), name, "{arguments}");
     }
-    imactl(
-        "kernel check --config open --uki linux.efi --secure-boot-cert other.crt",
-        at,
-    )
-    .refused("IMA-993");
+    files
+        .imactl("kernel check --config open --uki linux.efi --secure-boot-cert other.crt")
+        .refused("IMA-993");
 }

@@ -21,7 +21,7 @@
 mod refusal;
 mod syscalls;
 
-use ima::keyring::{self, Description, Serial};
+use ima::keyring::{self, Description, KeyringName, Serial};
 use linux_keyutils::{Key, KeySerialId};
 
 pub use nix::errno::Errno;
@@ -105,9 +105,9 @@ pub fn named<'a>(list: &'a str, name: &'a str) -> impl Iterator<Item = (Serial, 
 }
 
 /// Root's keyring of that name. One whose name begins with a dot only the kernel can have made.
-pub fn root_keyring(name: &str) -> Option<Serial> {
+pub fn root_keyring(name: KeyringName) -> Option<Serial> {
     let list = list().unwrap_or_default();
-    named(&list, name)
+    named(&list, name.as_str())
         .find(|(_, uid)| *uid == 0)
         .map(|(serial, _)| serial)
 }
@@ -182,7 +182,7 @@ mod tests {
         let list = list().unwrap();
         assert!(named(&list, ".ima").all(|(serial, _)| serial != ring));
         assert!(named(&list, "ima-init-test").any(|(serial, _)| serial == ring));
-        assert_ne!(root_keyring(".ima"), Some(ring));
+        assert_ne!(root_keyring(KeyringName::Ima), Some(ring));
         for serial in [key, ring] {
             let _ = Key::from_id(KeySerialId::new(serial.get())).invalidate();
         }

@@ -4,7 +4,7 @@ use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::hex;
-use ima::keyring;
+use ima::keyring::{self, KeyringName};
 use ima::layout;
 use ima::verify;
 use nix::errno::Errno;
@@ -128,7 +128,10 @@ pub fn certificate(
                 LeafDefect::KeyCertSign,
                 LeafDefect::NoDigitalSignature,
             ];
-            if let (Some(defect), true) = (defect(&leaf), name != ".secondary_trusted_keys") {
+            if let (Some(defect), true) = (
+                defect(&leaf),
+                name != KeyringName::SecondaryTrusted.as_str(),
+            ) {
                 return fault.because(Cause::NOT_FOR_SIGNING_FILES.with(&[&defect.to_string()]));
             }
             fault.because(Cause::ISSUER_NOT_TRUSTED.with(&[&issuer, &trusted(&kernel.keys)]))

@@ -1,6 +1,7 @@
 //! The program behind `qemu/lib.sh`: what the shell scripts need before anything else of the project is built.
 
 mod cache;
+mod configuration_page;
 mod progress;
 mod reserved_room;
 
@@ -24,6 +25,7 @@ enum Command {
     Progress(progress::Options),
     FillReservedRoom(reserved_room::Fill),
     DescribeReservedRoom(reserved_room::Describe),
+    ConfigurationPage(configuration_page::Options),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Progress(options) => progress::main(&options),
         Command::FillReservedRoom(options) => reserved_room::fill(&options),
         Command::DescribeReservedRoom(options) => reserved_room::describe(&options),
+        Command::ConfigurationPage(options) => configuration_page::main(&options),
     };
     result.unwrap_or_else(|error| {
         progress::say(&format!("script-helper: error: {error}"));

@@ -32,7 +32,7 @@ pub(super) fn provision(
     report: &mut Report,
 ) -> Result<(), Fault> {
     let is_open = std::fs::read(KEYRING_UNSEALED).is_ok_and(|value| value.starts_with(b"Y"));
-    let keyring = root_keyring(NAME.as_str()).map(Keyring::Serial);
+    let keyring = root_keyring(NAME).map(Keyring::Serial);
     let added = add(place, keyring, is_open, config, report);
     let Some(keyring) = keyring else {
         return added;

@@ -22,6 +22,21 @@ fn builder() -> Builder {
         .os_release("ID=test\n")
 }
 
+/// A small image on another stub.
+fn with_stub(stub: Vec<u8>) -> Builder {
+    Builder::new(stub, kernel()).initramfs(b"i")
+}
+
+/// Where the header of a section of this name is: the first place that has the name.
+fn header_of(image: &[u8], name: &[u8; 8]) -> usize {
+    image.windows(8).position(|bytes| bytes == name).unwrap()
+}
+
+/// The message in the signed image.
+fn message() -> Vec<u8> {
+    Image::parse(&SIGNED).unwrap().messages().unwrap()[0].to_vec()
+}
+
 /// A key, and a certificate of it that a CA signed.
 struct Key {
     key: FileKey,
@@ -119,21 +134,16 @@ fn several_initramfs_are_joined_at_multiples_of_four() {
 
 #[test]
 fn what_no_image_is_made_of() {
-    let with_stub = |stub: Vec<u8>| Builder::new(stub, kernel()).initramfs(b"i");
     let with_kernel = |kernel: Vec<u8>| Builder::new(stub(), kernel).initramfs(b"i");
     let magic: (&str, &[u8]) = (".sdmagic", MAGIC);
     let mut gap = stub();
     // The last section is moved in the file: its `PointerToRawData` is changed, and zeros are put before its content.
-    let entry = gap.windows(8).position(|name| name == b".sdmagic").unwrap();
+    let entry = header_of(&gap, b".sdmagic");
     gap[entry + 21] += 2;
     let at = gap.windows(MAGIC.len()).position(|text| text == MAGIC);
     gap.splice(at.unwrap()..at.unwrap(), [0; 0x200]);
     let mut full = stub();
-    let used = full
-        .windows(8)
-        .position(|name| name == b".sdmagic")
-        .unwrap()
-        + 40;
+    let used = header_of(&full, b".sdmagic") + 40;
     full[used..0x400].fill(1);
     let mut huge = kernel();
     let size = HEADERS + 24 + 56;
@@ -143,29 +153,21 @@ fn what_no_image_is_made_of() {
             builder.section(&format!(".x{number}"), b"x")
         })
     };
-    let rows = [
-        (
-            "text",
-            with_stub(b"text".to_vec()),
-            Code::UkiStub,
-            Cause::PE_MALFORMED,
-        ),
+    let stubs = [
+        ("text", with_stub(b"text".to_vec()), Cause::PE_MALFORMED),
         (
             "cut off",
             with_stub(stub()[..0x500].to_vec()),
-            Code::UkiStub,
             Cause::PE_MALFORMED,
         ),
         (
             "PE32",
             with_stub(program(false, MACHINE, &[magic])),
-            Code::UkiStub,
             Cause::PE_32_BIT,
         ),
         (
             "another program",
             with_stub(kernel()),
-            Code::UkiStub,
             Cause::STUB_NOT_SYSTEMDS,
         ),
         (
@@ -175,131 +177,106 @@ fn what_no_image_is_made_of() {
                 MACHINE,
                 &[(".sdmagic", b"LoaderInfo: other 1 ####")],
             )),
-            Code::UkiStub,
             Cause::STUB_NOT_SYSTEMDS,
         ),
-        (
-            "a gap in the file",
-            with_stub(gap),
-            Code::UkiStub,
-            Cause::PE_LAYOUT,
-        ),
+        ("a gap in the file", with_stub(gap), Cause::PE_LAYOUT),
         (
             "headers that are full",
             with_stub(full),
-            Code::UkiStub,
             Cause::STUB_NO_ROOM,
         ),
-        (
-            "more sections than fit",
-            many(8),
-            Code::UkiStub,
-            Cause::STUB_NO_ROOM,
-        ),
+        ("more sections than fit", many(8), Cause::STUB_NO_ROOM),
         (
             "a signed stub",
             with_stub(KEY.sign(&stub())),
-            Code::UkiStub,
             Cause::STUB_SIGNED,
         ),
         (
             "an image as stub",
             with_stub(builder().build().unwrap()),
-            Code::UkiStub,
             Cause::STUB_HAS_SECTION,
         ),
+    ];
+    let inputs = [
         (
             "no UEFI kernel",
             with_kernel(b"\x7fELF".to_vec()),
-            Code::UkiInput,
             Cause::KERNEL_WITHOUT_EFI_STUB,
         ),
         (
             "a kernel for arm64",
             with_kernel(program(true, IMAGE_FILE_MACHINE_ARM64, &[])),
-            Code::UkiInput,
             Cause::UKI_MACHINES_DIFFER,
         ),
         (
             "a kernel for 32 bits",
             with_kernel(program(false, IMAGE_FILE_MACHINE_I386, &[])),
-            Code::UkiInput,
             Cause::UKI_MACHINES_DIFFER,
         ),
         (
             "too large in memory",
             with_kernel(huge),
-            Code::UkiInput,
             Cause::PE_TOO_LARGE,
         ),
         (
             "twice",
             builder().command_line("x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_TWICE,
         ),
         (
             "the kernel twice",
             builder().section(".linux", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_TWICE,
         ),
         (
             "the stub's own",
             builder().section(".sbat", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_OWN,
         ),
         (
             "a name that the stub of systemd 252 takes for another",
             builder().section(".initrd2", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_PREFIX,
         ),
         (
             "no dot",
             builder().section("dtb", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_NAME,
         ),
         (
             "a dot",
             builder().section(".", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_NAME,
         ),
         (
             "a long name",
             builder().section(".12345678", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_NAME,
         ),
         (
             "a zero in the name",
             builder().section(".a\0", b"x"),
-            Code::UkiInput,
             Cause::UKI_SECTION_NAME,
         ),
         (
             "no initramfs",
             Builder::new(stub(), kernel()),
-            Code::UkiInput,
             Cause::UKI_SECTION_EMPTY,
         ),
         (
             "an empty command line",
             with_stub(stub()).command_line(" "),
-            Code::UkiInput,
             Cause::UKI_SECTION_EMPTY,
         ),
         (
             "two lines",
             with_stub(stub()).command_line("ro\nquiet"),
-            Code::UkiInput,
             Cause::UKI_COMMAND_LINE,
         ),
     ];
-    for (name, builder, code, cause) in rows {
+    let stubs = stubs.map(|row| (Code::UkiStub, row));
+    let inputs = inputs.map(|row| (Code::UkiInput, row));
+    for (code, (name, builder, cause)) in stubs.into_iter().chain(inputs) {
         let fault = builder.build().expect_err(name);
         assert_eq!(
             (fault.code(), fault.found()),
@@ -317,18 +294,11 @@ fn a_symbol_table_at_the_end_is_left_out() {
     with_symbols.extend(4_u32.to_le_bytes());
     with_symbols[HEADERS + 12..HEADERS + 16].copy_from_slice(&start.to_le_bytes());
     with_symbols[HEADERS + 16] = 1;
-    let image = Builder::new(with_symbols.clone(), kernel())
-        .initramfs(b"i")
-        .build()
-        .unwrap();
-    let plain = Builder::new(stub(), kernel())
-        .initramfs(b"i")
-        .build()
-        .unwrap();
-    assert_eq!(image, plain);
+    let image = with_stub(with_symbols.clone()).build();
+    assert_eq!(image.unwrap(), with_stub(stub()).build().unwrap());
     // Whatever else follows the sections is not known to be without use.
     with_symbols.push(0);
-    let fault = Builder::new(with_symbols, kernel()).initramfs(b"i").build();
+    let fault = with_stub(with_symbols).build();
     assert_eq!(fault.unwrap_err().found(), Some(Cause::PE_MALFORMED));
 }
 
@@ -337,9 +307,9 @@ fn files_that_are_no_unified_kernel_image() {
     let line: (&str, &[u8]) = (".cmdline", b"ro");
     let linux: (&str, &[u8]) = (".linux", b"kernel");
     let mut overlapping = program(true, MACHINE, &[linux, line]);
-    let at = overlapping.windows(8).position(|name| name == b".cmdline");
     // The address in memory (`VirtualAddress`): that of the first section.
-    overlapping[at.unwrap() + 13] = 0x10;
+    let entry = header_of(&overlapping, b".cmdline");
+    overlapping[entry + 13] = 0x10;
     for (name, bytes, cause) in [
         ("text", b"text".to_vec(), Cause::PE_MALFORMED),
         ("a kernel", kernel(), Cause::UKI_SECTION_MISSING),
@@ -380,11 +350,8 @@ fn files_that_are_no_unified_kernel_image() {
     assert_eq!(uki.warning().unwrap().code(), Code::UkiWithoutSbat);
     // The stub takes a section of no length in memory for none.
     let mut bytes = program(true, MACHINE, &[linux, line]);
-    let at = bytes
-        .windows(8)
-        .position(|name| name == b".cmdline")
-        .unwrap();
-    bytes[at + 8] = 0;
+    let entry = header_of(&bytes, b".cmdline");
+    bytes[entry + 8] = 0;
     let uki = UnifiedKernelImage::parse(&bytes).unwrap();
     assert_eq!(uki.command_line(), None);
     let bytes = program(true, MACHINE, &[linux]);
@@ -421,9 +388,8 @@ fn whose_signature_the_firmware_takes() {
 #[test]
 fn a_signature_of_another_image_does_not_hold() {
     let image = builder().section(".x", b"x").build().unwrap();
-    let message = Image::parse(&SIGNED).unwrap().messages().unwrap()[0];
     let moved = super::pe::without_signature(&image).unwrap();
-    let moved = super::pe::with_signature(moved, message).unwrap();
+    let moved = super::pe::with_signature(moved, &message()).unwrap();
     assert_eq!(verify(&moved, &KEY.certificate), Err(Untrusted::Changed));
 }
 
@@ -448,7 +414,7 @@ fn the_digests_in_a_signature_are_signed() {
     let image = super::pe::without_signature(&image).unwrap();
     let own = Image::parse(&image).unwrap().digest();
     let before = Image::parse(&SIGNED).unwrap();
-    let mut message = before.messages().unwrap()[0].to_vec();
+    let mut message = message();
     // SpcIndirectDataContent ends with the digest, and the attribute is of all of it behind its tag and length.
     let start = message.windows(2).position(|bytes| bytes == [0x30, 0x25]);
     let end = message
@@ -471,9 +437,15 @@ fn the_digests_in_a_signature_are_signed() {
     assert_eq!(verified(&message), Err(Untrusted::Changed));
 }
 
+#[track_caller]
+fn assert_malformed(message: &[u8]) {
+    let error = authenticode::Signature::parse(message).unwrap_err();
+    assert!(matches!(error, Untrusted::Malformed(_)), "{error:?}");
+}
+
 #[test]
 fn messages_that_are_not_taken() {
-    let original = Image::parse(&SIGNED).unwrap().messages().unwrap()[0].to_vec();
+    let original = message();
     // The type of the content in the attributes: the last of the two places with this identifier.
     let oid = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x04";
     let places: Vec<usize> = (0..original.len())
@@ -483,12 +455,10 @@ fn messages_that_are_not_taken() {
     for at in places {
         let mut message = original.clone();
         message[at + oid.len() - 1] = 5;
-        let error = authenticode::Signature::parse(&message).unwrap_err();
-        assert!(matches!(error, Untrusted::Malformed(_)), "{error:?}");
+        assert_malformed(&message);
     }
     for length in 0..original.len() - 8 {
-        let error = authenticode::Signature::parse(&original[..length]).unwrap_err();
-        assert!(matches!(error, Untrusted::Malformed(_)), "{error:?}");
+        assert_malformed(&original[..length]);
     }
     let longer = [&original[..], b"more"].concat();
     assert!(authenticode::Signature::parse(&longer).is_err());

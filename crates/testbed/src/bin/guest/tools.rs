@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ima::keyring::Serial;
-use ima_keyring::{Keyring, root_keyring};
+use ima_keyring::Keyring;
 use nix::libc;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
 
@@ -56,7 +56,11 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 /// Root's keyring of that name.
 fn find_keyring(name: &str) -> io::Result<Serial> {
-    root_keyring(name).ok_or_else(|| io::Error::other("no such keyring"))
+    let list = ima_keyring::list()?;
+    ima_keyring::named(&list, name)
+        .find(|(_, owner)| *owner == 0)
+        .map(|(serial, _)| serial)
+        .ok_or_else(|| io::Error::other("no such keyring"))
 }
 
 /// Offers a certificate to the kernel's keyring of that name, or to the user's, `@u`.
