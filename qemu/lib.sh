@@ -109,7 +109,7 @@ need_helper() {
 }
 
 # build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, bench_boot,
-# scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones:
+# bench_cost, scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory of the static ones:
 # ima-init, switch_root, guest. Makers see them too.
 build_programs() {
     local target paths
@@ -124,6 +124,7 @@ build_programs() {
     imactl=$target/release/imactl
     testbed=$target/release/testbed
     bench_boot=$target/release/bench-boot
+    bench_cost=$target/release/bench-cost
     scenario_boot=$target/release/scenario-boot
     scenario_debian=$target/release/scenario-debian
     scenario_debian_setup=$target/release/scenario-debian-setup
@@ -131,7 +132,7 @@ build_programs() {
     rm "$paths"
     export imactl testbed scenario_boot ship
     local program
-    for program in "$imactl" "$testbed" "$bench_boot" "$scenario_boot" "$scenario_debian" \
+    for program in "$imactl" "$testbed" "$bench_boot" "$bench_cost" "$scenario_boot" "$scenario_debian" \
         "$scenario_debian_setup" "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
         [[ -x $program ]] || die "the build did not make $program"
     done
