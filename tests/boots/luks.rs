@@ -93,6 +93,11 @@ impl Host {
     }
 }
 
+/// The state of a TPM that nobody has used yet.
+pub fn new_tpm() -> PathBuf {
+    Host::new().stop()
+}
+
 /// Encrypts with AES-256-XTS, as dm-crypt reads it: the tweak of a sector is its number in units of 512 bytes (plain64).
 fn encrypt(key: &[u8; 64], data: &mut [u8], sector_size: usize) {
     let cipher = Aes256::new_from_slice(&key[..32]).expect("a key");
