@@ -55,8 +55,7 @@ pub enum Volume<'a> {
     Static(&'a Path),
 }
 
-/// Makes an image of flash with that volume. All
-/// eraseblocks are in use by UBI, so that it has nothing to write when it is attached.
+/// Makes an image of flash with that volume.
 pub fn ubinize(volume: Volume<'_>, image: &Path) {
     let content = match volume {
         Volume::Empty => format!("vol_type=dynamic\nvol_size={VOLUME_LENGTH}"),
@@ -74,6 +73,12 @@ pub fn ubinize(volume: Volume<'_>, image: &Path) {
         .arg(image)
         .arg(&configuration));
     std::fs::remove_file(configuration).expect("ubinize's configuration");
+    fill_up(image);
+}
+
+/// Makes what `ubinize` wrote as long as the flash. All eraseblocks are in use by UBI then, so that it has nothing to write when it
+/// is attached.
+pub fn fill_up(image: &Path) {
     let mut file = File::options()
         .read(true)
         .write(true)

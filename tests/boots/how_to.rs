@@ -8,10 +8,14 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use ima_testbed::{Disk, Machine, Outcome};
+use ima_testbed::report::GUEST_STARTED;
+use ima_testbed::{Disk, Machine, Outcome, Share, Tpm};
+use imactl::initramfs::InitramfsBuilder;
 use tempfile::TempDir;
 
-use crate::built::{Kernel, PROGRAMS, scratch, source};
+use crate::built::{Kernel, PROGRAMS, busybox, scratch, source};
+use crate::flash;
+use crate::luks;
 use crate::setup::{assert_booted, console_tail};
 use crate::tree::{Tree, run};
 
@@ -26,10 +30,26 @@ enum Use {
     Printed,
     /// Adds it to `ima-init.conf`, in the place of lines with the same keys.
     Configure,
+    /// Writes it to this file.
+    WriteTo(&'static str),
+    /// Executes it in a machine with the desk's machine disks, with some text replaced.
+    InMachine(&'static [(&'static str, &'static str)]),
     /// Nothing, for this reason.
     Not(&'static str),
 }
-use Use::{Configure, Not, Printed, Run, With};
+use Use::{Configure, InMachine, Not, Printed, Run, With, WriteTo};
+
+/// The command that makes the initramfs of each page that does not say how.
+const INITRAMFS: &str = "imactl initramfs --init ima-init --config ima-init.conf --cert keys/ima.der \
+                         --policy policy/ima_policy.default --out initramfs.img";
+
+/// Replaces some text of a block, which must contain all of it.
+fn replaced(block: &str, words: &[(&str, &str)]) -> String {
+    words.iter().fold(block.to_owned(), |block, (from, to)| {
+        assert!(block.contains(from), "{from}: {block}");
+        block.replace(from, to)
+    })
+}
 
 /// The blocks of indented lines of a page, without their indentation.
 fn blocks(page: &str) -> Vec<String> {
@@ -67,11 +87,24 @@ static IMACTL: LazyLock<PathBuf> = LazyLock::new(|| {
     target.join("debug")
 });
 
+/// What a machine that executes commands prints before them, and after them if they succeed.
+const BEGIN: &str = "commands begin";
+const END: &str = "commands succeeded";
+
+/// The passphrase of an encrypted root.
+const PASSPHRASE: &str = "a passphrase of a test";
+
 /// A directory with what a reader of the pages has at hand: a root, a policy, a kernel with its configuration, the programs.
 struct Desk {
     directory: TempDir,
     /// What the last command printed.
     printed: String,
+    /// Disks of the machine that executes commands, by name; what it writes to them stays.
+    disks: Vec<&'static str>,
+    /// Parameters of its kernel.
+    parameters: &'static str,
+    /// The state that its TPM is started with, and that of the machines that boot; none has a TPM without it.
+    tpm_state: Option<PathBuf>,
 }
 
 impl Desk {
@@ -80,6 +113,9 @@ impl Desk {
         let desk = Desk {
             directory,
             printed: String::new(),
+            disks: Vec::new(),
+            parameters: "",
+            tpm_state: None,
         };
         let root = Tree::small().directory_in(desk.directory.path());
         fs::rename(root.keep(), desk.path("rootfs")).expect("the root");
@@ -166,13 +202,9 @@ impl Desk {
         for (block, how) in now.iter().zip(uses) {
             match how {
                 Run => self.run(block),
-                With(words) => {
-                    let words = words.iter();
-                    self.run(&words.fold(block.clone(), |block, (from, to)| {
-                        assert!(block.contains(from), "{from}: {block}");
-                        block.replace(from, to)
-                    }));
-                }
+                With(words) => self.run(&replaced(block, words)),
+                InMachine(words) => self.run_in_machine(&replaced(block, words)),
+                WriteTo(name) => fs::write(self.path(name), block).expect("a file"),
                 Printed => {
                     let lines = block.lines().map(|line| {
                         let key = &line[..=line.find('=').expect("a key")];
@@ -200,7 +232,61 @@ impl Desk {
         let machine = disks.iter().fold(machine, |machine, disk| {
             machine.disk(Disk::new(self.path(disk)))
         });
+        self.start(machine)
+    }
+
+    /// Boots a machine, with the TPM that the desk has.
+    fn start(&self, machine: Machine) -> Outcome {
+        let machine = match &self.tpm_state {
+            Some(state) => machine.tpm(Tpm::Swtpm).tpm_state(state),
+            None => machine,
+        };
         machine.start().expect("the machine starts").finish()
+    }
+
+    /// Executes a block as root of a machine, in this directory: what needs devices that the host does not have. The machine's
+    /// programs and files are the host's, which it cannot write to. Mounts are on a tmpfs: those on directories of 9p vanish when
+    /// the kernel looks the directories up again.
+    fn run_in_machine(&mut self, block: &str) {
+        fs::write(self.path("block.sh"), block).expect("a file");
+        let script = format!(
+            "#!/bin/busybox sh\nexport PATH=/bin\nbusybox mkdir -p /dev /host /new\nbusybox mount -t devtmpfs dev /dev\n\
+             exec </dev/console >/dev/console 2>&1\n\
+             busybox mount -t 9p -o trans=virtio,ro,cache=loose host /host\nbusybox mount -t tmpfs none /new\n\
+             cd /host\nfor name in *; do\n\
+             if busybox test -L $name; then busybox cp -P $name /new/$name; continue; fi\n\
+             case $name in dev | proc | sys | tmp | run | mnt) busybox mkdir /new/$name; continue ;; esac\n\
+             if busybox test -d $name; then busybox mkdir /new/$name; busybox mount -o bind $name /new/$name; fi\n\
+             done\ncd /\nbusybox mount -o move /dev /new/dev\nbusybox mount -t proc proc /new/proc\n\
+             busybox mount -t sysfs sys /new/sys\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin PASSWORD='{PASSPHRASE}'\n\
+             echo '{BEGIN}'\n\
+             /bin/busybox chroot /new /bin/bash -euc 'cd {directory}; . ./block.sh' </new/dev/null && echo '{END}'\n\
+             /bin/busybox poweroff -f\n",
+            directory = self.directory.path().display(),
+        );
+        let initramfs = InitramfsBuilder::new()
+            .init(script.into_bytes())
+            .file("bin/busybox", 0o755, busybox())
+            .unchecked();
+        let path = self.path("commands.img");
+        fs::write(&path, initramfs.build().expect("an initramfs")).expect("an initramfs");
+        let machine = Machine::new(Kernel::Full.without_ca())
+            .initramfs(path)
+            .append(self.parameters)
+            .share(Share::NineP {
+                tag: "host".to_owned(),
+                directory: "/".into(),
+            })
+            .time_limit(Duration::from_secs(300));
+        let disks = self.disks.iter();
+        let machine = disks.fold(machine, |machine, disk| {
+            machine.disk(Disk::new(self.path(disk)).keep_writes())
+        });
+        let outcome = self.start(machine);
+        let printed = outcome.console.split_once(BEGIN);
+        let printed = printed.and_then(|(_, rest)| rest.split_once(END));
+        let (printed, _) = printed.unwrap_or_else(|| panic!("{block}: {}", console_tail(&outcome)));
+        self.printed = printed.replace('\r', "");
     }
 }
 
@@ -253,8 +339,8 @@ fn verity() {
     desk.run("truncate -s 256M disk.img && printf 'label: gpt\\nsize=64M\\nsize=64M\\n' | sfdisk -q disk.img");
     let later = desk.follow(later, &[Run]);
     desk.run("dd if=root.img of=disk.img bs=1M seek=1 conv=notrunc && dd if=root.verity of=disk.img bs=1M seek=65 conv=notrunc");
-    desk.run("sed -i '/^verity_hash_offset/d' ima-init.conf && imactl initramfs --init ima-init --config ima-init.conf \
-              --cert keys/ima.der --policy policy/ima_policy.default --out initramfs.img");
+    desk.run("sed -i '/^verity_hash_offset/d' ima-init.conf");
+    desk.run(INITRAMFS);
     assert_booted(&desk.boot("initramfs.img", &["disk.img"], ""));
     let later = desk.follow(
         later,
@@ -316,11 +402,10 @@ fn overlay() {
     desk.configure("root=/dev/vda");
     desk.run("imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --format erofs --out root.img && \
               truncate -s 64M data.img && printf 'label: gpt\\nname=data\\n' | sfdisk -q data.img && mkfs.ext4 -q -E offset=1048576 data.img 62M");
-    let initramfs = "imactl initramfs --init ima-init --config ima-init.conf --cert keys/ima.der --policy policy/ima_policy.default --out initramfs.img";
     let mut later = blocks.as_slice();
     for _ in 0..3 {
         later = desk.follow(later, &[Configure]);
-        desk.run(initramfs);
+        desk.run(INITRAMFS);
         assert_booted(&desk.boot("initramfs.img", &["root.img", "data.img"], ""));
     }
     assert!(later.is_empty(), "{later:?}");
@@ -333,14 +418,196 @@ fn slots() {
     desk.run("imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --format erofs --out root.img && \
               truncate -s 160M disk.img && printf 'label: gpt\\nsize=64M,name=root-a\\nsize=64M,name=root-b\\n' | sfdisk -q disk.img && \
               dd if=root.img of=disk.img bs=1M seek=65 conv=notrunc");
-    desk.follow(&blocks, &[Configure]);
-    desk.run("imactl initramfs --init ima-init --config ima-init.conf --cert keys/ima.der --policy policy/ima_policy.default --out initramfs.img");
+    let later = desk.follow(&blocks, &[Configure]);
+    desk.run(INITRAMFS);
     // Nothing was written to the first.
     let outcome = desk.boot("initramfs.img", &["disk.img"], "");
-    assert_booted(&outcome);
-    assert!(
-        outcome.console_contains("slot a"),
-        "{}",
-        console_tail(&outcome)
+    assert_slot_b(&outcome);
+    // With signed root hashes: there is nothing of the first at all.
+    let later = desk.follow(later, &[Configure]);
+    desk.run("sed -i /^root=/d ima-init.conf");
+    desk.run(
+        "imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --format erofs \
+         --verity --verity-out root.verity --verity-signature root.sig --out root.img",
     );
+    desk.run(
+        "hash=$(sed -En 's/.*\"rootHash\": ?\"([0-9a-f]+)\".*/\\1/p' root.sig)
+         uuid() { sed -E 's/(.{8})(.{4})(.{4})(.{4})(.{12})/\\1-\\2-\\3-\\4-\\5/'; }
+         truncate -s 160M disk.img
+         printf '%s\\n' 'label: gpt' size=64M size=64M 'size=1M,name=root-b-sig' | sfdisk -q disk.img
+         sfdisk -q --part-uuid disk.img 1 \"$(cut -c1-32 <<<\"$hash\" | uuid)\"
+         sfdisk -q --part-uuid disk.img 2 \"$(cut -c33-64 <<<\"$hash\" | uuid)\"
+         dd if=root.img of=disk.img bs=1M seek=1 conv=notrunc
+         dd if=root.verity of=disk.img bs=1M seek=65 conv=notrunc
+         dd if=root.sig of=disk.img bs=1M seek=129 conv=notrunc",
+    );
+    desk.run(INITRAMFS);
+    assert_slot_b(&desk.boot("initramfs.img", &["disk.img"], "rootwait=1"));
+    let later = desk.follow(
+        later,
+        &[
+            Not("systemd-boot's counter is not tested, as the page says"),
+            Not("U-Boot's counter is not tested, as the page says"),
+        ],
+    );
+    assert!(later.is_empty(), "{later:?}");
+}
+
+/// The root of the slot b was booted, because that of a was refused.
+fn assert_slot_b(outcome: &Outcome) {
+    let (slot, refused) = crate::slots::booted(assert_booted(outcome));
+    assert_eq!(slot, "b");
+    assert!(
+        matches!(refused.as_slice(), [refused] if refused.starts_with("a ")),
+        "{refused:?}"
+    );
+}
+
+/// The machine of a page reached the root's init, which has no port to report to and switches off.
+fn assert_reached_init(printed: &str) {
+    for line in [
+        "handover: executing /usr/sbin/switch_root.static /sbin/init",
+        GUEST_STARTED,
+    ] {
+        assert!(printed.contains(line), "{line}\n{printed}");
+    }
+}
+
+#[test]
+fn flash() {
+    let blocks = page("flash");
+    let mut desk = Desk::with_keys();
+    desk.run(INITRAMFS);
+    // A disk as flash: its pages have one byte (drivers/mtd/devices/block2mtd.c).
+    let later = desk.follow(
+        &blocks,
+        &[Run, WriteTo("ubinize.cfg"), With(&[("-m 2048", "-m 1")])],
+    );
+    flash::fill_up(&desk.path("flash.img"));
+    let [squashfs, ubifs, later @ ..] = later else {
+        panic!("the parameters of the kernel: {later:?}")
+    };
+    const BLOCK2MTD: &str = "block2mtd.block2mtd=/dev/vda,128KiB,rootfs";
+    let boot = |desk: &Desk, parameters: &str| {
+        let parameters = format!("{BLOCK2MTD} {}", parameters.trim());
+        assert_booted(&desk.boot("initramfs.img", &["flash.img"], &parameters));
+    };
+    boot(&desk, squashfs);
+
+    flash::mkfs(&desk.path("rootfs"), &desk.path("root.ubifs"));
+    // It finds none in what Debian's mkfs.ubifs has made.
+    let later = desk.follow(
+        later,
+        &[With(&[("root.ubifs", "root.ubifs || test $? = 1")])],
+    );
+    assert_eq!(desk.printed, "0\n");
+
+    flash::ubinize(flash::Volume::Empty, &desk.path("flash.img"));
+    desk.disks = vec!["flash.img"];
+    desk.parameters = "block2mtd.block2mtd=/dev/vda,128KiB,rootfs ubi.mtd=rootfs";
+    let later = desk.follow(later, &[Run, InMachine(&[]), Run]);
+    boot(&desk, ubifs);
+    assert!(later.is_empty(), "{later:?}");
+}
+
+#[test]
+fn development_roots() {
+    let blocks = page("development-roots");
+    let mut desk = Desk::with_keys();
+    desk.configure("forward=\n");
+    let later = desk.follow(&blocks, &[Run, Configure]);
+    desk.run(INITRAMFS);
+    let [server, machine, later @ ..] = later else {
+        panic!("the server and the machine: {later:?}")
+    };
+    // Both terminals at once; the machine is started when the server listens, and the server ends with it.
+    let both = format!(
+        "{} &\nuntil [ -S root.socket ]; do kill -0 $!; done\n{machine}",
+        server.trim()
+    );
+    desk.run(&both.replace("/run/root.socket", "root.socket"));
+    assert_reached_init(&desk.printed);
+
+    let later = desk.follow(later, &[Configure]);
+    desk.run(INITRAMFS);
+    let later = desk.follow(later, &[Run]);
+    assert_reached_init(&desk.printed);
+    assert!(desk.printed.contains("[IMA-451]"), "{}", desk.printed);
+
+    let later = desk.follow(later, &[Configure]);
+    desk.run(INITRAMFS);
+    let boots = "a server is started by shared::nfs_boots_where_nothing_is_enforced";
+    let later = desk.follow(later, &[Not(boots), Not(boots)]);
+    assert!(later.is_empty(), "{later:?}");
+}
+
+#[test]
+fn composefs() {
+    let blocks = page("composefs");
+    let mut desk = Desk::with_keys();
+    desk.run(
+        "truncate -s 128M disk.img && printf 'label: gpt\\nsize=1M\\ntype=L\\n' | sfdisk -q disk.img",
+    );
+    desk.disks = vec!["disk.img"];
+    // Each of the machines mounts the file system anew.
+    let later = desk.follow(
+        &blocks,
+        &[
+            Run,
+            Printed,
+            InMachine(&[("-n 1 fsverity enable", "-n 1 fsverity enable\numount /mnt")]),
+        ],
+    );
+    let later = desk.follow(
+        later,
+        &[InMachine(&[(
+            "fsverity measure",
+            "mount /dev/vda2 /mnt\nfsverity measure",
+        )])],
+    );
+    let configuration = fs::read_to_string(desk.path("ima-init.conf")).expect("a file");
+    let digest = configuration
+        .lines()
+        .find_map(|line| line.strip_prefix("composefs_digest="));
+    let measured = format!("sha256:{} /mnt/images/root.cfs", digest.expect("a digest"));
+    assert!(
+        desk.printed.contains(&measured),
+        "{measured}: {}",
+        desk.printed
+    );
+    let later = desk.follow(
+        later,
+        &[Configure, Not("Debian 12 has no package of composefs"), Run],
+    );
+    assert_booted(&desk.boot("initramfs.img", &["disk.img"], "root=/dev/vda2"));
+    assert!(later.is_empty(), "{later:?}");
+}
+
+#[test]
+fn encryption() {
+    let blocks = page("encryption");
+    let mut desk = Desk::with_keys();
+    desk.run(
+        "imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --out root.img && \
+         truncate -s 128M disk.img && printf 'label: gpt\\nsize=1M\\nname=root\\n' | sfdisk -q disk.img",
+    );
+    desk.disks = vec!["disk.img"];
+    desk.tpm_state = Some(luks::new_tpm());
+    // Without a terminal the passphrase is read from a pipe.
+    let later = desk.follow(
+        &blocks,
+        &[
+            InMachine(&[
+                ("cryptsetup ", "echo \"$PASSWORD\" | cryptsetup "),
+                ("/dev/sda2", "/dev/vda2"),
+            ]),
+            Configure,
+        ],
+    );
+    desk.run(INITRAMFS);
+    let later = desk.follow(later, &[InMachine(&[("/dev/sda2", "/dev/vda2")]), Run]);
+    assert_booted(&desk.boot("initramfs.img", &["disk.img"], ""));
+    let later = desk.follow(later, &[InMachine(&[("/dev/sda2", "/dev/vda2")])]);
+    assert_booted(&desk.boot("initramfs.img", &["disk.img"], ""));
+    assert!(later.is_empty(), "{later:?}");
 }

@@ -13,7 +13,8 @@ use crate::built::scratch;
 use crate::matrix::{Check, faults};
 use crate::media::blank;
 use crate::setup::{Setup, assert_booted, console_tail, overwrite, root_of};
-use crate::tree::{Tree, run};
+use crate::slots::booted;
+use crate::tree::{INIT, Tree, run};
 
 /// Where the data begins in a container, in bytes: what `luksFormat` writes without a choice.
 const DATA: u64 = 16 << 20;
@@ -91,6 +92,11 @@ impl Host {
             .env("PASSWORD", PASSPHRASE)
             .env("NEWPIN", "1234"));
     }
+}
+
+/// The state of a TPM that nobody has used yet.
+pub fn new_tpm() -> PathBuf {
+    Host::new().stop()
 }
 
 /// Encrypts with AES-256-XTS, as dm-crypt reads it: the tweak of a sector is its number in units of 512 bytes (plain64).
@@ -207,6 +213,44 @@ fn second_copy_of_the_header() {
     assert_booted(&outcome);
     let line = "unlocked by the TPM with PCR 7 (sha256)";
     assert!(outcome.console_contains(line), "{}", console_tail(&outcome));
+}
+
+/// What is written goes to the writable layer, and IMA appraises both.
+#[test]
+fn unlocked_under_a_writable_layer() {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(None);
+    sealed(&mut setup);
+    setup.configure("overlay=tmpfs");
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let root = root_of(report);
+    assert_eq!(root.fstype, "overlay", "{root:?}");
+    assert!(root.options.iter().any(|have| have == "rw"), "{root:?}");
+    assert_all_attempts_passed(report);
+}
+
+/// Two containers, sealed to the same TPM: that of the first is closed before the second is unlocked.
+#[test]
+fn second_slot_is_unlocked_if_the_first_is_refused() {
+    let mut setup = Setup::new();
+    setup.root = Tree::with_attempts(None);
+    let good = container(&setup, 4096);
+    setup.root.unsign(INIT);
+    encrypted_in(&mut setup, 4096, |host, container| {
+        for container in [container, &good] {
+            host.enroll(container, &["--tpm2-pcrs=7"]);
+        }
+    });
+    setup.more_disks.push(good);
+    setup.root_name = None;
+    setup.configure("slots=a b");
+    setup.configure("root=/dev/vd{slot}");
+    let outcome = setup.boot_unchecked();
+    let report = assert_booted(&outcome);
+    let expected = ("b".to_owned(), vec!["a IMA-713".to_owned()]);
+    assert_eq!(booted(report), expected);
+    assert_all_attempts_passed(report);
 }
 
 /// Where the area of the keyslot is that `systemd-cryptenroll` adds to the one that `luksFormat` makes.

@@ -159,6 +159,16 @@ faults! {
             std::fs::write(content.join("work"), b"x").expect("a file");
         });
     };
+    overlay_with_a_file_that_cannot_be_wiped: "IMA-420", Reboot, SILENT, |setup| {
+        let disk = layer(setup, |content| {
+            std::fs::write(upper(content, "file"), b"x").expect("a file");
+        });
+        // What chattr +i sets, beside the flag for extents (fs/ext4/ext4.h).
+        run(Command::new("debugfs")
+            .args(["-w", "-R", "set_inode_field /upper/file flags 0x80010"])
+            .arg(&disk));
+        setup.configure("overlay_wipe=yes");
+    };
     overlay_without_switch_root: "IMA-701", Halt, SILENT, |setup| {
         layer(setup, |content| {
             let whiteout = upper(content, SWITCH_ROOT);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use ima_testbed::{Accel, Disk, Machine};
+use ima_init_scenarios::counted::{Measured, median_and_spread, time_between};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -59,55 +59,31 @@ struct Times {
     init: u64,
 }
 
-/// Returns the kernel's time, in microseconds, of the first record of its log that has a text. The records are those of
-/// /dev/kmsg: "level,sequence,time,flags;text" (`Documentation/ABI/testing/dev-kmsg`).
-fn time_of(console: &str, text: &str) -> Option<u64> {
-    let record = console.lines().find(|line| line.contains(text))?;
-    record.split(';').next()?.split(',').nth(2)?.parse().ok()
-}
-
-/// Returns the times in a console, or the text that is missing or comes before "Run /init".
-fn times(console: &str) -> Result<Times, &'static str> {
-    let time = |text| time_of(console, text).ok_or(text);
-    let start = time("Run /init as init process")?;
-    let since = |text| time(text)?.checked_sub(start).ok_or(text);
+/// Returns the times in a console.
+fn times(console: &str) -> Result<Times, String> {
+    let since = |text| time_between(console, "Run /init as init process", text);
     Ok(Times {
         policy: since("ima: policy update completed")?,
         init: since("benchmark: the real init runs")?,
     })
 }
 
-/// Boots a machine to its end, and returns the times.
-fn boot(options: &Options, initramfs: &Path) -> Result<Times, Error> {
-    // There is no guest program in this root: its missing report is not a failure here.
-    let outcome = Machine::new(&options.kernel)
-        .initramfs(initramfs)
-        .disk(Disk::new(&options.disk))
-        .accel(Accel::TcgCounting)
-        .append("root=/dev/vda ro loglevel=0 idle=poll")
-        .append(&options.append)
-        .time_limit(Duration::from_secs(120))
-        .start()?
-        .finish();
-    times(&outcome.console).or_else(|missing| {
-        if let Some(directory) = options.console.parent() {
-            std::fs::create_dir_all(directory)?;
-        }
-        std::fs::write(&options.console, &outcome.console)?;
-        let console = options.console.display();
-        Err(format!("the machine did not say \"{missing}\"; its console is in {console}").into())
-    })
-}
-
 fn measure(options: &Options, name: &str, initramfs: &Path) -> Result<Vec<Times>, Error> {
     let terminal = std::io::stderr().is_terminal();
+    let machine = Measured {
+        kernel: options.kernel.clone(),
+        disk: options.disk.clone(),
+        initramfs: initramfs.to_owned(),
+        append: options.append.clone(),
+        time_limit: Duration::from_secs(120),
+    };
     let mut measured = Vec::new();
     for run in 1..=options.runs {
         if terminal {
             eprint!("\r\x1b[K{name}: run {run} of {}", options.runs);
             let _ = std::io::stderr().flush();
         }
-        measured.push(boot(options, initramfs)?);
+        measured.push(machine.boot(&options.console, times)?);
     }
     if terminal {
         eprint!("\r\x1b[K");
@@ -115,18 +91,6 @@ fn measure(options: &Options, name: &str, initramfs: &Path) -> Result<Vec<Times>
         eprintln!("{name}: {} runs", options.runs);
     }
     Ok(measured)
-}
-
-/// Returns the median, the upper one of two, and the largest difference.
-fn summary(times: impl Iterator<Item = u64>) -> (u64, u64) {
-    let mut times: Vec<u64> = times.collect();
-    times.sort_unstable();
-    let median = times.get(times.len() / 2).copied().unwrap_or_default();
-    let spread = match times.as_slice() {
-        [first, .., last] => last - first,
-        _ => 0,
-    };
-    (median, spread)
 }
 
 /// Returns the sum of the sizes of files, in bytes.
@@ -161,8 +125,8 @@ fn table(init: &[Times], shell: &[Times]) -> String {
         ("Run /init to policy in force", policy as fn(&Times) -> u64),
         ("Run /init to the real init", real_init),
     ] {
-        let (init_median, init_spread) = summary(init.iter().map(time));
-        let (shell_median, shell_spread) = summary(shell.iter().map(time));
+        let (init_median, init_spread) = median_and_spread(init.iter().map(time));
+        let (shell_median, shell_spread) = median_and_spread(shell.iter().map(time));
         text += &compared(title, init_median, shell_median, 1, "ms");
         let spread = |time: u64| format!("{:.1} ms", time as f64 / 1000.0);
         let title = "  largest difference between runs";
@@ -212,31 +176,15 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_the_first_records_since_init() {
+    fn times_are_those_since_init() {
         let expected = Times {
             policy: 250,
             init: 900,
         };
         assert_eq!(times(CONSOLE), Ok(expected));
         let without = CONSOLE.replace("benchmark", "another");
-        assert_eq!(times(&without), Err("benchmark: the real init runs"));
-        let before = CONSOLE.replace("201,1250", "201,999");
-        assert_eq!(times(&before), Err("ima: policy update completed"));
-        assert_eq!(
-            times("Run /init as init process"),
-            Err("Run /init as init process")
-        );
-    }
-
-    #[test]
-    fn the_median_and_the_largest_difference() {
-        for (times, expected) in [
-            (&[3, 1, 2][..], (2, 2)),
-            (&[5], (5, 0)),
-            (&[4, 1, 3, 2], (3, 3)),
-        ] {
-            assert_eq!(summary(times.iter().copied()), expected);
-        }
+        let error = times(&without).expect_err("an error");
+        assert!(error.contains("the real init runs"), "{error}");
     }
 
     #[test]
