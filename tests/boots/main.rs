@@ -10,6 +10,7 @@ mod asked;
 mod attacks;
 mod boot_loader;
 mod built;
+mod closed_lines;
 mod composefs;
 mod compressions;
 mod containers;
