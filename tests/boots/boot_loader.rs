@@ -9,7 +9,8 @@ use std::time::Duration;
 use ima_testbed::{Disk, Ending, Machine, Outcome};
 use std::os::unix::fs::FileExt as _;
 
-use crate::built::{busybox, scratch, source};
+use crate::built::{busybox, scratch};
+use crate::how_to::fenced;
 use crate::keys::RSA;
 use crate::matrix::Action;
 use crate::media::blank;
@@ -30,13 +31,8 @@ const EDITENV: &str = "usr/bin/grub-editenv";
 /// The guest program, which the init script executes.
 const GUEST: &str = "sbin/guest";
 
-/// The content of the page's first code block in this language.
 fn from_the_page(language: &str) -> String {
-    let page = String::from_utf8(source("docs/how-to/slots.md")).expect("text");
-    let (_, block) = page
-        .split_once(&format!("```{language}\n"))
-        .unwrap_or_else(|| panic!("no block of {language}"));
-    block.split_once("```").expect("its end").0.to_owned()
+    fenced("slots", language)
 }
 
 fn run(program: &str, arguments: &[&str]) -> Vec<u8> {

@@ -136,6 +136,8 @@ pub enum Kernel {
     Efi,
     /// The same with the kernel's own rules under Secure Boot.
     ArchPolicy,
+    /// With a command line that was compiled in, and takes no other.
+    FixedCommandLine,
     /// With a CA that was compiled in.
     BuiltInCa,
     /// Linux 7.2.
@@ -177,6 +179,7 @@ impl Kernel {
                         "/tests/boots/arch-policy.config"
                     ),
                 ],
+                Kernel::FixedCommandLine => &["--fragment", "fixed-command-line"],
                 Kernel::BuiltInCa => &[
                     "--ca",
                     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/built-in-ca.pem"),

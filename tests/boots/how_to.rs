@@ -21,7 +21,7 @@ use crate::tree::{Tree, run};
 
 /// What a test does with a block of a page.
 #[derive(Clone, Copy, Debug)]
-enum Use {
+pub enum Use {
     /// Executes it.
     Run,
     /// Executes it with some text replaced, such as a file's name in that of a device's.
@@ -95,7 +95,7 @@ const END: &str = "commands succeeded";
 const PASSPHRASE: &str = "a passphrase of a test";
 
 /// A directory with what a reader of the pages has at hand: a root, a policy, a kernel with its configuration, the programs.
-struct Desk {
+pub struct Desk {
     directory: TempDir,
     /// What the last command printed.
     printed: String,
@@ -108,15 +108,19 @@ struct Desk {
 }
 
 impl Desk {
-    fn new() -> Desk {
-        let directory = TempDir::new_in(scratch()).expect("a directory");
-        let desk = Desk {
-            directory,
+    /// A directory without files.
+    pub fn empty() -> Desk {
+        Desk {
+            directory: TempDir::new_in(scratch()).expect("a directory"),
             printed: String::new(),
             disks: Vec::new(),
             parameters: "",
             tpm_state: None,
-        };
+        }
+    }
+
+    fn new() -> Desk {
+        let desk = Desk::empty();
         let root = Tree::small().directory_in(desk.directory.path());
         fs::rename(root.keep(), desk.path("rootfs")).expect("the root");
         for (path, content) in [
@@ -153,12 +157,12 @@ impl Desk {
         desk
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Executes a block.
-    fn run(&mut self, block: &str) {
+    pub fn run(&mut self, block: &str) {
         let path = std::env::var("PATH").unwrap_or_default();
         let output = Command::new("bash")
             .args(["-euc", block])
@@ -197,7 +201,7 @@ impl Desk {
     }
 
     /// Does with the first blocks of a page what the list says, and returns the others.
-    fn follow<'a>(&mut self, blocks: &'a [String], uses: &[Use]) -> &'a [String] {
+    pub fn follow<'a>(&mut self, blocks: &'a [String], uses: &[Use]) -> &'a [String] {
         let (now, later) = blocks.split_at(uses.len());
         for (block, how) in now.iter().zip(uses) {
             match how {
@@ -290,9 +294,19 @@ impl Desk {
     }
 }
 
-fn page(name: &str) -> Vec<String> {
+/// The blocks of a page.
+pub fn page(name: &str) -> Vec<String> {
     let text = source(&format!("docs/how-to/{name}.md"));
     blocks(&String::from_utf8(text).expect("text"))
+}
+
+/// The content of a page's first code block in this language.
+pub fn fenced(name: &str, language: &str) -> String {
+    let page = String::from_utf8(source(&format!("docs/how-to/{name}.md"))).expect("text");
+    let (_, block) = page
+        .split_once(&format!("```{language}\n"))
+        .unwrap_or_else(|| panic!("no block of {language}"));
+    block.split_once("```").expect("its end").0.to_owned()
 }
 
 #[test]

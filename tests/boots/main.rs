@@ -2,14 +2,15 @@
 //!
 //! Each test is one boot (a few of them more), made from [`setup::Setup`], which boots as it is; a test changes what it is
 //! about. Needed: `qemu/build-kernel`, `build/ship`, QEMU, swtpm, e2fsprogs; busybox-static, erofs-utils, squashfs-tools,
-//! btrfs-progs, cryptsetup-bin, grub-pc-bin, nfs-ganesha-vfs, ovmf, shim-unsigned, systemd-boot-efi, mtools and root for the
-//! tests that name them.
+//! btrfs-progs, cryptsetup-bin, grub-pc-bin, nfs-ganesha-vfs, ovmf, shim-unsigned, systemd-boot-efi, mtools, u-boot-qemu and root
+//! for the tests that name them.
 
 mod accepted;
 mod asked;
 mod attacks;
 mod boot_loader;
 mod built;
+mod closed_lines;
 mod composefs;
 mod compressions;
 mod containers;
@@ -42,4 +43,5 @@ mod shared;
 mod signed_verity;
 mod slots;
 mod tree;
+mod u_boot;
 mod verity;

@@ -30,6 +30,15 @@ const INIT: &str = "usr/lib/ima-init/ima-init";
 const SWITCH_ROOT: &str = "usr/sbin/switch_root.static";
 const GRUB: &str = "etc/default/grub.d/ima-init.cfg";
 
+/// `SecureBoot` of `EFI_GLOBAL_VARIABLE`.
+const SECURE_BOOT: &str =
+    "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// The program that leaves requests for shim, and its option for a certificate in DER.
+pub const MOKUTIL: &str = "mokutil";
+/// See [`MOKUTIL`].
+pub const IMPORT: &str = "--import";
+
 const MAX_TEXT: u64 = 16 << 20;
 
 /// What makes the initramfs.
@@ -84,6 +93,8 @@ pub struct Kernel {
     pub release: String,
     /// Whether it has a keyring that takes only what a trusted CA signed.
     pub trusted_keyring: bool,
+    /// Whether the CAs of the machine's owner (MOK) are among those.
+    pub machine_keyring: bool,
 }
 
 /// The system that is set up.
@@ -98,6 +109,8 @@ pub struct System {
     pub keyring: Keyring,
     /// Whether GRUB writes the kernel's command line.
     pub grub: bool,
+    /// Whether the firmware enforces Secure Boot.
+    pub secure_boot: bool,
     /// The configuration, if the system is set up.
     pub config: Option<String>,
 }
@@ -154,6 +167,8 @@ pub enum Step {
     Sign(Signatures),
     /// Checks that the next boot is not refused.
     Check(BootCheck),
+    /// Asks shim to have the machine's owner enrol this CA at the next boot.
+    Enrol(PathBuf),
     /// Runs a program of the system.
     Run(Program),
     /// Copies a file.
@@ -206,6 +221,11 @@ impl Step {
                 }
                 command
             }
+            Self::Enrol(certificate) => {
+                let mut command = words(&[MOKUTIL, IMPORT]);
+                command.push(certificate.into());
+                command
+            }
             Self::Run(program) => {
                 let mut command = words(&[program.name]);
                 command.extend(words(program.arguments));
@@ -246,7 +266,11 @@ impl fmt::Display for Step {
             }
             Self::Private(path) => write!(f, "make {}, readable by root alone", path.display()),
             Self::Remove(path) => write!(f, "remove {}", path.display()),
-            Self::MakeKeys { .. } | Self::Sign(_) | Self::Check(_) | Self::Run(_) => {
+            Self::MakeKeys { .. }
+            | Self::Sign(_)
+            | Self::Check(_)
+            | Self::Enrol(_)
+            | Self::Run(_) => {
                 let command = self.command().unwrap_or_default();
                 let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
                 f.write_str(&words.join(" "))
@@ -264,6 +288,8 @@ pub struct Signing {
     pub unencrypted: bool,
     /// Files and directories that are signed beside what packages brought.
     pub named: Vec<PathBuf>,
+    /// Whether the CA that is made is enrolled as a machine owner key.
+    pub enrol: bool,
 }
 
 /// Looks at the system below `root`.
@@ -312,6 +338,8 @@ pub fn survey(root: &Path) -> Result<System> {
         kernels.push(Kernel {
             release,
             trusted_keyring: config.is_builtin("INTEGRITY_TRUSTED_KEYRING"),
+            machine_keyring: config.is_builtin("INTEGRITY_MACHINE_KEYRING")
+                && config.is_builtin("IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY"),
         });
     }
     if kernels.is_empty() {
@@ -335,8 +363,15 @@ pub fn survey(root: &Path) -> Result<System> {
         keyring,
         // The package is there on systems too that another loader starts.
         grub: root.join("usr/sbin/update-grub").exists() && root.join("boot/grub").is_dir(),
+        secure_boot: secure_boot(root),
         config,
     })
+}
+
+/// Whether the firmware says that it enforces Secure Boot: the variable's attributes, four bytes, and its value (UEFI specification,
+/// section 3.3, `SecureBoot`).
+fn secure_boot(root: &Path) -> bool {
+    read_bounded(&root.join(SECURE_BOOT), 5).is_ok_and(|bytes| bytes.get(4..) == Some(&[1]))
 }
 
 /// The names in a directory, sorted; none if it cannot be read.
@@ -403,6 +438,17 @@ impl System {
         self.root.join(path)
     }
 
+    /// Whether a CA that is enrolled as a machine owner key vouches for keys here: under Secure Boot, where every kernel takes such CAs
+    /// from shim.
+    #[must_use]
+    pub fn takes_owner_keys(&self) -> bool {
+        self.secure_boot
+            && self
+                .kernels
+                .iter()
+                .all(|kernel| kernel.trusted_keyring && kernel.machine_keyring)
+    }
+
     /// Where key and certificate are, or will be once they are made.
     #[must_use]
     pub fn keys(&self, signing: &Signing) -> (PathBuf, PathBuf) {
@@ -431,6 +477,9 @@ impl System {
                 directory: private,
                 unencrypted: signing.unencrypted,
             });
+        }
+        if signing.enrol {
+            steps.push(Step::Enrol(self.path(PRIVATE).join("ca.der")));
         }
         steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
         steps.push(Step::Sign(Signatures {
@@ -713,6 +762,47 @@ mod tests {
         let names: Vec<String> = denials(&log).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["/usr/bin/a b", "/opt/c", "/opt/d"]);
         assert_eq!(denials("audit: type=1800 \naudit: type=1800 name=\"\n"), []);
+    }
+
+    #[test]
+    fn keys_of_the_owner_are_taken_under_secure_boot_by_kernels_that_have_them() {
+        let owner = "CONFIG_INTEGRITY_TRUSTED_KEYRING=y\nCONFIG_INTEGRITY_MACHINE_KEYRING=y\n\
+                     CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n";
+        for (options, variable, taken) in [
+            (owner, Some(&[6, 0, 0, 0, 1][..]), true),
+            (owner, Some(&[6, 0, 0, 0, 0]), false),
+            (owner, Some(&[6, 0, 0, 0, 1, 1]), false),
+            (owner, Some(&[6, 0, 0, 0]), false),
+            (owner, None, false),
+            ("", Some(&[6, 0, 0, 0, 1]), false),
+        ] {
+            let directory = system(&format!("{STOCK}{options}"), &[TOOLS]);
+            if let Some(variable) = variable {
+                let path = directory.path().join(SECURE_BOOT);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, variable).unwrap();
+            }
+            let found = survey(directory.path()).unwrap();
+            assert_eq!(found.takes_owner_keys(), taken, "{options}{variable:?}");
+        }
+    }
+
+    #[test]
+    fn the_ca_is_enrolled_when_it_is_made_and_before_anything_else_changes() {
+        let directory = system(STOCK, &[TOOLS]);
+        let found = survey(directory.path()).unwrap();
+        let signing = Signing {
+            enrol: true,
+            ..Signing::default()
+        };
+        let steps = found.steps(Goal::Log, &signing);
+        let ca = directory.path().join("etc/ima-init/private/ca.der");
+        assert!(matches!(&steps[1], Step::MakeKeys { .. }), "{steps:?}");
+        assert_eq!(steps[2], Step::Enrol(ca.clone()));
+        assert_eq!(
+            steps[2].command().unwrap(),
+            ["mokutil".into(), "--import".into(), ca.into_os_string()]
+        );
     }
 
     #[test]

@@ -1286,6 +1286,10 @@ causes! {
         cause: "without an answer nothing is done"
         remedy: "run it on a terminal"
     }
+    MOKUTIL_MISSING [SetupStep] {
+        cause: "mokutil leaves the request for shim, and could not be started"
+        remedy: "install mokutil and run imactl setup --enrol-ca again"
+    }
     LOG_NOT_READ [SetupStep] {
         cause: "what enforcement would deny is not known without it"
         remedy: "install {program} and run imactl setup --enforce again"

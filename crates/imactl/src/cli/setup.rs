@@ -9,7 +9,7 @@ use ima::config::Keyring;
 use ima::fault::{Cause, Code, Fault};
 use imactl::file::{self, unreadable, unwritable};
 use imactl::files;
-use imactl::setup::{self, Goal, Signatures, Signing, Step, System};
+use imactl::setup::{self, Goal, IMPORT, MOKUTIL, Signatures, Signing, Step, System};
 use imactl::sign::{ImaValue, Place, SignOptions};
 
 use super::check::Check;
@@ -22,12 +22,23 @@ use super::sign::mark;
 /// The commands that the messages of set-up name.
 const ENFORCE: &str = "imactl setup --enforce";
 const UNDO: &str = "imactl setup --undo";
+const ENROL_CA: &str = "imactl setup --enrol-ca";
 const MOVE_CA_KEY: &str = "imactl setup --move-ca-key DIRECTORY";
 const SIGN_FILE: &str = "imactl sign --key KEY --cert CERTIFICATE FILE";
 const EXPLAIN_UNTRUSTED: &str = "imactl explain IMA-555";
 /// All of them, for the test that each is a command.
 #[cfg(test)]
-pub const COMMANDS: [&str; 5] = [ENFORCE, UNDO, MOVE_CA_KEY, SIGN_FILE, EXPLAIN_UNTRUSTED];
+pub const COMMANDS: [&str; 6] = [
+    ENFORCE,
+    UNDO,
+    ENROL_CA,
+    MOVE_CA_KEY,
+    SIGN_FILE,
+    EXPLAIN_UNTRUSTED,
+];
+
+/// The longest file with a password for MokManager, in bytes (mokutil, src/mokutil.c, `PASSWORD_MAX`, and the end of the line).
+const MAX_MOK_PASSWORD: u64 = 257;
 
 /// Bring this system under IMA, step by step, and back
 ///
@@ -47,6 +58,7 @@ Examples:
   imactl setup --undo                          the next boot is as it was before
   imactl setup --dry-run                       says what would be done
   imactl setup --key ima.key --cert ima.der    with keys of yours
+  imactl setup --enrol-ca                      has the CA enrolled as a machine owner key (MOK), under Secure Boot
   imactl setup --move-ca-key /media/stick      moves the private key of the CA off this system")]
 pub struct Setup {
     /// Have what is not signed denied from the next boot on
@@ -68,6 +80,13 @@ pub struct Setup {
     /// stick. Without it the directory is asked for
     #[arg(long, value_name = "DIR", conflicts_with = "undo")]
     move_ca_key: Option<PathBuf>,
+    /// Have the CA that is made enrolled as a machine owner key (MOK), by which the kernel trusts it: on machines that start by shim
+    /// under Secure Boot. Without it this is asked where it helps
+    #[arg(long, conflicts_with_all = ["undo", "key"])]
+    enrol_ca: bool,
+    /// The password that MokManager asks for at the next boot, in a file; one is made and shown if none is given
+    #[arg(long, value_name = "FILE", requires = "enrol_ca")]
+    mok_password: Option<PathBuf>,
     /// Sign this file, or what lies below this directory, beside what packages brought; can be given more than once
     #[arg(long, value_name = "PATH", conflicts_with = "undo")]
     sign: Vec<PathBuf>,
@@ -93,6 +112,7 @@ impl Setup {
             given: self.key.clone().zip(self.cert.clone()),
             unencrypted: self.unencrypted,
             named: self.sign.clone(),
+            enrol: self.is_to_enrol(&system, goal),
         };
         let steps = system.steps(goal, &signing);
         describe(&system, goal, &steps)?;
@@ -113,15 +133,52 @@ impl Setup {
         }
         let password = self.take_password(&system, goal, &signing)?;
         let count = steps.len();
+        let mok_password = signing.enrol.then(|| self.mok_password()).transpose()?;
         for (number, step) in steps.iter().enumerate() {
             output::line(format_args!("[{}/{count}] {step}", number + 1))?;
-            take(step, password.as_deref())?;
+            take(step, password.as_deref(), mok_password.as_deref())?;
         }
         closing_message(&system, goal)?;
+        if let Some(password) = mok_password {
+            output::line(format_args!("{}", at_the_next_boot(&password)))?;
+        }
         if goal != Goal::Undo {
             self.move_authority_key()?;
         }
         Ok(Outcome::Good)
+    }
+
+    /// Whether the CA is enrolled as a machine owner key: if that was asked for, or if it helps and a person agrees.
+    fn is_to_enrol(&self, system: &System, goal: Goal) -> bool {
+        if self.enrol_ca {
+            return true;
+        }
+        // With enforcement comes a boot that has shown whether the CA is trusted.
+        let helps = goal == Goal::Log && self.key.is_none() && system.takes_owner_keys();
+        if !helps || self.yes || self.dry_run || !std::io::stdin().is_terminal() {
+            return false;
+        }
+        let answer = answer(
+            "Secure Boot is on. The kernel trusts CAs that the owner of the machine has enrolled (MOK).\n\
+             Have the CA of this system enrolled at the next boot, at the machine's own screen and keyboard? [y/N] ",
+        );
+        is_yes(answer.as_deref())
+    }
+
+    /// The password for MokManager: of the file, or one that is made.
+    fn mok_password(&self) -> imactl::Result<String> {
+        let Some(path) = &self.mok_password else {
+            return one_time_password();
+        };
+        let bytes = file::read_bounded(path, MAX_MOK_PASSWORD)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let password = text.trim_end_matches('\n');
+        // mokutil reads lines, and MokManager no other characters.
+        if password.is_empty() || !password.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            let what = format!("{}: not one line of ASCII", path.display());
+            return Err(step_failed(MOKUTIL, &what));
+        }
+        Ok(password.to_owned())
     }
 
     /// Moves the CA's private key to the directory that is given or asked for, or says that it is still there.
@@ -201,7 +258,7 @@ fn describe(system: &System, goal: Goal, steps: &[Step]) -> imactl::Result<()> {
             ))?,
             Keyring::Trusted => output::line(format_args!(
                 "Keys go onto .ima: the kernel takes only a certificate that a CA it trusts has signed. Such a CA is in the kernel\n\
-                 (imactl kernel add-ca) or enrolled as a machine owner key; without one the next boot is refused (IMA-504)."
+                 (imactl kernel add-ca) or enrolled as a machine owner key ({ENROL_CA}); without one the next boot is refused (IMA-504)."
             ))?,
         }
     }
@@ -286,7 +343,51 @@ fn agreed() -> imactl::Result<bool> {
         );
     }
     let answer = answer("\nGo on? [y/N] ");
-    Ok(matches!(answer.as_deref(), Some("y" | "Y" | "yes")))
+    Ok(is_yes(answer.as_deref()))
+}
+
+fn is_yes(answer: Option<&str>) -> bool {
+    matches!(answer, Some("y" | "Y" | "yes"))
+}
+
+/// Returns eight random digits, which are on the same keys of every keyboard: MokManager knows the layout of the US alone.
+fn one_time_password() -> imactl::Result<String> {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes)
+        .map_err(|_| step_failed(MOKUTIL, "the system gives no random numbers"))?;
+    let number = u64::from_le_bytes(bytes) % 100_000_000;
+    Ok(format!("{number:08}"))
+}
+
+/// Asks shim, through `mokutil`, to have the certificate enrolled. mokutil reads the password twice from its standard input
+/// (src/mokutil.c, `get_password`).
+fn enrol(mokutil: &str, certificate: &Path, password: &str) -> imactl::Result<()> {
+    let step = format!("{MOKUTIL} {IMPORT} {}", certificate.display());
+    let failed = |why: &dyn std::fmt::Display| step_failed(&step, &why.to_string());
+    let mut child = child(mokutil, &[IMPORT])
+        .arg(certificate)
+        .stdin(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error).because(Cause::MOKUTIL_MISSING))?;
+    if let Some(mut input) = child.stdin.take() {
+        // If it ends without reading, its status says why.
+        let _ = writeln!(input, "{password}\n{password}");
+    }
+    let status = child.wait().map_err(|error| failed(&error))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(failed(&status))
+}
+
+/// What the person will see at the next boot.
+fn at_the_next_boot(password: &str) -> String {
+    format!(
+        "\nBefore the next boot reaches this system, shim's MokManager shows a blue screen (\"Shim UEFI key management\") for ten seconds:\n\
+         press a key, choose \"Enroll MOK\", \"Continue\", \"Yes\", enter the password {password}, and choose \"Reboot\".\n\
+         Without this the kernel does not trust the CA, and ima-init refuses the boot (IMA-504). mokutil --list-enrolled shows the CA\n\
+         afterwards; mokutil --revoke-import withdraws the request before."
+    )
 }
 
 /// What is answered to a question; nothing for an empty answer.
@@ -361,7 +462,8 @@ fn sign(signatures: &Signatures, password: PasswordOptions) -> Result {
     mark(found, named, &options, false)
 }
 
-fn take(step: &Step, password: Option<&[u8]>) -> imactl::Result<()> {
+/// Takes a step, with the password of the keys, and the one for MokManager.
+fn take(step: &Step, password: Option<&[u8]>, mok_password: Option<&str>) -> imactl::Result<()> {
     let done = |outcome: Outcome| match outcome {
         Outcome::Good => Ok(()),
         Outcome::Findings | Outcome::Found(_) => {
@@ -387,6 +489,7 @@ fn take(step: &Step, password: Option<&[u8]>) -> imactl::Result<()> {
             sign(signatures, password).and_then(done)
         }
         Step::Check(boot) => Check::of_system(boot).run().and_then(done),
+        Step::Enrol(certificate) => enrol(MOKUTIL, certificate, mok_password.unwrap_or_default()),
         Step::Run(program) => run(program.name, program.arguments),
         Step::Keep(_, to) if to.exists() => Ok(()),
         Step::Copy(from, to) | Step::Keep(from, to) => {
@@ -493,7 +596,7 @@ mod tests {
             directory: keys.clone(),
             unencrypted,
         };
-        take(&step(false), Some(b"a secret")).unwrap();
+        take(&step(false), Some(b"a secret"), None).unwrap();
         let load = |password: &'static [u8]| {
             imactl::key::FileKey::load(&keys.join("ima.key"), &|| Ok(password.to_vec()))
         };
@@ -501,7 +604,9 @@ mod tests {
         assert_eq!(load(b"another").unwrap_err().code(), Code::KeyPassword);
         // Keys that exist are never replaced.
         assert_eq!(
-            take(&step(false), Some(b"another")).unwrap_err().code(),
+            take(&step(false), Some(b"another"), None)
+                .unwrap_err()
+                .code(),
             Code::OutputUnwritable
         );
         load(b"a secret").unwrap();
@@ -527,6 +632,66 @@ mod tests {
             Code::OutputUnwritable
         );
         assert!(key.exists());
+    }
+
+    /// A program in mokutil's place, which keeps what it is given.
+    #[test]
+    fn mokutil_gets_the_certificate_and_the_password_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let mokutil = |script: &str| {
+            let path = directory.path().join("mokutil");
+            let text = format!("#!/bin/sh\ncd {}\n{script}\n", directory.path().display());
+            file::write(&path, text.as_bytes(), 0o755, true).unwrap();
+            path.display().to_string()
+        };
+        let keeps = mokutil("echo \"$@\" >arguments; cat >input");
+        enrol(&keeps, Path::new("/private/ca.der"), "12345678").unwrap();
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!(read("arguments"), "--import /private/ca.der\n");
+        assert_eq!(read("input"), "12345678\n12345678\n");
+
+        let fault = enrol(&mokutil("exit 255"), Path::new("ca.der"), "1").unwrap_err();
+        assert_eq!(fault.code(), Code::SetupStep);
+        let detail = "mokutil --import ca.der: exit status: 255";
+        assert_eq!(fault.detail(), detail);
+        let fault = enrol("/nonexistent/mokutil", Path::new("ca.der"), "1").unwrap_err();
+        assert!(fault.remedy().contains("install mokutil"), "{fault}");
+    }
+
+    #[test]
+    fn the_person_is_told_the_password() {
+        let password = one_time_password().unwrap();
+        let digits = password.len() == 8 && password.bytes().all(|byte| byte.is_ascii_digit());
+        assert!(digits, "{password}");
+        assert_ne!(password, one_time_password().unwrap());
+        let text = at_the_next_boot(&password);
+        assert!(text.contains(&format!("the password {password}")), "{text}");
+    }
+
+    #[test]
+    fn a_password_for_mok_manager_is_one_line() {
+        #[derive(clap::Parser)]
+        struct Arguments {
+            #[command(flatten)]
+            setup: Setup,
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        let read = |content: &str| {
+            std::fs::write(&path, content).unwrap();
+            let words = [
+                "setup",
+                "--enrol-ca",
+                "--mok-password",
+                path.to_str().unwrap(),
+            ];
+            let arguments = <Arguments as clap::Parser>::parse_from(words);
+            arguments.setup.mok_password().ok()
+        };
+        assert_eq!(read("a secret\n").as_deref(), Some("a secret"));
+        for content in ["", "\n", "two\nlines", "\u{e4}", &"x".repeat(300)] {
+            assert_eq!(read(content), None, "{content:?}");
+        }
     }
 
     #[test]

@@ -167,6 +167,12 @@ const MACHINES: &[&str] = &[
     "grub-common",
     "grub-pc-bin",
     "nfs-ganesha-vfs",
+    "device-tree-compiler",
+    "libengine-pkcs11-openssl",
+    "qemu-system-arm",
+    "softhsm2",
+    "u-boot-qemu",
+    "u-boot-tools",
 ];
 
 /// All steps.
