@@ -126,21 +126,22 @@ fn start(desk: &Desk) -> String {
     let mut output = child.stdout.take().expect("its output");
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
-    loop {
+    let (console, refused) = loop {
         let length = output.read(&mut piece).expect("its output");
         bytes.extend(&piece[..length]);
         let console = String::from_utf8_lossy(&bytes).replace('\r', "");
         let refused = console.contains(REFUSED);
-        if refused {
-            let pid = rustix::process::Pid::from_child(&child);
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
-        }
         if refused || length == 0 {
-            let status = child.wait().expect("QEMU");
-            assert!(refused || status.success(), "{status}: {console}");
-            return console;
+            break (console, refused);
         }
+    };
+    if refused {
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     }
+    let status = child.wait().expect("QEMU");
+    assert!(refused || status.success(), "{status}: {console}");
+    console
 }
 
 /// U-Boot starts the kernel, which switches the machine off.
