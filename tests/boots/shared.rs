@@ -158,6 +158,18 @@ faults! {
         named(setup, "nfs:10.0.2.2:/root");
         setup.append("ip=dhcp rootflags=port=1");
     };
+    kernel_without_virtiofs: "IMA-404", Halt, Check::Same, |setup| {
+        named(setup, "virtiofs:root");
+        setup.append("initcall_blacklist=virtio_fs_init");
+    };
+    kernel_without_9p: "IMA-404", Panic, Check::Same, |setup| {
+        named(setup, "9p:root");
+        setup.append("initcall_blacklist=init_v9fs");
+    };
+    kernel_without_virtio_for_9p: "IMA-404", Poweroff, Check::Same, |setup| {
+        named(setup, "9p:root");
+        setup.append("initcall_blacklist=p9_virtio_init");
+    };
     tag_that_no_host_shares_by_virtiofs: "IMA-404", Poweroff, HOST, |setup| named(setup, "virtiofs:root");
     tag_that_no_host_shares_by_9p: "IMA-404", Reboot, HOST, |setup| named(setup, "9p:root");
 }

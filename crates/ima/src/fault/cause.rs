@@ -653,7 +653,7 @@ causes! {
         cause: "there is no keyring of that name that this user can see"
         remedy: "make it: keyctl newring {name} @u"
     }
-    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing VerityTarget LuksTarget ComposefsKernel] {
+    INITCALL_LEFT_OUT [NoSecurityfs NoIma NoImaKeyring CertificateRefused RootMissing RootMount VerityTarget LuksTarget ComposefsKernel] {
         cause: "the command line keeps the kernel from initialising it"
         remedy: "remove it from initcall_blacklist="
     }

@@ -1,6 +1,6 @@
 //! Parameters of the command line that change what the kernel itself does, before the init and its configuration have a say.
 
-use ima::cmdline::{self, RootName};
+use ima::cmdline::{self, RootName, Sharing};
 use ima::fault::{Cause, Code, Fault};
 use ima::settings;
 
@@ -41,6 +41,12 @@ pub(super) const EVM: &str = "init_evm";
 /// The initcall of UBI (drivers/mtd/ubi/build.c).
 const UBI: &str = "ubi_init";
 
+/// The initcall of virtiofs (fs/fuse/virtio_fs.c).
+const VIRTIOFS: [&str; 1] = ["virtio_fs_init"];
+
+/// The initcalls of 9p over virtio (fs/9p/v9fs.c, net/9p/trans_virtio.c).
+const NINE_P: [&str; 2] = ["init_v9fs", "p9_virtio_init"];
+
 /// Whether the command line keeps the kernel from calling that function.
 pub(super) fn is_left_out(initcall: &str, line: Option<&str>) -> bool {
     cmdline::parameters(line.unwrap_or_default())
@@ -61,17 +67,31 @@ impl Findings {
         }));
     }
 
-    /// The fault of a root in a UBI volume whose initcall is left out.
-    pub(super) fn ubi_initcall(&mut self, line: &str, root: &settings::Root) {
-        let in_ubi = match root {
-            settings::Root::Named(RootName::Ubi(_)) => true,
-            settings::Root::Named(RootName::Device(device)) => device.starts_with("ubiblock"),
-            _ => false,
+    /// The faults of a root in a UBI volume or of one that a host shares, whose initcalls are left out.
+    pub(super) fn root_initcalls(&mut self, line: &str, root: &settings::Root) {
+        let settings::Root::Named(name) = root else {
+            return;
         };
-        if in_ubi && is_left_out(UBI, Some(line)) {
-            let detail = format!("initcall_blacklist={UBI}");
-            let fault = Fault::new(Code::RootMissing, detail);
-            self.faults.push(fault.because(Cause::INITCALL_LEFT_OUT));
+        let (code, initcalls): (Code, &[&str]) = match name {
+            RootName::Ubi(_) => (Code::RootMissing, &[UBI]),
+            RootName::Device(device) if device.starts_with("ubiblock") => {
+                (Code::RootMissing, &[UBI])
+            }
+            RootName::Shared { by, .. } => (
+                Code::RootMount,
+                match by {
+                    Sharing::Virtiofs => &VIRTIOFS,
+                    Sharing::NineP => &NINE_P,
+                },
+            ),
+            _ => return,
+        };
+        for initcall in initcalls {
+            if is_left_out(initcall, Some(line)) {
+                let detail = format!("initcall_blacklist={initcall}");
+                let fault = Fault::new(code, detail);
+                self.faults.push(fault.because(Cause::INITCALL_LEFT_OUT));
+            }
         }
     }
 

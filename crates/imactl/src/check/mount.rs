@@ -103,6 +103,11 @@ impl Findings {
         else {
             return;
         };
+        // There is no device to wait for where the host shares a directory: the mount fails.
+        let code = match &name {
+            RootName::Shared { .. } => Code::RootMount,
+            _ => Code::RootMissing,
+        };
         let driver = match &name {
             RootName::Device(device) => {
                 device::driver(device).map(|driver| (driver.option, driver.module))
@@ -123,7 +128,7 @@ impl Findings {
             .filter(|option| !kernel.is_builtin(option))
             .map(|option| Cause::PARTITION_TABLE_NOT_SET.with(&[option]));
         if let Some(cause) = driver.or(table) {
-            let fault = Fault::new(Code::RootMissing, format!("root={name}"));
+            let fault = Fault::new(code, format!("root={name}"));
             self.faults.push(fault.because(cause));
         }
     }

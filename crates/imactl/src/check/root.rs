@@ -282,7 +282,7 @@ impl Findings {
             return;
         };
         self.faults.extend(never_appears(&settings));
-        self.ubi_initcall(line, &settings.root);
+        self.root_initcalls(line, &settings.root);
         self.network(line, &settings.root);
         let Some(superblocks) = &root.superblocks else {
             return;

@@ -913,6 +913,31 @@ fn drivers_that_are_modules_must_be_loaded() {
     assert_eq!(of(&newer, &desk, LINE), None);
 }
 
+/// There is no device to wait for: the mount fails, as in the boot.
+#[test]
+fn drivers_of_a_root_that_the_host_shares() {
+    for (name, option) in [("virtiofs:root", "VIRTIO_FS"), ("9p:root", "NET_9P_VIRTIO")] {
+        let mut desk = Desk::new();
+        desk.initramfs = desk.initramfs.config(format!("root={name}\n"));
+        let of = |driver: &str| {
+            let config = format!("CONFIG_EXT4_FS=y\n{driver}\n");
+            let kernel = KernelConfig::parse(config.as_bytes()).unwrap();
+            let found = check(&Inputs {
+                initramfs: Some(&desk.initramfs),
+                root: Some(&desk.root),
+                kernel: Some(&kernel),
+                command_line: Some(""),
+                ..Inputs::default()
+            });
+            let codes = [Code::RootMissing, Code::RootMount];
+            let mut faults = found.faults.into_iter().map(|fault| fault.code());
+            faults.find(|code| codes.contains(code))
+        };
+        assert_eq!(of(""), Some(Code::RootMount), "{name}");
+        assert_eq!(of(&format!("CONFIG_{option}=y")), None, "{name}");
+    }
+}
+
 /// A relocatable ELF file with a `.modinfo` and no section headers to speak of.
 fn desk_module(name: &str, vermagic: &str) -> Vec<u8> {
     let mut elf = vec![0; 128];
