@@ -150,8 +150,10 @@ pub fn units(context: &Context) -> Result<Ended, Error> {
 pub fn build(context: &Context) -> Result<Ended, Error> {
     for command in [
         &["build/ship", "guest"][..],
+        &["build/ship", "--target", "aarch64", "guest"],
         &["qemu/build-kernel"],
         &["qemu/build-kernel", "--series", "7.2"],
+        &["qemu/build-kernel", "--architecture", "aarch64"],
         &["qemu/build-kernel", "--ca", "tests/boots/built-in-ca.pem"],
         &[
             "qemu/build-kernel",
