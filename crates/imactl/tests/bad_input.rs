@@ -86,11 +86,12 @@ fn what_is_no_kernel_is_named() {
         image[place..place + magic.len()].copy_from_slice(magic);
         image
     };
+    std::fs::write(at.join("zImage"), image(0x24, b"\x18\x28\x6f\x01")).unwrap();
+    // An EFI program too.
+    let mut compressed = image(4, b"zimg");
+    compressed[..2].copy_from_slice(b"MZ");
+    std::fs::write(at.join("vmlinuz.efi"), compressed).unwrap();
     std::fs::write(at.join("Image"), image(0x38, b"ARM\x64")).unwrap();
-    // An EFI stub makes an arm64 Image an EFI program too.
-    let mut stub = image(0x38, b"ARM\x64");
-    stub[..2].copy_from_slice(b"MZ");
-    std::fs::write(at.join("Image.efi"), stub).unwrap();
     // A PE header with one section of that name.
     let mut unified = image(0, b"MZ");
     unified[0x3c] = 0x80;
@@ -99,16 +100,16 @@ fn what_is_no_kernel_is_named() {
     unified[0x98..0x9e].copy_from_slice(b".linux");
     std::fs::write(at.join("linux.efi"), unified).unwrap();
     shell(
-        "gzip -k Image; : >init; echo init | cpio -o -H newc --quiet >initrd
+        "gzip -k zImage Image; : >init; echo init | cpio -o -H newc --quiet >initrd
          gzip -k initrd; zstd -q initrd
          echo 'appraise func=BPRM_CHECK appraise_type=imasig' >policy",
         at,
     )
     .good();
     for (file, named) in [
-        ("Image", "an arm64 Image"),
-        ("Image.efi", "an arm64 Image"),
-        ("Image.gz", "an arm64 Image, compressed with gzip"),
+        ("zImage", "an ARM zImage"),
+        ("vmlinuz.efi", "a compressed EFI image"),
+        ("zImage.gz", "an ARM zImage, compressed with gzip"),
         ("linux.efi", "a unified kernel image"),
         ("initrd", "an initramfs (a cpio archive)"),
         (
@@ -140,6 +141,15 @@ fn what_is_no_kernel_is_named() {
                 "{command}: {refused:?}"
             );
         }
+    }
+    // A kernel that is read, but has no symbols.
+    for file in ["Image", "Image.gz"] {
+        let config = format!("kernel check --policy policy --config {file}");
+        let refused = imactl(&config, at).refused("IMA-916");
+        assert!(refused.err.contains("an arm64 Image"), "{refused:?}");
+        let add = format!("kernel add-ca --image {file} --cert keys/ca.der --out out");
+        let refused = imactl(&add, at).refused("IMA-914");
+        assert!(refused.err.contains("extra-cert.json"), "{refused:?}");
     }
 }
 

@@ -678,7 +678,7 @@ causes! {
     }
     KERNEL_FOR_CONFIGURATION [KernelConfiguration] {
         cause: "the file is not a kernel configuration, plain or compressed with gzip"
-        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes the kernel itself too, and a unified kernel image with --uki; objcopy -O binary --only-section=.linux takes the kernel out of one"
+        remedy: "give the kernel's .config, which scripts/extract-ikconfig takes out of a kernel with CONFIG_IKCONFIG; imactl check takes vmlinux, bzImage, Image and Image.gz too, and a unified kernel image with --uki; objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     NO_RUNNING_CONFIGURATION [InputUnreadable] {
         cause: "there is neither /proc/config.gz (CONFIG_IKCONFIG_PROC) nor a file in /boot"

@@ -1092,7 +1092,7 @@ fn a_kernel_that_is_none_is_named() {
     unified[0x86] = 1;
     unified[0x98..0x9e].copy_from_slice(b".linux");
     for (file, named) in [
-        (image(0x38, b"ARM\x64"), "an arm64 Image"),
+        (image(0x24, b"\x18\x28\x6f\x01"), "an ARM zImage"),
         (unified, "a unified kernel image"),
         (archive(b"init"), "an initramfs"),
         (
@@ -1104,8 +1104,8 @@ fn a_kernel_that_is_none_is_named() {
             "an initramfs (a cpio archive), compressed with gzip",
         ),
         (
-            packed("gzip", &image(0x38, b"ARM\x64")),
-            "an arm64 Image, compressed with gzip",
+            packed("gzip", &image(0x24, b"\x18\x28\x6f\x01")),
+            "an ARM zImage, compressed with gzip",
         ),
         (packed("gzip", b"text"), "compressed with gzip"),
     ] {
