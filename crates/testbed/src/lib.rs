@@ -101,7 +101,7 @@ pub use disk::{Bus, Disk, DiskHandle};
 pub use error::TestbedError;
 pub use firmware::Uefi;
 pub use machine::{Accel, Machine, SignRequest, Tpm};
-pub use outcome::{Ending, Outcome};
+pub use outcome::{Ending, Outcome, has_stopped};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
 pub use share::{Share, free_port};

@@ -105,7 +105,10 @@ impl Machine {
         Machine::without_kernel().disk(disk)
     }
 
-    fn without_kernel() -> Machine {
+    /// Describes a machine without a kernel and without a disk: [`Machine::from_disk`] is for one disk, this for several, of which the
+    /// firmware starts the one that says so.
+    #[must_use]
+    pub fn without_kernel() -> Machine {
         Machine {
             architecture: Architecture::default(),
             uefi: None,

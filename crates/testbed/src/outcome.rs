@@ -97,9 +97,10 @@ pub(crate) fn panic_message(console: &str) -> Option<String> {
     )
 }
 
-/// Returns whether the kernel has stopped for good, or the firmware without a kernel. A panic without `panic=` ends with the first
+/// Returns whether this console shows that the kernel has stopped for good, or the firmware without a kernel. A panic without `panic=` ends with the first
 /// line (kernel/panic.c), a halt with the second (kernel/reboot.c).
-pub(crate) fn has_stopped(console: &str) -> bool {
+#[must_use]
+pub fn has_stopped(console: &str) -> bool {
     console.contains("---[ end Kernel panic")
         || console.contains("reboot: System halted")
         || console.contains(NOTHING_TO_BOOT)

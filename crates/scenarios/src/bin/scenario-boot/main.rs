@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use ima_testbed::{Disk, Machine, Running, TestbedError, Tpm};
+use ima_testbed::{Disk, Machine, Running, TestbedError, Tpm, Uefi, has_stopped};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 type Error = Box<dyn std::error::Error>;
@@ -25,7 +25,7 @@ type Error = Box<dyn std::error::Error>;
     max_term_width = 100,
     after_help = "\
 Exit status:
-  0  everything had the expected result; with --refused or --tampered, this includes the refusal
+  0  everything had the expected result; with --refused, --refused-by-firmware or --tampered, this includes the refusal
   1  something had another result; the last lines say what
   2  the command line is wrong, or the machine could not be started
 
@@ -35,15 +35,31 @@ Examples:
   scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk changed.img \\
       --append root=/dev/vda --refused IMA-713
   scenario-boot --kernel bzImage --initramfs initramfs.cpio.gz --disk root.img \\
-      --append root=/dev/vda --shell"
+      --append root=/dev/vda --shell
+  scenario-boot --efi-disk efi.img --secure-boot-cert db.der --disk root.img"
 )]
 struct Options {
     /// The kernel, a bzImage
-    #[arg(long, value_name = "FILE")]
-    kernel: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "efi_disk")]
+    kernel: Option<PathBuf>,
     /// The initramfs with ima-init
     #[arg(long, value_name = "FILE")]
     initramfs: Option<PathBuf>,
+    /// In place of a kernel: a raw disk image that is an EFI system partition. UEFI firmware starts the program on it, under
+    /// Secure Boot. The disk comes after the others
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "secure_boot_cert",
+        conflicts_with_all = ["kernel", "initramfs", "append"]
+    )]
+    efi_disk: Option<PathBuf>,
+    /// The certificate (DER) of the only key whose programs the firmware starts
+    #[arg(long, value_name = "FILE", requires = "efi_disk")]
+    secure_boot_cert: Option<PathBuf>,
+    /// Expect the firmware to refuse the program
+    #[arg(long, requires = "efi_disk", conflicts_with_all = ["refused", "tampered"])]
+    refused_by_firmware: bool,
     /// A raw disk image; repeat for more disks. What the system writes is lost
     #[arg(long = "disk", value_name = "FILE")]
     disks: Vec<PathBuf>,
@@ -115,8 +131,12 @@ impl Options {
         Duration::from_secs(if self.shell { 24 * 3600 } else { self.limit })
     }
 
-    fn machine(&self) -> Machine {
-        let mut machine = Machine::new(&self.kernel)
+    fn machine(&self) -> Result<Machine, Error> {
+        let mut machine = match &self.kernel {
+            Some(kernel) => Machine::new(kernel),
+            None => Machine::without_kernel(),
+        };
+        machine = machine
             .memory_mib(self.memory)
             .cpus(self.cpus)
             .time_limit(self.time_limit())
@@ -130,6 +150,12 @@ impl Options {
         for disk in &self.written_disks {
             machine = machine.disk(Disk::new(disk).keep_writes());
         }
+        if let (Some(disk), Some(certificate)) = (&self.efi_disk, &self.secure_boot_cert) {
+            let certificate = std::fs::read(certificate)
+                .map_err(|error| format!("{}: {error}", certificate.display()))?;
+            let uefi = Uefi::with_platform_key(&certificate).allow(&certificate);
+            machine = machine.disk(Disk::new(disk).boot()).uefi(uefi);
+        }
         for parameters in &self.append {
             machine = machine.append(parameters);
         }
@@ -139,7 +165,7 @@ impl Options {
         if self.verbose || self.shell {
             machine = machine.tee();
         }
-        machine
+        Ok(machine)
     }
 }
 
@@ -147,7 +173,7 @@ impl Options {
 fn shell(options: &Options) -> Result<bool, Error> {
     let terminal = std::io::stdin();
     let before = tcgetattr(&terminal).map_err(|_| "--shell needs a terminal on standard input")?;
-    let running = Arc::new(options.machine().start()?);
+    let running = Arc::new(options.machine()?.start()?);
     let mut raw = before.clone();
     raw.make_raw();
     tcsetattr(&terminal, OptionalActions::Now, &raw)?;
@@ -180,9 +206,7 @@ fn wait_for_end(
 ) -> Result<(), TestbedError> {
     while running.elapsed() < options.time_limit() {
         let stopped = running.wait_for("the end", Duration::from_millis(500), |output| {
-            let console = &output.console;
-            (console.contains("---[ end Kernel panic") || console.contains("reboot: System halted"))
-                .then_some(())
+            has_stopped(&output.console).then_some(())
         });
         match stopped {
             Ok(()) | Err(TestbedError::Ended { .. }) => break,
@@ -195,7 +219,7 @@ fn wait_for_end(
 
 fn boot(options: &Options) -> Result<bool, Error> {
     let started = Instant::now();
-    let running = options.machine().start()?;
+    let running = options.machine()?.start()?;
     let show_progress = std::io::stderr().is_terminal() && !options.verbose;
     wait_for_end(&running, options, |elapsed, console| {
         if show_progress {

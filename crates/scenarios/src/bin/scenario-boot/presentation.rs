@@ -15,14 +15,18 @@ pub fn print(options: &Options, outcome: &Outcome, took: Duration) -> bool {
     let mut problems: Vec<String> = Vec::new();
     println!();
     match outcome.report() {
-        Some(_) if options.refused.is_some() => {
+        Some(_) if options.refused.is_some() || options.refused_by_firmware => {
             problems.push("the system booted, but a refusal was expected".to_owned());
         }
         Some(report) => {
             print_enforcement(report, outcome, &mut problems);
+            if options.efi_disk.is_some() && report.secure_boot != Some(true) {
+                problems.push("the firmware does not enforce Secure Boot".to_owned());
+            }
             print_system(report, options, &mut problems);
             print_attempts(report, options, &mut problems);
         }
+        None if options.refused_by_firmware => print_firmware(outcome, &mut problems),
         None => print_refusal(options, outcome, &mut problems),
     }
     for message in &outcome.invalid_messages {
@@ -56,6 +60,9 @@ fn print_enforcement(report: &Report, outcome: &Outcome, problems: &mut Vec<Stri
     println!("ima-init booted this system:\n");
     row("kernel", &report.kernel);
     row("", &report.command_line);
+    if let Some(enabled) = report.secure_boot {
+        row("Secure Boot", if enabled { "enabled" } else { "disabled" });
+    }
     row("TPM", &describe_tpm(report, problems));
     let authorities = report
         .keyrings
@@ -294,6 +301,24 @@ fn print_attempts(report: &Report, options: &Options, problems: &mut Vec<String>
                 attempt.tried
             ));
         }
+    }
+}
+
+/// What UEFI says of a program without a valid signature.
+const ACCESS_DENIED: &str = ": Access Denied";
+
+/// Prints what the firmware says of a program that it did not start.
+fn print_firmware(outcome: &Outcome, problems: &mut Vec<String>) {
+    println!("The firmware started nothing:\n");
+    let lines = outcome.console.lines();
+    for line in lines.filter(|line| line.starts_with("BdsDxe:")) {
+        println!("  {}", line.trim_end());
+    }
+    if !outcome.console_contains(ACCESS_DENIED) {
+        problems.push("the firmware did not say that it denies the program".to_owned());
+    }
+    if outcome.ending != Ending::NothingToBoot || outcome.console_contains("Linux version") {
+        problems.push(format!("the machine ended with: {}", outcome.ending));
     }
 }
 

@@ -176,7 +176,7 @@ const MACHINES: &[&str] = &[
 ];
 
 /// All steps.
-pub const STEPS: [Step; 15] = [
+pub const STEPS: [Step; 16] = [
     Step::new(
         "formatting",
         "rustfmt would change nothing",
@@ -254,6 +254,12 @@ pub const STEPS: [Step; 15] = [
         "a signed Debian root with systemd (qemu/boot)",
         Kind::System,
         Action::Command(&["qemu/boot"], &[]),
+    ),
+    Step::new(
+        "secure-boot",
+        "the same root from a signed unified kernel image under Secure Boot, and a changed one (qemu/boot --secure-boot)",
+        Kind::System,
+        Action::Command(&["qemu/boot", "--secure-boot"], &[]),
     ),
     Step::new(
         "packages",
