@@ -104,7 +104,7 @@ pub use machine::{Accel, Machine, SignRequest, Tpm};
 pub use outcome::{Ending, Outcome, has_stopped};
 pub use running::{MachineOutput, Running};
 pub use serial_console::{CommandOutput, SerialConsole};
-pub use share::{Share, free_port};
+pub use share::{Share, free_port, nfs_export};
 pub use tamper::flip_last_byte;
 
 /// The example of the README compiles.

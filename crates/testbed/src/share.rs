@@ -87,6 +87,15 @@ impl Share {
     }
 }
 
+/// What NFS-Ganesha's configuration says of a directory that [`Share::Nfs`] serves.
+pub fn nfs_export(directory: &Path) -> String {
+    format!(
+        "EXPORT {{ Export_Id = 1; Path = {}; Pseudo = /root; Access_Type = RO; Squash = No_Root_Squash; SecType = sys; \
+         FSAL {{ Name = VFS; }} }}",
+        directory.display()
+    )
+}
+
 /// A port of this machine that nothing listened on when it was asked for.
 ///
 /// # Errors
@@ -125,14 +134,13 @@ impl Server {
         let at = sockets.join(format!("share{number}"));
         std::fs::create_dir_all(at.join("recovery"))
             .map_err(TestbedError::io("make the NFS server's directory"))?;
-        let (at, directory) = (at.display(), directory.display());
+        let (at, export) = (at.display(), nfs_export(directory));
         // The services of NFSv3 need rpcbind.
         let configuration = format!(
             "NFS_CORE_PARAM {{ NFS_Port = {port}; Protocols = 4; NFS_Protocols = 4; Bind_addr = 127.0.0.1; \
              Enable_NLM = false; Enable_RQUOTA = false; }}\n\
              NFSv4 {{ Graceless = true; RecoveryBackend = fs; RecoveryRoot = {at}/recovery; }}\n\
-             EXPORT {{ Export_Id = 1; Path = {directory}; Pseudo = /root; Access_Type = RO; Squash = No_Root_Squash; \
-             SecType = sys; FSAL {{ Name = VFS; }} }}\n"
+             {export}\n"
         );
         let file = format!("{at}/ganesha.conf");
         std::fs::write(&file, configuration)
