@@ -30,6 +30,7 @@ pub mod handover;
 pub mod initramfs;
 pub mod keys;
 pub mod lockdown;
+pub mod measure;
 pub mod modules;
 pub mod policy;
 pub mod preflight;
@@ -67,7 +68,7 @@ pub fn start() -> ExitCode {
     failure::catch_panics(ending);
     match boot(&start, &mut ending) {
         Ok(handover::HandedOver { .. }) => ExitCode::SUCCESS,
-        Err(fault) => failure::end(&fault, ending),
+        Err(fault) => failure::end(&fault, measure::refusal(&fault, ending)),
     }
 }
 
@@ -132,6 +133,7 @@ fn first_half(
     }
     let policy = policy::enforce(wanted, keys, report)?;
     lockdown::close(&settings.config)?;
+    measure::policy(&policy, &settings.config, is_front, report)?;
     Ok(policy)
 }
 

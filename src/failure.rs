@@ -37,6 +37,8 @@ pub struct Ending {
     pub action: OnFailure,
     /// How long the message stays on the console before the action.
     pub delay: Duration,
+    /// The PCR that a refusal is measured into before a shell is started.
+    pub measure_pcr: Option<u8>,
 }
 
 impl Default for Ending {
@@ -51,6 +53,7 @@ impl Ending {
         Self {
             action: config.on_failure,
             delay: config.failure_delay,
+            measure_pcr: config.measure_pcr,
         }
     }
 
@@ -60,7 +63,13 @@ impl Ending {
         format!("{}:{}", ending.action.name(), ending.delay.as_secs())
     }
 
-    fn without_shell(self) -> Self {
+    /// Whether a shell is started.
+    pub fn is_shell(self) -> bool {
+        self.action == OnFailure::Shell
+    }
+
+    /// The same with a restart in the place of a shell.
+    pub fn without_shell(self) -> Self {
         let action = match self.action {
             OnFailure::Shell => OnFailure::Reboot,
             action => action,
@@ -75,7 +84,11 @@ impl Ending {
             let action =
                 OnFailure::from_name(action).filter(|action| *action != OnFailure::Shell)?;
             let delay = ima::config::seconds(delay)?;
-            Some(Self { action, delay })
+            Some(Self {
+                action,
+                delay,
+                measure_pcr: None,
+            })
         };
         parse().unwrap_or_default()
     }
@@ -243,6 +256,7 @@ mod tests {
             let ending = Ending {
                 action,
                 delay: Duration::from_secs(3),
+                measure_pcr: None,
             };
             assert_eq!(Ending::from_text(&ending.to_text()), ending);
         }
@@ -256,6 +270,7 @@ mod tests {
         let shell = Ending {
             action: OnFailure::Shell,
             delay: Duration::ZERO,
+            measure_pcr: None,
         };
         assert_eq!(shell.to_text(), "reboot:0");
     }

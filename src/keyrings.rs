@@ -9,6 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ima::certificate::Certificate;
 use ima::config::Config;
 use ima::fault::{Cause, Code, Fault};
+use ima::hash::HashAlgorithm;
+use ima::hex;
 use ima::keyring::KeyringName;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
@@ -176,9 +178,12 @@ impl offer::Keyring for KernelKeyring<'_> {
             );
             info!("keys: {name}: {what} ({path})");
         }
+        let content = file.content.as_deref().unwrap_or_default();
+        let digest = HashAlgorithm::Sha256.digest(certificate.map_or(content, Certificate::der));
         self.report.keys.push(KeyRecord {
             keyring: self.name,
             path: path.to_owned(),
+            sha256: hex::encode(&digest.unwrap_or_default()),
             subject: certificate.map(Certificate::subject),
             key_id: certificate.map(Certificate::key_id),
             algorithm: certificate.map(|certificate| certificate.key().to_string()),

@@ -36,5 +36,6 @@ pub mod report;
 mod securityfs;
 pub mod switch;
 pub mod syscalls;
+pub mod tpm;
 mod uevent;
 pub mod watch;

@@ -1,6 +1,5 @@
 //! The report of the boot for the real system, `/run/ima-init/report.json`. docs/reference/report.md documents its keys.
 
-use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use ima::config::Enforce;
 use ima::fault::{Code, Fault, Stage};
 use ima::forward::Forwarded;
+use ima::json::Writer;
 use ima::keyring::KeyringName;
 use ima::layout;
 use ima::offer::Source;
@@ -31,6 +31,8 @@ pub struct KeyRecord {
     pub path: String,
     /// The certificate's subject, if it could be parsed.
     pub subject: Option<String>,
+    /// The SHA-256 digest of the certificate, or of the file if it could not be parsed.
+    pub sha256: String,
     /// The key ID that signatures carry, if the certificate could be parsed.
     pub key_id: Option<KeyId>,
     /// The key's algorithm, if the certificate could be parsed.
@@ -247,7 +249,7 @@ impl Report {
 
     /// The report as JSON (RFC 8259), one line.
     pub fn json(&self) -> String {
-        let mut json = Json::default();
+        let mut json = Writer::default();
         json.object(|json| {
             json.key("version").number(1);
             json.key("kernel").string(&self.kernel);
@@ -263,6 +265,7 @@ impl Report {
                     json.key("keyring").string(key.keyring.as_str());
                     json.key("path").string(&key.path);
                     json.key("subject").optional(key.subject.as_deref());
+                    json.key("sha256").string(&key.sha256);
                     let key_id = key.key_id.map(|id| id.to_string());
                     json.key("key_id").optional(key_id.as_deref());
                     json.key("algorithm").optional(key.algorithm.as_deref());
@@ -299,13 +302,13 @@ impl Report {
                 .array(&self.refused_slots, |json, (slot, fault)| {
                     json.object(|json| {
                         json.key("slot").string(slot);
-                        json.fault(fault);
+                        describe(json, fault);
                     });
                 });
             json.key("switch_root").string(&self.switch_root);
             json.key("init").string(&self.init);
             json.key("warnings").array(&self.warnings, |json, fault| {
-                json.object(|json| json.fault(fault));
+                json.object(|json| describe(json, fault));
             });
             json.key("times_us").object(|json| {
                 for (stage, time) in &self.times {
@@ -318,7 +321,7 @@ impl Report {
                 None => json.key("first_half").bare("null"),
             }
         });
-        json.text
+        json.into_text()
     }
 }
 
@@ -330,91 +333,12 @@ pub fn milliseconds(time: Duration) -> String {
     format!("{whole}.{rest} ms")
 }
 
-/// Writes JSON, with the commas between values.
-#[derive(Default)]
-struct Json {
-    text: String,
-    comma: bool,
-}
-
-impl Json {
-    /// The members of an object that describe a fault.
-    fn fault(&mut self, fault: &Fault) {
-        self.key("code").string(fault.code().id());
-        self.key("detail").string(fault.detail());
-        self.key("cause").string(fault.cause());
-        self.key("remedy").string(fault.remedy());
-    }
-
-    fn separate(&mut self) {
-        if self.comma {
-            self.text.push(',');
-        }
-        self.comma = true;
-    }
-
-    fn key(&mut self, name: &str) -> &mut Self {
-        self.string(name);
-        self.text.push(':');
-        self.comma = false;
-        self
-    }
-
-    fn string(&mut self, value: &str) {
-        self.separate();
-        self.text.push('"');
-        for letter in value.chars() {
-            match letter {
-                '"' => self.text.push_str("\\\""),
-                '\\' => self.text.push_str("\\\\"),
-                control if u32::from(control) < 0x20 => {
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(control));
-                }
-                letter => self.text.push(letter),
-            }
-        }
-        self.text.push('"');
-    }
-
-    fn optional(&mut self, value: Option<&str>) {
-        match value {
-            Some(value) => self.string(value),
-            None => self.bare("null"),
-        }
-    }
-
-    fn boolean(&mut self, value: bool) {
-        self.bare(if value { "true" } else { "false" });
-    }
-
-    fn number(&mut self, value: u128) {
-        self.bare(&value.to_string());
-    }
-
-    fn bare(&mut self, text: &str) {
-        self.separate();
-        self.text.push_str(text);
-    }
-
-    fn object(&mut self, content: impl FnOnce(&mut Self)) {
-        self.separate();
-        self.text.push('{');
-        self.comma = false;
-        content(self);
-        self.text.push('}');
-        self.comma = true;
-    }
-
-    fn array<T>(&mut self, items: &[T], mut content: impl FnMut(&mut Self, &T)) {
-        self.separate();
-        self.text.push('[');
-        self.comma = false;
-        for item in items {
-            content(self, item);
-        }
-        self.text.push(']');
-        self.comma = true;
-    }
+/// The members of an object that describe a fault.
+fn describe(json: &mut Writer, fault: &Fault) {
+    json.key("code").string(fault.code().id());
+    json.key("detail").string(fault.detail());
+    json.key("cause").string(fault.cause());
+    json.key("remedy").string(fault.remedy());
 }
 
 #[cfg(test)]
@@ -433,6 +357,7 @@ mod tests {
             keyring: KeyringName::Ima,
             path: "/etc/keys/x509_ima.der".into(),
             subject: Some("CN=x".into()),
+            sha256: "ab".to_owned(),
             key_id: None,
             algorithm: None,
             source: Source::Initramfs,

@@ -32,7 +32,11 @@ const CLOSED: MountFlags = MountFlags::NOSUID
 pub fn read(start: &Start, ending: &mut Ending, report: &mut Report) -> Result<Settings, Fault> {
     let config = configuration()?;
     *ending = Ending::of(&config);
-    failure::catch_panics(*ending);
+    // After a panic nothing is measured, so no shell is started where a refusal is to be.
+    failure::catch_panics(match config.measure_pcr {
+        Some(_) => ending.without_shell(),
+        None => *ending,
+    });
     report.enforce = config.enforce;
     let line = layout::command_line(std::fs::read).map_err(|error| {
         Fault::new(

@@ -9,6 +9,7 @@ use ima::fault::{Cause, Code, Fault, Stage};
 use ima::layout;
 use log::{info, warn};
 
+use super::measure;
 use super::preflight::{Next, Ready};
 use crate::denial;
 use crate::errno::{Errno, describe};
@@ -77,9 +78,10 @@ pub struct HandedOver(());
 ///
 /// # Errors
 ///
-/// [`Code::HandoverExec`]: the kernel denied it after all. With dm-verity, [`Code::VerityCorrupted`],
+/// [`Code::HandoverExec`]: the kernel denied it after all. [`Code::NotMeasured`]. With dm-verity, [`Code::VerityCorrupted`],
 /// [`Code::VerityRootHash`], [`Code::VerityTable`].
 pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<HandedOver, Fault> {
+    measure::root(&ready, report)?;
     match &ready.next {
         Next::SwitchRoot(file) => {
             let Err(fault) = execute(&ready, file, ending, report);

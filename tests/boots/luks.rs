@@ -159,11 +159,16 @@ fn encrypted_in(setup: &mut Setup, sector_size: usize, enroll: impl FnOnce(&Host
 
 /// The same by a TPM whose PCR 7 was extended with these digests, in hexadecimal.
 pub fn sealed_to(setup: &mut Setup, digests: &[String]) {
+    sealed_to_pcr(setup, 7, digests);
+}
+
+/// The same with another PCR.
+pub fn sealed_to_pcr(setup: &mut Setup, pcr: u32, digests: &[String]) {
     encrypted_by(Host::new(), setup, 4096, |host, container| {
         for digest in digests {
-            host.tool("tpm2_pcrextend", &[&format!("7:sha256={digest}")]);
+            host.tool("tpm2_pcrextend", &[&format!("{pcr}:sha256={digest}")]);
         }
-        host.enroll(container, &["--tpm2-pcrs=7"]);
+        host.enroll(container, &[&format!("--tpm2-pcrs={pcr}")]);
     });
 }
 

@@ -30,6 +30,7 @@ mod killed;
 mod lines;
 mod luks;
 mod matrix;
+mod measured;
 mod media;
 mod mutable;
 mod overlay;

@@ -5,6 +5,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ima::bank::Bank;
+use ima::eventlog;
 use ima_testbed::report::{decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Tpm, Uefi};
 use imactl::key::KeyKind;
@@ -358,37 +360,14 @@ mod refused_by_the_firmware {
     }
 }
 
-/// The digests with which the firmware extended this PCR, in hexadecimal, by its log (TCG PC Client Platform Firmware Profile,
-/// "Crypto Agile Log Format"): the first event is of the old format, without digests of this bank.
-fn extended(log: &[u8], pcr: u32) -> Vec<String> {
-    const SHA256: u16 = 11;
-    let number = |at: usize| {
-        let bytes = log[at..at + 4].try_into().expect("four bytes");
-        u32::from_le_bytes(bytes)
-    };
-    let mut digests = Vec::new();
-    let mut at = 32 + number(28) as usize;
-    while at < log.len() {
-        let (index, count) = (number(at), number(at + 8));
-        at += 12;
-        for _ in 0..count {
-            let algorithm = u16::from_le_bytes([log[at], log[at + 1]]);
-            let length = match algorithm {
-                4 => 20,
-                SHA256 => 32,
-                12 => 48,
-                13 => 64,
-                other => panic!("the bank {other}"),
-            };
-            let digest = &log[at + 2..at + 2 + length];
-            if algorithm == SHA256 && index == pcr {
-                digests.push(encode_hex(digest));
-            }
-            at += 2 + length;
-        }
-        at += 4 + number(at) as usize;
-    }
-    digests
+/// The digests with which the firmware extended PCR 7, in hexadecimal, by its log.
+fn extended(log: &str) -> Vec<String> {
+    let log = decode_hex(log).expect("a log");
+    let events = eventlog::parse(&log).expect("a log").into_iter();
+    let events = events.filter(|event| event.pcr == 7 && event.extends());
+    events
+        .map(|event| encode_hex(&event.digests[&Bank::Sha256]))
+        .collect()
 }
 
 /// The key of an encrypted root that is sealed to PCR 7 is to be had under Secure Boot with these keys, and not without.
@@ -398,8 +377,7 @@ fn encrypted_root_that_is_sealed_to_secure_boot() {
     setup.tpm = Tpm::Swtpm;
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    let log = decode_hex(&report.firmware_log).expect("a log");
-    sealed_to(&mut setup, &extended(&log, 7));
+    sealed_to(&mut setup, &extended(&report.firmware_log));
 
     let outcome = setup.boot();
     let report = assert_booted(&outcome);

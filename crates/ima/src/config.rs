@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::boot_event::is_usable;
 use crate::cmdline::{Pattern, RootName};
 use crate::composefs::{self, Composefs, Digest};
 use crate::dm_verity::{Corruption, Trust};
@@ -304,6 +305,8 @@ pub struct Config {
     pub keyring: Keyring,
     /// `require_tpm`
     pub require_tpm: bool,
+    /// `measure_pcr`: the PCR that the init extends by what it concludes.
+    pub measure_pcr: Option<u8>,
     /// `on_failure`
     pub on_failure: OnFailure,
     /// `failure_delay`: between the refusal and the action.
@@ -378,6 +381,7 @@ impl Default for Config {
             cover: Cover::Everyone,
             keyring: Keyring::Trusted,
             require_tpm: false,
+            measure_pcr: None,
             on_failure: OnFailure::Reboot,
             failure_delay: Duration::from_secs(10),
             debug: false,
@@ -575,6 +579,10 @@ impl Config {
                     .find(|keyring| keyring.name() == value),
             ),
             "require_tpm" => assign(&mut self.require_tpm, yes_or_no(value)),
+            "measure_pcr" => assign(
+                &mut self.measure_pcr,
+                value.parse().ok().filter(|pcr| is_usable(*pcr)).map(Some),
+            ),
             "on_failure" => assign(&mut self.on_failure, OnFailure::from_name(value)),
             "failure_delay" => assign(&mut self.failure_delay, seconds(value)),
             "debug" => assign(&mut self.debug, yes_or_no(value)),
@@ -711,11 +719,12 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 37] = [
+pub const KEYS: [&str; 38] = [
     "enforce",
     "cover",
     "keyring",
     "require_tpm",
+    "measure_pcr",
     "on_failure",
     "failure_delay",
     "debug",
@@ -867,7 +876,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = Config::parse(
-            b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
+            b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\nmeasure_pcr=13\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b {slot}\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
@@ -886,6 +895,7 @@ mod tests {
                 cover: Cover::Root,
                 keyring: Keyring::Untrusted,
                 require_tpm: true,
+                measure_pcr: Some(13),
                 on_failure: OnFailure::Shell,
                 failure_delay: Duration::ZERO,
                 debug: true,

@@ -190,6 +190,11 @@ catalogue! {
         cause: "the kernel did not take a 1 in /proc/sys/kernel/kexec_load_disabled"
         remedy: "boot a kernel without CONFIG_KEXEC and CONFIG_KEXEC_FILE; or allow kexec with kexec=yes in ima-init.conf, if no kernel is signed or every signed kernel has ima-init built in"
 
+    NotMeasured "IMA-113" Environment Refusal
+        what: "the boot could not be measured into the TPM"
+        cause: "measure_pcr= is in ima-init.conf, and the TPM did not take a command that extends the PCR"
+        remedy: "build the driver of a TPM 2.0 into the kernel (CONFIG_TCG_TIS or CONFIG_TCG_CRB) and enable the TPM in the firmware; or take measure_pcr= out of ima-init.conf if nothing verifies the boot by that PCR"
+
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"
         cause: "/etc/ima/ima-init.conf is in the initramfs but is not a readable regular file of at most 64 KiB"
@@ -833,6 +838,11 @@ catalogue! {
         what: "the measurement list is malformed"
         cause: "it is not a measurement list, or one of another bank or byte order"
         remedy: "name the bank if it is another than SHA-1, and the byte order if the list is from a big-endian machine"
+
+    EventLogMalformed "IMA-987" Host Refusal
+        what: "the event log is malformed or has no event"
+        cause: "it is not the log of a boot: the firmware's (binary_bios_measurements) or that of programs (tpm2-measure.log)"
+        remedy: "copy the logs again, as root; the kernel shows the firmware's with CONFIG_TCG_TPM and CONFIG_SECURITYFS"
 
     UkiStub "IMA-990" Host Refusal
         what: "the stub cannot be made into a unified kernel image"

@@ -12,6 +12,8 @@ pub enum Feature {
     InitramfsSignatures,
     /// Encrypted roots (LUKS2) that a TPM unlocks.
     Luks,
+    /// Events in the TPM: what the init concluded.
+    MeasuredBoot,
     /// Roots that a server or the host of a virtual machine shares: NFS, 9p, virtiofs.
     NetworkRoots,
     /// A writable layer over the root.
@@ -26,10 +28,11 @@ pub enum Feature {
 
 impl Feature {
     /// All features, in the order of their names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Composefs,
         Self::InitramfsSignatures,
         Self::Luks,
+        Self::MeasuredBoot,
         Self::NetworkRoots,
         Self::Overlay,
         Self::Slots,
@@ -44,6 +47,7 @@ impl Feature {
             Self::Composefs => "composefs",
             Self::InitramfsSignatures => "initramfs-signatures",
             Self::Luks => "luks",
+            Self::MeasuredBoot => "measured-boot",
             Self::NetworkRoots => "network-roots",
             Self::Overlay => "overlay",
             Self::Slots => "slots",
@@ -76,6 +80,7 @@ impl Settings {
             // The files of the initramfs decide.
             Feature::InitramfsSignatures => false,
             Feature::Luks => self.config.luks,
+            Feature::MeasuredBoot => self.config.measure_pcr.is_some(),
             Feature::NetworkRoots => matches!(
                 self.root,
                 Root::Named(RootName::Nfs { .. } | RootName::Shared { .. })
@@ -102,6 +107,7 @@ mod tests {
             ("root=virtiofs:x", "", &[Feature::NetworkRoots]),
             ("root=nfs:10.0.2.2:/x", "", &[Feature::NetworkRoots]),
             ("luks=yes", "root=/dev/vda", &[Feature::Luks]),
+            ("measure_pcr=13", "root=/dev/vda", &[Feature::MeasuredBoot]),
             ("overlay=tmpfs", "root=/dev/vda", &[Feature::Overlay]),
             (
                 &format!("verity={hash}"),

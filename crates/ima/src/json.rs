@@ -1,11 +1,14 @@
-//! A strict parser of JSON (RFC 8259), for the metadata of LUKS2 and signed root hashes of dm-verity.
+//! JSON (RFC 8259): a [`Writer`], and a strict parser for the metadata of LUKS2, signed root hashes of dm-verity, and logs of TPM events.
 //!
-//! What it does not take is refused and not repaired: a key that stands twice in an object, numbers that are not integers of 64
+//! What the parser does not take is refused and not repaired: a key that stands twice in an object, numbers that are not integers of 64
 //! bits, values nested more than [`MAX_DEPTH`] deep, anything behind the value.
+
+mod writer;
 
 use thiserror::Error;
 
 use crate::hex;
+pub use writer::Writer;
 
 /// How deep arrays and objects may be nested.
 pub const MAX_DEPTH: usize = 16;

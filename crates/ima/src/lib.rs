@@ -21,6 +21,7 @@
 
 pub mod audit;
 pub mod bank;
+pub mod boot_event;
 pub mod certificate;
 pub mod cmdline;
 pub mod composefs;
@@ -59,7 +60,6 @@ pub mod revocation;
 pub mod settings;
 pub mod signature;
 pub mod signatures;
-#[cfg(feature = "luks")]
 pub mod tpm;
 #[cfg(feature = "verify")]
 pub mod verify;

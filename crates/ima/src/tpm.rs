@@ -1,4 +1,5 @@
-//! The commands of TPM 2.0 that unseal a secret (TCG, TPM 2.0 Library, part 3: Commands; part 2: Structures).
+//! The commands of TPM 2.0 that unseal a secret, and those that extend a PCR (TCG, TPM 2.0 Library, part 3: Commands; part 2:
+//! Structures).
 //!
 //! The secret is sealed under a policy: values of PCRs. Each extension of a PCR by anybody, such as IMA's of PCR 10, advances a
 //! counter of the TPM, and a policy session in which PolicyPCR has been executed is then no longer taken: TPM_RC_PCR_CHANGED. The
@@ -9,6 +10,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::bank::Bank;
+use crate::hash::HashAlgorithm;
 
 /// The longest response that is taken, in bytes (drivers/char/tpm/tpm.h, `TPM_BUFSIZE`).
 pub const MAX_RESPONSE: usize = 4096;
@@ -22,10 +24,13 @@ const SESSIONS: u16 = 0x8002;
 
 const CREATE_PRIMARY: u32 = 0x131;
 const LOAD: u32 = 0x157;
+const SEQUENCE_UPDATE: u32 = 0x15c;
 const UNSEAL: u32 = 0x15e;
 const FLUSH_CONTEXT: u32 = 0x165;
 const START_AUTH_SESSION: u32 = 0x176;
 const POLICY_PCR: u32 = 0x17f;
+const EVENT_SEQUENCE_COMPLETE: u32 = 0x185;
+const HASH_SEQUENCE_START: u32 = 0x186;
 
 /// `TPM_RH_OWNER`, `TPM_RH_NULL`, `TPM_RS_PW`
 const OWNER: u32 = 0x4000_0001;
@@ -34,6 +39,9 @@ const PASSWORD: u32 = 0x4000_0009;
 
 const ALG_NULL: u16 = 0x10;
 const ALG_SHA256: u16 = Bank::Sha256.tpm_algorithm();
+
+/// The most bytes that every TPM takes in one buffer (part 2, 10.4.8; TCG PC Client Platform TPM Profile, `TPM_PT_INPUT_BUFFER`).
+const MAX_BUFFER: usize = 1024;
 
 /// `TPM_RC_PCR_CHANGED`
 pub const PCR_CHANGED: u32 = 0x128;
@@ -156,6 +164,43 @@ pub fn unseal(sealed: &Sealed, transmit: &mut Transmit<'_>) -> Result<Vec<u8>, T
     secret
 }
 
+/// The digest that a PCR of one bank was extended by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extended {
+    /// The hash algorithm of the bank.
+    pub algorithm: HashAlgorithm,
+    /// The digest of what was measured.
+    pub digest: Vec<u8>,
+}
+
+/// Has the TPM hash `data`, with the algorithm of each bank that it has, and extend PCR `pcr` of each by the digest. Returns
+/// the digests.
+///
+/// # Errors
+///
+/// The command that failed. The PCR is extended by the last of them.
+pub fn measure(
+    data: &[u8],
+    pcr: u8,
+    transmit: &mut Transmit<'_>,
+) -> Result<Vec<Extended>, TpmError> {
+    const COMPLETE: &str = "TPM2_EventSequenceComplete";
+    let mut tpm = Tpm(transmit);
+    let sequence = tpm.start_hash_sequence()?;
+    let (blocks, last) = data.as_chunks::<MAX_BUFFER>();
+    let mut complete = || {
+        for block in blocks {
+            let command = Command::with_authorization(SEQUENCE_UPDATE, sequence, PASSWORD);
+            tpm.execute("TPM2_SequenceUpdate", command.sized(block))?;
+        }
+        let handles = [pcr.into(), sequence];
+        let command = Command::with_authorizations(EVENT_SEQUENCE_COMPLETE, &handles, PASSWORD);
+        tpm.execute(COMPLETE, command.sized(last))
+    };
+    let body = complete().inspect_err(|_| tpm.flush(sequence))?;
+    digests(&body).ok_or(TpmError::Malformed(COMPLETE))
+}
+
 struct Tpm<'a, 'b>(&'a mut Transmit<'b>);
 
 impl Tpm<'_, '_> {
@@ -188,6 +233,14 @@ impl Tpm<'_, '_> {
             .bytes(&sealed.private)
             .bytes(&sealed.public);
         let body = self.execute(NAME, command)?;
+        handle(&body).ok_or(TpmError::Malformed(NAME))
+    }
+
+    /// Starts a sequence that hashes with the algorithms of all banks. The TPM ends it when it is completed.
+    fn start_hash_sequence(&mut self) -> Result<u32, TpmError> {
+        const NAME: &str = "TPM2_HashSequenceStart";
+        let command = Command::new(NO_SESSIONS, HASH_SEQUENCE_START);
+        let body = self.execute(NAME, command.sized(&[]).short(ALG_NULL))?;
         handle(&body).ok_or(TpmError::Malformed(NAME))
     }
 
@@ -323,11 +376,21 @@ impl Command {
 
     /// A command about an object, with one authorization: an empty password, or a policy session, which ends with the command.
     fn with_authorization(code: u32, object: u32, session: u32) -> Self {
-        let command = Self::new(SESSIONS, code).long(object);
-        let authorization = Fields::default().long(session).sized(&[]).bytes(&[0]);
-        let authorization = authorization.sized(&[]).0;
-        let length = u32::try_from(authorization.len()).unwrap_or_default();
-        command.long(length).bytes(&authorization)
+        Self::with_authorizations(code, &[object], session)
+    }
+
+    /// The same about several objects, each with such an authorization.
+    fn with_authorizations(code: u32, objects: &[u32], session: u32) -> Self {
+        let mut command = Self::new(SESSIONS, code);
+        let mut authorizations = Fields::default();
+        for object in objects {
+            command = command.long(*object);
+            authorizations = authorizations.long(session).sized(&[]).bytes(&[0]);
+            authorizations = authorizations.sized(&[]);
+        }
+        let authorizations = authorizations.0;
+        let length = u32::try_from(authorizations.len()).unwrap_or_default();
+        command.long(length).bytes(&authorizations)
     }
 
     fn bytes(mut self, bytes: &[u8]) -> Self {
@@ -380,6 +443,37 @@ fn secret(body: &[u8]) -> Option<Vec<u8>> {
     let (_, rest) = body.split_first_chunk::<4>()?;
     let (bytes, _) = sized(rest)?;
     Some(bytes.to_vec())
+}
+
+/// Hash algorithms of banks, with their numbers (TCG Algorithm Registry, `TPM_ALG_ID`).
+const HASHES: [(u16, HashAlgorithm); 8] = [
+    (Bank::Sha1.tpm_algorithm(), HashAlgorithm::Sha1),
+    (Bank::Sha256.tpm_algorithm(), HashAlgorithm::Sha256),
+    (Bank::Sha384.tpm_algorithm(), HashAlgorithm::Sha384),
+    (Bank::Sha512.tpm_algorithm(), HashAlgorithm::Sha512),
+    (0x12, HashAlgorithm::Sm3),
+    (0x27, HashAlgorithm::Sha3_256),
+    (0x28, HashAlgorithm::Sha3_384),
+    (0x29, HashAlgorithm::Sha3_512),
+];
+
+/// The TPML_DIGEST_VALUES, from the response to EventSequenceComplete: behind the length of the parameters.
+fn digests(body: &[u8]) -> Option<Vec<Extended>> {
+    let (_, rest) = body.split_first_chunk::<4>()?;
+    let (count, mut rest) = rest.split_first_chunk()?;
+    let mut digests = Vec::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let (number, behind) = rest.split_first_chunk()?;
+        let number = u16::from_be_bytes(*number);
+        let (_, algorithm) = HASHES.into_iter().find(|(known, _)| *known == number)?;
+        let (digest, behind) = behind.split_at_checked(algorithm.digest_len())?;
+        digests.push(Extended {
+            algorithm,
+            digest: digest.to_vec(),
+        });
+        rest = behind;
+    }
+    Some(digests)
 }
 
 /// The bytes of a TPM2B, and what stands behind it.

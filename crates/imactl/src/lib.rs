@@ -7,6 +7,7 @@ pub mod check;
 mod contained;
 pub mod deb;
 pub mod digest;
+pub mod events;
 pub mod file;
 pub mod files;
 pub mod identity;

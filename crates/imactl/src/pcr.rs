@@ -111,6 +111,22 @@ impl std::fmt::Display for Tpm {
     }
 }
 
+/// Reads PCRs by bank: from a TPM, else from files, else from this machine's TPM.
+///
+/// # Errors
+///
+/// [`Code::InputUnreadable`], [`Code::PcrsUnreadable`].
+pub fn read(tpm: Option<&Tpm>, files: &[(Bank, PathBuf)]) -> Result<BTreeMap<Bank, Pcrs>> {
+    match tpm {
+        Some(tpm) => read_tpm(tpm),
+        None if files.is_empty() => read_system(),
+        None => files
+            .iter()
+            .map(|(bank, path)| Ok((*bank, read_file(path, *bank)?)))
+            .collect(),
+    }
+}
+
 /// Reads the PCRs of this machine's TPM by bank: from sysfs, where the kernel shows them since 5.12 (TPM 1.2: always), else from
 /// /dev/tpmrm0.
 ///

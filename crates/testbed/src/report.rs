@@ -76,10 +76,12 @@ pub struct Report {
     pub tpm: bool,
     /// PCR 10 by bank (`sha1`, `sha256`, ...), lower-case hexadecimal, read before the measurement list.
     pub pcr10: BTreeMap<String, String>,
-    /// PCRs 0 to 9 by bank, in order.
+    /// PCRs 0 to 23 by bank, in order.
     pub pcrs: BTreeMap<String, Vec<String>>,
     /// The firmware's event log (binary_bios_measurements), hexadecimal. Empty if the kernel has none.
     pub firmware_log: String,
+    /// systemd's log of what programs measured (`/run/log/systemd/tpm2-measure.log`). Empty if there is none.
+    pub programs_log: String,
     /// The mounts, in order.
     pub mounts: Vec<Mount>,
     /// The keyrings of the kernel and the keys on them.

@@ -30,6 +30,11 @@ impl Wanted {
         &self.policy
     }
 
+    /// Its text.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// Whether an unsigned program must be denied for the boot to go on.
     pub const fn enforce(&self) -> Enforce {
         self.enforce

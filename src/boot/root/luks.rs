@@ -4,12 +4,12 @@
 //! session.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::Path;
 
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::luks::{Container, TARGET, Token, VolumeKey};
-use ima::tpm::{self, MAX_RESPONSE, TpmError};
+use ima::tpm::{self, TpmError};
 use ima_keyring::Keyring;
 use linux_keyutils::{Key, KeySerialId};
 
@@ -19,9 +19,6 @@ use crate::errno::{Errno, describe, from_nix};
 use crate::files::read_at;
 use crate::kernel_log::KernelLog;
 use crate::watch;
-
-/// The TPM behind the kernel's resource manager, which keeps the objects of its users apart. Only a TPM 2.0 has it.
-const TPM: &str = "/dev/tpmrm0";
 
 /// The description of the volume key on the keyring while the table is loaded.
 const KEY: &str = "ima-init:luks";
@@ -50,14 +47,12 @@ fn volume_key(path: &str) -> Result<(Container, Token, VolumeKey), Fault> {
     };
     let container = Container::read(&mut read)?;
     let tokens = container.tokens()?;
-    let mut tpm = File::options()
-        .read(true)
-        .write(true)
-        .open(TPM)
-        .map_err(|error| Fault::new(Code::LuksTpm, format!("{TPM}: {error}")))?;
+    let mut tpm = crate::tpm::open().map_err(|error| Fault::new(Code::LuksTpm, error))?;
     let mut last = None;
     for token in tokens {
-        let secret = tpm::unseal(&token.sealed, &mut |command| transmit(&mut tpm, command));
+        let secret = tpm::unseal(&token.sealed, &mut |command| {
+            crate::tpm::transmit(&mut tpm, command)
+        });
         let opened = secret
             .map_err(|error| refusal(&token, &error))
             .and_then(|secret| container.open(&token, &secret, &mut read));
@@ -67,17 +62,6 @@ fn volume_key(path: &str) -> Result<(Container, Token, VolumeKey), Fault> {
         }
     }
     Err(last.unwrap_or_else(|| Fault::new(Code::LuksToken, "there is none")))
-}
-
-/// Transmits a command to the TPM; the response is read whole (drivers/char/tpm/tpm-dev-common.c, `tpm_common_read`).
-fn transmit(tpm: &mut File, command: &[u8]) -> Result<Vec<u8>, String> {
-    let mut response = vec![0; MAX_RESPONSE];
-    let length = tpm
-        .write_all(command)
-        .and_then(|()| tpm.read(&mut response))
-        .map_err(|error| error.to_string())?;
-    response.truncate(length);
-    Ok(response)
 }
 
 /// The fault of a TPM that does not unseal.

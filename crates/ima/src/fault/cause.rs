@@ -881,6 +881,9 @@ causes! {
     LUKS_TPM_REFUSES [LuksPolicy] {
         cause: "the TPM refused a command: it may be locked after failed authorizations (0x921), the owner hierarchy may have a password, or the storage root key was removed"
     }
+    NO_TPM_2 [NotMeasured] {
+        cause: "only a TPM 2.0 that has a driver has this device: there is none, it is disabled in the firmware, it is a TPM 1.2, or its driver is a module"
+    }
     ROOT_IS_VERIFIED [CmdlineIgnored] {
         cause: "the root is verified or encrypted: only ima-init.conf says what is mounted, and how"
         remedy: "take it off the command line; set rootfstype= or rootflags= in ima-init.conf if needed"

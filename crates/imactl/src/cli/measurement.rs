@@ -19,7 +19,7 @@ use imactl::pcr::{self, Pcrs, Tpm};
 use imactl::verify::nothing_checked;
 use serde_json::json;
 
-use super::options::{self, OutputOptions};
+use super::options::{self, OutputOptions, bank, pcr_file};
 use super::outcome::{Outcome, Result};
 use super::output;
 
@@ -66,20 +66,6 @@ pub struct Measurement {
     show: bool,
     #[command(flatten)]
     output: OutputOptions,
-}
-
-fn bank(name: &str) -> std::result::Result<Bank, String> {
-    Bank::ALL
-        .into_iter()
-        .find(|bank| bank.name() == name)
-        .ok_or_else(|| format!("there are {}", Bank::ALL.map(Bank::name).join(", ")))
-}
-
-fn pcr_file(text: &str) -> std::result::Result<(Bank, PathBuf), String> {
-    let (name, path) = text
-        .split_once(',')
-        .ok_or("write ALGO,FILE, such as sha256,pcrs.txt")?;
-    Ok((bank(name)?, path.into()))
 }
 
 /// A PCR that was read, compared with the list entry by entry.
@@ -296,19 +282,10 @@ impl Measurement {
     }
 
     fn banks(&self) -> imactl::Result<BTreeMap<Bank, Pcrs>> {
-        if let Some(tpm) = &self.tpm {
-            return pcr::read_tpm(tpm);
-        }
-        if !self.pcrs.is_empty() {
-            return self
-                .pcrs
-                .iter()
-                .map(|(bank, path)| Ok((*bank, pcr::read_file(path, *bank)?)))
-                .collect();
-        }
+        let is_named = self.tpm.is_some() || !self.pcrs.is_empty();
         match self.list {
-            Some(_) => Ok(BTreeMap::new()),
-            None => pcr::read_system(),
+            Some(_) if !is_named => Ok(BTreeMap::new()),
+            _ => pcr::read(self.tpm.as_ref(), &self.pcrs),
         }
     }
 

@@ -4,6 +4,7 @@ mod cert;
 mod check;
 mod config;
 mod deb;
+mod events;
 mod explain;
 mod generate;
 mod hash;
@@ -78,6 +79,7 @@ enum Command {
     #[command(hide = true)]
     Config(config::Config),
     Measurement(measurement::Measurement),
+    Events(events::Events),
     Explain(explain::Explain),
     Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
@@ -129,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Check(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Measurement(command) => command.run(),
+        Command::Events(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use ima::bank::Bank;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
@@ -449,4 +450,18 @@ pub fn uuid(text: &str) -> Result<[u8; 16], String> {
     ima::filesystem::Uuid::parse(text)
         .map(|uuid| uuid.0)
         .ok_or_else(|| format!("`{text}` is not a UUID"))
+}
+
+/// A bank of PCRs by its name.
+pub fn bank(name: &str) -> Result<Bank, String> {
+    Bank::from_name(name)
+        .ok_or_else(|| format!("there are {}", Bank::ALL.map(Bank::name).join(", ")))
+}
+
+/// A file with PCRs of a bank: `ALGO,FILE`.
+pub fn pcr_file(text: &str) -> Result<(Bank, PathBuf), String> {
+    let (name, path) = text
+        .split_once(',')
+        .ok_or("write ALGO,FILE, such as sha256,pcrs.txt")?;
+    Ok((bank(name)?, path.into()))
 }

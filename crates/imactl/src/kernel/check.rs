@@ -235,6 +235,8 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
     }
     if wanted.config.require_tpm {
         findings.available("TCG_TPM", "the configuration says require_tpm=yes");
+    } else if wanted.config.measure_pcr.is_some() {
+        findings.builtin("TCG_TPM", "the configuration has measure_pcr=");
     } else {
         findings.advised(
             "TCG_TPM",

@@ -14,6 +14,8 @@ use nix::errno::Errno;
 use rustix::mount::{MountFlags, mount};
 
 const SECURITYFS: &str = "/sys/kernel/security";
+/// What programs measured into the TPM.
+const PROGRAMS_LOG: &str = "/run/log/systemd/tpm2-measure.log";
 const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const EFIVARS: &str = "/sys/firmware/efi/efivars";
 const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -95,6 +97,9 @@ pub fn fill(report: &mut Report) {
     report.tpm = tpm.exists();
     if report.tpm {
         pcrs(tpm, report, &mut problems);
+    }
+    if Path::new(PROGRAMS_LOG).exists() {
+        report.programs_log = text(Path::new(PROGRAMS_LOG), &mut problems);
     }
     if let Some(ima) = ima_directory(&mut problems) {
         // securityfs is mounted by then.
@@ -241,7 +246,7 @@ fn pcrs(tpm: &Path, report: &mut Report, problems: &mut Vec<String>) {
         report.pcr10.insert(bank.to_owned(), read(10));
         report
             .pcrs
-            .insert(bank.to_owned(), (0..10).map(read).collect());
+            .insert(bank.to_owned(), (0..24).map(read).collect());
     }
 }
 
