@@ -92,6 +92,12 @@ pub static PLAIN_INIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     program(&paths_of("build/ship", &["--features", ""]), "ima-init")
 });
 
+/// The directory with virt-firmware, for `PYTHONPATH`.
+pub fn virt_firmware() -> PathBuf {
+    let directory = paths_of("tests/virt-firmware", &[]).pop();
+    directory.expect("a directory")
+}
+
 /// util-linux's switch_root, static.
 pub fn util_linux_switch_root() -> Vec<u8> {
     program(
@@ -134,8 +140,10 @@ pub enum Kernel {
     PlainVerity,
     /// With UEFI, Secure Boot and the keyrings of the firmware's certificates.
     Efi,
-    /// The same with the kernel's own rules under Secure Boot.
+    /// As `Efi`, with the kernel's own rules under Secure Boot.
     ArchPolicy,
+    /// As `Efi`, with fewer keys of the machine's owner as CAs, and the drivers of disks as modules.
+    Strict,
     /// With a command line that was compiled in, and takes no other.
     FixedCommandLine,
     /// With a CA that was compiled in.
@@ -178,6 +186,12 @@ impl Kernel {
                         env!("CARGO_MANIFEST_DIR"),
                         "/tests/boots/arch-policy.config"
                     ),
+                ],
+                Kernel::Strict => &[
+                    "--fragment",
+                    "efi",
+                    "--fragment",
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/strict.config"),
                 ],
                 Kernel::FixedCommandLine => &["--fragment", "fixed-command-line"],
                 Kernel::BuiltInCa => &[

@@ -92,6 +92,18 @@ fn file_system_of_a_module_is_not_reached_without_the_initramfs() {
     assert_no_root(&outcome);
 }
 
+/// Nor does a kernel whose drivers of disks are modules find any root by itself, signed or not. With the modules in the initramfs it
+/// boots (`ca_of_the_owner_that_signs_nothing_but_certificates`).
+#[test]
+fn disk_of_a_module_is_not_reached_by_rdinit() {
+    let mut setup = Setup::new();
+    setup.kernel = Kernel::Strict;
+    setup.modules = Kernel::Strict.modules_for("virtio_blk");
+    setup.root.unsign(INIT);
+    setup.append("rdinit=/none");
+    assert_no_root(&setup.boot_unchecked());
+}
+
 /// Whoever writes the disk, too, takes a file system that the kernel has a driver for.
 #[test]
 fn file_system_of_a_built_in_driver_is_reached_by_rdinit() {

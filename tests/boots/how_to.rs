@@ -9,13 +9,14 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use ima_testbed::report::GUEST_STARTED;
-use ima_testbed::{Disk, Machine, Outcome, Share, Tpm, free_port, nfs_export};
+use ima_testbed::{Disk, Machine, Outcome, Share, Tpm, Uefi, free_port, nfs_export};
 use imactl::initramfs::InitramfsBuilder;
 use tempfile::TempDir;
 
-use crate::built::{Kernel, PROGRAMS, busybox, scratch, source};
+use crate::built::{Kernel, PROGRAMS, busybox, scratch, source, virt_firmware};
 use crate::flash;
 use crate::luks;
+use crate::secure_boot;
 use crate::setup::{assert_booted, console_tail};
 use crate::tree::{Tree, run};
 
@@ -105,6 +106,10 @@ pub struct Desk {
     parameters: &'static str,
     /// The state that its TPM is started with, and that of the machines that boot; none has a TPM without it.
     tpm_state: Option<PathBuf>,
+    /// Its kernel, and what that of the machines that boot is made of.
+    kernel: Kernel,
+    /// The firmware of all these machines, where it is UEFI.
+    firmware: Option<Uefi>,
 }
 
 impl Desk {
@@ -116,11 +121,14 @@ impl Desk {
             disks: Vec::new(),
             parameters: "",
             tpm_state: None,
+            kernel: Kernel::Full,
+            firmware: None,
         }
     }
 
-    fn new() -> Desk {
-        let desk = Desk::empty();
+    fn new(kernel: Kernel) -> Desk {
+        let mut desk = Desk::empty();
+        desk.kernel = kernel;
         let root = Tree::small().directory_in(desk.directory.path());
         fs::rename(root.keep(), desk.path("rootfs")).expect("the root");
         for (path, content) in [
@@ -135,7 +143,7 @@ impl Desk {
             fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
             fs::write(path, content).expect("a file");
         }
-        let kernel = Kernel::Full.directory();
+        let kernel = kernel.directory();
         fs::create_dir(desk.path("linux")).expect("a directory");
         for (from, to) in [
             ("bzImage", "bzImage"),
@@ -149,7 +157,11 @@ impl Desk {
 
     /// The same with keys, and a kernel with their CA.
     fn with_keys() -> Desk {
-        let mut desk = Desk::new();
+        Desk::with_kernel_and_keys(Kernel::Full)
+    }
+
+    fn with_kernel_and_keys(kernel: Kernel) -> Desk {
+        let mut desk = Desk::new(kernel);
         desk.run("imactl keygen --out keys");
         desk.run("imactl kernel add-ca --image bzImage --cert keys/ca.der --out with-ca");
         fs::rename(desk.path("with-ca"), desk.path("bzImage")).expect("the kernel");
@@ -239,10 +251,14 @@ impl Desk {
         self.start(machine)
     }
 
-    /// Boots a machine, with the TPM that the desk has.
+    /// Boots a machine, with the TPM and the firmware that the desk has.
     fn start(&self, machine: Machine) -> Outcome {
         let machine = match &self.tpm_state {
             Some(state) => machine.tpm(Tpm::Swtpm).tpm_state(state),
+            None => machine,
+        };
+        let machine = match &self.firmware {
+            Some(firmware) => machine.uefi(firmware.clone()),
             None => machine,
         };
         machine.start().expect("the machine starts").finish()
@@ -274,7 +290,7 @@ impl Desk {
             .unchecked();
         let path = self.path("commands.img");
         fs::write(&path, initramfs.build().expect("an initramfs")).expect("an initramfs");
-        let machine = Machine::new(Kernel::Full.without_ca())
+        let machine = Machine::new(self.kernel.without_ca())
             .initramfs(path)
             .append(self.parameters)
             .share(Share::NineP {
@@ -379,7 +395,7 @@ fn verity() {
 #[test]
 fn embedded() {
     let blocks = page("embedded");
-    let mut desk = Desk::new();
+    let mut desk = Desk::new(Kernel::Full);
     let uses = [
         Not("the programs are built already"),
         Run,
@@ -648,4 +664,75 @@ fn encryption() {
     let later = desk.follow(later, &[InMachine(&[("/dev/sda2", "/dev/vda2")])]);
     assert_booted(&desk.boot("initramfs.img", &["disk.img"], ""));
     assert!(later.is_empty(), "{later:?}");
+}
+
+/// A program of the root that is changed after it was signed.
+const CHANGED: &str = "/usr/bin/changed";
+
+#[test]
+fn secure_boot() {
+    let blocks = page("secure-boot");
+    let mut desk = Desk::with_kernel_and_keys(Kernel::Efi);
+    desk.run(&format!(
+        "mv bzImage bzImage.signed-ca && echo ID=test >rootfs/etc/os-release && install -D rootfs/sbin/init rootfs{CHANGED} && \
+         imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --for-policy policy/ima_policy.default \
+         --label root --out root.img"
+    ));
+    desk.run(&INITRAMFS.replace("initramfs.img", "initramfs.cpio.gz"));
+    let parameters = format!("console=ttyS0 no_timer_check testbed.try={CHANGED}");
+    let [keys, build, check, says, later @ ..] = blocks.as_slice() else {
+        panic!("the image and its check: {blocks:?}")
+    };
+    desk.run(keys);
+    desk.run(&replaced(build, &[("console=tty0", &parameters)]));
+    desk.run(check);
+    let says = says.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(desk.printed.contains(&says), "{says}\n{}", desk.printed);
+    ima_testbed::flip_last_byte(desk.path("root.img"), CHANGED).expect("a change");
+
+    // In a running system, whose firmware is in setup mode.
+    const SETUP_MODE: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+    fs::copy(SETUP_MODE, desk.path("enrolled.fd")).expect("the firmware's variables");
+    desk.firmware = Some(Uefi::in_file(desk.path("enrolled.fd")));
+    let later = desk.follow(
+        later,
+        &[
+            Run,
+            InMachine(&[(
+                "efi-updatevar -f db.auth",
+                "mount -t efivarfs efivarfs /sys/firmware/efi/efivars\nefi-updatevar -f db.auth",
+            )]),
+        ],
+    );
+    // In a virtual machine.
+    let [variables, install] = later else {
+        panic!("the variables and the image: {later:?}")
+    };
+    let directory = virt_firmware().display().to_string();
+    let command = format!("PYTHONPATH={directory} {directory}/bin/virt-fw-vars");
+    desk.run(&replaced(variables, &[("virt-fw-vars", &command)]));
+    desk.run(&replaced(install, &[("/boot/efi", "esp")]));
+
+    let signed = fs::read(desk.path("esp/EFI/BOOT/BOOTX64.EFI")).expect("the image");
+    let mut changed = signed.clone();
+    secure_boot::change_byte(&mut changed, ".cmdline");
+    let [signed, changed] = [signed, changed]
+        .map(|image| secure_boot::system_partition(&[(secure_boot::FIRST, image)]));
+    for store in ["enrolled.fd", "vars.fd"] {
+        desk.firmware = Some(Uefi::in_file(desk.path(store)));
+        let boot = |partition: &Path| {
+            let machine = Machine::from_disk(Disk::new(desk.path("root.img")))
+                .disk(Disk::new(partition).boot())
+                .time_limit(Duration::from_secs(180));
+            desk.start(machine)
+        };
+        let outcome = boot(&signed);
+        let report = assert_booted(&outcome);
+        assert_eq!(report.secure_boot, Some(true), "{store}");
+        let mut attempts = report.attempts.iter();
+        let denied = attempts.find(|it| it.name == "tampered-file");
+        assert!(denied.is_some_and(|it| it.passed), "{:?}", report.attempts);
+        secure_boot::assert_shows(&outcome, "Secure boot enabled");
+        secure_boot::assert_never_started(&boot(&changed), "Access Denied");
+    }
 }

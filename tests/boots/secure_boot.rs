@@ -6,19 +6,22 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use ima::bank::Bank;
+use ima::certificate::Certificate;
 use ima::eventlog;
+use ima::fault::Code;
 use ima_testbed::report::{decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Tpm, Uefi};
 use imactl::key::KeyKind;
 use imactl::uki::pe::Image;
-use imactl::uki::{Builder, authenticode};
-use imactl::x509::Template;
+use imactl::uki::{Builder, Database, UnifiedKernelImage, authenticode};
+use imactl::x509::{BasicConstraints, Template, Usage};
 
 use crate::accepted::assert_all_attempts_passed;
 use crate::built::{Kernel, scratch};
 use crate::keys::{CA, OTHER_CA, Pair, RSA};
 use crate::luks::sealed_to;
 use crate::matrix::Action;
+use crate::measured::assert_logs_explain;
 use crate::media::blank;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail, root_of};
 use crate::tree::Tree;
@@ -30,7 +33,7 @@ const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const SHIM: &str = "/usr/lib/shim/shimx64.efi";
 
 /// What firmware starts from a disk, and what shim starts.
-const FIRST: &str = "BOOTX64.EFI";
+pub const FIRST: &str = "BOOTX64.EFI";
 const BEHIND_SHIM: &str = "grubx64.efi";
 
 /// The parameters with which the testbed begins the command line of a kernel that QEMU starts.
@@ -58,8 +61,15 @@ pub struct Firmware {
     start: Start,
     /// Whether the digest of the image is in `dbx`.
     revoked: bool,
-    /// Whether the tests' CA is a key of the machine's owner, which the kernel takes from shim.
-    pub ca_is_the_owner_s: bool,
+}
+
+/// What the firmware and shim decide by, as `imactl check` is told of it.
+pub struct DecidesBy {
+    /// The certificates of the keys whose programs are started; none where Secure Boot is disabled.
+    pub trusted: Option<Vec<Certificate>>,
+    pub revoked: Database,
+    /// What the kernel gets from shim.
+    pub owner_keys: Vec<Certificate>,
 }
 
 enum Start {
@@ -80,7 +90,6 @@ impl Firmware {
             change: |_| (),
             start: Start::FromDisk,
             revoked: false,
-            ca_is_the_owner_s: false,
         }
     }
 
@@ -138,12 +147,38 @@ impl Firmware {
                 (machine, file)
             }
         };
-        let mut uefi = self.uefi.clone();
-        if self.revoked {
-            let digest = Image::parse(image).expect("an image").digest();
-            uefi = uefi.forbid_program(digest);
+        let image = Image::parse(image).expect("an image");
+        (machine.uefi(self.uefi_for(&image)), file)
+    }
+
+    /// The firmware for a machine that comes to start this image.
+    fn uefi_for(&self, image: &Image<'_>) -> Uefi {
+        match self.revoked {
+            true => self.uefi.clone().forbid_program(image.digest()),
+            false => self.uefi.clone(),
         }
-        (machine.uefi(uefi), file)
+    }
+
+    /// What it decides by when it comes to start this image.
+    pub fn decides_by(&self, image: &UnifiedKernelImage<'_>) -> DecidesBy {
+        let uefi = self.uefi_for(image.image());
+        let read = |name: &str| {
+            let data = uefi.variable(name)?;
+            Some(Database::parse(data).expect("a database"))
+        };
+        let mut of_shim = [Database::default(), Database::default()];
+        if let Start::ByShim = self.start {
+            of_shim = ["MokList", "SbatLevel"].map(|name| read(name).unwrap_or_default());
+        }
+        let [owner, generations] = of_shim;
+        let db = read("db").map(|db| db.certificates);
+        let mut revoked = read("dbx").unwrap_or_default();
+        revoked.extend(generations);
+        DecidesBy {
+            trusted: db.map(|db| [db, owner.certificates.clone()].concat()),
+            revoked,
+            owner_keys: owner.certificates,
+        }
     }
 }
 
@@ -157,7 +192,7 @@ fn sign(program: &[u8], pair: &Pair) -> Vec<u8> {
 }
 
 /// A disk that is an EFI system partition with these files in `/EFI/BOOT`.
-fn system_partition(files: &[(&str, Vec<u8>)]) -> PathBuf {
+pub fn system_partition(files: &[(&str, Vec<u8>)]) -> PathBuf {
     let disk = blank(64);
     run(Command::new("mkfs.vfat").arg(&disk));
     run(Command::new("mmd")
@@ -185,7 +220,7 @@ fn run(command: &mut Command) {
 }
 
 /// Changes a byte in the middle of a section, and nothing else.
-fn change_byte(image: &mut [u8], section: &str) {
+pub fn change_byte(image: &mut [u8], section: &str) {
     let parsed = Image::parse(image).expect("an image");
     let content = parsed.content(section).expect("the section");
     let place = content.as_ptr().addr() - image.as_ptr().addr() + content.len() / 2;
@@ -203,21 +238,41 @@ fn change_marker(image: &mut [u8]) {
 
 /// A boot with this firmware.
 fn with(firmware: Firmware) -> Setup {
+    with_kernel(Kernel::Efi, firmware)
+}
+
+/// The same with another kernel.
+fn with_kernel(kernel: Kernel, firmware: Firmware) -> Setup {
     let mut setup = Setup::new();
-    setup.kernel = Kernel::Efi;
+    setup.kernel = kernel;
     setup.append(MARKER[0]);
     setup.firmware = Some(firmware);
+    if kernel == Kernel::Strict {
+        setup.modules = kernel.modules_for("virtio_blk");
+    }
     setup
 }
 
-/// The same with the attempts of the guest program.
+/// A boot with this firmware and the attempts of the guest program.
 fn with_attempts(firmware: Firmware) -> Setup {
-    let mut setup = with(firmware);
-    setup.root = Tree::with_attempts(Some(&Kernel::Efi.module("dummy")));
+    with_attempts_on(Kernel::Efi, firmware)
+}
+
+/// The same with another kernel.
+fn with_attempts_on(kernel: Kernel, firmware: Firmware) -> Setup {
+    let mut setup = with_kernel(kernel, firmware);
+    setup.root = Tree::with_attempts(Some(&kernel.module("dummy")));
     setup
 }
 
-fn assert_shows(outcome: &Outcome, text: &str) {
+/// `imactl check` warns that the command line is open.
+fn assert_warned(setup: &Setup) {
+    let found = setup.findings().expect("what the check finds");
+    let has = |code| found.faults.iter().any(|fault| fault.code() == code);
+    assert!(has(Code::CommandLineOpen), "{:?}", found.faults);
+}
+
+pub fn assert_shows(outcome: &Outcome, text: &str) {
     let shown = outcome.console_contains(text);
     assert!(
         shown,
@@ -227,7 +282,7 @@ fn assert_shows(outcome: &Outcome, text: &str) {
 }
 
 /// The firmware did not start the kernel, for this reason of UEFI's.
-fn assert_never_started(outcome: &Outcome, reason: &str) {
+pub fn assert_never_started(outcome: &Outcome, reason: &str) {
     assert_eq!(
         outcome.ending,
         Ending::NothingToBoot,
@@ -255,16 +310,33 @@ fn signed_image() {
     let mut setup = with_attempts(Firmware::secure());
     setup.tpm = Tpm::Swtpm;
     setup.configure("require_tpm=yes");
+    setup.configure("measure_pcr=13");
     let outcome = setup.boot();
     assert_enforced_under_secure_boot(&outcome);
     let report = assert_booted(&outcome);
     let keys = &report.keyrings[".machine"].keys;
     assert_eq!(keys, &[""; 0], "a key of the firmware's is trusted");
-    // The firmware measured what it started, and the keys by which it decided.
+    // The firmware measured what it started and the keys by which it decided, the stub the sections, and the init its conclusions.
     let sha256 = &report.pcrs["sha256"];
-    for pcr in [4, 7] {
+    for pcr in [4, 7, 11, 13] {
         assert!(sha256[pcr].contains(|digit| digit != '0'), "PCR {pcr}");
     }
+    let logs = assert_logs_explain(report);
+    assert_eq!(logs.programs.len(), 2);
+    let sections_of = |image: &[u8]| {
+        let image = UnifiedKernelImage::parse(image).expect("an image");
+        logs.stub_sections(image.sections())
+            .expect("events of the stub")
+    };
+    let mut image = setup.unified_kernel_image().expect("an image");
+    let sections = sections_of(&image);
+    for name in [".linux", ".initrd", ".cmdline"] {
+        assert!(sections.contains(&(name.to_owned(), true)), "{sections:?}");
+    }
+    assert!(sections.iter().all(|(_, matches)| *matches), "{sections:?}");
+    change_byte(&mut image, ".initrd");
+    let changed = (".initrd".to_owned(), false);
+    assert!(sections_of(&image).contains(&changed));
 }
 
 /// What `refused_by_the_firmware` has is refused for nothing but the signature.
@@ -274,7 +346,9 @@ fn changed_image_boots_without_secure_boot() {
         change: change_marker,
         ..Firmware::insecure()
     };
-    let outcome = with(firmware).boot();
+    let setup = with(firmware);
+    assert_warned(&setup);
+    let outcome = setup.boot();
     assert_eq!(assert_booted(&outcome).secure_boot, Some(false));
     assert_shows(&outcome, MARKER[1]);
 }
@@ -283,8 +357,14 @@ mod refused_by_the_firmware {
     use super::*;
 
     fn refuse(firmware: Firmware) {
-        let outcome = with(firmware).boot_unchecked();
-        assert_never_started(&outcome, "Access Denied");
+        refuse_with(firmware, "Access Denied");
+    }
+
+    /// Both the firmware and `imactl check` refuse the image.
+    fn refuse_with(firmware: Firmware, reason: &str) {
+        let setup = with(firmware);
+        assert_eq!(setup.checked(), Some("IMA-993"));
+        assert_never_started(&setup.boot_unchecked(), reason);
     }
 
     #[test]
@@ -304,7 +384,7 @@ mod refused_by_the_firmware {
             start: Start::WithOptions("root=/dev/vda"),
             ..Firmware::secure()
         };
-        assert_never_started(&with(firmware).boot_unchecked(), "Not Found");
+        refuse_with(firmware, "Not Found");
     }
 
     #[test]
@@ -412,7 +492,9 @@ fn load_options_leave_the_init_out_without_secure_boot() {
         start: Start::WithOptions("root=/dev/vda rdinit=/none"),
         ..Firmware::insecure()
     };
-    let outcome = with_attempts(firmware).boot_unchecked();
+    let setup = with_attempts(firmware);
+    assert_warned(&setup);
+    let outcome = setup.boot_unchecked();
     let report = assert_booted(&outcome);
     assert_eq!(report.init, None);
     let succeeded = |name: &str| {
@@ -427,31 +509,97 @@ fn load_options_leave_the_init_out_without_secure_boot() {
 /// The local CA is a key of the machine's owner and not in the kernel: the kernel takes it from shim.
 #[test]
 fn ca_of_the_owner() {
-    let firmware = Firmware {
-        ca_is_the_owner_s: true,
-        ..Firmware::with_owner_s(&CA)
-    };
-    let mut setup = with_attempts(firmware);
+    let outcome = assert_vouches(Kernel::Efi, &CA);
+    // So is the certificate with which Debian builds its shim.
+    assert!(has_key(&outcome, ".machine", "Debian Secure Boot CA"));
+}
+
+fn has_key(outcome: &Outcome, keyring: &str, name: &str) -> bool {
+    let keys = &assert_booted(outcome).keyrings[keyring].keys;
+    keys.iter().any(|key| key.contains(name))
+}
+
+/// A kernel without a CA of its own takes this key of the owner's onto `.machine`, and what it vouches for onto `.ima`.
+fn assert_vouches(kernel: Kernel, owner: &Pair) -> Outcome {
+    let mut setup = with_attempts_on(kernel, Firmware::with_owner_s(owner));
     setup.trusts_ca = false;
     let outcome = setup.boot();
     assert_enforced_under_secure_boot(&outcome);
-    let keyrings = &assert_booted(&outcome).keyrings;
-    let has =
-        |keyring: &str, name: &str| keyrings[keyring].keys.iter().any(|key| key.contains(name));
-    assert!(has(".machine", "boots CA"), "{keyrings:?}");
-    assert!(has(".ima", "boots RSA"), "{keyrings:?}");
-    // So is the certificate with which Debian builds its shim.
-    assert!(has(".machine", "Debian Secure Boot CA"), "{keyrings:?}");
-    assert_eq!(keyrings[".builtin_trusted_keys"].keys, [""; 0]);
+    assert!(has_key(&outcome, ".machine", "boots CA"));
+    assert!(has_key(&outcome, ".ima", "boots RSA"));
+    let built_in = &assert_booted(&outcome).keyrings[".builtin_trusted_keys"];
+    assert_eq!(built_in.keys, [""; 0]);
+    outcome
+}
+
+/// Such a kernel does not let this key of the owner's vouch, and `imactl check` says so beforehand.
+fn assert_does_not_vouch(kernel: Kernel, owner: &Pair) {
+    let mut setup = with_kernel(kernel, Firmware::with_owner_s(owner));
+    setup.trusts_ca = false;
+    assert_eq!(setup.checked(), Some("IMA-504"));
+    let outcome = setup.boot();
+    assert_refused(&outcome, "IMA-504", Action::Poweroff);
+    assert_shows(&outcome, "another CA");
 }
 
 #[test]
 fn certificate_of_a_ca_that_is_not_the_owner_s() {
-    let mut setup = with(Firmware::with_owner_s(&OTHER_CA));
-    setup.trusts_ca = false;
-    let outcome = setup.boot();
-    assert_refused(&outcome, "IMA-504", Action::Poweroff);
-    assert_shows(&outcome, "another CA");
+    assert_does_not_vouch(Kernel::Efi, &OTHER_CA);
+}
+
+/// Another certificate of the key of the tests' CA.
+fn ca_with(usage: Usage, basic_constraints: BasicConstraints) -> Pair {
+    let template = Template {
+        usage: Some(usage),
+        basic_constraints,
+        ..Template::ca("boots CA")
+    };
+    let certificate = template.sign(&*CA.key, None, None);
+    Pair {
+        key: CA.key.clone(),
+        certificate: certificate.expect("a certificate"),
+        algo: CA.algo,
+    }
+}
+
+const CERTIFICATES: Usage = Usage {
+    digital_signature: false,
+    key_cert_sign: true,
+};
+const CERTIFICATES_AND_DATA: Usage = Usage {
+    digital_signature: true,
+    key_cert_sign: true,
+};
+
+/// `CONFIG_INTEGRITY_CA_MACHINE_KEYRING` keeps it off `.machine`.
+#[test]
+fn key_of_the_owner_that_is_no_ca() {
+    assert_does_not_vouch(Kernel::Efi, &ca_with(CERTIFICATES, BasicConstraints::Leaf));
+}
+
+/// With this option alone the key may sign data too.
+#[test]
+#[ignore = "another form of a boot that is tested always; tests/run --all"]
+fn ca_of_the_owner_that_signs_more_where_any_ca_is_taken() {
+    assert_vouches(
+        Kernel::Efi,
+        &ca_with(CERTIFICATES_AND_DATA, BasicConstraints::Ca),
+    );
+}
+
+/// `CONFIG_INTEGRITY_CA_MACHINE_KEYRING_MAX` takes it.
+#[test]
+fn ca_of_the_owner_that_signs_nothing_but_certificates() {
+    assert_vouches(Kernel::Strict, &CA);
+}
+
+/// And not the same CA if its certificate says that it signs data too.
+#[test]
+fn ca_of_the_owner_that_signs_more_than_certificates() {
+    assert_does_not_vouch(
+        Kernel::Strict,
+        &ca_with(CERTIFICATES_AND_DATA, BasicConstraints::Ca),
+    );
 }
 
 /// shim trusts the owner's keys as it does those in `db`.
@@ -468,7 +616,9 @@ fn image_that_the_owner_signed() {
 
 /// shim does not start the image.
 fn refused_by_shim(firmware: Firmware) {
-    let (_, outcome) = with(firmware).boot_without_check(|running| {
+    let setup = with(firmware);
+    assert_eq!(setup.checked(), Some("IMA-993"));
+    let (_, outcome) = setup.boot_without_check(|running| {
         let wait = |text: &str, seconds| {
             let shown = |output: &MachineOutput<'_>| output.console.contains(text).then_some(());
             running.wait_for(text, Duration::from_secs(seconds), shown)
@@ -504,10 +654,7 @@ fn image_on_a_revoked_stub() {
 
 /// A kernel with rules of its own under Secure Boot.
 fn with_rules_of_the_kernel(firmware: Firmware) -> Setup {
-    let mut setup = with_attempts(firmware);
-    setup.kernel = Kernel::ArchPolicy;
-    setup.root = Tree::with_attempts(Some(&Kernel::ArchPolicy.module("dummy")));
-    setup
+    with_attempts_on(Kernel::ArchPolicy, firmware)
 }
 
 fn sign_policy(setup: &mut Setup) {
@@ -529,6 +676,7 @@ fn signed_policy_beside_the_kernel_s_rules() {
 #[test]
 fn unsigned_policy_under_the_kernel_s_rules() {
     let setup = with_rules_of_the_kernel(Firmware::secure());
+    assert_eq!(setup.checked(), Some("IMA-609"));
     let outcome = setup.boot();
     assert_refused(&outcome, "IMA-609", Action::Poweroff);
 }

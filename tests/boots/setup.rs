@@ -14,6 +14,7 @@ use ima_testbed::report::{Mount, Report};
 use ima_testbed::{Bus, Disk, Ending, Machine, Outcome, Running, Share, Tpm};
 use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
+use imactl::uki::UnifiedKernelImage;
 
 use crate::built::{Kernel, PROGRAMS, scratch, source};
 use crate::keys::{CA, Pair, RSA};
@@ -190,9 +191,17 @@ impl Setup {
         self.builder().check().err().map(|fault| fault.code().id())
     }
 
-    /// The code of what `imactl check` says the init will refuse, from the images alone; not for a root on btrfs,
+    /// The code of what `imactl check` says firmware, kernel or init will refuse, from the images alone; not for a root on btrfs,
     /// which is not read without mounting it.
     pub fn checked(&self) -> Option<&'static str> {
+        match self.findings() {
+            Ok(found) => found.refusal().map(|fault| fault.code().id()),
+            Err(fault) => Some(fault.code().id()),
+        }
+    }
+
+    /// What `imactl check` finds, or why it cannot read the root.
+    pub fn findings(&self) -> imactl::Result<check::Findings> {
         let image = match self.format {
             // Of flash the volumes' contents are checked.
             Format::Ubifs => self.root.image(&Setup::new().format),
@@ -200,14 +209,22 @@ impl Setup {
             _ => self.image(),
         };
         let disk = partitions::around(&image, self.table);
-        let packed = self.packed();
+        let uki = self.unified_kernel_image();
+        let uki = uki
+            .as_deref()
+            .map(|image| UnifiedKernelImage::parse(image).expect("a unified kernel image"));
+        let decided_by = self.firmware.as_ref().zip(uki.as_ref());
+        let decided_by = decided_by.map(|(firmware, uki)| firmware.decides_by(uki));
+        let packed = match &uki {
+            Some(uki) => uki.initramfs().expect("the initramfs").to_vec(),
+            None => self.packed(),
+        };
         let initramfs = InitramfsBuilder::from_image(&packed).expect("the initramfs");
-        let line = self.command_line();
-        let owners = self
-            .firmware
-            .as_ref()
-            .is_some_and(|it| it.ca_is_the_owner_s);
-        let authorities = if self.trusts_ca || owners {
+        let line = match &uki {
+            Some(uki) => uki.command_line().expect("a command line").to_owned(),
+            None => self.command_line(),
+        };
+        let authorities = if self.trusts_ca {
             vec![Certificate::parse_der(&CA.der()).expect("the CA")]
         } else {
             self.kernel.authorities()
@@ -220,12 +237,20 @@ impl Setup {
             kernel: Some(&configuration),
             release: release.as_ref(),
             authorities: Some(&authorities),
+            owner_keys: decided_by.as_ref().map_or(&[], |by| &by.owner_keys),
             command_line: Some(&line),
-            boot_image: None,
+            boot_image: uki
+                .as_ref()
+                .zip(decided_by.as_ref())
+                .map(|(image, by)| check::BootImage {
+                    image,
+                    trusted: by.trusted.as_deref(),
+                    revoked: Some(&by.revoked),
+                }),
         };
         let choice = check::RootChoice {
             tree: self.more_disks.first().cloned(),
-            authorities: Some(authorities.clone()),
+            authorities: inputs.vouching(),
             verity_certificates: inputs.verity_certificates(),
             ..check::RootChoice::new(&initramfs, Some(&line))
         };
@@ -241,15 +266,28 @@ impl Setup {
         let mut files = vec![disk, image];
         files.dedup();
         remove(&files);
-        let root = match read {
-            Ok(root) => root,
-            Err(fault) => return Some(fault.code().id()),
-        };
-        let found = check::check(&check::Inputs {
+        let root = read?;
+        Ok(check::check(&check::Inputs {
             root: Some(&root),
             ..inputs
-        });
-        found.refusal().map(|fault| fault.code().id())
+        }))
+    }
+
+    /// The unified kernel image, where the firmware starts one.
+    pub fn unified_kernel_image(&self) -> Option<Vec<u8>> {
+        let firmware = self.firmware.as_ref()?;
+        let packed = self.initramfs();
+        let image = firmware.image(&self.kernel_image(), &packed, &self.command_line());
+        remove(&[packed]);
+        Some(image)
+    }
+
+    /// The kernel, with the tests' CA or without.
+    fn kernel_image(&self) -> PathBuf {
+        match self.trusts_ca {
+            true => self.kernel.with_ca(),
+            false => self.kernel.without_ca(),
+        }
     }
 
     /// The kernel command line; what is appended may end in init's arguments.
@@ -343,11 +381,7 @@ impl Setup {
     /// The machine with that disk, and its other files.
     fn machine_with(&self, disk: Disk) -> (Machine, Vec<PathBuf>) {
         let initramfs = self.initramfs();
-        let kernel = if self.trusts_ca {
-            self.kernel.with_ca()
-        } else {
-            self.kernel.without_ca()
-        };
+        let kernel = self.kernel_image();
         let mut files = vec![initramfs.clone()];
         let machine = match &self.firmware {
             None => Machine::new(kernel)

@@ -873,6 +873,11 @@ catalogue! {
         what: "the unified kernel image has no .sbat section"
         cause: "its stub has none; the boot loader shim refuses a program without one, and no list of revoked versions (SBAT) applies to it"
         remedy: "use the stub of systemd 252 or newer as the distribution ships it; if the firmware starts the image without shim, nothing is needed"
+
+    SecureBootDatabase "IMA-996" Host Refusal
+        what: "a list of what Secure Boot starts or refuses cannot be read"
+        cause: "it is another kind of file, or it was truncated or damaged"
+        remedy: "give the variable as the system shows it (/sys/firmware/efi/efivars/dbx-d719b2cb-3d3a-4596-a3bc-dad00e67656f), an .esl or .auth file, the list of SBAT, certificates, or digests"
 }
 
 impl Code {

@@ -51,6 +51,11 @@ pub use uki::BootImage;
 /// Goes through the boot, stage by stage, as the init would.
 #[must_use]
 pub fn check(inputs: &Inputs<'_>) -> Findings {
+    let vouching = inputs.vouching();
+    let inputs = &Inputs {
+        authorities: vouching.as_deref(),
+        ..*inputs
+    };
     let mut found = Findings::default();
     if let Some(image) = inputs.boot_image {
         let (fixed, faults) = uki::check(image, inputs.kernel);
@@ -154,7 +159,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     }
     if let Some(kernel) = inputs.kernel {
         let signed = found.add(signed).unwrap_or(false);
-        found.kernel(kernel, &policy, signed, &config, &certificates, inputs.root);
+        found.kernel(kernel, &policy, signed, &config, &certificates, inputs);
     }
     if initramfs.is_moved() {
         let result = found.initramfs(initramfs, &policy, evm_key.is_some());

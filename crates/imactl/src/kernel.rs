@@ -1,10 +1,11 @@
-//! Kernels: a CA certificate into the room an image reserved for it, whether a configuration has what is needed, and which release
-//! an image is.
+//! Kernels: a CA certificate into the room an image reserved for it, whether a configuration has what is needed, which keys of the
+//! machine's owner it takes, and which release an image is.
 
 pub mod add_ca;
 pub mod check;
 pub mod command_line;
 pub mod hardening;
+pub mod owner;
 pub mod release;
 
 use crate::packed::Packing;

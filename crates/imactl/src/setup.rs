@@ -6,12 +6,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ima::audit::IntegrityRecord;
+use ima::certificate::{Certificate, CertificateError};
 use ima::config::Keyring;
 use ima::fault::{Cause, Code, Explanation, Fault};
 
 use crate::Result;
-use crate::file::read_bounded;
+use crate::file::{in_file, read_bounded};
 use crate::kernel::check::KernelConfig;
+use crate::kernel::owner::OwnerKeys;
 
 /// The configuration, whose presence has ima-init put into the initramfs.
 pub const CONFIG: &str = "etc/ima-init/ima-init.conf";
@@ -93,8 +95,8 @@ pub struct Kernel {
     pub release: String,
     /// Whether it has a keyring that takes only what a trusted CA signed.
     pub trusted_keyring: bool,
-    /// Whether the CAs of the machine's owner (MOK) are among those.
-    pub machine_keyring: bool,
+    /// Which keys of the machine's owner (MOK) are among those.
+    pub owner_keys: OwnerKeys,
 }
 
 /// The system that is set up.
@@ -338,8 +340,7 @@ pub fn survey(root: &Path) -> Result<System> {
         kernels.push(Kernel {
             release,
             trusted_keyring: config.is_builtin("INTEGRITY_TRUSTED_KEYRING"),
-            machine_keyring: config.is_builtin("INTEGRITY_MACHINE_KEYRING")
-                && config.is_builtin("IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY"),
+            owner_keys: OwnerKeys::of(&config),
         });
     }
     if kernels.is_empty() {
@@ -442,11 +443,41 @@ impl System {
     /// from shim.
     #[must_use]
     pub fn takes_owner_keys(&self) -> bool {
-        self.secure_boot
-            && self
-                .kernels
-                .iter()
-                .all(|kernel| kernel.trusted_keyring && kernel.machine_keyring)
+        let takes = |kernel: &Kernel| {
+            kernel.trusted_keyring && !matches!(kernel.owner_keys, OwnerKeys::None(_))
+        };
+        self.secure_boot && self.kernels.iter().all(takes)
+    }
+
+    /// Checks that each kernel takes the CA that is to be enrolled. One that is yet to be made has what the kernel wants of a CA.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::SetupUnfit`] with the kernel that does not; those of reading the certificate.
+    pub fn check_owner_key(&self) -> Result<()> {
+        let path = self.authority();
+        let parse = || {
+            let unusable = |error: CertificateError| {
+                in_file(
+                    Fault::new(Code::CertificateUnusable, error.to_string()),
+                    &path,
+                )
+            };
+            Certificate::parse(&read_bounded(&path, MAX_TEXT)?).map_err(unusable)
+        };
+        let certificate = path.exists().then(parse).transpose()?;
+        for kernel in &self.kernels {
+            if let Some(cause) = kernel.owner_keys.refusal(certificate.as_ref()) {
+                let detail = format!("{}: the kernel {}", path.display(), kernel.release);
+                return Err(Fault::new(Code::SetupUnfit, detail).because(cause));
+            }
+        }
+        Ok(())
+    }
+
+    /// The certificate of the CA that set-up has made or will make.
+    fn authority(&self) -> PathBuf {
+        self.path(PRIVATE).join("ca.der")
     }
 
     /// Where key and certificate are, or will be once they are made.
@@ -479,7 +510,7 @@ impl System {
             });
         }
         if signing.enrol {
-            steps.push(Step::Enrol(self.path(PRIVATE).join("ca.der")));
+            steps.push(Step::Enrol(self.authority()));
         }
         steps.push(Step::Copy(certificate.clone(), self.path(CERTIFICATE)));
         steps.push(Step::Sign(Signatures {
@@ -784,6 +815,48 @@ mod tests {
             }
             let found = survey(directory.path()).unwrap();
             assert_eq!(found.takes_owner_keys(), taken, "{options}{variable:?}");
+        }
+    }
+
+    #[test]
+    fn a_ca_is_enrolled_only_where_every_kernel_takes_it() {
+        use crate::key::{FileKey, KeyKind};
+        use crate::x509::{Template, Usage};
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let made = Template::ca("made").sign(&key, None, None).unwrap();
+        let usage = Some(Usage {
+            digital_signature: true,
+            key_cert_sign: true,
+        });
+        let both = Template {
+            usage,
+            ..Template::ca("both")
+        };
+        let both = both.sign(&key, None, None).unwrap();
+        let machine = "CONFIG_INTEGRITY_MACHINE_KEYRING=y\n\
+                       CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n\
+                       CONFIG_INTEGRITY_CA_MACHINE_KEYRING=y\n";
+        let strict = format!("{machine}CONFIG_INTEGRITY_CA_MACHINE_KEYRING_MAX=y\n");
+        for (options, certificate, taken) in [
+            ("", None, false),
+            (machine, None, true),
+            (machine, Some(&both), true),
+            (&strict, None, true),
+            (&strict, Some(&made), true),
+            (&strict, Some(&both), false),
+        ] {
+            let directory = system(&format!("{STOCK}{options}"), &[TOOLS]);
+            if let Some(certificate) = certificate {
+                let private = directory.path().join(PRIVATE);
+                std::fs::create_dir_all(&private).unwrap();
+                std::fs::write(private.join("ca.der"), certificate.der()).unwrap();
+            }
+            let found = survey(directory.path()).unwrap().check_owner_key();
+            assert_eq!(found.is_ok(), taken, "{options}{certificate:?}: {found:?}");
+            if let Err(fault) = found {
+                assert_eq!(fault.code(), Code::SetupUnfit);
+                assert!(fault.cause().contains("(MOK)"), "{fault}");
+            }
         }
     }
 

@@ -44,13 +44,15 @@ const fn guid(text: u128) -> Guid {
     ]
 }
 
-/// The UEFI firmware OVMF, on x86-64, with the variables that it is started with. Each machine gets a copy of them: what the
-/// firmware and the guest change is lost.
+/// The UEFI firmware OVMF, on x86-64, with the variables that it is started with. Each machine gets a copy of them, and what the
+/// firmware and the guest change is lost, but for [`Uefi::in_file`].
 ///
 /// Without a platform key, Secure Boot is disabled; with one, it is enabled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uefi {
     variables: Vec<Variable>,
+    /// The file that has them, in the place of `variables`.
+    file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,16 @@ impl Uefi {
     #[must_use]
     pub fn new() -> Uefi {
         Uefi::default()
+    }
+
+    /// Returns firmware with the variables in this file, which keeps what the firmware and the guest change: a copy of
+    /// `OVMF_VARS_4M.fd`, or one that a tool has written.
+    #[must_use]
+    pub fn in_file(path: impl AsRef<Path>) -> Uefi {
+        Uefi {
+            variables: Vec::new(),
+            file: Some(path.as_ref().to_owned()),
+        }
     }
 
     /// Returns firmware with Secure Boot enabled: the certificate (DER), of an RSA key of 2048 bits or more, is that of the
@@ -138,6 +150,13 @@ impl Uefi {
         self
     }
 
+    /// Returns the data of a variable that was added, such as `db`.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&[u8]> {
+        let found = self.variables.iter().find(|it| it.name == name);
+        found.map(|variable| variable.data.as_slice())
+    }
+
     /// Adds a list of one signature (UEFI specification, section 32.4.1, `EFI_SIGNATURE_LIST`) to a variable.
     fn add(
         mut self,
@@ -168,18 +187,29 @@ impl Uefi {
         self
     }
 
-    /// Writes the store of variables into this directory.
+    /// Writes the store of variables into this directory, if no file has it already.
     pub(crate) fn write(&self, directory: &Path) -> Result<(), TestbedError> {
-        for path in [CODE, VARIABLES].map(Path::new) {
-            std::fs::metadata(path).map_err(|source| TestbedError::Missing {
-                what: "firmware of Debian's package ovmf",
+        let package = "firmware of Debian's package ovmf";
+        let mut needed = vec![(package, CODE.as_ref()), (package, VARIABLES.as_ref())];
+        let file = self
+            .file
+            .as_deref()
+            .map(|file| ("file with the firmware's variables", file));
+        needed.extend(file);
+        for (what, path) in needed {
+            let missing = |source| TestbedError::Missing {
+                what,
                 path: path.to_owned(),
                 source,
-            })?;
+            };
+            std::fs::metadata(path).map_err(missing)?;
+        }
+        if file.is_some() && self.variables.is_empty() {
+            return Ok(());
         }
         let mut store =
             std::fs::read(VARIABLES).map_err(TestbedError::io("read the firmware's variables"))?;
-        if !self.fill(&mut store) {
+        if file.is_some() || !self.fill(&mut store) {
             let full = std::io::Error::other("too many, or not an empty store");
             return Err(TestbedError::io("write the firmware's variables")(full));
         }
@@ -216,8 +246,9 @@ impl Uefi {
         true
     }
 
-    /// Returns the arguments of QEMU, with the store in this directory.
-    pub(crate) fn arguments(directory: &Path) -> Vec<[String; 2]> {
+    /// Returns the arguments of QEMU, with the store in this directory if no file has it.
+    pub(crate) fn arguments(&self, directory: &Path) -> Vec<[String; 2]> {
+        let store = self.file.clone().unwrap_or_else(|| store_in(directory));
         let flash = |unit: u8, options: &str, path: &Path| {
             let path = escape(path);
             let drive = format!("if=pflash,format=raw,unit={unit}{options},file={path}");
@@ -228,7 +259,7 @@ impl Uefi {
             ["-machine".to_owned(), "smm=on".to_owned()],
             global("driver=cfi.pflash01,property=secure,value=on"),
             flash(0, ",readonly=on", Path::new(CODE)),
-            flash(1, "", &store_in(directory)),
+            flash(1, "", &store),
         ]
     }
 }
@@ -306,6 +337,19 @@ mod tests {
         let data = &uefi.variables[0].data;
         assert_eq!(data.len(), 47 + 28 + 16 + 32);
         assert_eq!(data[47..63], CERT_SHA256);
+    }
+
+    #[test]
+    fn variables_in_a_file_are_used_as_they_are() {
+        let uefi = Uefi::in_file("/dev/null");
+        let arguments = uefi.arguments(Path::new("/run")).concat();
+        assert!(
+            arguments.iter().any(|it| it.ends_with(",file=/dev/null")),
+            "{arguments:?}"
+        );
+        assert_eq!(uefi.variable("db"), None);
+        let list = Uefi::new().allow(b"123");
+        assert_eq!(list.variable("db").map(<[u8]>::len), Some(47));
     }
 
     #[test]

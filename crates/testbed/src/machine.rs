@@ -308,8 +308,8 @@ impl Machine {
             }
             Accel::Tcg | Accel::Auto => add("-accel", "tcg".into()),
         }
-        if self.uefi.is_some() {
-            for [option, value] in Uefi::arguments(directory) {
+        if let Some(uefi) = &self.uefi {
+            for [option, value] in uefi.arguments(directory) {
                 add(&option, value);
             }
         }

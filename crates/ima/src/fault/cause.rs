@@ -627,6 +627,14 @@ causes! {
     ISSUER_NOT_IN_KERNEL [CertificateRefused] {
         cause: "its issuer, {issuer}, is not among the CAs of this kernel: {known}"
     }
+    MOK_NO_KEYRING [CertificateRefused SetupUnfit] {
+        cause: "this kernel takes no machine owner key (MOK) as a CA: it was built without CONFIG_{option}"
+        remedy: "use a kernel that was built with it, or put the CA into the kernel: imactl kernel add-ca"
+    }
+    MOK_NOT_TAKEN [CertificateRefused SetupUnfit] {
+        cause: "this kernel does not take the machine owner key (MOK) `{subject}` as a CA: {why}"
+        remedy: "enrol a CA with basicConstraints CA and the keyUsage keyCertSign alone, as imactl keygen makes it"
+    }
     KERNEL_TOO_OLD [CertificateRefused] {
         cause: "this kernel is too old for it: {reason}"
         remedy: "use a newer kernel, or another kind of key"
@@ -1128,6 +1136,31 @@ causes! {
     }
     UKI_OTHER_KEY [UkiUntrusted CommandLineOpen] {
         cause: "it was signed with the key of `{subject}`, which no given certificate is of, and none signed"
+    }
+    UKI_REVOKED [UkiUntrusted CommandLineOpen] {
+        cause: "its digest {digest} is among those that the firmware refuses (dbx)"
+        remedy: "make and sign another image, without what it was revoked for"
+    }
+    UKI_SIGNER_REVOKED [UkiUntrusted CommandLineOpen] {
+        cause: "the certificate `{subject}`, of its signer or of an issuer, is among those that the firmware refuses (dbx)"
+        remedy: "sign it with another key whose certificate is in db: imactl uki sign --key KEY --cert CERTIFICATE FILE"
+    }
+    UKI_GENERATION_REVOKED [UkiUntrusted CommandLineOpen] {
+        cause: "shim refuses it by its list of generations (SBAT): its {component} is of generation {generation}, and the oldest that starts is {oldest}"
+        remedy: "make it with the stub of a newer systemd"
+    }
+    UKI_NO_GENERATIONS [UkiUntrusted CommandLineOpen] {
+        cause: "it has no section .sbat, and shim starts no such program"
+        remedy: "make it with the stub of systemd 252 or newer as the distribution ships it"
+    }
+    DATABASE_OF_ANOTHER_KIND [SecureBootDatabase] {
+        cause: "it is neither EFI signature lists nor a list of SBAT, certificates or SHA-256 digests in hexadecimal: {why}"
+    }
+    DATABASE_CERTIFICATE [SecureBootDatabase] {
+        cause: "a certificate in it cannot be read: {why}"
+    }
+    DATABASE_GENERATION [SecureBootDatabase] {
+        cause: "the generation of {component} in the list of SBAT is not a number"
     }
     UKI_SIGNATURE_MALFORMED [UkiUntrusted CommandLineOpen] {
         cause: "its signature cannot be used: {why}"

@@ -8,7 +8,6 @@ use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
-use ima::release::Release;
 use ima::revocation::Revocations;
 use ima::verify::{VerifyError, signature_digest, too_old, verify_certificate};
 
@@ -88,7 +87,7 @@ impl Findings {
                     trusted: false,
                     authority: false,
                     authorities: None,
-                    kernel: inputs.number(),
+                    inputs,
                     for_files: false,
                     faults: &mut self.faults,
                 };
@@ -111,7 +110,7 @@ impl Findings {
             trusted,
             authority: false,
             authorities,
-            kernel: inputs.number(),
+            inputs,
             for_files: true,
             faults: &mut self.faults,
         };
@@ -135,7 +134,7 @@ impl Findings {
             trusted: true,
             authority,
             authorities,
-            kernel: inputs.number(),
+            inputs,
             for_files: true,
             faults: &mut self.faults,
         };
@@ -177,8 +176,7 @@ struct Simulated<'a> {
     /// Whether it takes certificates that are a CA's, as that of secondary keys does.
     authority: bool,
     authorities: Option<&'a [Certificate]>,
-    /// Its release.
-    kernel: Option<Release>,
+    inputs: &'a Inputs<'a>,
     /// Whether its keys verify signatures of files.
     for_files: bool,
     faults: &'a mut Vec<Fault>,
@@ -189,7 +187,8 @@ impl offer::Keyring for Simulated<'_> {
         // The parser refuses a curve that it does not know, whatever the keyring.
         let algo = signature_digest(certificate).unwrap_or(HashAlgorithm::Sha256);
         let too_old = self
-            .kernel
+            .inputs
+            .number()
             .and_then(|kernel| too_old(kernel, certificate.key(), algo));
         if let Some(why) = too_old {
             let detail = format!("{path} ({})", certificate.subject());
@@ -201,7 +200,7 @@ impl offer::Keyring for Simulated<'_> {
         }
         let refused =
             leaf_fault(path, certificate).filter(|_| !self.authority && is_refused(certificate));
-        match refused.or_else(|| issuer_fault(path, certificate, self.authorities)) {
+        match refused.or_else(|| issuer_fault(path, certificate, self.authorities, self.inputs)) {
             Some(fault) => Err(fault),
             None => Ok(()),
         }
@@ -260,6 +259,7 @@ fn issuer_fault(
     path: &str,
     certificate: &Certificate,
     authorities: Option<&[Certificate]>,
+    inputs: &Inputs<'_>,
 ) -> Option<Fault> {
     let authorities = authorities?;
     if signed_by_any(certificate, authorities) {
@@ -273,6 +273,13 @@ fn issuer_fault(
         Code::CertificateRefused,
         format!("{path} ({})", certificate.subject()),
     );
+    let owner_s = inputs.owner_keys.iter();
+    let refused = owner_s
+        .filter(|key| verify_certificate(certificate, key).is_ok())
+        .find_map(|key| inputs.owner_key_refused(key));
+    if let Some(cause) = refused {
+        return Some(fault.because(cause));
+    }
     let unverifiable =
         authorities
             .iter()

@@ -5,7 +5,7 @@ use ima::config::{Config, Lockdown};
 use ima::fault::{Code, Fault};
 use ima::policy::Policy;
 
-use super::{Findings, Root, mount};
+use super::{Findings, Inputs, mount};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
 use crate::kernel::command_line::FixedBy;
 use crate::kernel::hardening;
@@ -19,14 +19,15 @@ impl Findings {
         policy_signed: bool,
         config: &Config,
         certificates: &[Certificate],
-        root: Option<&Root>,
+        inputs: &Inputs<'_>,
     ) {
         let wanted = Wanted {
             policies: vec![policy],
             policies_signed: policy_signed,
             config: config.clone(),
             certificates: certificates.iter().collect(),
-            filesystem: root.map(|root| root.filesystem.name.as_str()),
+            filesystem: inputs.root.map(|root| root.filesystem.name.as_str()),
+            secure_boot: inputs.boot_image.is_some_and(|image| image.is_verified()),
             line_in_image: self.command_line == Some(FixedBy::Image),
         };
         for finding in crate::kernel::check::check(kernel, &wanted) {
@@ -86,7 +87,7 @@ fn code_of(finding: &Finding) -> Option<Code> {
         "KEXEC" | "KEXEC_FILE" => return None,
         option if mount::is_driver(option) => return None,
         "IMA_APPRAISE" => Code::PolicyNotInForce,
-        "IMA_APPRAISE_REQUIRE_POLICY_SIGS" => Code::PolicySignature,
+        "IMA_APPRAISE_REQUIRE_POLICY_SIGS" | "IMA_ARCH_POLICY" => Code::PolicySignature,
         "CRYPTO_RSA" | "CRYPTO_ECDSA" => Code::CertificateRefused,
         _ if finding.reason.starts_with("policy line") => Code::PolicyRefused,
         _ => Code::KernelConfiguration,

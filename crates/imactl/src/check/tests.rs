@@ -6,8 +6,8 @@ use crate::loader::tests::Made;
 use crate::select::FileSystem;
 use crate::tree::Inode;
 use crate::tree::{Content, Kind, Tree};
-use crate::uki::{Builder, UnifiedKernelImage, authenticode, testing};
-use crate::x509::Template;
+use crate::uki::{Builder, Database, UnifiedKernelImage, authenticode, testing};
+use crate::x509::{Template, Usage};
 use ima::certificate::Certificate;
 use ima::fault::Cause;
 use ima::filesystem::{self, Filesystem, Need};
@@ -114,6 +114,7 @@ impl Desk {
             kernel: None,
             release: None,
             authorities: Some(std::slice::from_ref(&self.authority)),
+            owner_keys: &[],
             command_line: Some(line),
             boot_image: None,
         })
@@ -147,6 +148,7 @@ fn an_unsigned_root_boots_where_nothing_is_enforced() {
             kernel,
             release: None,
             authorities: Some(std::slice::from_ref(&desk.authority)),
+            owner_keys: &[],
             command_line: Some(&line),
             boot_image: None,
         });
@@ -969,6 +971,7 @@ fn a_curve_that_the_kernel_does_not_know() {
             kernel: None,
             release: release.as_ref(),
             authorities: Some(std::slice::from_ref(&desk.authority)),
+            owner_keys: &[],
             command_line: Some(LINE),
             boot_image: None,
         });
@@ -1337,6 +1340,7 @@ fn of_image(
         boot_image: Some(BootImage {
             image: &image,
             trusted: trusted.map(std::slice::from_ref),
+            revoked: None,
         }),
         ..Inputs::default()
     });
@@ -1491,6 +1495,7 @@ fn the_signed_command_line_is_not_among_what_is_open() {
             boot_image: Some(BootImage {
                 image: &image,
                 trusted,
+                revoked: None,
             }),
             ..Inputs::default()
         });
@@ -1508,4 +1513,99 @@ fn key_of_firmware(name: &str) -> (FileKey, Certificate) {
     let key = FileKey::generate(KeyKind::Rsa(2048)).unwrap();
     let certificate = Template::leaf(name).sign(&key, None, None).unwrap();
     (key, certificate)
+}
+
+/// The CA is a key of the machine's owner, which the kernel takes onto `.machine` or not.
+#[test]
+fn keys_of_the_owner_vouch_if_the_kernel_takes_them() {
+    let machine = "CONFIG_INTEGRITY_MACHINE_KEYRING=y\n\
+                   CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n";
+    let authorities = format!("{machine}CONFIG_INTEGRITY_CA_MACHINE_KEYRING=y\n");
+    let alone = format!("{authorities}CONFIG_INTEGRITY_CA_MACHINE_KEYRING_MAX=y\n");
+    let without = "CONFIG_IMA=y\n".to_owned();
+    let ca_key = FileKey::generate(KeyKind::P256).unwrap();
+    let make = |template: Template| template.sign(&ca_key, None, None).unwrap();
+    let ca = make(Template::ca("CA"));
+    let signs_more = make(Template {
+        usage: Some(Usage {
+            digital_signature: true,
+            key_cert_sign: true,
+        }),
+        ..Template::ca("CA")
+    });
+    let key = FileKey::generate(KeyKind::P256).unwrap();
+    let leaf = Template::leaf("leaf").sign(&key, Some((&ca_key, &ca)), None);
+    let initramfs = InitramfsBuilder::new()
+        .init(program())
+        .certificate("x509_ima.der", leaf.unwrap().der())
+        .default_policy(POLICY);
+    let not_taken = Some(Cause::MOK_NOT_TAKEN);
+    for (options, owner, built_in, expected) in [
+        (&alone, &ca, false, None),
+        (&alone, &signs_more, false, Some(not_taken)),
+        (&alone, &signs_more, true, None),
+        (&authorities, &signs_more, false, None),
+        (&without, &ca, false, Some(Some(Cause::MOK_NO_KEYRING))),
+        (&without, &ca, true, None),
+        (
+            &alone,
+            &Desk::new().authority,
+            false,
+            Some(Some(Cause::ISSUER_NOT_IN_KERNEL)),
+        ),
+    ] {
+        let options = format!("{options}CONFIG_CRYPTO_ECDSA=y\n");
+        let kernel = KernelConfig::parse(options.as_bytes()).unwrap();
+        let found = check(&Inputs {
+            initramfs: Some(&initramfs),
+            kernel: Some(&kernel),
+            authorities: built_in.then_some(std::slice::from_ref(&ca)),
+            owner_keys: std::slice::from_ref(owner),
+            ..Inputs::default()
+        });
+        let mut faults = found.faults.iter();
+        let refused = faults.find(|fault| fault.code() == Code::CertificateRefused);
+        assert_eq!(refused.map(Fault::found), expected, "{options}{owner:?}");
+    }
+}
+
+/// What the kernel demands of a policy under Secure Boot, by its own rules.
+#[test]
+fn a_kernel_with_rules_under_secure_boot_takes_only_a_signed_policy() {
+    let desk = Desk::new();
+    let (key, certificate) = key_of_firmware("db");
+    let image = Builder::new(testing::stub(), testing::kernel())
+        .initramfs(desk.initramfs.clone().build().unwrap())
+        .command_line(LINE)
+        .build()
+        .unwrap();
+    let image = authenticode::sign(&image, &key, &certificate).unwrap();
+    let image = UnifiedKernelImage::parse(&image).unwrap();
+    let with_rules = "CONFIG_IMA_ARCH_POLICY=y\nCONFIG_INTEGRITY_MACHINE_KEYRING=y\n\
+                      CONFIG_IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY=y\n";
+    let digest = Database::parse(crate::hex::encode(&image.image().digest()).as_bytes()).unwrap();
+    let trusted = Some(std::slice::from_ref(&certificate));
+    for (options, trusted, revoked, refused) in [
+        (with_rules, trusted, None, true),
+        (with_rules, None, None, false),
+        // It does not start.
+        (with_rules, trusted, Some(&digest), false),
+        ("CONFIG_IMA_ARCH_POLICY=y\n", trusted, None, false),
+    ] {
+        let kernel = KernelConfig::parse(options.as_bytes()).unwrap();
+        let found = check(&Inputs {
+            initramfs: Some(&desk.initramfs),
+            kernel: Some(&kernel),
+            command_line: image.command_line(),
+            boot_image: Some(BootImage {
+                image: &image,
+                trusted,
+                revoked,
+            }),
+            ..Inputs::default()
+        });
+        let has = |code| found.faults.iter().any(|fault| fault.code() == code);
+        assert_eq!(has(Code::PolicySignature), refused, "{options}");
+        assert_eq!(has(Code::UkiUntrusted), revoked.is_some(), "{options}");
+    }
 }

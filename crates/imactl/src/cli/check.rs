@@ -43,8 +43,8 @@ pub struct Check {
     /// A unified kernel image, in place of --kernel, --initramfs and --append
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initramfs", "append"])]
     uki: Option<PathBuf>,
-    /// Certificates in the firmware's database (db), DER or PEM: the firmware starts the unified kernel image only with a signature
-    /// by one of their keys
+    /// Certificates in the firmware's database (db), DER, PEM or EFI signature lists: the firmware starts the unified kernel image only
+    /// with a signature by one of their keys. With shim, also the keys of the machine's owner (MOK)
     #[arg(
         long = "secure-boot-cert",
         value_name = "FILE",
@@ -52,6 +52,15 @@ pub struct Check {
         conflicts_with_all = ["kernel", "initramfs", "append"]
     )]
     secure_boot_certificates: Vec<PathBuf>,
+    /// What Secure Boot refuses whoever signed it: the firmware's dbx as EFI signature lists (as efivarfs shows it, .esl or .auth),
+    /// certificates, SHA-256 digests of images in hexadecimal, or shim's list of the oldest generations (SbatLevel)
+    #[arg(
+        long = "secure-boot-revoked",
+        value_name = "FILE",
+        requires = "uki",
+        conflicts_with_all = ["kernel", "initramfs", "append"]
+    )]
+    secure_boot_revoked: Vec<PathBuf>,
     /// The initramfs, as the boot loader will load it (plain, or compressed with gzip, zstd, xz, lzma or lz4), or the directory
     /// that it is packed from; one of initramfs-tools or dracut with ima-init in it is known as such
     #[arg(long, value_name = "FILE", required_unless_present = "uki")]
@@ -75,6 +84,10 @@ pub struct Check {
     /// Certificates of CAs in the kernel, in place of those in the image
     #[arg(long = "ca", value_name = "FILE")]
     authorities: Vec<PathBuf>,
+    /// Keys of the machine's owner (MOK), DER or PEM: shim gives them to the kernel, which takes those that are CAs by its
+    /// configuration. Beside the CAs in the kernel, or in place of those that are not known
+    #[arg(long = "mok", value_name = "FILE")]
+    owner_keys: Vec<PathBuf>,
     /// Configuration of the kernel, in place of the one in the image
     #[arg(long, value_name = "FILE")]
     kernel_config: Option<PathBuf>,
@@ -91,6 +104,7 @@ impl Check {
         Self {
             uki: None,
             secure_boot_certificates: Vec::new(),
+            secure_boot_revoked: Vec::new(),
             initramfs: Some(boot.initramfs.clone()),
             root: Some(boot.root.clone()),
             hash_tree: None,
@@ -98,6 +112,7 @@ impl Check {
             filesystem: FileSystemOptions::default(),
             kernel: None,
             authorities: Vec::new(),
+            owner_keys: Vec::new(),
             kernel_config: Some(boot.kernel_config.clone()),
             append: None,
             output: OutputOptions::default(),
@@ -117,8 +132,10 @@ impl Check {
         let uki = uki.transpose()?;
         let trusted = match self.secure_boot_certificates.as_slice() {
             [] => None,
-            paths => Some(options::certificates_in(paths)?),
+            paths => Some(options::secure_boot_certificates(paths)?),
         };
+        let revoked = options::revoked(&self.secure_boot_revoked)?;
+        let owner_keys = options::certificates_in(&self.owner_keys)?;
         let initramfs = self.initramfs(uki.as_ref())?;
         let (authorities, kernel, release) = self.kernel(uki.as_ref())?;
         let command_line = match &uki {
@@ -131,10 +148,12 @@ impl Check {
             kernel: kernel.as_ref(),
             release: release.as_ref(),
             authorities: authorities.as_deref(),
+            owner_keys: &owner_keys,
             command_line,
             boot_image: uki.as_ref().map(|(_, image)| BootImage {
                 image,
                 trusted: trusted.as_deref(),
+                revoked: revoked.as_ref(),
             }),
         };
         let root = self
@@ -219,7 +238,10 @@ impl Check {
                 };
                 release = KernelRelease::in_image(&image).map_err(|fault| in_file(fault, path))?;
                 if self.authorities.is_empty() {
-                    authorities = Some(in_kernel(path, &image)?);
+                    authorities = match in_kernel(path, &image) {
+                        Err(_) if !self.owner_keys.is_empty() => None,
+                        found => Some(found?),
+                    };
                 }
             } else {
                 let parsed = KernelConfig::parse(&image).map_err(|fault| in_file(fault, path))?;
@@ -251,7 +273,7 @@ impl Check {
         let choice = RootChoice {
             tree: self.hash_tree.clone(),
             signature: self.verity_signature.clone(),
-            authorities: inputs.authorities.map(<[Certificate]>::to_vec),
+            authorities: inputs.vouching(),
             verity_certificates: inputs.verity_certificates(),
             ..RootChoice::new(initramfs, inputs.command_line)
         };

@@ -130,7 +130,7 @@ pub struct Check {
     /// Unified kernel image that the kernel is started from, for what fixes the command line
     #[arg(long, value_name = "FILE", requires = "certificates_of_db")]
     uki: Option<PathBuf>,
-    /// Certificates in the firmware's database (db), DER or PEM, by which it verifies that image
+    /// Certificates in the firmware's database (db), DER, PEM or EFI signature lists, by which it verifies that image
     #[arg(
         id = "certificates_of_db",
         long = "secure-boot-cert",
@@ -150,6 +150,8 @@ impl Check {
         };
         let kernel = KernelConfig::parse(&read_bounded(&path, 16 << 20)?)
             .map_err(|fault| in_file(fault, &path))?;
+        // One that the firmware would not start is an error.
+        let secure_boot = self.uki.is_some();
         let line_in_image = match &self.uki {
             Some(path) => has_signed_line(path, &self.secure_boot_certificates)?,
             None => false,
@@ -179,6 +181,7 @@ impl Check {
             config,
             certificates: certificates.iter().collect(),
             filesystem: self.filesystem.as_deref(),
+            secure_boot,
             line_in_image,
         };
         let fixed = FixedBy::of(Some(&kernel), line_in_image);
@@ -224,7 +227,7 @@ impl Check {
 
 /// Whether firmware with these certificates starts this unified kernel image, and the image has a command line.
 fn has_signed_line(path: &Path, certificates: &[PathBuf]) -> Result<bool> {
-    let trusted = options::certificates_in(certificates)?;
+    let trusted = options::secure_boot_certificates(certificates)?;
     let bytes = read_bounded(path, pe::MAX_IMAGE)?;
     let uki = UnifiedKernelImage::parse(&bytes).map_err(|fault| in_file(fault, path))?;
     match authenticode::verify(uki.image(), &trusted) {

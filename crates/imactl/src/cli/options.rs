@@ -16,6 +16,8 @@ use imactl::file::{in_file, read_bounded};
 use imactl::identity::Identity;
 use imactl::key::{CommandSigner, Signer};
 use imactl::select::{Appraisal, FileSystem};
+use imactl::uki::Database;
+use imactl::uki::database::MAX_DATABASE;
 
 use super::output;
 
@@ -279,6 +281,33 @@ pub fn certificates(path: &Path) -> imactl::Result<Vec<Certificate>> {
             path,
         )
     })
+}
+
+/// Reads what Secure Boot refuses whoever signed it; nothing if no file is given.
+pub fn revoked(paths: &[PathBuf]) -> imactl::Result<Option<Database>> {
+    let mut found = None;
+    for path in paths {
+        let bytes = read_bounded(path, MAX_DATABASE)?;
+        let read = Database::parse(&bytes).map_err(|fault| in_file(fault, path))?;
+        found.get_or_insert_with(Database::default).extend(read);
+    }
+    Ok(found)
+}
+
+/// Reads the certificates that Secure Boot starts programs by: files and directories of certificates, and EFI signature lists.
+pub fn secure_boot_certificates(paths: &[PathBuf]) -> imactl::Result<Vec<Certificate>> {
+    let mut found = Vec::new();
+    for path in paths {
+        let lists = match path.is_dir() {
+            true => None,
+            false => Database::of_signature_lists(&read_bounded(path, MAX_DATABASE)?),
+        };
+        match lists {
+            Some(lists) => found.extend(lists.map_err(|fault| in_file(fault, path))?.certificates),
+            None => found.extend(certificates_in(std::slice::from_ref(path))?),
+        }
+    }
+    Ok(found)
 }
 
 /// Reads all certificates of files and of directories' files, in the order of their names. In a directory every file whose name

@@ -114,6 +114,9 @@ impl Setup {
             named: self.sign.clone(),
             enrol: self.is_to_enrol(&system, goal),
         };
+        if signing.enrol {
+            system.check_owner_key()?;
+        }
         let steps = system.steps(goal, &signing);
         describe(&system, goal, &steps)?;
         if self.dry_run {

@@ -205,30 +205,36 @@ impl Sign {
 
 /// Verify that firmware with these certificates in its database would start a unified kernel image
 ///
-/// The dates of certificates do not count, as for most firmware, and revoked ones (dbx) are not known here. Exit status 1 if the
-/// image is unsigned, was changed after it was signed, or is signed with another key.
+/// The dates of certificates do not count, as for most firmware. Exit status 1 if the image is unsigned, was changed after it was
+/// signed, is signed with another key, or is revoked.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   imactl uki verify --cert db.crt linux.efi
-  imactl uki verify --cert db.crt --json linux.efi")]
+  imactl uki verify --cert db.crt --json linux.efi
+  imactl uki verify --cert db.esl --revoked dbx.esl linux.efi")]
 pub struct Verify {
     /// The image
     #[arg(value_name = "FILE")]
     image: PathBuf,
-    /// Certificates in the firmware's database (db), DER or PEM
+    /// Certificates in the firmware's database (db), DER, PEM or EFI signature lists
     #[arg(long = "cert", value_name = "FILE", required = true)]
     certificates: Vec<PathBuf>,
+    /// What the firmware (dbx) or shim (SBAT) refuses whoever signed it; see imactl check --secure-boot-revoked
+    #[arg(long, value_name = "FILE")]
+    revoked: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
 }
 
 impl Verify {
     fn run(&self) -> Result {
-        let trusted = options::certificates_in(&self.certificates)?;
+        let trusted = options::secure_boot_certificates(&self.certificates)?;
+        let revoked = options::revoked(&self.revoked)?.unwrap_or_default();
         let bytes = read_bounded(&self.image, pe::MAX_IMAGE)?;
         let uki = UnifiedKernelImage::parse(&bytes).map_err(|fault| in_file(fault, &self.image))?;
-        let verified = authenticode::verify(uki.image(), &trusted);
+        let verified = authenticode::verify(uki.image(), &trusted)
+            .and_then(|signer| revoked.check_not_revoked(&uki).map(|()| signer));
         let fault = verified.as_ref().err().map(|why| {
             let fault = Fault::new(Code::UkiUntrusted, self.image.display().to_string());
             fault.because(why.cause())

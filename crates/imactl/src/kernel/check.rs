@@ -147,6 +147,8 @@ pub struct Wanted<'a> {
     pub certificates: Vec<&'a Certificate>,
     /// The root's file system type, if it is known.
     pub filesystem: Option<&'a str>,
+    /// The firmware enforces Secure Boot.
+    pub secure_boot: bool,
     /// The command line is in a unified kernel image whose signature is valid.
     pub line_in_image: bool,
 }
@@ -231,6 +233,13 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
             "IMA_APPRAISE_REQUIRE_POLICY_SIGS",
             "n, or a signature packed beside the policy",
             "the kernel takes only a signed policy",
+        );
+    }
+    if wanted.secure_boot && has_policy_rule(kernel) && !wanted.policies_signed {
+        findings.required(
+            "IMA_ARCH_POLICY",
+            "n, or a signature packed beside the policy",
+            "under Secure Boot the kernel takes only a signed policy",
         );
     }
     if wanted.config.require_tpm {
@@ -327,6 +336,17 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
         findings.available(option, "the root's file system and the signatures on it");
     }
     findings.list
+}
+
+/// Whether the kernel has a rule of its own under Secure Boot that policies must be signed (security/integrity/ima/ima_efi.c,
+/// `sb_arch_rules`).
+fn has_policy_rule(kernel: &KernelConfig) -> bool {
+    let options = [
+        "IMA_ARCH_POLICY",
+        "INTEGRITY_MACHINE_KEYRING",
+        "IMA_KEYRINGS_PERMIT_SIGNED_BY_BUILTIN_OR_SECONDARY",
+    ];
+    options.iter().all(|option| kernel.is_builtin(option))
 }
 
 /// A kernel with kexec starts another kernel, unless the init disables that or the policy appraises it. A rule needs no kexec.

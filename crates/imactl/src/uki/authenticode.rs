@@ -69,6 +69,21 @@ pub enum Untrusted {
     Changed,
     /// Its signer is another; the subject of the signer's certificate.
     OtherKey(String),
+    /// Its digest is revoked; in hexadecimal.
+    RevokedDigest(String),
+    /// The certificate of its signer, or of an issuer, is revoked; the subject of that.
+    RevokedCertificate(String),
+    /// A component of it is of a generation that is revoked.
+    RevokedGeneration {
+        /// The name of the component.
+        component: String,
+        /// Its generation.
+        generation: u32,
+        /// The oldest that shim starts.
+        oldest: u32,
+    },
+    /// It has no list of the generations of its components, which shim demands.
+    NoGenerations,
 }
 
 impl Untrusted {
@@ -80,6 +95,18 @@ impl Untrusted {
             Self::Malformed(why) => Cause::UKI_SIGNATURE_MALFORMED.with(&[why]),
             Self::Changed => Cause::UKI_CHANGED.into(),
             Self::OtherKey(subject) => Cause::UKI_OTHER_KEY.with(&[subject]),
+            Self::RevokedDigest(digest) => Cause::UKI_REVOKED.with(&[digest]),
+            Self::RevokedCertificate(subject) => Cause::UKI_SIGNER_REVOKED.with(&[subject]),
+            Self::RevokedGeneration {
+                component,
+                generation,
+                oldest,
+            } => Cause::UKI_GENERATION_REVOKED.with(&[
+                component,
+                &generation.to_string(),
+                &oldest.to_string(),
+            ]),
+            Self::NoGenerations => Cause::UKI_NO_GENERATIONS.into(),
         }
     }
 }
@@ -182,6 +209,24 @@ impl Signature {
         &self.signer
     }
 
+    /// The certificates in it.
+    #[must_use]
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// Whether the signer's certificate is this one, or one that this one's key signed, directly or by way of CA certificates in the
+    /// message.
+    #[must_use]
+    pub fn leads_to(&self, certificate: &Certificate) -> bool {
+        self.signer == *certificate
+            || chain::leads_to(
+                &self.signer,
+                std::slice::from_ref(certificate),
+                &self.certificates,
+            )
+    }
+
     /// Checks that it is a signature of this image by one of these certificates' keys, or by a key whose certificate one of these
     /// signed, directly or by way of CA certificates in the message. The dates of certificates do not count: firmware does not
     /// look at them (edk2, CryptoPkg/Library/BaseCryptLib/Pk/CryptPkcs7VerifyCommon.c).
@@ -205,11 +250,7 @@ impl Signature {
             &self.signature,
         )
         .map_err(|_| Untrusted::Changed)?;
-        let is_trusted = trusted
-            .iter()
-            .any(|certificate| certificate.der() == self.signer.der())
-            || chain::leads_to(&self.signer, trusted, &self.certificates);
-        match is_trusted {
+        match trusted.iter().any(|certificate| self.leads_to(certificate)) {
             true => Ok(()),
             false => Err(Untrusted::OtherKey(self.signer.subject())),
         }

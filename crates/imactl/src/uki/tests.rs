@@ -7,6 +7,7 @@ use object::{Object as _, ObjectSection as _};
 use proptest::prelude::*;
 
 use super::authenticode::{self, Untrusted};
+use super::database::Database;
 use super::pe::{Image, NewSection, PeError, add_sections};
 use super::testing::{HEADERS, MACHINE, MAGIC, SBAT, kernel, program, stub};
 use super::{Builder, UnifiedKernelImage};
@@ -614,4 +615,178 @@ fn an_error_says_what_does_not_fit() {
         wanted: room,
     };
     assert_eq!(error, expected);
+}
+
+/// An EFI signature list with these signatures, which have the same length.
+fn signature_list(kind: &str, signatures: &[&[u8]]) -> Vec<u8> {
+    let number = |length: usize| u32::try_from(length).unwrap().to_le_bytes();
+    let each = 16 + signatures[0].len();
+    let mut list = guid(kind);
+    list.extend([28 + each * signatures.len(), 0, each].map(number).concat());
+    for signature in signatures {
+        list.extend([0; 16]);
+        list.extend_from_slice(signature);
+    }
+    list
+}
+
+/// A GUID as it is stored.
+fn guid(text: &str) -> Vec<u8> {
+    let mut bytes = crate::hex::decode(text.replace('-', "")).unwrap();
+    for group in [0..4, 4..6, 6..8] {
+        bytes[group].reverse();
+    }
+    bytes
+}
+
+const X509: &str = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072";
+const SHA256: &str = "c1c41626-504c-4092-aca9-41f936934328";
+const X509_SHA256: &str = "3bd2a492-96c0-4079-b420-fcf98ef103ed";
+const OF_ANOTHER_KIND: &str = "826ca512-cf10-4ac9-b187-be01496631bd";
+
+/// What firmware and shim with this list say of the signed image.
+fn revoked(list: &[u8]) -> Result<(), Untrusted> {
+    let image = UnifiedKernelImage::parse(&SIGNED).unwrap();
+    Database::parse(list).unwrap().check_not_revoked(&image)
+}
+
+#[test]
+fn what_is_revoked_is_not_started() {
+    let other = Key::new(KeyKind::Rsa(2048));
+    let digest = Image::parse(&SIGNED).unwrap().digest();
+    let in_hexadecimal = crate::hex::encode(&digest);
+    let signer = |key: &Key| signature_list(X509, &[key.certificate.der()]);
+    let authority = signature_list(X509, &[KEY.authority.der()]);
+    let tbs = |certificate: &Certificate| {
+        let digest = ima::hash::HashAlgorithm::Sha256.digest(certificate.tbs_der());
+        // The time of the revocation is behind it.
+        signature_list(X509_SHA256, &[&[digest.unwrap(), vec![0; 16]].concat()])
+    };
+    let by_certificate = |key: &Certificate| Untrusted::RevokedCertificate(key.subject());
+    let by_digest = || Untrusted::RevokedDigest(in_hexadecimal.clone());
+    let pem = crate::x509::pem(&KEY.certificate).unwrap();
+    let generation = |component: &str, generation, oldest| Untrusted::RevokedGeneration {
+        component: component.to_owned(),
+        generation,
+        oldest,
+    };
+    let attributes = [0x27, 0, 0, 0];
+    for (list, expected) in [
+        (
+            signature_list(SHA256, &[&[0; 32], &digest]),
+            Err(by_digest()),
+        ),
+        (signature_list(SHA256, &[&[0; 32]]), Ok(())),
+        (
+            format!("\n{}\n{in_hexadecimal}\n", "00".repeat(32)).into_bytes(),
+            Err(by_digest()),
+        ),
+        (signer(&KEY), Err(by_certificate(&KEY.certificate))),
+        (signer(&other), Ok(())),
+        (pem, Err(by_certificate(&KEY.certificate))),
+        (authority.clone(), Err(by_certificate(&KEY.authority))),
+        (tbs(&KEY.certificate), Err(by_certificate(&KEY.certificate))),
+        (tbs(&other.certificate), Ok(())),
+        // The authority is not in the message, and firmware does not know its certificate either.
+        (tbs(&KEY.authority), Ok(())),
+        (
+            [
+                signature_list(OF_ANOTHER_KIND, &[&[0; 20]]),
+                authority.clone(),
+            ]
+            .concat(),
+            Err(by_certificate(&KEY.authority)),
+        ),
+        (
+            [&attributes[..], &authority].concat(),
+            Err(by_certificate(&KEY.authority)),
+        ),
+        (
+            b"sbat,1,2024010100\nsystemd,2\n".to_vec(),
+            Err(generation("systemd", 1, 2)),
+        ),
+        (
+            b"\x06\0\0\0sbat,2,2024010100\n\n".to_vec(),
+            Err(generation("sbat", 1, 2)),
+        ),
+        (b"sbat,1,2024010100\nsystemd,1\ngrub,9\n".to_vec(), Ok(())),
+    ] {
+        assert_eq!(revoked(&list), expected, "{list:?}");
+    }
+    let without = with_stub(program(
+        true,
+        MACHINE,
+        &[(".text", &[0xf4; 9]), (".sdmagic", MAGIC)],
+    ));
+    let without = KEY.sign(&without.build().unwrap());
+    let without = UnifiedKernelImage::parse(&without).unwrap();
+    let generations = Database::parse(b"sbat,1,2024010100").unwrap();
+    assert_eq!(
+        generations.check_not_revoked(&without),
+        Err(Untrusted::NoGenerations)
+    );
+}
+
+#[test]
+fn databases_are_read_in_each_form() {
+    let list = signature_list(X509, &[KEY.certificate.der()]);
+    let expected = Database {
+        certificates: vec![KEY.certificate.clone()],
+        ..Database::default()
+    };
+    // As sign-efi-sig-list writes it: the time, a signature with its length, revision, type and GUID.
+    let mut update = vec![0; 16];
+    update.extend(28_u32.to_le_bytes());
+    update.extend([0, 2, 0xf1, 0x0e]);
+    update.extend([0; 20]);
+    update.extend(&list);
+    for bytes in [&list, &[&[7, 0, 0, 0][..], &list].concat(), &update] {
+        assert_eq!(Database::parse(bytes), Ok(expected.clone()));
+        assert_eq!(
+            Database::of_signature_lists(bytes),
+            Some(Ok(expected.clone()))
+        );
+    }
+    let header = {
+        let mut list = list.clone();
+        let length = u32::try_from(list.len()).unwrap() + 4;
+        list[16..20].copy_from_slice(&length.to_le_bytes());
+        list[20] = 4;
+        list.splice(28..28, [0; 4]);
+        list
+    };
+    assert_eq!(Database::parse(&header), Ok(expected));
+    for bytes in [
+        &b""[..],
+        b"00112233",
+        b"sbat,1\nsystemd,one\n",
+        &list[..list.len() - 1],
+        &[&list[..], b"x"].concat(),
+        &signature_list(X509, &[b"no certificate"]),
+    ] {
+        let fault = Database::parse(bytes).unwrap_err();
+        assert_eq!(fault.code(), Code::SecureBootDatabase);
+    }
+    for bytes in [&b"00112233"[..], KEY.certificate.der()] {
+        assert_eq!(Database::of_signature_lists(bytes), None);
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_databases_never_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        at in any::<prop::sample::Index>(),
+        value in any::<u8>(),
+    ) {
+        let _ = Database::parse(&bytes);
+        let mut list = [
+            signature_list(SHA256, &[&[1; 32], &[2; 32]]),
+            signature_list(X509, &[KEY.certificate.der()]),
+        ]
+        .concat();
+        let at = at.index(list.len());
+        list[at] = value;
+        let _ = Database::parse(&list);
+    }
 }

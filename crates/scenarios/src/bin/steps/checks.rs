@@ -162,6 +162,13 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
             "--fragment",
             "tests/boots/arch-policy.config",
         ],
+        &[
+            "qemu/build-kernel",
+            "--fragment",
+            "efi",
+            "--fragment",
+            "tests/boots/strict.config",
+        ],
         &["qemu/debian-kernel"],
         &["qemu/policy-parsers"],
     ] {

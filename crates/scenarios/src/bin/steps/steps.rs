@@ -160,6 +160,8 @@ const MACHINES: &[&str] = &[
     "f2fs-tools",
     "dosfstools",
     "mtools",
+    "efitools",
+    "uuid-runtime",
     "mtd-utils",
     "ovmf",
     "shim-unsigned",
