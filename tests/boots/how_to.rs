@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use ima_testbed::attempts::{DIRECTORY, names::SIGNED};
 use ima_testbed::report::GUEST_STARTED;
 use ima_testbed::{Disk, Machine, Outcome, Share, Tpm, Uefi, free_port, nfs_export};
 use imactl::initramfs::InitramfsBuilder;
@@ -675,6 +676,7 @@ fn secure_boot() {
     let mut desk = Desk::with_kernel_and_keys(Kernel::Efi);
     desk.run(&format!(
         "mv bzImage bzImage.signed-ca && echo ID=test >rootfs/etc/os-release && install -D rootfs/sbin/init rootfs{CHANGED} && \
+         install -D rootfs/sbin/init rootfs/{DIRECTORY}/{SIGNED} && \
          imactl image --from rootfs --all-root --key keys/ima.key --cert keys/ima.der --for-policy policy/ima_policy.default \
          --label root --out root.img"
     ));
@@ -729,9 +731,10 @@ fn secure_boot() {
         let outcome = boot(&signed);
         let report = assert_booted(&outcome);
         assert_eq!(report.secure_boot, Some(true), "{store}");
-        let mut attempts = report.attempts.iter();
-        let denied = attempts.find(|it| it.name == "tampered-file");
-        assert!(denied.is_some_and(|it| it.passed), "{:?}", report.attempts);
+        for name in ["signed", "tampered-file"] {
+            let attempt = report.attempts.iter().find(|it| it.name == name);
+            assert!(attempt.is_some_and(|it| it.passed), "{:?}", report.attempts);
+        }
         secure_boot::assert_shows(&outcome, "Secure boot enabled");
         secure_boot::assert_never_started(&boot(&changed), "Access Denied");
     }

@@ -533,18 +533,18 @@ fn assert_vouches(kernel: Kernel, owner: &Pair) -> Outcome {
 }
 
 /// Such a kernel does not let this key of the owner's vouch, and `imactl check` says so beforehand.
-fn assert_does_not_vouch(kernel: Kernel, owner: &Pair) {
+fn assert_does_not_vouch(kernel: Kernel, owner: &Pair, because: &str) {
     let mut setup = with_kernel(kernel, Firmware::with_owner_s(owner));
     setup.trusts_ca = false;
     assert_eq!(setup.checked(), Some("IMA-504"));
     let outcome = setup.boot();
     assert_refused(&outcome, "IMA-504", Action::Poweroff);
-    assert_shows(&outcome, "another CA");
+    assert_shows(&outcome, because);
 }
 
 #[test]
 fn certificate_of_a_ca_that_is_not_the_owner_s() {
-    assert_does_not_vouch(Kernel::Efi, &OTHER_CA);
+    assert_does_not_vouch(Kernel::Efi, &OTHER_CA, "another CA");
 }
 
 /// Another certificate of the key of the tests' CA.
@@ -562,6 +562,9 @@ fn ca_with(usage: Usage, basic_constraints: BasicConstraints) -> Pair {
     }
 }
 
+/// Why the kernel does not take what such a key of the owner's has signed.
+const ON_PLATFORM: &str = "is on the keyring .platform alone";
+
 const CERTIFICATES: Usage = Usage {
     digital_signature: false,
     key_cert_sign: true,
@@ -574,7 +577,8 @@ const CERTIFICATES_AND_DATA: Usage = Usage {
 /// `CONFIG_INTEGRITY_CA_MACHINE_KEYRING` keeps it off `.machine`.
 #[test]
 fn key_of_the_owner_that_is_no_ca() {
-    assert_does_not_vouch(Kernel::Efi, &ca_with(CERTIFICATES, BasicConstraints::Leaf));
+    let owner = ca_with(CERTIFICATES, BasicConstraints::Leaf);
+    assert_does_not_vouch(Kernel::Efi, &owner, ON_PLATFORM);
 }
 
 /// With this option alone the key may sign data too.
@@ -596,10 +600,8 @@ fn ca_of_the_owner_that_signs_nothing_but_certificates() {
 /// And not the same CA if its certificate says that it signs data too.
 #[test]
 fn ca_of_the_owner_that_signs_more_than_certificates() {
-    assert_does_not_vouch(
-        Kernel::Strict,
-        &ca_with(CERTIFICATES_AND_DATA, BasicConstraints::Ca),
-    );
+    let owner = ca_with(CERTIFICATES_AND_DATA, BasicConstraints::Ca);
+    assert_does_not_vouch(Kernel::Strict, &owner, ON_PLATFORM);
 }
 
 /// shim trusts the owner's keys as it does those in `db`.

@@ -4,10 +4,14 @@ use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::hex;
-use ima::keyring::{self, KeyringName};
+use ima::keyring::{self, KeyringName, Serial};
 use ima::layout;
 use ima::verify;
 use nix::errno::Errno;
+
+/// The keyring with the keys of the firmware's db, and with the machine owner keys that the kernel does not take as CAs
+/// (security/integrity/platform_certs/machine_keyring.c, `add_to_machine_keyring`).
+const PLATFORM: &str = ".platform";
 
 /// How many of the trusted keys a message names.
 const MAX_SHOWN: usize = 4;
@@ -17,6 +21,8 @@ const MAX_SHOWN: usize = 4;
 pub struct Kernel {
     /// `/proc/keys`, as far as the kernel confirms it.
     keys: String,
+    /// The keys on `.platform`, which vouch for no other certificate.
+    platform: Vec<Serial>,
     /// `/proc/crypto`
     crypto: String,
     /// The kernel's own command line.
@@ -29,8 +35,13 @@ impl Kernel {
         let read = |path: &str| {
             String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
         };
+        let keys = crate::list().unwrap_or_default();
+        let platform = crate::named(&keys, PLATFORM)
+            .find(|(_, uid)| *uid == 0)
+            .and_then(|(serial, _)| crate::content(crate::Keyring::Serial(serial)).ok());
         Self {
-            keys: crate::list().unwrap_or_default(),
+            keys,
+            platform: platform.unwrap_or_default(),
             crypto: read("/proc/crypto"),
             command_line: layout::command_line(std::fs::read_to_string).unwrap_or_default(),
         }
@@ -88,6 +99,43 @@ impl Kernel {
         wanted
     }
 
+    /// Whether the key with this identifier is on `.platform`.
+    fn has_on_platform(&self, id: Option<&[u8]>) -> bool {
+        let Some(id) = id.map(hex::encode) else {
+            return false;
+        };
+        keyring::keys(&self.keys)
+            .filter(|key| self.platform.contains(&key.serial))
+            .filter_map(|key| key.asymmetric())
+            .any(|key| !key.key_id.is_empty() && id.ends_with(key.key_id))
+    }
+
+    /// The asymmetric keys that the kernel has and that are not on `.platform`, for a person.
+    fn trusted(&self) -> String {
+        let keys: Vec<&str> = keyring::keys(&self.keys)
+            .filter(|key| key.kind.starts_with("asym") && !self.platform.contains(&key.serial))
+            .map(|key| {
+                key.description
+                    .split(": X509")
+                    .next()
+                    .unwrap_or(key.description)
+            })
+            .collect();
+        match keys.len() {
+            0 => "it has none".to_owned(),
+            count => {
+                let shown: Vec<&str> = keys.into_iter().take(MAX_SHOWN).collect();
+                let more = count.saturating_sub(shown.len());
+                let rest = if more > 0 {
+                    format!(" and {more} more")
+                } else {
+                    String::new()
+                };
+                format!("{}{rest}", shown.join("; "))
+            }
+        }
+    }
+
     /// The parameter that narrows down whose certificates are taken.
     fn ca_keys(&self) -> &str {
         self.command_line
@@ -134,11 +182,14 @@ pub fn certificate(
             ) {
                 return fault.because(Cause::NOT_FOR_SIGNING_FILES.with(&[&defect.to_string()]));
             }
-            fault.because(Cause::ISSUER_NOT_TRUSTED.with(&[&issuer, &trusted(&kernel.keys)]))
+            fault.because(match kernel.has_on_platform(certificate.akid()) {
+                true => Cause::ISSUER_ON_PLATFORM.with(&[&issuer]),
+                false => Cause::ISSUER_NOT_TRUSTED.with(&[&issuer, &kernel.trusted()]),
+            })
         }
         Errno::EKEYREJECTED if kernel.blacklists(certificate) => fault.because(Cause::BLACKLISTED),
         Errno::EKEYREJECTED => {
-            fault.because(Cause::ISSUER_HAS_OTHER_KEY.with(&[&issuer, &trusted(&kernel.keys)]))
+            fault.because(Cause::ISSUER_HAS_OTHER_KEY.with(&[&issuer, &kernel.trusted()]))
         }
         Errno::EBADMSG => match defect(&[LeafDefect::ExplicitCaFalse]) {
             Some(defect) => {
@@ -171,32 +222,6 @@ pub fn certificate(
         Errno::EDQUOT => fault.because(Cause::KEY_QUOTA),
         Errno::ENODEV => fault.because(Cause::NO_CERTIFICATE_PARSER),
         _ => fault,
-    }
-}
-
-/// The asymmetric keys that the kernel has, for a person.
-fn trusted(proc_keys: &str) -> String {
-    let keys: Vec<&str> = keyring::keys(proc_keys)
-        .filter(|key| key.kind.starts_with("asym"))
-        .map(|key| {
-            key.description
-                .split(": X509")
-                .next()
-                .unwrap_or(key.description)
-        })
-        .collect();
-    match keys.len() {
-        0 => "it has none".to_owned(),
-        count => {
-            let shown: Vec<&str> = keys.into_iter().take(MAX_SHOWN).collect();
-            let more = count.saturating_sub(shown.len());
-            let rest = if more > 0 {
-                format!(" and {more} more")
-            } else {
-                String::new()
-            };
-            format!("{}{rest}", shown.join("; "))
-        }
     }
 }
 

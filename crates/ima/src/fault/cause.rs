@@ -340,6 +340,10 @@ causes! {
     ISSUER_NOT_TRUSTED [CertificateRefused] {
         cause: "its issuer, {issuer}, is not among the CAs that this kernel trusts: {trusted}"
     }
+    ISSUER_ON_PLATFORM [CertificateRefused] {
+        cause: "its issuer, {issuer}, is on the keyring .platform alone, whose keys vouch for no other certificate: there are the keys of the firmware's db, and the machine owner keys (MOK) that CONFIG_INTEGRITY_CA_MACHINE_KEYRING keeps off .machine"
+        remedy: "give the CA a certificate with CA:TRUE and keyCertSign, and without digitalSignature for CONFIG_INTEGRITY_CA_MACHINE_KEYRING_MAX, and enrol that; or put it into the kernel (imactl kernel add-ca)"
+    }
     BLACKLISTED [CertificateRefused] {
         cause: "it is on the kernel's own list of revoked certificates (the keyring .blacklist)"
         remedy: "make a new key and certificate, and sign the system again with it; revoked ones are built in or come from the firmware (dbx)"

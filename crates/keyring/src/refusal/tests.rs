@@ -32,6 +32,7 @@ impl Desk {
 fn kernel() -> Kernel {
     Kernel {
         keys: KEYS.to_owned(),
+        platform: Vec::new(),
         crypto: "name         : ecdsa-nist-p256\ndriver       : x\n\nname         : sha256\n"
             .to_owned(),
         command_line: "root=/dev/vda ca_keys=id:1234 quiet".to_owned(),
