@@ -11,6 +11,7 @@ use ima::signature::{ImaXattr, SignatureV2};
 use ima::verify::{self, VerifyError};
 
 use crate::errno::{Errno, describe};
+use crate::features::{self, Feature};
 use crate::kernel_log::KernelLog;
 
 /// The largest security.ima that is read: a signature with RSA-4096 has 521 bytes.
@@ -82,6 +83,9 @@ fn signature_defect(
         let id = signature.key_id.to_string();
         return Some(Cause::SIGNER_NOT_ON_KEYRING.with(&[&id, &known]));
     };
+    if !features::is_built_in(Feature::Diagnosis) {
+        return None;
+    }
     let mut hasher = Hasher::new(signature.algo)?;
     let mut buffer = vec![0; 1 << 16];
     let mut file = file;

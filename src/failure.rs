@@ -216,7 +216,7 @@ fn forever() -> ! {
     }
 }
 
-/// The ending of a boot that runs out of memory; `None` once it is used.
+/// The ending of a boot that panics or runs out of memory; `None` once a lack of memory has used it.
 static ENDING: Mutex<Option<Ending>> = Mutex::new(None);
 
 /// Refuses the boot for lack of memory. Returns where no ending is set, or if there is no memory for this refusal either.
@@ -230,12 +230,26 @@ fn out_of_memory(bytes: usize) {
     }
 }
 
+/// Refuses the boot for a panic of a program that `build/ship` made, which has no messages of panics: the address of the
+/// instruction is all that is known of it.
+fn crashed(address: usize) -> ! {
+    let ending = ENDING.try_lock().ok().and_then(|ending| *ending);
+    let detail = format!("it stopped at the address {address:#x}");
+    end(
+        &Fault::new(Code::Internal, detail),
+        ending.unwrap_or_default(),
+    )
+}
+
 /// Makes a panic and a lack of memory end like any refusal, and not with the kernel's panic "Attempted to kill init".
 pub fn catch_panics(ending: Ending) {
     syscalls::on_out_of_memory(out_of_memory);
+    syscalls::on_crash(crashed);
     if let Ok(mut known) = ENDING.lock() {
         *known = Some(ending);
     }
+    // Not called in a program of `build/ship`.
+    #[cfg(not(panic = "immediate-abort"))]
     std::panic::set_hook(Box::new(move |panic| {
         end(&Fault::new(Code::Internal, panic.to_string()), ending);
     }));

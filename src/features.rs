@@ -19,6 +19,7 @@ macro_rules! line {
 /// For `--version`: whether this init has each feature. [`Feature::is_missing_in`] looks for these lines in the program.
 pub const LINES: [&str; Feature::ALL.len()] = [
     line!("composefs"),
+    line!("diagnosis"),
     line!("initramfs-signatures"),
     line!("luks"),
     line!("measured-boot"),
@@ -35,6 +36,7 @@ pub const LINES: [&str; Feature::ALL.len()] = [
 pub const fn is_built_in(feature: Feature) -> bool {
     match feature {
         Feature::Composefs => cfg!(feature = "composefs"),
+        Feature::Diagnosis => cfg!(feature = "diagnosis"),
         Feature::InitramfsSignatures => cfg!(feature = "initramfs-signatures"),
         Feature::Luks => cfg!(feature = "luks"),
         Feature::MeasuredBoot => cfg!(feature = "measured-boot"),

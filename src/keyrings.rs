@@ -14,10 +14,11 @@ use ima::hex;
 use ima::keyring::KeyringName;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
-use ima_keyring::{Kernel, Keyring};
+use ima_keyring::{Kernel, Keyring, Refused};
 use log::{info, warn};
 
 use crate::errno::describe;
+use crate::features::{self, Feature};
 use crate::files::{self, Initramfs};
 use crate::report::{KeyRecord, Report};
 
@@ -148,8 +149,16 @@ impl offer::Keyring for KernelKeyring<'_> {
         ima_keyring::add_certificate(certificate.der(), self.keyring)
             .map(drop)
             .map_err(|errno| {
-                let kernel = Kernel::look();
-                ima_keyring::refusal(path, certificate, self.name.as_str(), errno, &kernel)
+                let refused = Refused {
+                    path,
+                    certificate,
+                    keyring: self.name.as_str(),
+                    errno,
+                };
+                match features::is_built_in(Feature::Diagnosis) {
+                    true => refused.explained(&Kernel::look()),
+                    false => refused.fault(),
+                }
             })
     }
 

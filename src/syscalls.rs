@@ -59,6 +59,37 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
+/// The signals that a program gets when it cannot go on: a panic of the programs that `build/ship` makes executes an invalid
+/// instruction (SIGILL) or, on arm64, a breakpoint (SIGTRAP), and abort(3) raises SIGABRT.
+const CRASHES: [libc::c_int; 3] = [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
+
+static ON_CRASH: OnceLock<fn(usize) -> !> = OnceLock::new();
+
+extern "C" fn crashed(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    if let Some(function) = ON_CRASH.get() {
+        // SAFETY: the kernel passes a pointer to its own siginfo_t to a handler with SA_SIGINFO. For signals without an address,
+        // the same bytes are other numbers.
+        let address = unsafe { (*info).si_addr() };
+        function(address.addr());
+    }
+}
+
+/// Sets the function that is called when this process cannot go on, with the address of the instruction. The first one stays. It
+/// cannot return. A second crash, in that function, kills the process.
+pub fn on_crash(function: fn(usize) -> !) {
+    let _ = ON_CRASH.set(function);
+    // SAFETY: all fields are numbers, an optional pointer or an empty set of signals, for which zeros are valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = crashed as *const () as usize;
+    // The signal stays unblocked, because a shell that the function executes would inherit that it is blocked.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND | libc::SA_NODEFER;
+    for signal in CRASHES {
+        // SAFETY: the handler has the signature that SA_SIGINFO asks for. The signals are raised by what this only thread does
+        // itself, so the handler runs where a panic would call its hook, and may do what a hook may.
+        unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+    }
+}
+
 /// The process in which [`fork`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forked {
@@ -250,6 +281,46 @@ mod tests {
         assert_eq!(map_executable(&own), Verdict::Allowed);
         let directory = File::open("/").unwrap();
         assert_eq!(map_executable(&directory), Verdict::Denied(Errno::NODEV));
+    }
+
+    /// A program that panics as those of `build/ship` do, in a process of its own.
+    #[test]
+    fn a_crash_calls_its_function_once() {
+        on_crash(|address| {
+            let in_a_program = address > 4096;
+            std::process::exit(if in_a_program { 42 } else { 1 })
+        });
+        for (crash, expected) in [(Crash::Instruction, 42), (Crash::Abort, 42)] {
+            // SAFETY: the child only crashes, and its handler ends it.
+            match unsafe { nix::unistd::fork() }.unwrap() {
+                ForkResult::Child => crash.happen(),
+                ForkResult::Parent { child } => assert_eq!(
+                    nix::sys::wait::waitpid(child, None),
+                    Ok(nix::sys::wait::WaitStatus::Exited(child, expected)),
+                    "{crash:?}"
+                ),
+            }
+        }
+    }
+
+    #[derive(Debug)]
+    enum Crash {
+        Instruction,
+        Abort,
+    }
+
+    impl Crash {
+        fn happen(&self) -> ! {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: the instruction raises SIGILL and does nothing else.
+                Self::Instruction => unsafe { std::arch::asm!("ud2", options(noreturn)) },
+                #[cfg(not(target_arch = "x86_64"))]
+                // SAFETY: the instruction raises SIGTRAP and does nothing else.
+                Self::Instruction => unsafe { std::arch::asm!("brk #1", options(noreturn)) },
+                Self::Abort => std::process::abort(),
+            }
+        }
     }
 
     #[test]

@@ -6,10 +6,41 @@ use std::sync::LazyLock;
 use ima_testbed::Tpm;
 
 use crate::accepted::assert_all_attempts_passed;
-use crate::built::{Kernel, PLAIN_INIT};
+use crate::built::{Kernel, PLAIN_INIT, PROGRAMS};
 use crate::matrix::{Check, faults};
 use crate::setup::{Setup, assert_booted};
 use crate::tree::Tree;
+
+/// A program may grow by this much beyond what tests/boots/size.budget says, in percent.
+const TOLERANCE: usize = 2;
+
+/// Growth that is meant is written into the file, with UPDATE_SIZES=1.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn programs_are_within_their_sizes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/size.budget");
+    let budget = std::fs::read_to_string(path).expect("the budget");
+    let sizes = [
+        ("all-features", PROGRAMS.init.len()),
+        ("no-features", PLAIN_INIT.len()),
+        ("switch_root", PROGRAMS.switch_root.len()),
+    ];
+    if std::env::var_os("UPDATE_SIZES").is_some() {
+        let comment = budget.lines().next().expect("the comment");
+        let lines = sizes.map(|(name, size)| format!("{name} {size}\n"));
+        std::fs::write(path, format!("{comment}\n{}", lines.concat())).expect("the budget");
+        return;
+    }
+    for (name, size) in sizes {
+        let mut lines = budget.lines().filter_map(|line| line.split_once(' '));
+        let (_, allowed) = lines.find(|(known, _)| *known == name).expect("its line");
+        let allowed: usize = allowed.parse().expect("a number");
+        assert!(
+            size * 100 <= allowed * (100 + TOLERANCE),
+            "{name}: {size} bytes, where {path} has {allowed}: docs/explanation/size.md says how to find what has grown"
+        );
+    }
+}
 
 /// A root hash.
 static HASH: LazyLock<String> = LazyLock::new(|| "5e".repeat(32));

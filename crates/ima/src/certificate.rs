@@ -5,13 +5,15 @@
 
 use core::fmt;
 
-use der::asn1::{BitStringRef, OctetStringRef, UintRef};
-use der::{Decode, Encode, Reader, SliceReader};
+use der::asn1::{AnyRef, BitStringRef, UintRef};
+use der::{Decode as _, Reader as _, SliceReader, Tag, TagNumber};
 use sha1::{Digest as _, Sha1};
-use x509_cert::certificate::{Raw, TbsCertificateInner};
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage as X509KeyUsage};
-use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::time::Time;
 
+pub use crate::asn1::DerError;
+use crate::asn1::{
+    algorithm, context, element, end, identifier, inner, next_is, optional, whole, with_header,
+};
 use crate::distinguished_name::DistinguishedName;
 use crate::fault::{Cause, Code, Explanation, Fault};
 use crate::oid::{
@@ -39,12 +41,24 @@ const PEM_END: &[u8] = b"-----END ";
 pub struct Certificate {
     der: Vec<u8>,
     tbs_der: Vec<u8>,
-    signature_algorithm: AlgorithmIdentifierOwned,
+    signature_algorithm: ObjectIdentifier,
     signature: Vec<u8>,
-    tbs: TbsCertificateInner<Raw>,
+    serial: Vec<u8>,
+    issuer: Vec<u8>,
+    subject: Vec<u8>,
+    not_before: u64,
+    not_after: u64,
+    /// The content of the BIT STRING of the SubjectPublicKeyInfo.
+    public_key: Vec<u8>,
+    key: PublicKey,
+    extensions: Extensions,
+}
+
+/// The extensions that matter to the kernel.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Extensions {
     skid: Option<Vec<u8>>,
     akid: Option<Vec<u8>>,
-    key: PublicKey,
     key_usage: Option<KeyUsage>,
     basic_constraints: Option<Constraints>,
 }
@@ -224,19 +238,25 @@ pub enum CertificateError {
     Several(usize),
     /// Not DER, or not the DER of a certificate.
     #[error("malformed certificate: {0}")]
-    Der(der::Error),
+    Der(DerError),
     /// An extension that is malformed.
     #[error("malformed {name} extension: {error}")]
     Extension {
         /// The extension's name.
         name: &'static str,
         /// What is wrong.
-        error: der::Error,
+        error: DerError,
     },
 }
 
 impl From<der::Error> for CertificateError {
     fn from(error: der::Error) -> Self {
+        Self::Der(error.into())
+    }
+}
+
+impl From<DerError> for CertificateError {
+    fn from(error: DerError) -> Self {
         Self::Der(error)
     }
 }
@@ -293,57 +313,46 @@ impl Certificate {
     /// [`CertificateError`].
     pub fn parse_der(der: &[u8]) -> Result<Self, CertificateError> {
         check_length(der)?;
-        let mut reader = SliceReader::new(der)?;
-        let (tbs_der, signature_algorithm, signature) = reader.sequence(|reader| {
-            let tbs = reader.tlv_bytes()?;
-            let algorithm = AlgorithmIdentifierOwned::decode(reader)?;
-            let signature = BitStringRef::decode(reader)?;
-            Ok::<_, der::Error>((tbs, algorithm, signature.raw_bytes()))
-        })?;
-        reader.finish()?;
-        let tbs = TbsCertificateInner::<Raw>::from_der(tbs_der)?;
+        let mut outer = whole(der, Tag::Sequence)?;
+        let tbs_der = with_header(&mut outer)?;
+        let signature_algorithm = algorithm(&mut outer)?;
+        let signature = bits(&mut outer)?;
+        end(outer)?;
 
-        let skid = extension(
-            &tbs,
-            "subjectKeyIdentifier",
-            ID_CE_SUBJECT_KEY_IDENTIFIER,
-            |value| <&OctetStringRef>::from_der(value).map(|id| id.as_bytes().to_vec()),
-        )?;
-        let akid = extension(
-            &tbs,
-            "authorityKeyIdentifier",
-            ID_CE_AUTHORITY_KEY_IDENTIFIER,
-            |value| {
-                AuthorityKeyIdentifier::from_der(value)
-                    .map(|akid| akid.key_identifier.map(|id| id.as_bytes().to_vec()))
-            },
-        )?
-        .flatten();
-        let key_usage = extension(&tbs, "keyUsage", ID_CE_KEY_USAGE, |value| {
-            X509KeyUsage::from_der(value).map(|usage| KeyUsage {
-                digital_signature: usage.digital_signature(),
-                key_cert_sign: usage.key_cert_sign(),
-            })
-        })?;
-        let basic_constraints =
-            extension(&tbs, "basicConstraints", ID_CE_BASIC_CONSTRAINTS, |value| {
-                BasicConstraints::from_der(value).map(|constraints| Constraints {
-                    ca: constraints.ca,
-                    explicit_false: !constraints.ca && value.len() > 2,
-                })
-            })?;
-        let key = public_key(&tbs)?;
+        let mut tbs = whole(tbs_der, Tag::Sequence)?;
+        optional(&mut tbs, context(0))?; // the version
+        let serial = element(&mut tbs, Tag::Integer)?;
+        algorithm(&mut tbs)?;
+        let issuer = name(&mut tbs)?;
+        let mut validity = inner(&mut tbs, Tag::Sequence)?;
+        let not_before = seconds(&mut validity)?;
+        let not_after = seconds(&mut validity)?;
+        end(validity)?;
+        let subject = name(&mut tbs)?;
+        let key_info = with_header(&mut tbs)?;
+        for number in [1, 2] {
+            // The identifiers of version 2.
+            optional(&mut tbs, unique_identifier(number))?;
+        }
+        let extensions = match optional(&mut tbs, context(3))? {
+            Some(list) => Extensions::parse(list)?,
+            None => Extensions::default(),
+        };
+        end(tbs)?;
+        let (key, public_key) = public_key(key_info)?;
         Ok(Self {
             der: der.to_vec(),
             tbs_der: tbs_der.to_vec(),
             signature_algorithm,
             signature: signature.to_vec(),
-            tbs,
-            skid,
-            akid,
+            serial: serial.to_vec(),
+            issuer: issuer.to_vec(),
+            subject: subject.to_vec(),
+            not_before,
+            not_after,
+            public_key: public_key.to_vec(),
             key,
-            key_usage,
-            basic_constraints,
+            extensions,
         })
     }
 
@@ -362,7 +371,7 @@ impl Certificate {
     /// The object identifier of the algorithm the issuer signed with.
     #[must_use]
     pub fn signature_algorithm(&self) -> ObjectIdentifier {
-        self.signature_algorithm.oid
+        self.signature_algorithm
     }
 
     /// The issuer's signature over [`tbs_der`](Self::tbs_der): raw bytes for RSA, DER for ECDSA.
@@ -374,49 +383,43 @@ impl Certificate {
     /// The subject as RFC 4514 writes names, control characters escaped.
     #[must_use]
     pub fn subject(&self) -> String {
-        printable(self.tbs.subject())
+        printable(&self.subject)
     }
 
     /// The issuer as RFC 4514 writes names, control characters escaped.
     #[must_use]
     pub fn issuer(&self) -> String {
-        printable(self.tbs.issuer())
+        printable(&self.issuer)
     }
 
     /// The issuer's name in DER.
-    ///
-    /// # Errors
-    ///
-    /// A name that cannot be encoded again.
-    pub fn issuer_der(&self) -> Result<Vec<u8>, CertificateError> {
-        Ok(self.tbs.issuer().to_der()?)
+    #[must_use]
+    pub fn issuer_der(&self) -> &[u8] {
+        &self.issuer
     }
 
     /// The subject's name in DER.
-    ///
-    /// # Errors
-    ///
-    /// A name that cannot be encoded again.
-    pub fn subject_der(&self) -> Result<Vec<u8>, CertificateError> {
-        Ok(self.tbs.subject().to_der()?)
+    #[must_use]
+    pub fn subject_der(&self) -> &[u8] {
+        &self.subject
     }
 
     /// The serial number, big-endian.
     #[must_use]
     pub fn serial(&self) -> &[u8] {
-        self.tbs.serial_number().as_bytes()
+        &self.serial
     }
 
     /// The subject key identifier, if the certificate has one.
     #[must_use]
     pub fn skid(&self) -> Option<&[u8]> {
-        self.skid.as_deref()
+        self.extensions.skid.as_deref()
     }
 
     /// The key identifier of the authority key identifier, if the certificate has one.
     #[must_use]
     pub fn akid(&self) -> Option<&[u8]> {
-        self.akid.as_deref()
+        self.extensions.akid.as_deref()
     }
 
     /// The id signatures by this certificate's key carry: the end of the subject key identifier or, without one, of the
@@ -424,7 +427,8 @@ impl Certificate {
     /// alone; [`skid`](Self::skid) shows which it is.
     #[must_use]
     pub fn key_id(&self) -> KeyId {
-        self.skid
+        self.extensions
+            .skid
             .as_deref()
             .and_then(KeyId::from_suffix)
             .or_else(|| KeyId::from_suffix(&self.public_key_sha1()))
@@ -446,69 +450,63 @@ impl Certificate {
     /// The content of the public key's BIT STRING: DER of RSAPublicKey, or a SEC 1 point.
     #[must_use]
     pub fn public_key_bytes(&self) -> &[u8] {
-        self.tbs
-            .subject_public_key_info()
-            .subject_public_key
-            .raw_bytes()
-    }
-
-    /// The SubjectPublicKeyInfo in DER.
-    ///
-    /// # Errors
-    ///
-    /// One that cannot be encoded again.
-    pub fn public_key_der(&self) -> Result<Vec<u8>, CertificateError> {
-        Ok(self.tbs.subject_public_key_info().to_der()?)
+        &self.public_key
     }
 
     /// Whether basicConstraints has the CA bit.
     #[must_use]
     pub fn is_ca(&self) -> bool {
-        self.basic_constraints
+        self.extensions
+            .basic_constraints
             .is_some_and(|constraints| constraints.ca)
     }
 
     /// The keyUsage extension, if there is one.
     #[must_use]
     pub fn key_usage(&self) -> Option<KeyUsage> {
-        self.key_usage
+        self.extensions.key_usage
     }
 
     /// Start of validity, seconds since 1970. The kernel reads it and never enforces it.
     #[must_use]
     pub fn not_before(&self) -> u64 {
-        self.tbs.validity().not_before.to_unix_duration().as_secs()
+        self.not_before
     }
 
     /// End of validity, seconds since 1970. The kernel reads it and never enforces it.
     #[must_use]
     pub fn not_after(&self) -> u64 {
-        self.tbs.validity().not_after.to_unix_duration().as_secs()
+        self.not_after
     }
 
     /// Whether the subject carries [`SAMPLE_MARK`]: everybody has the private key.
     #[must_use]
     pub fn is_sample(&self) -> bool {
-        self.tbs.subject().iter().any(|attribute| {
-            attribute.oid == ORGANIZATIONAL_UNIT
-                && attribute.value.value() == SAMPLE_MARK.as_bytes()
-        })
+        DistinguishedName(&self.subject)
+            .attributes()
+            .is_ok_and(|attributes| {
+                attributes.iter().any(|attribute| {
+                    attribute.kind == ORGANIZATIONAL_UNIT
+                        && attribute.value.value() == SAMPLE_MARK.as_bytes()
+                })
+            })
     }
 
     /// Whether subject and issuer are the same name and the key identifiers do not say otherwise. The signature is not
     /// looked at.
     #[must_use]
     pub fn is_self_signed(&self) -> bool {
-        self.tbs.subject() == self.tbs.issuer() && (self.akid.is_none() || self.akid == self.skid)
+        self.subject == self.issuer
+            && (self.extensions.akid.is_none() || self.extensions.akid == self.extensions.skid)
     }
 
     /// Whether the names and key identifiers say that `issuer` signed this certificate, as the kernel looks for the signer
     /// (`find_asymmetric_key`). The signature is not looked at.
     #[must_use]
     pub fn names_issuer(&self, issuer: &Certificate) -> bool {
-        match (&self.akid, &issuer.skid) {
+        match (&self.extensions.akid, &issuer.extensions.skid) {
             (Some(akid), Some(skid)) => akid == skid,
-            _ => self.tbs.issuer() == issuer.tbs.subject(),
+            _ => self.issuer == issuer.subject,
         }
     }
 
@@ -516,7 +514,7 @@ impl Certificate {
     /// that [keep it off the keyring](LeafDefect::is_refused) come first.
     #[must_use]
     pub fn leaf_defects(&self) -> Vec<LeafDefect> {
-        let usage = self.key_usage.unwrap_or(KeyUsage {
+        let usage = self.extensions.key_usage.unwrap_or(KeyUsage {
             digital_signature: false,
             key_cert_sign: false,
         });
@@ -530,14 +528,15 @@ impl Certificate {
                 LeafDefect::UnsupportedKey,
             ),
             (
-                self.basic_constraints
+                self.extensions
+                    .basic_constraints
                     .is_some_and(|constraints| constraints.explicit_false),
                 LeafDefect::ExplicitCaFalse,
             ),
             (self.is_ca(), LeafDefect::CaBit),
             (usage.key_cert_sign, LeafDefect::KeyCertSign),
             (!usage.digital_signature, LeafDefect::NoDigitalSignature),
-            (self.skid.is_none(), LeafDefect::NoSkid),
+            (self.extensions.skid.is_none(), LeafDefect::NoSkid),
             (
                 rsa_bits.is_some_and(|bits| !is_rsa_length(bits)),
                 LeafDefect::RsaLength(rsa_bits.unwrap_or_default()),
@@ -604,54 +603,140 @@ fn check_length(der: &[u8]) -> Result<(), CertificateError> {
     }
 }
 
-fn extension<T>(
-    tbs: &TbsCertificateInner<Raw>,
-    name: &'static str,
-    oid: ObjectIdentifier,
-    decode: impl FnOnce(&[u8]) -> der::Result<T>,
-) -> Result<Option<T>, CertificateError> {
-    let Some(extensions) = tbs.extensions() else {
-        return Ok(None);
-    };
-    extensions
-        .iter()
-        .find(|extension| extension.extn_id == oid)
-        .map(|extension| decode(extension.extn_value.as_bytes()))
-        .transpose()
-        .map_err(|error| CertificateError::Extension { name, error })
+/// The next BIT STRING.
+#[inline(never)]
+fn bits<'a>(reader: &mut SliceReader<'a>) -> Result<&'a [u8], DerError> {
+    Ok(BitStringRef::decode(reader)?.raw_bytes())
 }
 
-fn public_key(tbs: &TbsCertificateInner<Raw>) -> Result<PublicKey, CertificateError> {
-    let info = tbs.subject_public_key_info();
-    match info.algorithm.oid {
-        RSA_ENCRYPTION => {
-            let mut reader = SliceReader::new(info.subject_public_key.raw_bytes())?;
-            let bits = reader.sequence(|reader| {
-                let modulus = UintRef::decode(reader)?;
-                UintRef::decode(reader)?;
-                Ok::<_, der::Error>(bit_len(modulus.as_bytes()))
-            })?;
-            Ok(PublicKey::Rsa { bits })
-        }
-        ID_EC_PUBLIC_KEY => {
-            let oid = match &info.algorithm.parameters {
-                Some(parameters) => parameters.decode_as::<ObjectIdentifier>()?,
-                None => {
-                    return Ok(PublicKey::Other {
-                        oid: ID_EC_PUBLIC_KEY,
-                    });
-                }
-            };
-            Ok(match oid {
-                PRIME_192_V1 => PublicKey::Ec { curve: Curve::P192 },
-                SECP_256_R_1 => PublicKey::Ec { curve: Curve::P256 },
-                SECP_384_R_1 => PublicKey::Ec { curve: Curve::P384 },
-                SECP_521_R_1 => PublicKey::Ec { curve: Curve::P521 },
-                oid => PublicKey::Other { oid },
-            })
-        }
-        oid => Ok(PublicKey::Other { oid }),
+/// The next name in DER, which is well formed.
+fn name<'a>(reader: &mut SliceReader<'a>) -> Result<&'a [u8], DerError> {
+    let name = with_header(reader)?;
+    DistinguishedName(name).attributes().map(|_| name)
+}
+
+/// The next time, in seconds since 1970.
+fn seconds(reader: &mut SliceReader<'_>) -> Result<u64, DerError> {
+    Ok(Time::decode(reader)?.to_unix_duration().as_secs())
+}
+
+/// The tag of issuerUniqueID and subjectUniqueID.
+const fn unique_identifier(number: u32) -> Tag {
+    Tag::ContextSpecific {
+        constructed: false,
+        number: TagNumber(number),
     }
+}
+
+impl Extensions {
+    fn parse(list: &[u8]) -> Result<Self, CertificateError> {
+        let mut list = whole(list, Tag::Sequence)?;
+        let mut found = Self::default();
+        while !list.is_finished() {
+            let mut extension = inner(&mut list, Tag::Sequence)?;
+            let kind = identifier(&mut extension)?;
+            optional(&mut extension, Tag::Boolean)?; // whether it is critical
+            let value = element(&mut extension, Tag::OctetString)?;
+            end(extension)?;
+            let (name, result) = match kind {
+                ID_CE_SUBJECT_KEY_IDENTIFIER => ("subjectKeyIdentifier", found.take_skid(value)),
+                ID_CE_AUTHORITY_KEY_IDENTIFIER => {
+                    ("authorityKeyIdentifier", found.take_akid(value))
+                }
+                ID_CE_KEY_USAGE => ("keyUsage", found.take_key_usage(value)),
+                ID_CE_BASIC_CONSTRAINTS => {
+                    ("basicConstraints", found.take_basic_constraints(value))
+                }
+                _ => continue,
+            };
+            result.map_err(|error| CertificateError::Extension { name, error })?;
+        }
+        Ok(found)
+    }
+
+    // Of an extension that is there twice, the first counts.
+
+    fn take_skid(&mut self, value: &[u8]) -> Result<(), DerError> {
+        let mut reader = SliceReader::new(value)?;
+        let id = element(&mut reader, Tag::OctetString)?;
+        end(reader)?;
+        self.skid.get_or_insert_with(|| id.to_vec());
+        Ok(())
+    }
+
+    /// Takes the key identifier; the other parts are not looked at.
+    fn take_akid(&mut self, value: &[u8]) -> Result<(), DerError> {
+        let mut parts = whole(value, Tag::Sequence)?;
+        let key_identifier = Tag::ContextSpecific {
+            constructed: false,
+            number: TagNumber(0),
+        };
+        if let Some(id) = optional(&mut parts, key_identifier)? {
+            self.akid.get_or_insert_with(|| id.to_vec());
+        }
+        Ok(())
+    }
+
+    fn take_key_usage(&mut self, value: &[u8]) -> Result<(), DerError> {
+        let first = *BitStringRef::from_der(value)?
+            .raw_bytes()
+            .first()
+            .unwrap_or(&0);
+        self.key_usage.get_or_insert(KeyUsage {
+            digital_signature: first & 0x80 != 0,
+            key_cert_sign: first & 0x04 != 0,
+        });
+        Ok(())
+    }
+
+    fn take_basic_constraints(&mut self, value: &[u8]) -> Result<(), DerError> {
+        let mut parts = whole(value, Tag::Sequence)?;
+        let ca = match next_is(&parts, Tag::Boolean) {
+            true => bool::decode(&mut parts)?,
+            false => false,
+        };
+        optional(&mut parts, Tag::Integer)?; // the length of the path
+        end(parts)?;
+        self.basic_constraints.get_or_insert(Constraints {
+            ca,
+            explicit_false: !ca && value.len() > 2,
+        });
+        Ok(())
+    }
+}
+
+/// The kind of the key of a SubjectPublicKeyInfo, and the content of its BIT STRING.
+fn public_key(info: &[u8]) -> Result<(PublicKey, &[u8]), DerError> {
+    let mut info = whole(info, Tag::Sequence)?;
+    let mut algorithm = inner(&mut info, Tag::Sequence)?;
+    let oid = identifier(&mut algorithm)?;
+    let parameters = match algorithm.is_finished() {
+        true => None,
+        false => Some(AnyRef::decode(&mut algorithm)?),
+    };
+    end(algorithm)?;
+    let key = bits(&mut info)?;
+    end(info)?;
+    let kind = match (oid, parameters) {
+        (RSA_ENCRYPTION, _) => {
+            let mut numbers = whole(key, Tag::Sequence)?;
+            let modulus = UintRef::decode(&mut numbers)?;
+            UintRef::decode(&mut numbers)?;
+            end(numbers)?;
+            PublicKey::Rsa {
+                bits: bit_len(modulus.as_bytes()),
+            }
+        }
+        (ID_EC_PUBLIC_KEY, Some(parameters)) => match parameters.decode_as()? {
+            PRIME_192_V1 => PublicKey::Ec { curve: Curve::P192 },
+            SECP_256_R_1 => PublicKey::Ec { curve: Curve::P256 },
+            SECP_384_R_1 => PublicKey::Ec { curve: Curve::P384 },
+            SECP_521_R_1 => PublicKey::Ec { curve: Curve::P521 },
+            oid => PublicKey::Other { oid },
+        },
+        (oid, _) => PublicKey::Other { oid },
+    };
+    Ok((kind, key))
 }
 
 /// Bits of a big-endian number without leading zero bytes.
@@ -666,7 +751,7 @@ fn bit_len(number: &[u8]) -> u32 {
 }
 
 /// A name fit for a log: the kernel ring buffer and a console must not get control characters out of a certificate.
-fn printable(name: &x509_cert::name::Name) -> String {
+fn printable(name: &[u8]) -> String {
     let mut text = String::new();
     for character in DistinguishedName(name).to_string().chars() {
         if character.is_control() {
@@ -920,6 +1005,33 @@ mod tests {
         #[test]
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..1000)) {
             let _ = Certificate::parse(&bytes);
+        }
+
+        /// What x509-cert's decoder takes of changed certificates says the same here.
+        #[test]
+        fn x509_cert_reads_the_same(at in any::<prop::sample::Index>(), value in any::<u8>(), which in 0usize..6) {
+            use x509_cert::certificate::{CertificateInner, Raw};
+            use der::Encode as _;
+            let certificates: [&[u8]; 6] = [
+                data!("rsa2048.der"), data!("p256.der"), data!("p384.der"), data!("rsa-ca.der"), data!("explicit-false.der"),
+                data!("no-skid.der"),
+            ];
+            let mut bytes = certificates[which].to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            if let (Ok(certificate), Ok(other)) = (Certificate::parse_der(&bytes), CertificateInner::<Raw>::from_der(&bytes)) {
+                let tbs = other.tbs_certificate();
+                prop_assert_eq!(certificate.subject_der(), tbs.subject().to_der().unwrap());
+                prop_assert_eq!(certificate.issuer_der(), tbs.issuer().to_der().unwrap());
+                prop_assert_eq!(certificate.serial(), tbs.serial_number().as_bytes());
+                prop_assert_eq!(certificate.not_after(), tbs.validity().not_after.to_unix_duration().as_secs());
+                let info = tbs.subject_public_key_info();
+                prop_assert_eq!(certificate.public_key_bytes(), info.subject_public_key.raw_bytes());
+                prop_assert_eq!(certificate.signature(), other.signature().raw_bytes());
+                let skid = tbs.extensions().and_then(|list| list.iter().find(|extension| extension.extn_id == ID_CE_SUBJECT_KEY_IDENTIFIER));
+                // Behind the header of an OCTET STRING.
+                prop_assert_eq!(certificate.skid(), skid.map(|extension| &extension.extn_value.as_bytes()[2..]));
+            }
         }
 
         #[test]

@@ -3,11 +3,10 @@
 
 use core::fmt::{self, Write as _};
 
-use der::asn1::{Ia5StringRef, PrintableStringRef, TeletexStringRef, Utf8StringRef};
-use der::{Encode as _, Tag, Tagged as _};
-use x509_cert::attr::AttributeTypeAndValue;
-use x509_cert::name::Name;
+use der::asn1::AnyRef;
+use der::{Decode as _, Encode as _, Reader as _, Tag, Tagged as _};
 
+use crate::asn1::{DerError, end, identifier, inner, whole};
 use crate::oid::{COMMON_NAME, ORGANIZATION, ORGANIZATIONAL_UNIT, ObjectIdentifier};
 
 /// The attribute types that are written by name (RFC 4519; RFC 5280 appendix A.1). Others are written as their number.
@@ -38,19 +37,55 @@ const NAMES: [(ObjectIdentifier, &str); 19] = {
     ]
 };
 
-/// Displays a name as RFC 4514 writes it.
+/// An attribute of a name.
 #[derive(Debug)]
-pub(crate) struct DistinguishedName<'a>(pub(crate) &'a Name);
+pub(crate) struct Attribute<'a> {
+    /// Which of the name's sets it is in. Nearly every set has one attribute.
+    set: usize,
+    pub(crate) kind: ObjectIdentifier,
+    pub(crate) value: AnyRef<'a>,
+}
+
+/// A name in DER, which is displayed as RFC 4514 writes it.
+#[derive(Debug)]
+pub(crate) struct DistinguishedName<'a>(pub(crate) &'a [u8]);
+
+impl<'a> DistinguishedName<'a> {
+    /// Its attributes, in the order of the name.
+    ///
+    /// # Errors
+    ///
+    /// What is not DER of a name.
+    pub(crate) fn attributes(&self) -> Result<Vec<Attribute<'a>>, DerError> {
+        let mut sets = whole(self.0, Tag::Sequence)?;
+        let mut attributes = Vec::new();
+        for set in 0.. {
+            if sets.is_finished() {
+                break;
+            }
+            let mut members = inner(&mut sets, Tag::Set)?;
+            while !members.is_finished() {
+                let mut attribute = inner(&mut members, Tag::Sequence)?;
+                let kind = identifier(&mut attribute)?;
+                let value = AnyRef::decode(&mut attribute)?;
+                end(attribute)?;
+                attributes.push(Attribute { set, kind, value });
+            }
+        }
+        Ok(attributes)
+    }
+}
 
 impl fmt::Display for DistinguishedName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The last one first (section 2.1).
-        let relative: Vec<_> = self.0.iter_rdn().collect();
-        for (index, attributes) in relative.iter().rev().enumerate() {
+        let attributes = self.attributes().or(Err(fmt::Error))?;
+        // The last set first (section 2.1).
+        let sets = attributes.chunk_by(|one, next| one.set == next.set);
+        for (index, set) in sets.rev().enumerate() {
             if index > 0 {
                 f.write_char(',')?;
             }
-            for (index, attribute) in attributes.iter().enumerate() {
+            for (index, attribute) in set.iter().enumerate() {
                 if index > 0 {
                     f.write_char('+')?;
                 }
@@ -61,30 +96,24 @@ impl fmt::Display for DistinguishedName<'_> {
     }
 }
 
-fn write_attribute(f: &mut fmt::Formatter<'_>, attribute: &AttributeTypeAndValue) -> fmt::Result {
-    let name = NAMES.iter().find(|(oid, _)| *oid == attribute.oid);
+fn write_attribute(f: &mut fmt::Formatter<'_>, attribute: &Attribute<'_>) -> fmt::Result {
+    let name = NAMES.iter().find(|(oid, _)| *oid == attribute.kind);
     if let (Some((_, name)), Some(text)) = (name, text(attribute)) {
         f.write_str(name)?;
         f.write_char('=')?;
         return write_escaped(f, text);
     }
     let value = attribute.value.to_der().or(Err(fmt::Error))?;
-    write!(f, "{}=#{}", attribute.oid, crate::hex::encode(&value))
+    write!(f, "{}=#{}", attribute.kind, crate::hex::encode(&value))
 }
 
-fn text(attribute: &AttributeTypeAndValue) -> Option<&str> {
-    let value = &attribute.value;
+fn text<'a>(attribute: &Attribute<'a>) -> Option<&'a str> {
+    let value = attribute.value;
+    let text = std::str::from_utf8(value.value()).ok()?;
     match value.tag() {
-        Tag::PrintableString => PrintableStringRef::try_from(value)
-            .ok()
-            .map(|text| text.as_str()),
-        Tag::Utf8String => Utf8StringRef::try_from(value)
-            .ok()
-            .map(|text| text.as_str()),
-        Tag::Ia5String => Ia5StringRef::try_from(value).ok().map(|text| text.as_str()),
-        Tag::TeletexString => TeletexStringRef::try_from(value)
-            .ok()
-            .map(|text| text.as_str()),
+        Tag::Utf8String => Some(text),
+        // These have letters of ASCII alone, some more and some fewer.
+        Tag::PrintableString | Tag::Ia5String | Tag::TeletexString if text.is_ascii() => Some(text),
         _ => None,
     }
 }
@@ -107,9 +136,10 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use der::asn1::SetOfVec;
+    use der::asn1::{SetOfVec, Utf8StringRef};
     use proptest::prelude::*;
-    use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
+    use x509_cert::attr::AttributeTypeAndValue;
+    use x509_cert::name::{Name, RdnSequence, RelativeDistinguishedName};
 
     fn name(attributes: &[(ObjectIdentifier, &str)]) -> Name {
         let relative = attributes.iter().map(|(oid, text)| {
@@ -120,15 +150,15 @@ mod tests {
         Name::hazmat_from_rdn_sequence(RdnSequence::from(relative.collect::<Vec<_>>()))
     }
 
+    fn written(name: &Name) -> String {
+        DistinguishedName(&name.to_der().unwrap()).to_string()
+    }
+
     #[test]
     fn attribute_types_have_their_registered_names() {
         for (oid, short) in NAMES {
             let name = name(&[(oid, "x")]);
-            assert_eq!(
-                DistinguishedName(&name).to_string(),
-                name.to_string(),
-                "{short}"
-            );
+            assert_eq!(written(&name), name.to_string(), "{short}");
         }
     }
 
@@ -137,13 +167,13 @@ mod tests {
         fn names_are_written_as_x509_cert_writes_them(texts in proptest::collection::vec((0..NAMES.len(), "[ #a\"+,;<>\\\\\\x00-\\x7fé]{0,5}"), 0..4)) {
             let attributes: Vec<_> = texts.iter().map(|(index, text)| (NAMES[*index].0, text.as_str())).collect();
             let name = name(&attributes);
-            prop_assert_eq!(DistinguishedName(&name).to_string(), name.to_string());
+            prop_assert_eq!(written(&name), name.to_string());
         }
     }
 
     #[test]
     fn unknown_attribute_types_are_numbers() {
         let name = name(&[(ObjectIdentifier::new_unwrap("1.2.3"), "a")]);
-        assert_eq!(DistinguishedName(&name).to_string(), "1.2.3=#0c0161");
+        assert_eq!(written(&name), "1.2.3=#0c0161");
     }
 }

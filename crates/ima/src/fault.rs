@@ -101,7 +101,7 @@ pub struct Entry {
     pub severity: Severity,
     /// What happened, in a few words.
     pub what: &'static str,
-    /// Why, as far as it is known without looking at the machine.
+    /// Why, as far as it is known without looking at the machine. Empty without the feature `explanations`, like the remedy.
     pub cause: &'static str,
     /// What to do now.
     pub remedy: &'static str,
@@ -113,6 +113,15 @@ pub struct Entry {
 /// of those that it names and no others: switch_root names few.
 #[derive(Clone, Copy)]
 pub struct Code(&'static Entry);
+
+/// The text of a cause or a remedy; empty in programs without them.
+const fn explanation(text: &'static str) -> &'static str {
+    if cfg!(feature = "explanations") {
+        text
+    } else {
+        ""
+    }
+}
 
 macro_rules! catalogue {
     ($($variant:ident $id:literal $stage:ident $severity:ident
@@ -128,8 +137,8 @@ macro_rules! catalogue {
                     stage: Stage::$stage,
                     severity: Severity::$severity,
                     what: $what,
-                    cause: $cause,
-                    remedy: $remedy,
+                    cause: explanation($cause),
+                    remedy: explanation($remedy),
                 });
             )+
 
@@ -163,7 +172,7 @@ catalogue! {
     Internal "IMA-106" Environment Refusal
         what: "a defect in ima-init"
         cause: "the init met a state its authors had ruled out, and stops rather than go on"
-        remedy: "report it with the line above and the console's output; boot the previous image meanwhile"
+        remedy: "report it with the line above, the version of ima-init and the console's output; boot the previous image meanwhile"
     NoMemory "IMA-107" Environment Refusal
         what: "there is not enough memory to boot"
         cause: "the kernel gave the init no more memory: the machine has too little, or the unpacked initramfs takes up most of it"

@@ -8,6 +8,8 @@ use crate::settings::{Root, Settings};
 pub enum Feature {
     /// Roots of an erofs image and objects with fs-verity.
     Composefs,
+    /// Why the kernel refuses what it verifies itself: signatures and certificates. With it go the texts of causes and remedies.
+    Diagnosis,
     /// Signatures of the files in the initramfs, and so a start in front of another initramfs.
     InitramfsSignatures,
     /// Encrypted roots (LUKS2) that a TPM unlocks.
@@ -28,8 +30,9 @@ pub enum Feature {
 
 impl Feature {
     /// All features, in the order of their names.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Composefs,
+        Self::Diagnosis,
         Self::InitramfsSignatures,
         Self::Luks,
         Self::MeasuredBoot,
@@ -45,6 +48,7 @@ impl Feature {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Composefs => "composefs",
+            Self::Diagnosis => "diagnosis",
             Self::InitramfsSignatures => "initramfs-signatures",
             Self::Luks => "luks",
             Self::MeasuredBoot => "measured-boot",
@@ -77,6 +81,8 @@ impl Settings {
     fn needs(&self, feature: Feature) -> bool {
         match feature {
             Feature::Composefs => self.composefs.is_some(),
+            // No setting needs it.
+            Feature::Diagnosis => false,
             // The files of the initramfs decide.
             Feature::InitramfsSignatures => false,
             Feature::Luks => self.config.luks,

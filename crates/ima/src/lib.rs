@@ -19,6 +19,7 @@
     )
 )]
 
+mod asn1;
 pub mod audit;
 pub mod bank;
 pub mod boot_event;

@@ -6,8 +6,9 @@
 //! certificates are only on a keyring. A message that is parsed here is therefore one of which it is known who signed it.
 
 use der::asn1::AnyRef;
-use der::{Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged as _};
+use der::{Decode, Encode, Reader, SliceReader, Tag, Tagged as _};
 
+use crate::asn1::{DerError, algorithm, context, element, inner, next_is, whole};
 use crate::certificate::{Certificate, CertificateError, PublicKey};
 use crate::hash::HashAlgorithm;
 use crate::oid::{
@@ -34,7 +35,7 @@ pub enum Pkcs7Error {
     TooLong(usize),
     /// Not DER, or not the DER of such a message.
     #[error("malformed PKCS #7: {0}")]
-    Der(der::Error),
+    Der(DerError),
     /// Another content type than SignedData, or a message with content.
     #[error("not a detached signature")]
     NotDetached,
@@ -52,9 +53,15 @@ pub enum Pkcs7Error {
     Algorithm(ObjectIdentifier),
 }
 
+impl From<DerError> for Pkcs7Error {
+    fn from(error: DerError) -> Self {
+        Self::Der(error)
+    }
+}
+
 impl From<der::Error> for Pkcs7Error {
     fn from(error: der::Error) -> Self {
-        Self::Der(error)
+        Self::Der(error.into())
     }
 }
 
@@ -191,14 +198,13 @@ impl DetachedSignature {
             PublicKey::Rsa { .. } => tlv(Tag::Sequence, &[&RSA_ENCRYPTION.to_der()?, &null])?,
             _ => tlv(Tag::Sequence, &[&ecdsa.to_der()?])?,
         };
-        let issuer = signer.issuer_der().map_err(Pkcs7Error::Certificate)?;
         let serial = tlv(Tag::Integer, &[signer.serial()])?;
         let version = tlv(Tag::Integer, &[&[1]])?;
         let info = tlv(
             Tag::Sequence,
             &[
                 &version,
-                &tlv(Tag::Sequence, &[&issuer, &serial])?,
+                &tlv(Tag::Sequence, &[signer.issuer_der(), &serial])?,
                 &digest,
                 &algorithm,
                 &tlv(Tag::OctetString, &[signature])?,
@@ -255,7 +261,7 @@ impl DetachedSignature {
 
 /// The digest that the signed attributes give for the content (RFC 5652, section 11.2).
 #[cfg(feature = "verify")]
-fn message_digest(attributes: &[u8]) -> Result<Vec<u8>, der::Error> {
+fn message_digest(attributes: &[u8]) -> Result<Vec<u8>, DerError> {
     let mut set = whole(attributes, Tag::Set)?;
     let mut found = Vec::new();
     while !set.is_finished() {
@@ -268,39 +274,8 @@ fn message_digest(attributes: &[u8]) -> Result<Vec<u8>, der::Error> {
     }
     match <[_; 1]>::try_from(found) {
         Ok([digest]) => Ok(digest),
-        Err(_) => Err(Tag::OctetString.value_error().into()),
+        Err(_) => Err(der::Error::from(Tag::OctetString.value_error()).into()),
     }
-}
-
-const fn context(number: u32) -> Tag {
-    Tag::ContextSpecific {
-        constructed: true,
-        number: TagNumber(number),
-    }
-}
-
-/// The content of the one element that the bytes are.
-fn whole(bytes: &[u8], tag: Tag) -> Result<SliceReader<'_>, der::Error> {
-    let mut reader = SliceReader::new(bytes)?;
-    let content = inner(&mut reader, tag)?;
-    reader.finish()?;
-    Ok(content)
-}
-
-/// The content of the next element, to be read.
-fn inner<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Result<SliceReader<'a>, der::Error> {
-    SliceReader::new(element(reader, tag)?)
-}
-
-/// The content of the next element, which must have this tag.
-fn element<'a>(reader: &mut SliceReader<'a>, tag: Tag) -> Result<&'a [u8], der::Error> {
-    let element = AnyRef::decode(reader)?;
-    element.tag().assert_eq(tag)?;
-    Ok(element.value())
-}
-
-fn next_is(reader: &SliceReader<'_>, tag: Tag) -> bool {
-    Tag::peek(reader).is_ok_and(|next| next == tag)
 }
 
 /// The certificates of a message.
@@ -325,14 +300,7 @@ fn names(info: &SliceReader<'_>, certificate: &Certificate) -> Result<bool, Pkcs
     let issuer = parts.tlv_bytes()?;
     let serial = element(&mut parts, Tag::Integer)?;
     parts.finish()?;
-    let own = certificate.issuer_der().map_err(Pkcs7Error::Certificate)?;
-    Ok(own == issuer && certificate.serial() == serial)
-}
-
-/// The identifier of an algorithm, whose parameters are passed over.
-fn algorithm(reader: &mut SliceReader<'_>) -> Result<ObjectIdentifier, der::Error> {
-    let mut sequence = inner(reader, Tag::Sequence)?;
-    ObjectIdentifier::decode(&mut sequence)
+    Ok(certificate.issuer_der() == issuer && certificate.serial() == serial)
 }
 
 fn tlv(tag: Tag, parts: &[&[u8]]) -> Result<Vec<u8>, Pkcs7Error> {

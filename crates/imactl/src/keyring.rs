@@ -3,7 +3,7 @@
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::keyring::{self, Description, KeyringName, Serial};
-use ima_keyring::{Errno, Kernel, Keyring};
+use ima_keyring::{Errno, Kernel, Keyring, Refused};
 
 use crate::Result;
 
@@ -137,7 +137,13 @@ impl Target {
     /// [`Code::CertificateRefused`] with the reason for which the kernel refused it, as far as that can be worked out.
     pub fn import(&self, path: &str, certificate: &Certificate) -> Result<Serial> {
         ima_keyring::add_certificate(certificate.der(), self.keyring).map_err(|errno| {
-            let fault = ima_keyring::refusal(path, certificate, &self.name, errno, &Kernel::look());
+            let refused = Refused {
+                path,
+                certificate,
+                keyring: &self.name,
+                errno,
+            };
+            let fault = refused.explained(&Kernel::look());
             match errno {
                 // What the init says of these is about itself.
                 Errno::EACCES | Errno::EPERM if !rustix::process::getuid().is_root() => {

@@ -281,7 +281,7 @@ fn extension<T: AssociatedOid + Encode>(critical: bool, value: &T) -> der::Resul
 }
 
 fn subject_of(certificate: &Certificate) -> Result<Name> {
-    Name::from_der(&certificate.subject_der().map_err(unusable)?).map_err(unusable)
+    Name::from_der(certificate.subject_der()).map_err(unusable)
 }
 
 /// The names and extensions of a certificate.

@@ -25,7 +25,7 @@ use ima::keyring::{self, Description, KeyringName, Serial};
 use linux_keyutils::{Key, KeySerialId};
 
 pub use nix::errno::Errno;
-pub use refusal::{Kernel, certificate as refusal};
+pub use refusal::{Kernel, Refused};
 pub use syscalls::{Keyring, add_certificate, add_key, add_keyring, seal};
 
 /// The longest content of a keyring that is read: so many keys times four bytes.

@@ -146,19 +146,46 @@ impl Kernel {
 }
 
 /// The refusal of a certificate by add_key(2).
-pub fn certificate(
-    path: &str,
-    certificate: &Certificate,
-    name: &str,
-    errno: Errno,
-    kernel: &Kernel,
-) -> Fault {
-    let detail = format!(
-        "{path} ({}) onto {name}: {} ({errno:?})",
-        certificate.subject(),
-        errno.desc()
-    );
-    let fault = Fault::new(Code::CertificateRefused, detail);
+#[derive(Debug, Clone, Copy)]
+pub struct Refused<'a> {
+    /// The certificate's file.
+    pub path: &'a str,
+    /// The certificate.
+    pub certificate: &'a Certificate,
+    /// The name of the keyring.
+    pub keyring: &'a str,
+    /// The kernel's error.
+    pub errno: Errno,
+}
+
+impl Refused<'_> {
+    /// The fault, with the kernel's error alone.
+    pub fn fault(&self) -> Fault {
+        let detail = format!(
+            "{} ({}) onto {}: {} ({:?})",
+            self.path,
+            self.certificate.subject(),
+            self.keyring,
+            self.errno.desc(),
+            self.errno
+        );
+        Fault::new(Code::CertificateRefused, detail)
+    }
+
+    /// The fault with its cause, as far as the certificate and the kernel show it.
+    pub fn explained(&self, kernel: &Kernel) -> Fault {
+        explained(self, kernel)
+    }
+}
+
+fn explained(refused: &Refused<'_>, kernel: &Kernel) -> Fault {
+    let fault = refused.fault();
+    let Refused {
+        certificate,
+        keyring: name,
+        errno,
+        ..
+    } = *refused;
     let defects = certificate.leaf_defects();
     let defect = |wanted: &[LeafDefect]| defects.iter().find(|defect| wanted.contains(defect));
     let issuer = format!(

@@ -22,6 +22,7 @@ use super::devices::{self, Device};
 use super::waiting;
 use crate::device_mapper::{CONTROL, DeviceMapper, NAME, Table};
 use crate::errno::{Errno, describe, from_nix};
+use crate::features::{self, Feature};
 use crate::files::read_at;
 use crate::kernel_log::KernelLog;
 use crate::watch;
@@ -102,7 +103,11 @@ impl Trusted {
             return None;
         }
         let fault = Fault::new(Code::VerityUntrusted, shown);
-        Some(match (signature.verify(), errno) {
+        let verified = match features::is_built_in(Feature::Diagnosis) {
+            true => signature.verify(),
+            false => Ok(()),
+        };
+        Some(match (verified, errno) {
             (Err(error), _) => {
                 fault.because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
             }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Code;
+use super::{Code, explanation};
 
 /// A specific cause of a fault, from the catalogue.
 ///
@@ -57,7 +57,10 @@ impl Cause {
         let remedy = self
             .remedy()
             .map(|remedy| Cow::Owned(fill(remedy, &mut names, values)));
-        debug_assert_eq!(names.len(), values.len(), "{self:?}");
+        debug_assert!(
+            names.len() == values.len() || !cfg!(feature = "explanations"),
+            "{self:?}"
+        );
         Explanation {
             cause: self,
             text: Cow::Owned(text),
@@ -143,7 +146,7 @@ macro_rules! causes {
             $(
                 #[doc = concat!("Of", $(" [`", stringify!($code), "`](Code::", stringify!($code), "),",)+ " because: ", $text, ".")]
                 pub const $name: Self = Self(&Row {
-                    text: $text,
+                    text: explanation($text),
                     remedy: causes!(@remedy $($remedy)?),
                 });
             )+
@@ -158,7 +161,7 @@ macro_rules! causes {
         }
     };
     (@remedy) => { None };
-    (@remedy $remedy:literal) => { Some($remedy) };
+    (@remedy $remedy:literal) => { Some(explanation($remedy)) };
 }
 
 causes! {

@@ -6,8 +6,13 @@ use std::fmt;
 use super::{Cause, Code, Explanation};
 
 /// One fault that happened: a code, what exactly it met, and a closer cause or remedy where one is known.
+///
+/// It is one pointer, because nearly every function of the init returns one: each place that hands a fault on moves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Fault(Box<Content>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Content {
     code: Code,
     detail: String,
     found: Option<Cause>,
@@ -18,14 +23,20 @@ pub struct Fault {
 impl Fault {
     /// A fault with the catalogue's cause and remedy; `detail` names the file, device or value and the kernel's error.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self::made(code, detail.into())
+    }
+
+    // Not in every place where a fault is made: the init is small.
+    #[inline(never)]
+    fn made(code: Code, detail: String) -> Self {
         let entry = code.entry();
-        Self {
+        Self(Box::new(Content {
             code,
-            detail: detail.into(),
+            detail,
             found: None,
             cause: Cow::Borrowed(entry.cause),
             remedy: Cow::Borrowed(entry.remedy),
-        }
+        }))
     }
 
     /// The same with the cause that was found out in place of the code's, and with that cause's remedy if it has one.
@@ -39,19 +50,18 @@ impl Fault {
         self.explained(why.into())
     }
 
-    // Not in every place where a fault is made: the init is small.
     #[inline(never)]
     fn explained(mut self, why: Explanation) -> Self {
         debug_assert!(
-            why.cause.codes().contains(&self.code),
+            why.cause.codes().contains(&self.0.code),
             "{}: {:?}",
-            self.code,
+            self.0.code,
             why.cause
         );
-        self.found = Some(why.cause);
-        self.cause = why.text;
+        self.0.found = Some(why.cause);
+        self.0.cause = why.text;
         if let Some(remedy) = why.remedy {
-            self.remedy = remedy;
+            self.0.remedy = remedy;
         }
         self
     }
@@ -59,8 +69,8 @@ impl Fault {
     /// The same with the cause of another fault, which this one follows from; the remedy stays.
     #[must_use]
     pub fn caused_by(mut self, other: &Self) -> Self {
-        self.found = other.found;
-        self.cause.clone_from(&other.cause);
+        self.0.found = other.0.found;
+        self.0.cause.clone_from(&other.0.cause);
         self
     }
 
@@ -68,7 +78,7 @@ impl Fault {
     /// What this project says itself is a [`Cause`].
     #[must_use]
     pub fn with_cause(mut self, words: impl Into<Cow<'static, str>>) -> Self {
-        self.cause = words.into();
+        self.0.cause = words.into();
         self
     }
 
@@ -76,55 +86,62 @@ impl Fault {
     /// belong to a [`Code`] or a [`Cause`].
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
-        self.remedy = remedy.into();
+        self.0.remedy = remedy.into();
         self
     }
 
     /// The same with the file it was met in before the detail.
     #[must_use]
     pub fn in_file(mut self, path: &str) -> Self {
-        self.detail = match self.detail.is_empty() {
+        self.0.detail = match self.0.detail.is_empty() {
             true => path.to_owned(),
-            false => format!("{path}: {}", self.detail),
+            false => format!("{path}: {}", self.0.detail),
         };
         self
     }
 
     /// The code.
     pub const fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// The cause that was found out, if any.
     pub const fn found(&self) -> Option<Cause> {
-        self.found
+        self.0.found
     }
 
     /// What exactly it met.
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     /// Why, in the catalogue's words or closer ones.
     pub fn cause(&self) -> &str {
-        &self.cause
+        &self.0.cause
     }
 
     /// What to do now, in the catalogue's words or closer ones.
     pub fn remedy(&self) -> &str {
-        &self.remedy
+        &self.0.remedy
     }
 }
 
-/// Three lines: what (with the code), why, what to do.
+/// Three lines: what (with the code), why, what to do. In a program without explanations, the last one names the command that
+/// knows them.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entry = self.code.entry();
+        let entry = self.0.code.entry();
         write!(f, "[{}] {}", entry.id, entry.what)?;
-        if !self.detail.is_empty() {
-            write!(f, ": {}", self.detail)?;
+        if !self.0.detail.is_empty() {
+            write!(f, ": {}", self.0.detail)?;
         }
-        write!(f, "\n  cause: {}\n  remedy: {}", self.cause, self.remedy)
+        if !self.0.cause.is_empty() {
+            write!(f, "\n  cause: {}", self.0.cause)?;
+        }
+        if self.0.remedy.is_empty() {
+            return write!(f, "\n  remedy: see imactl explain {}", entry.id);
+        }
+        write!(f, "\n  remedy: {}", self.0.remedy)
     }
 }
 

@@ -261,7 +261,7 @@ impl Signature {
 fn is_of(signer: &SignerIdentifier, certificate: &Certificate) -> bool {
     match signer {
         SignerIdentifier::IssuerAndSerialNumber(named) => {
-            named.issuer.to_der().ok() == certificate.issuer_der().ok()
+            named.issuer.to_der().ok().as_deref() == Some(certificate.issuer_der())
                 && named.serial_number.as_bytes() == certificate.serial()
         }
         SignerIdentifier::SubjectKeyIdentifier(named) => {

@@ -40,7 +40,13 @@ fn kernel() -> Kernel {
 }
 
 fn explained(certificate: &Certificate, errno: Errno, kernel: &Kernel) -> [String; 3] {
-    let fault = super::certificate("/etc/keys/x509_ima.der", certificate, ".ima", errno, kernel);
+    let refused = Refused {
+        path: "/etc/keys/x509_ima.der",
+        certificate,
+        keyring: ".ima",
+        errno,
+    };
+    let fault = refused.explained(kernel);
     [fault.detail(), fault.cause(), fault.remedy()].map(str::to_owned)
 }
 
