@@ -34,17 +34,15 @@ pub fn policy(
     report: &Report,
 ) -> Result<(), Fault> {
     let wanted = policy.wanted();
-    let proofs = report.policy.proofs.iter();
-    let event = Event::Policy {
+    let log = if is_front { FIRST_HALF } else { LOG };
+    measure(config.measure_pcr, Stage::Policy, log, || Event::Policy {
         enforce: wanted.enforce().name(),
         policy: wanted.text(),
-        proofs: proofs.map(|proof| proof.name()).collect(),
+        proofs: report.policy.proofs.iter().map(|it| it.name()).collect(),
         keys: keys(report, Source::Initramfs),
         lockdown: config.lockdown.name(),
         kexec: config.kexec,
-    };
-    let log = if is_front { FIRST_HALF } else { LOG };
-    measure(config.measure_pcr, Stage::Policy, &event, log)
+    })
 }
 
 /// Measures that the root passed every check.
@@ -53,24 +51,25 @@ pub fn policy(
 ///
 /// [`Code::NotMeasured`].
 pub fn root(ready: &Ready, report: &Report) -> Result<(), Fault> {
-    let policies = report.policy.additional.iter();
-    let event = Event::Root {
-        slot: report.slot.as_deref(),
-        verity: report.root.verity.as_deref(),
-        composefs: report.root.composefs.as_deref(),
-        keys: keys(report, Source::Root),
-        policies: policies
-            .filter(|policy| policy.accepted)
-            .map(|policy| policy.path.as_str())
-            .collect(),
-        switch_root: &report.switch_root,
-        init: &report.init,
-    };
     let pcr = ready.settings.config.measure_pcr;
-    if let (Some(_), Ok(first)) = (pcr, std::fs::read(FIRST_HALF)) {
-        put_first(&first).unwrap_or_else(|error| warn_of_log(Stage::Handover, &error));
-    }
-    measure(pcr, Stage::Handover, &event, LOG)
+    measure(pcr, Stage::Handover, LOG, || {
+        if let Ok(first) = std::fs::read(FIRST_HALF) {
+            put_first(&first).unwrap_or_else(|error| warn_of_log(Stage::Handover, &error));
+        }
+        let policies = report.policy.additional.iter();
+        Event::Root {
+            slot: report.slot.as_deref(),
+            verity: report.root.verity.as_deref(),
+            composefs: report.root.composefs.as_deref(),
+            keys: keys(report, Source::Root),
+            policies: policies
+                .filter(|policy| policy.accepted)
+                .map(|policy| policy.path.as_str())
+                .collect(),
+            switch_root: &report.switch_root,
+            init: &report.init,
+        }
+    })
 }
 
 /// Measures that the boot was refused, before a shell is started: with the events of a good boot, whoever uses the shell could
@@ -80,9 +79,11 @@ pub fn refusal(fault: &Fault, ending: Ending) -> Ending {
     if !ending.is_shell() || ending.measure_pcr.is_none() {
         return ending;
     }
-    let event = Event::Refused(fault.code());
     let stage = fault.code().entry().stage;
-    match measure(ending.measure_pcr, stage, &event, LOG) {
+    let measured = measure(ending.measure_pcr, stage, LOG, || {
+        Event::Refused(fault.code())
+    });
+    match measured {
         Ok(()) => ending,
         Err(fault) => {
             warn!("no shell is started: {fault}");
@@ -105,10 +106,16 @@ fn keys(report: &Report, source: Source) -> Vec<Key<'_>> {
         .collect()
 }
 
-fn measure(pcr: Option<u8>, stage: Stage, event: &Event<'_>, log: &str) -> Result<(), Fault> {
+/// Measures an event. It is made behind the check of the feature, so that an init without the feature has no code for it.
+fn measure<'a>(
+    pcr: Option<u8>,
+    stage: Stage,
+    log: &str,
+    event: impl FnOnce() -> Event<'a>,
+) -> Result<(), Fault> {
     let Some(pcr) = pcr else { return Ok(()) };
     features::require(Feature::MeasuredBoot)?;
-    let text = event.text();
+    let text = event().text();
     let extended = watch::during(stage, "measuring into the TPM", || {
         let mut device = crate::tpm::open()
             .map_err(|error| Fault::new(Code::NotMeasured, error).because(Cause::NO_TPM_2))?;

@@ -126,8 +126,8 @@ impl Fault {
     }
 }
 
-/// Three lines: what (with the code), why, what to do. In a program without explanations, the last one names the command that
-/// knows them.
+/// Three lines: what (with the code), why, what to do. In a program without explanations, the last two say so and name the
+/// command that has them.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let entry = self.0.code.entry();
@@ -135,13 +135,14 @@ impl fmt::Display for Fault {
         if !self.0.detail.is_empty() {
             write!(f, ": {}", self.0.detail)?;
         }
-        if !self.0.cause.is_empty() {
-            write!(f, "\n  cause: {}", self.0.cause)?;
+        match self.0.cause.as_ref() {
+            "" => f.write_str("\n  cause: this program was built without explanations")?,
+            cause => write!(f, "\n  cause: {cause}")?,
         }
-        if self.0.remedy.is_empty() {
-            return write!(f, "\n  remedy: see imactl explain {}", entry.id);
+        match self.0.remedy.as_ref() {
+            "" => write!(f, "\n  remedy: run imactl explain {}", entry.id),
+            remedy => write!(f, "\n  remedy: {remedy}"),
         }
-        write!(f, "\n  remedy: {}", self.0.remedy)
     }
 }
 
