@@ -18,7 +18,7 @@ use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
     composefs, features, flash, front, hostile, initramfs, lines, luks, media, overlay, refused,
-    shared, signed_verity, slots, verity,
+    measured, shared, signed_verity, slots, verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -131,6 +131,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         shared::ROWS,
         overlay::ROWS,
         slots::ROWS,
+        measured::ROWS,
     ]
     .into_iter()
     .flatten()
@@ -149,6 +150,10 @@ pub fn watched() -> Setup {
 
 /// Boots with the fault, and sees what the row says.
 pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
+    assert!(
+        rows().any(|listed| std::ptr::eq(listed, row)),
+        "the rows of the module are not among those of rows()"
+    );
     let mut setup = watched();
     setup.configure(&format!("on_failure={}", row.action.name()));
     fault(&mut setup);
