@@ -1,7 +1,5 @@
 //! What must boot, and what is in force then.
 
-use std::time::Duration;
-
 use ima::measurement::{Bank, ByteOrder, MeasurementList, PcrMatch};
 use ima::policy::Policy;
 use ima_testbed::report::{MARK, Report, decode_hex};
@@ -14,7 +12,7 @@ use crate::built::{Kernel, PROGRAMS, busybox, source, util_linux_switch_root};
 use crate::initramfs::{RULES, TMPFS_FREE};
 use crate::keys::{BUILT_IN_CA, CA, P256, Pair, RSA, leaf, pem};
 use crate::setup::{
-    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup,
+    CERTIFICATE, DEFAULT_POLICY, EVM_CERTIFICATE, EVM_KEY, MASTER_KEY, POLICY, Setup, TIME_LIMIT,
     assert_booted, console_tail,
 };
 use crate::tree::{INIT, SWITCH_ROOT, Tree};
@@ -160,6 +158,7 @@ fn key_kind(kind: KeyKind) {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn rsa_3072() {
     key_kind(KeyKind::Rsa(3072));
 }
@@ -175,11 +174,13 @@ fn ecdsa_p256() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn ecdsa_p384() {
     key_kind(KeyKind::P384);
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn certificate_as_pem() {
     let mut setup = Setup::new();
     setup.drop_file(CERTIFICATE);
@@ -188,6 +189,7 @@ fn certificate_as_pem() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn certificate_in_the_directory() {
     let mut setup = Setup::new();
     setup.drop_file(CERTIFICATE);
@@ -197,6 +199,7 @@ fn certificate_in_the_directory() {
 
 /// Both count: switch_root is signed with one, init with the other.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn two_certificates() {
     let mut setup = Setup::new();
     setup.put("etc/keys/x509_ima_second.der", P256.der());
@@ -217,6 +220,7 @@ fn one_certificate_of_two() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn expired_certificate() {
     let template = Template {
         not_before: 1_000_000_000,
@@ -228,6 +232,7 @@ fn expired_certificate() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn sample_certificate() {
     let template = Template {
         sample: true,
@@ -309,6 +314,7 @@ fn evm_switched_off_where_it_is_permitted() {
 
 /// A further CA, signed by the kernel's, comes from the real root onto .secondary_trusted_keys and may sign for `.ima`.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn secondary_certificate_of_the_root() {
     let secondary = Pair::new(KeyKind::P256, &Template::ca("boots second CA"), Some(&CA));
     let key = Pair::new(
@@ -412,6 +418,7 @@ fn with_evm() -> Setup {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn strange_certificate_of_the_root() {
     let mut setup = Setup::new();
     setup.configure("root_certificates=yes");
@@ -466,6 +473,7 @@ fn policy_measure() {
 
 /// What is read is appraised too. Here everything that must be readable is signed.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn policy_files() {
     let outcome = policy("ima_policy.files", |setup| {
         setup.append("testbed.files=appraised")
@@ -526,6 +534,7 @@ fn custom_policy_over_the_default() {
 
 /// An empty custom policy does not hide the default one.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn empty_custom_policy() {
     let mut setup = Setup::new();
     setup.put(POLICY, "");
@@ -537,6 +546,7 @@ fn empty_custom_policy() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn policy_without_final_newline() {
     let mut setup = Setup::new();
     let mut text = source("policy/ima_policy.default");
@@ -609,6 +619,7 @@ fn policy_for_root_alone_lets_other_users_run_what_is_unsigned() {
 /// Where the policy does not appraise policies, or only those of an owner whom the disk's writer chooses, the kernel would take any:
 /// those of the real root are left alone.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn policy_of_the_root_while_policies_are_not_appraised() {
     let text = String::from_utf8(source("policy/ima_policy.default")).expect("text");
     let rule = "appraise func=POLICY_CHECK";
@@ -655,6 +666,7 @@ fn policy_of_the_root_signed() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn policy_of_the_root_for_systemd_signed() {
     root_policy("etc/ima/ima-policy", |_| {}, true);
 }
@@ -677,6 +689,7 @@ fn policy_of_the_root_tampered() {
 
 /// It cannot be opened, and is in the report all the same.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn policy_of_the_root_that_cannot_be_opened() {
     let path = "etc/ima/ima_policy";
     for target in ["/nowhere", "/etc"] {
@@ -713,7 +726,7 @@ fn with_systemd(policy: &[u8]) -> Setup {
 /// The boot until the console shows the text.
 fn until(setup: &Setup, text: &str) -> Outcome {
     let (seen, outcome) = setup.boot_and_kill(|running| {
-        running.wait_for(text, Duration::from_secs(120), |seen| {
+        running.wait_for(text, TIME_LIMIT, |seen| {
             seen.console.contains(text).then_some(())
         })
     });
@@ -791,6 +804,7 @@ fn no_signal_is_left_ignored_for_the_init() {
 
 /// As Debian has it: an absolute link, which leads somewhere else outside of the root.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn init_is_an_absolute_link() {
     let mut setup = Setup::new();
     let guest = setup.root.file(INIT).content.clone();

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use ima_testbed::{Disk, Ending, Machine, Outcome};
 use std::os::unix::fs::FileExt as _;
@@ -15,7 +14,7 @@ use crate::keys::RSA;
 use crate::matrix::Action;
 use crate::media::blank;
 use crate::partitions::{Partition, disk};
-use crate::setup::{Setup, assert_booted, assert_refused, console_tail};
+use crate::setup::{Setup, TIME_LIMIT, assert_booted, assert_refused, console_tail};
 use crate::slots::booted;
 use crate::tree::{INIT, Tree};
 
@@ -142,7 +141,7 @@ impl Device {
 
     fn boot(&self) -> Outcome {
         Machine::from_disk(Disk::new(&self.disk).keep_writes())
-            .time_limit(Duration::from_secs(180))
+            .time_limit(TIME_LIMIT)
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)))
             .start()
             .expect("the machine starts")
@@ -270,6 +269,7 @@ fn grub_counts_down_to_the_other_slot() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn slot_that_is_never_confirmed() {
     let restarting = |root: &mut Tree| {
         root.add_signed(INIT, 0o755, b"#!/bin/sh\nexec reboot -f\n", &RSA);
@@ -294,6 +294,7 @@ fn slot_that_the_init_left_is_not_chosen_again() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn slot_without_a_kernel() {
     let device = Device::new(
         |_| {},

@@ -258,6 +258,7 @@ faults! {
         whole(setup);
         setup.configure(&format!("composefs_digest={}", "ab".repeat(32)));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     image_without_fs_verity: "IMA-433", Halt, FLAGS, |setup| {
         Files::of(setup).disk(setup, &[OBJECTS]);
         setup.says = "fs-verity is not enabled on it";
@@ -276,10 +277,12 @@ faults! {
         setup.configure("root=virtiofs:root");
         setup.says = "the file system has no fs-verity";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     image_of_composefs_that_is_missing: "IMA-432", Reboot, Check::Same, |setup| {
         whole(setup);
         setup.configure("composefs=/other.cfs");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     image_of_composefs_that_is_a_directory: "IMA-432", Halt, Check::Same, |setup| {
         whole(setup);
         setup.configure("composefs=/objects");
@@ -288,6 +291,7 @@ faults! {
         whole(setup);
         setup.configure("composefs_objects=/other");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     image_of_composefs_that_is_no_erofs: "IMA-434", Poweroff, Check::Same, |setup| {
         let files = Files::of(setup);
         std::fs::write(files.path(IMAGE), [0x5a; 8192]).expect("another image");
@@ -311,6 +315,7 @@ faults! {
         std::fs::copy(files.object(setup, INIT), object).expect("another object");
         files.disk(setup, &[IMAGE, OBJECTS]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     object_of_switch_root_that_is_missing: "IMA-702", Reboot, Check::Same, |setup| {
         let files = Files::of(setup);
         let object = files.object(setup, SWITCH_ROOT);
@@ -325,6 +330,7 @@ faults! {
         whole(setup);
         setup.append("initcall_blacklist=ovl_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_erofs: "IMA-431", Halt, Check::Same, |setup| {
         whole(setup);
         setup.append("initcall_blacklist=erofs_module_init");

@@ -3,13 +3,13 @@
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use ima_testbed::Machine;
 use imactl::initramfs::InitramfsBuilder;
 use imactl::kernel::check::KernelConfig;
 
 use crate::built::{Kernel, PROGRAMS, scratch};
+use crate::setup::TIME_LIMIT;
 
 /// The output of a program that is given the bytes.
 fn through(command: &str, input: &[u8]) -> Vec<u8> {
@@ -50,7 +50,7 @@ fn starts(image: &[u8]) -> bool {
     let outcome = Machine::new(Kernel::Full.without_ca())
         .initramfs(&path)
         .append("audit=0 quiet panic=-1")
-        .time_limit(Duration::from_secs(60))
+        .time_limit(TIME_LIMIT)
         .start()
         .expect("the machine starts")
         .finish();

@@ -56,6 +56,7 @@ const HELD: [&str; 4] = [
 
 /// The kernel denies what is unsigned, and its record of that is in the host's log.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn unsigned_program_in_a_container() {
     let setup = host(&format!("{ON_TMPFS}{}", contained("/tmp/image", TRY)));
     let outcome = setup.boot();
@@ -111,6 +112,7 @@ fn image_in_an_overlay() {
 
 /// An image with a file system of its own, mounted by the host, has its own signatures.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn image_with_its_own_file_system() {
     let mount = "mkdir /tmp/all; mount -t erofs -o ro /image.erofs /tmp/all || say 'not mounted'\n";
     let script = "say \"process $$ of user $(busybox id -u)\"

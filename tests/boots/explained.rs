@@ -28,9 +28,10 @@ fn explained(code: &str, words: &[&str], fault: impl FnOnce(&mut Setup)) {
 }
 
 macro_rules! explained {
-    ($($name:ident: $code:literal, [$($words:expr),+], $fault:expr;)+) => {
+    ($($(#[$attribute:meta])* $name:ident: $code:literal, [$($words:expr),+], $fault:expr;)+) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 explained($code, &[$($words),+], $fault);
             }
@@ -51,6 +52,7 @@ explained! {
     unsigned: "IMA-704", ["it is unsigned", "the kernel says IMA-signature-required"], |setup| {
         setup.root.unsign(SWITCH_ROOT);
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     a_hash_for_a_signature: "IMA-704", ["holds a hash only", "the kernel says IMA-signature-required"], |setup| {
         let file = setup.root.file(SWITCH_ROOT);
         let digest = HashAlgorithm::Sha256.digest(&file.content).expect("SHA-256");
@@ -76,12 +78,15 @@ explained! {
             let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
             setup.put(CERTIFICATE, stranger.der());
         };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     issuer_whose_signature_is_wrong: "IMA-504", ["a CA of its issuer's name is trusted, CN=boots CA", "is not of that CA's key"], |setup| {
         setup.put(CERTIFICATE, with_a_wrong_signature());
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     issuer_that_ca_keys_does_not_allow: "IMA-504", ["ca_keys=id:12345678 on the kernel command line", "its issuer is CN=boots CA"], |setup| {
         setup.append("ca_keys=id:12345678");
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     certificate_that_no_signature_finds: "IMA-704", ["which is not on the keyring (there is none)"], |setup| {
         let template = Template { skid: false, ..Template::leaf("unnamed") };
         let unnamed = Pair::new(KeyKind::P256, &template, Some(&CA));
@@ -93,10 +98,12 @@ explained! {
         setup.put(DEFAULT_POLICY, "appraise func=BPRM_CHECK appraise_type=imasig\ndont_measure obj_type=nothing_t\n");
     };
 
+    #[ignore = "another form of what is tested always; tests/run --all"]
     disk_of_a_kind_that_is_not_there: "IMA-402", ["there is no device of the kind nvme", "CONFIG_BLK_DEV_NVME", "block devices: vda"], |setup| {
         setup.root_name = Some("/dev/nvme0n1p2".into());
         setup.append("rootwait=1");
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     partition_of_a_disk_without_table: "IMA-402", ["the disk vda is there, but has no partition table", "root=/dev/vda,"], |setup| {
         setup.root_name = Some("/dev/vda2".into());
         setup.append("rootwait=1");
@@ -105,6 +112,7 @@ explained! {
 
 /// It is taken, and warned of at once.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn a_certificate_without_identifier_is_warned_of() {
     let mut setup = Setup::new();
     let template = Template {

@@ -65,20 +65,25 @@ fn configured(setup: &mut Setup, lines: &[&str]) {
 }
 
 faults! {
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     composefs_that_is_not_built_in: "IMA-211", Reboot, Check::Same, |setup| {
         let digest = format!("composefs_digest={}", *HASH);
         configured(setup, &["composefs=/root.cfs", &digest, "composefs_objects=/objects"]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     encryption_that_is_not_built_in: "IMA-211", Poweroff, Check::Same, |setup| {
         configured(setup, &["luks=yes"]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     overlay_that_is_not_built_in: "IMA-211", Halt, Check::Same, |setup| {
         configured(setup, &["overlay=tmpfs"]);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_of_a_server_that_is_not_built_in: "IMA-211", Panic, Check::Same, |setup| {
         configured(setup, &["root=nfs:10.0.2.2:/root"]);
         setup.root_name = None;
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_flash_that_is_not_built_in: "IMA-211", Reboot, Check::Same, |setup| {
         configured(setup, &[]);
         setup.root_name = Some("ubi0:rootfs".to_owned());

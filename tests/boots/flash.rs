@@ -125,9 +125,10 @@ fn ubifs() {
 }
 
 macro_rules! named {
-    ($($test:ident: $name:literal;)+) => {
+    ($($(#[$attribute:meta])* $test:ident: $name:literal;)+) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $test() {
                 let mut setup = flash(Format::Ubifs);
                 setup.root_name = Some($name.to_owned());
@@ -140,9 +141,12 @@ macro_rules! named {
 }
 
 named! {
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_name_on_the_first_device: "ubi:rootfs";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_number: "ubi0_0";
     by_number_on_the_first_device: "ubi0";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_character_device: "/dev/ubi0_0";
 }
 
@@ -181,6 +185,7 @@ faults! {
         setup.append("rootwait=1");
         setup.says = "volumes of ubi0: 0 (rootfs)";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     volume_of_a_number_that_is_not_there: "IMA-402", Panic, FLASH, |setup| {
         on_flash(setup);
         setup.root_name = Some("ubi0_3".to_owned());
@@ -192,6 +197,7 @@ faults! {
         setup.append = vec!["rootwait=1".to_owned()];
         setup.says = "UBI has no device of the number 0";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     volume_of_flash_that_has_no_ubi: "IMA-402", Reboot, FLASH, |setup| {
         setup.root_name = Some(VOLUME.to_owned());
         setup.append(&attach("vda"));
@@ -210,6 +216,7 @@ faults! {
         setup.append("rootwait=1");
         setup.says = "there is no device of the kind ubiblock";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     volume_that_holds_another_file_system: "IMA-404", Poweroff, FLASH, |setup| {
         on_flash(setup);
         setup.format = Format::UbiSquashfs;
@@ -218,6 +225,7 @@ faults! {
         on_flash(setup);
         setup.configure(&format!("verity={}", "5a".repeat(32)));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_changed_on_ubifs: "IMA-713", Halt, Check::Same, |setup| {
         on_flash(setup);
         setup.root.tamper(INIT);

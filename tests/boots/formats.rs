@@ -35,8 +35,9 @@ fn format(kind: KeyKind, algo: HashAlgorithm) {
 }
 
 macro_rules! formats {
-    ($($name:ident: $kind:expr, $algo:ident;)+) => {
+    ($($(#[$attribute:meta])* $name:ident: $kind:expr, $algo:ident;)+) => {
         $(#[test]
+        $(#[$attribute])*
         fn $name() {
             format($kind, HashAlgorithm::$algo);
         })+
@@ -44,17 +45,26 @@ macro_rules! formats {
 }
 
 formats! {
+    #[ignore = "another form of what is tested always; tests/run --all"]
     rsa_sha384: KeyKind::Rsa(2048), Sha384;
     rsa_sha512: KeyKind::Rsa(3072), Sha512;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     rsa_sha3_256: KeyKind::Rsa(2048), Sha3_256;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     rsa_sha3_384: KeyKind::Rsa(2048), Sha3_384;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     rsa_sha3_512: KeyKind::Rsa(4096), Sha3_512;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     p256_sha384: KeyKind::P256, Sha384;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     p256_sha3_256: KeyKind::P256, Sha3_256;
     p384_sha384: KeyKind::P384, Sha384;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     p384_sha3_384: KeyKind::P384, Sha3_384;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     p521_sha256: KeyKind::P521, Sha256;
     p521_sha512: KeyKind::P521, Sha512;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     p521_sha3_512: KeyKind::P521, Sha3_512;
 }
 

@@ -179,6 +179,7 @@ faults! {
     run_init_on_what_is_not_mounted: "IMA-407", Reboot, SCRIPT, |setup| {
         fronted(setup, &format!("{BEGIN}exec /usr/lib/ima-init/run-init /root /sbin/init\n"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     list_of_signatures_missing: "IMA-109", Halt, Check::Same, |setup| unlisted(setup, BEGIN);
     list_of_signatures_damaged: "IMA-109", Panic, Check::Same, |setup| {
         fronted(setup, BEGIN);
@@ -200,6 +201,7 @@ faults! {
     program_of_the_second_half_unsigned: "IMA-622", Halt, Check::Same, |setup| {
         with_list(setup, |list| *list = without(list, PROGRAM));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     program_of_the_second_half_missing: "IMA-621", Panic, Check::Same, |setup| {
         fronted(setup, BEGIN);
         setup.programs.retain(|(path, _)| path != PROGRAM);
@@ -207,6 +209,7 @@ faults! {
     init_of_the_initramfs_without_its_interpreter: "IMA-621", Poweroff, Check::Same, |setup| {
         fronted(setup, &BEGIN.replace("/bin/sh", "/bin/bash"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_of_the_initramfs_that_is_no_program: "IMA-621", Reboot, Check::Same, |setup| fronted(setup, "text\n");
     initramfs_with_directories_without_end: "IMA-108", Halt, Check::NotAsked("directories deeper than any tool makes"), |setup| {
         fronted(setup, BEGIN);
@@ -297,6 +300,7 @@ fn initramfs_under_evm() {
 
 /// The kernel takes one policy and shows none: the second half has the canary and the kernel's log.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn initramfs_on_a_kernel_that_takes_one_policy() {
     let mut setup = with_attempts(&like_initramfs_tools());
     setup.kernel = Kernel::WriteOnce;

@@ -99,20 +99,29 @@ fn symlink(target: &str) -> Kind {
 faults! {
     switch_root_links_to_the_init_of_the_initramfs: "IMA-701", Poweroff, Check::Same, |setup| link(setup, SWITCH_ROOT, "../../../../init");
     switch_root_links_through_proc: "IMA-701", Reboot, Check::Same, |setup| link(setup, SWITCH_ROOT, "/proc/1/exe");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_links_to_itself: "IMA-701", Halt, Check::Same, |setup| link(setup, SWITCH_ROOT, "switch_root.static");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_in_a_circle_of_links: "IMA-701", Panic, Check::Same, |setup| circle(setup, SWITCH_ROOT);
     switch_root_at_the_end_of_42_links: "IMA-701", Poweroff, Check::Same, |setup| chain(setup, SWITCH_ROOT);
     switch_root_is_a_fifo: "IMA-702", Reboot, Check::Same, |setup| setup.root.other(SWITCH_ROOT, Kind::Fifo);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_a_socket: "IMA-702", Halt, Check::Same, |setup| setup.root.other(SWITCH_ROOT, Kind::Socket);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_a_character_device: "IMA-702", Panic, Check::Same, |setup| setup.root.other(SWITCH_ROOT, ZEROS);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_a_disk: "IMA-702", Poweroff, Check::Same, |setup| setup.root.other(SWITCH_ROOT, DISK);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_a_directory: "IMA-702", Reboot, Check::Same, |setup| directory(setup, SWITCH_ROOT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_is_empty: "IMA-702", Halt, Check::Same, |setup| setup.root.add_signed(SWITCH_ROOT, 0o755, b"", &RSA);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     switch_root_of_2_gib: "IMA-702", Panic, Check::Same, |setup| endless(setup, SWITCH_ROOT);
     switch_root_cut_off_after_its_header: "IMA-702", Poweroff, Check::Same, |setup| {
         let head = setup.root.file(SWITCH_ROOT).content[..64].to_vec();
         setup.root.add_signed(SWITCH_ROOT, 0o755, &head, &RSA);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     its_directory_is_a_file: "IMA-701", Reboot, Check::Same, |setup| {
         setup.root.remove(SWITCH_ROOT);
         setup.root.other("usr/sbin", Kind::Fifo);
@@ -121,15 +130,21 @@ faults! {
         setup.root.remove(SWITCH_ROOT);
         setup.root.other("usr/sbin", symlink("/../../"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_links_to_the_init_of_the_initramfs: "IMA-711", Panic, Check::Same, |setup| link(setup, INIT, "/init");
     init_links_to_itself: "IMA-711", Poweroff, Check::Same, |setup| link(setup, INIT, "init");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_in_a_circle_of_links: "IMA-711", Reboot, Check::Same, |setup| circle(setup, INIT);
     init_at_the_end_of_42_links: "IMA-711", Halt, Check::Same, |setup| chain(setup, INIT);
     init_is_a_fifo: "IMA-712", Panic, Check::Same, |setup| setup.root.other(INIT, Kind::Fifo);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_is_a_socket: "IMA-712", Poweroff, Check::Same, |setup| setup.root.other(INIT, Kind::Socket);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_is_a_character_device: "IMA-712", Reboot, Check::Same, |setup| setup.root.other(INIT, ZEROS);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_is_a_disk: "IMA-712", Halt, Check::Same, |setup| setup.root.other(INIT, DISK);
     init_of_2_gib: "IMA-712", Panic, Check::Same, |setup| endless(setup, INIT);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_not_executable: "IMA-712", Poweroff, Check::Same, |setup| setup.root.file(INIT).mode = 0o644;
     init_links_to_an_unsigned_program: "IMA-713", Reboot, Check::Same, |setup| {
         let init = setup.root.file(INIT).content.clone();
@@ -137,9 +152,12 @@ faults! {
         link(setup, INIT, "../opt/../opt/init");
     };
     interpreter_is_a_fifo: "IMA-723", Halt, Check::Same, |setup| interpreted_by(setup, Kind::Fifo);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     interpreter_is_a_character_device: "IMA-723", Panic, Check::Same, |setup| interpreted_by(setup, ZEROS);
     interpreter_links_out_of_the_root: "IMA-721", Poweroff, Check::Same, |setup| interpreted_by(setup, symlink("/../init"));
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     interpreter_links_to_itself: "IMA-721", Reboot, Check::Same, |setup| interpreted_by(setup, symlink("interpreter"));
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     interpreter_of_2_gib: "IMA-723", Halt, Check::Same, |setup| {
         setup.root.add_signed(INIT, 0o755, b"#!/bin/interpreter\n", &RSA);
         setup.root.hole(INTERPRETER, ENDLESS);
@@ -147,22 +165,27 @@ faults! {
     script_that_interprets_itself: "IMA-723", Panic, Check::Same, |setup| {
         setup.root.add_signed(INIT, 0o755, b"#!/sbin/init\n", &RSA);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     dynamic_loader_is_a_script: "IMA-723", Poweroff, Check::Same, |setup| {
         crate::refused::dynamic_init(setup);
         setup.root.add_signed(crate::refused::DYNAMIC_LOADER, 0o755, b"#!/sbin/init\n", &RSA);
     };
 
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     etc_is_a_fifo: "IMA-713", Reboot, Check::Same, |setup| instead(setup, "etc", Kind::Fifo);
     etc_links_to_the_initramfs: "IMA-713", Halt, Check::Same, |setup| instead(setup, "etc", symlink("/proc/1/root/etc"));
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policies_in_a_link_out_of_the_root: "IMA-713", Panic, Check::Same, |setup| {
         setup.root.add("policies/ima_policy", 0o644, FREE);
         instead(setup, "etc/ima", symlink("../../../policies"));
     };
     policy_of_the_root_is_a_fifo: "IMA-713", Poweroff, Check::Same, |setup| instead(setup, "etc/ima/ima_policy", Kind::Fifo);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_of_the_root_is_a_disk: "IMA-713", Reboot, Check::Same, |setup| instead(setup, "etc/ima/ima_policy", DISK);
     policy_of_the_root_links_to_the_kernel_s: "IMA-713", Halt, Check::Same, |setup| {
         instead(setup, "etc/ima/ima_policy", symlink("/sys/kernel/security/ima/policy"));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policy_of_the_root_of_2_gib: "IMA-713", Panic, Check::Same, |setup| {
         setup.root.unsign(INIT);
         setup.root.hole("etc/ima/ima_policy", ENDLESS);
@@ -173,6 +196,7 @@ faults! {
             setup.root.add(&format!("etc/ima/ima_policy.{number}"), 0o644, FREE);
         }
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     policies_of_the_root_whose_names_are_no_text: "IMA-713", Reboot, Check::Same, |setup| {
         setup.root.unsign(INIT);
         for name in [&b"etc/ima/ima_policy\xff\xfe"[..], b"etc/ima/ima_policy\n\x1b[2J", b"etc/ima/ima_policy\x01%s%n"] {
@@ -185,6 +209,7 @@ faults! {
         setup.trust_root_s_own(&stranger);
     };
     retired_certificate_of_the_root: "IMA-713", Reboot, Check::Same, |setup| setup.trust_root_s_own(&RETIRED);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     retired_certificate_of_the_root_where_some_are_taken: "IMA-713", Halt, Check::Same, |setup| {
         setup.configure("root_certificates=yes");
         setup.trust_root_s_own(&RETIRED);
@@ -195,12 +220,14 @@ faults! {
         setup.configure(&format!("revoked_keys={}", &key[key.len() - 8..]));
         setup.trust_root_s_own(&P256);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     revoked_serial_of_the_root: "IMA-713", Poweroff, Check::Same, |setup| {
         setup.configure("root_certificates=yes");
         setup.configure(&format!("revoked_serials={}", P256.serial()));
         setup.trust_root_s_own(&P256);
     };
     certificate_of_the_root_that_nobody_asked_for: "IMA-713", Reboot, Check::Same, |setup| setup.trust_root_s_own(&P256);
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_of_the_root_and_the_ca_that_signed_it: "IMA-713", Panic, Check::Same, |setup| {
         setup.configure("root_certificates=yes");
         let stranger = Pair::new(KeyKind::P256, &Template::leaf("stranger"), Some(&OTHER_CA));
@@ -209,11 +236,13 @@ faults! {
         setup.root.add("etc/keys/x509_ima.der", 0o644, &stranger.der());
         setup.root.add_signed(INIT, 0o755, &init, &stranger);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_of_the_root_is_a_device: "IMA-713", Poweroff, Check::Same, |setup| {
         setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);
         setup.root.other("etc/keys/x509_ima.der", ZEROS);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     certificate_of_the_root_of_2_gib: "IMA-713", Reboot, Check::Same, |setup| {
         setup.configure("root_certificates=yes");
         sign_init_with_another_key(setup);

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use ima_testbed::attempts::{DIRECTORY, names::SIGNED};
 use ima_testbed::report::GUEST_STARTED;
@@ -18,7 +17,7 @@ use crate::built::{Kernel, PROGRAMS, busybox, scratch, source, virt_firmware};
 use crate::flash;
 use crate::luks;
 use crate::secure_boot;
-use crate::setup::{assert_booted, console_tail};
+use crate::setup::{TIME_LIMIT, assert_booted, console_tail};
 use crate::tree::{Tree, run};
 
 /// What a test does with a block of a page.
@@ -245,7 +244,7 @@ impl Desk {
         let machine = Machine::new(self.path("bzImage"))
             .initramfs(self.path(initramfs))
             .append(parameters)
-            .time_limit(Duration::from_secs(180));
+            .time_limit(TIME_LIMIT);
         let machine = disks.iter().fold(machine, |machine, disk| {
             machine.disk(Disk::new(self.path(disk)))
         });
@@ -298,7 +297,7 @@ impl Desk {
                 tag: "host".to_owned(),
                 directory: "/".into(),
             })
-            .time_limit(Duration::from_secs(300));
+            .time_limit(TIME_LIMIT);
         let disks = self.disks.iter();
         let machine = disks.fold(machine, |machine, disk| {
             machine.disk(Disk::new(self.path(disk)).keep_writes())
@@ -586,7 +585,7 @@ fn development_roots() {
             port,
             directory: served.path().to_owned(),
         })
-        .time_limit(Duration::from_secs(180));
+        .time_limit(TIME_LIMIT);
     let outcome = desk.start(machine);
     assert!(
         outcome.console_contains("[IMA-451]"),
@@ -725,7 +724,7 @@ fn secure_boot() {
         let boot = |partition: &Path| {
             let machine = Machine::from_disk(Disk::new(desk.path("root.img")))
                 .disk(Disk::new(partition).boot())
-                .time_limit(Duration::from_secs(180));
+                .time_limit(TIME_LIMIT);
             desk.start(machine)
         };
         let outcome = boot(&signed);

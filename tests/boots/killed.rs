@@ -3,7 +3,7 @@
 //!
 //! A chain of boots on one disk: each is killed, and the next one, killed in its turn, boots from what was left. A boot that
 //! lives long enough must reach the real init; none may refuse or panic. After each kill a copy of the disk is checked.
-//! `IMA_INIT_KILLS` says how many kills there are (24), `IMA_INIT_SEED` repeats a run.
+//! `IMA_INIT_KILLS` says how many kills there are (12), `IMA_INIT_SEED` repeats a run.
 
 use std::path::Path;
 use std::process::Command;
@@ -104,7 +104,7 @@ fn reached(running: &Running) -> Duration {
 
 /// Every other kill of a run: two chains go side by side.
 fn chain(which: u64) {
-    let kills = number("IMA_INIT_KILLS", 24).div_ceil(2);
+    let kills = number("IMA_INIT_KILLS", 12).div_ceil(2);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .expect("a clock");

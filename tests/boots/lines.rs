@@ -104,6 +104,7 @@ faults! {
         setup.root.sign_evm(&P256);
         setup.append("initcall_blacklist=init_evm");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     evm_switched_off_and_its_hmac_key: "IMA-506", Reboot, Check::Sooner("IMA-704"), |setup| {
         hmac(setup);
         setup.append("initcall_blacklist=init_evm");
@@ -128,6 +129,7 @@ faults! {
         // With a dot in their names, or the kernel would panic over init variables beyond the thirty-second.
         line(setup, &format!("{}root=/dev/vda", "no.ise=\\x' ".repeat(400)));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_of_no_form: "IMA-401", Poweroff, Check::Same, |setup| setup.root_name = Some("vda".into());
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_with_a_way_up: "IMA-401", Panic, Check::Same, |setup| setup.root_name = Some("/dev/../dev/vda".into());
@@ -155,6 +157,7 @@ faults! {
     root_twice_and_the_last_is_wrong: "IMA-401", Reboot, Check::Same, |setup| line(setup, "root=/dev/vda root=nfs");
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_by_half_a_uuid: "IMA-401", Halt, Check::Same, |setup| setup.root_name = Some("PARTUUID=1111".into());
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootwait_that_is_no_number: "IMA-203", Panic, Check::Same, |setup| setup.append("rootwait=soon");
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootdelay_that_is_no_number: "IMA-203", Poweroff, Check::Same, |setup| setup.append("rootdelay=-1");
@@ -189,6 +192,7 @@ faults! {
     rootflags_of_another_file_system: "IMA-404", Poweroff, Check::Same, |setup| setup.append("rootflags=subvol=@");
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_with_a_value_that_is_none: "IMA-404", Reboot, Check::Same, |setup| setup.append("rootflags=noatime,commit=soon");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     rootflags_noexec: "IMA-704", Panic, Check::Same, |setup| setup.append("rootflags=noexec");
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_on_a_device_that_is_none: "IMA-402", Poweroff, Check::Silent("a driver might make a disk of that name"), |setup| {
@@ -204,9 +208,11 @@ faults! {
     initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Same, |setup| {
         setup.append("initcall_blacklist=virtio_blk_init rootwait=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Same, |setup| {
         setup.append("initcall_blacklist=securityfs_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_the_list_of_keys_left_out: "IMA-501", Halt, Check::Same, |setup| {
         setup.append("initcall_blacklist=key_proc_init");
     };
@@ -237,9 +243,10 @@ fn enforced(prepare: impl FnOnce(&mut Setup)) -> ima_testbed::Outcome {
 }
 
 macro_rules! enforced {
-    ($($name:ident: $line:expr;)+) => {
+    ($($(#[$attribute:meta])* $name:ident: $line:expr;)+) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $name() {
                 enforced(|setup| setup.append(&$line));
             }
@@ -248,26 +255,42 @@ macro_rules! enforced {
 }
 
 enforced! {
+    #[ignore = "another form of what is tested always; tests/run --all"]
     builtin_policy_tcb: "ima_policy=tcb";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     builtin_policy_that_fails_securely: "ima_policy=fail_securely";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     builtin_policies_that_are_none: "ima_policy=none ima_policy=tcb|nonsense";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     old_names_of_builtin_policies: "ima_tcb ima_appraise=enforce";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     appraise_with_a_value_that_is_none: "ima_appraise=no ima_appraise ima_appraise=";
     appraise_off_as_an_argument_of_init: "-- ima_appraise=off";
     appraise_off_within_quotes: "x=\"a ima_appraise=off\"";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     another_hash: "ima_hash=sha1";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     a_hash_that_is_none: "ima_hash=nonsense";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     the_oldest_template: "ima_template=ima";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     a_template_of_its_own: "ima_template_fmt=d-ng|n-ng|sig|nonsense";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     evm_fix_without_evm: "evm=fix";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     no_audit_of_integrity: "integrity_audit=0 audit=0";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     all_audit_of_integrity: "integrity_audit=1 audit=1";
     ca_of_the_kernel_alone: "ca_keys=builtin";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     security_modules_without_integrity: "lsm=capability";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     no_security_module: "lsm= security=none";
     the_init_s_own_name: "rdinit=/init";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     two_kilobytes_of_noise: "noise=\\x' ".repeat(170);
     parameters_by_the_hundred: "ro rw rootwait=9 root=/dev/vda ".repeat(40) + "ro";
+    #[ignore = "another form of what is tested always; tests/run --all"]
     open_quotes_at_the_end: "x=\"open -- init=/bin/sh";
     initcall_of_ima_s_blacklist_left_out: "initcall_blacklist=ima_mok_init";
     initcall_of_the_audit_left_out: "initcall_blacklist=audit_init";

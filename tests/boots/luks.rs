@@ -208,6 +208,7 @@ fn unlocked_beside_ima() {
 
 /// The first copy of the header is damaged, and sectors have 512 bytes.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn second_copy_of_the_header() {
     let mut setup = Setup::new();
     encrypted_in(&mut setup, 512, |host, container| {
@@ -268,12 +269,14 @@ faults! {
     root_that_is_not_encrypted: "IMA-421", Reboot, NOT_INSIDE, |setup| {
         setup.configure("luks=yes");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     container_whose_headers_are_damaged: "IMA-421", Halt, NOT_INSIDE, |setup| {
         encrypted_in(setup, 512, |_, container| {
             overwrite(container, 0x1000, &[0xff; 64]);
             overwrite(container, 0x5000, &[0xff; 64]);
         });
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     container_without_a_token: "IMA-422", Reboot, NOT_INSIDE, |setup| {
         encrypted_in(setup, 512, |_, _| {});
     };

@@ -17,8 +17,8 @@ use crate::built::{scratch, source};
 use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
-    composefs, features, flash, front, hostile, initramfs, lines, luks, media, overlay, refused,
-    measured, shared, signed_verity, slots, verity,
+    composefs, features, flash, front, hostile, initramfs, lines, luks, measured, media, overlay,
+    refused, shared, signed_verity, slots, verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -84,18 +84,45 @@ pub struct Row {
     pub code: &'static str,
     pub action: Action,
     pub check: Check,
+    /// The attributes of its test.
+    attributes: &'static str,
+}
+
+impl Row {
+    /// Returns a row, as the macro `faults!` makes it.
+    pub const fn new(
+        name: &'static str,
+        code: &'static str,
+        action: Action,
+        check: Check,
+        attributes: &'static str,
+    ) -> Row {
+        Row {
+            name,
+            code,
+            action,
+            check,
+            attributes,
+        }
+    }
+
+    /// Whether it is booted without `--all` too.
+    fn is_always_booted(&self) -> bool {
+        !self.attributes.contains("ignore")
+    }
 }
 
 /// Rows, each with its test: `name: code, action, check, what makes the fault of a boot that succeeds;`. Of several rows that
 /// differ in form alone, those with `#[ignore]` are booted by `tests/run --all`.
 macro_rules! faults {
     ($($(#[$attribute:meta])* $name:ident: $code:literal, $action:ident, $check:expr, $fault:expr;)+) => {
-        pub const ROWS: &[$crate::matrix::Row] = &[$($crate::matrix::Row {
-            name: stringify!($name),
-            code: $code,
-            action: $crate::matrix::Action::$action,
-            check: $check,
-        }),+];
+        pub static ROWS: &[$crate::matrix::Row] = &[$($crate::matrix::Row::new(
+            stringify!($name),
+            $code,
+            $crate::matrix::Action::$action,
+            $check,
+            stringify!($(#[$attribute])*),
+        )),+];
 
         mod refuses {
             // The macro's own names; what the rows use comes along.
@@ -332,6 +359,18 @@ fn every_refusal_has_its_row() {
         assert_eq!(of_the_boot, rows > 0 || excused, "{}", entry.id);
         assert!(rows == 0 || !excused, "{} is booted after all", entry.id);
     }
+}
+
+/// What is left to `tests/run --all` are further forms of what is booted always.
+#[test]
+fn every_refusal_is_booted_always() {
+    let mut always = 0;
+    for row in rows() {
+        let same = |other: &&Row| other.code == row.code && other.is_always_booted();
+        assert!(rows().any(|other| same(&other)), "{}", row.code);
+        always += usize::from(row.is_always_booted());
+    }
+    assert!((120..rows().count()).contains(&always), "{always} rows");
 }
 
 #[test]

@@ -162,6 +162,7 @@ faults! {
         setup.root_name = Some("PARTUUID=12345678-02".into());
     };
 
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     disk_of_zeros: "IMA-403", Poweroff, Check::Same, |setup| setup.disk = Some(blank(1));
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     disk_of_a_sector: "IMA-403", Reboot, Check::Same, |setup| {
@@ -184,6 +185,7 @@ faults! {
         setup.damage.push((0x52, b"FAT32   ".into()));
         setup.damage.push((510, vec![0x55, 0xaa]));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     superblock_that_says_squashfs_and_is_none: "IMA-404", Panic, Check::Same, |setup| {
         setup.disk = Some(blank(1));
         setup.damage = vec![(0, b"hsqs".into()), (28, vec![4, 0])];
@@ -252,6 +254,7 @@ faults! {
         setup.modules = crate::built::Kernel::Full.modules_for("btrfs");
         setup.append("module_blacklist=btrfs");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     ext4_of_nothing: "IMA-701", Reboot, Check::Same, |setup| made(setup, 16, "mkfs.ext4", &["-q"]);
 
     disk_that_cannot_be_read: "IMA-406", Halt, FAILS, |setup| setup.unreadable.push(0..u64::MAX);
@@ -284,10 +287,12 @@ faults! {
         let sectors = sectors_of(setup, SWITCH_ROOT);
         setup.unreadable.push(sectors.end - 16..sectors.end);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     init_that_cannot_be_read: "IMA-712", Reboot, FAILS, |setup| {
         let sectors = sectors_of(setup, INIT);
         setup.unreadable.push(sectors);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     end_of_init_that_cannot_be_read: "IMA-713", Halt, FAILS, |setup| {
         let sectors = sectors_of(setup, INIT);
         setup.unreadable.push(sectors.end - 16..sectors.end);

@@ -45,9 +45,10 @@ fn named(name: &str, device: &str, prepare: impl FnOnce(&mut Setup)) {
 const SIGNATURE: u32 = 0x1a2b_3c4d;
 
 macro_rules! named {
-    ($($test:ident: $name:expr, $device:literal, $prepare:expr;)+) => {
+    ($($(#[$attribute:meta])* $test:ident: $name:expr, $device:literal, $prepare:expr;)+) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $test() {
                 named(&$name, $device, $prepare);
             }
@@ -57,43 +58,56 @@ macro_rules! named {
 
 named! {
     by_device: "/dev/vda", "/dev/vda", |_| {};
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_device_partition: "/dev/vda2", "/dev/vda2", |setup| setup.table = Table::Gpt;
     by_number: "8:0", "/dev/sda", |setup| setup.bus = Bus::VirtioScsi;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_number_partition: "8:2", "/dev/sda2", |setup| {
         setup.bus = Bus::VirtioScsi;
         setup.table = Table::Gpt;
     };
     by_uuid: format!("UUID={UUID}"), "/dev/vda", |_| {};
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_uuid_in_capitals: format!("UUID={}", UUID.to_uppercase()), "/dev/vda", |_| {};
     by_label: format!("LABEL={LABEL}"), "/dev/vda", |_| {};
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_label_on_a_partition: format!("LABEL={LABEL}"), "/dev/vda2", |setup| setup.table = Table::Gpt;
     by_partuuid_gpt: format!("PARTUUID={}", guid(2).1), "/dev/vda2", |setup| setup.table = Table::Gpt;
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_gpt_in_capitals: format!("PARTUUID={}", guid(2).1.to_uppercase()), "/dev/vda2", |setup| {
         setup.table = Table::Gpt;
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_and_offset: format!("PARTUUID={}/PARTNROFF=1", guid(1).1), "/dev/vda2", |setup| {
         setup.table = Table::Gpt;
     };
     by_partuuid_mbr: format!("PARTUUID={SIGNATURE:08x}-02"), "/dev/vda2", |setup| {
         setup.table = Table::Mbr { signature: SIGNATURE };
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_mbr_and_offset: format!("PARTUUID={SIGNATURE:08x}-01/PARTNROFF=1"), "/dev/vda2", |setup| {
         setup.table = Table::Mbr { signature: SIGNATURE };
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_device_logical: "/dev/vda6", "/dev/vda6", |setup| setup.table = Table::Logical { signature: SIGNATURE };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_logical: format!("PARTUUID={SIGNATURE:08x}-06"), "/dev/vda6", |setup| {
         setup.table = Table::Logical { signature: SIGNATURE };
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_logical_and_offset: format!("PARTUUID={SIGNATURE:08x}-05/PARTNROFF=1"), "/dev/vda6", |setup| {
         setup.table = Table::Logical { signature: SIGNATURE };
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partuuid_mbr_without_signature: "PARTUUID=00000000-02", "/dev/vda2", |setup| {
         setup.table = Table::Mbr { signature: 0 };
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_partlabel_of_the_copy_of_a_table: "PARTLABEL=second", "/dev/vda2", |setup| {
         setup.table = Table::GptCopy;
         setup.append("gpt");
     };
+    #[ignore = "another form of what is tested always; tests/run --all"]
     by_the_link_of_a_label: r"/dev/disk/by-label/ima\x2droot", "/dev/vda", |_| {};
     of_the_type_that_is_recognised: "/dev/vda", "/dev/vda", |setup| setup.append("rootfstype=auto");
     by_partlabel: "PARTLABEL=second", "/dev/vda2", |setup| setup.table = Table::Gpt;
@@ -111,6 +125,7 @@ fn by_configuration() {
 
 /// The command line has no say where the configuration does not let it.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn by_configuration_alone() {
     let mut setup = Setup::new();
     setup.root_name = Some("/dev/none".into());
@@ -228,6 +243,7 @@ fn erofs() {
 
 /// As mke2fs makes it, with checksums of its metadata, and signed in the image.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn ext4_signed_afterwards() {
     format(Format::SignedAfterwards, "ext4", |_| {});
 }

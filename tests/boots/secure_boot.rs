@@ -341,6 +341,7 @@ fn signed_image() {
 
 /// What `refused_by_the_firmware` has is refused for nothing but the signature.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn changed_image_boots_without_secure_boot() {
     let firmware = Firmware {
         change: change_marker,
@@ -413,6 +414,7 @@ mod refused_by_the_firmware {
     }
 
     #[test]
+    #[ignore = "another form of what is tested always; tests/run --all"]
     fn image_that_another_key_signed() {
         refuse(Firmware {
             signer: Some(&OTHER),
@@ -508,6 +510,7 @@ fn load_options_leave_the_init_out_without_secure_boot() {
 
 /// The local CA is a key of the machine's owner and not in the kernel: the kernel takes it from shim.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn ca_of_the_owner() {
     let outcome = assert_vouches(Kernel::Efi, &CA);
     // So is the certificate with which Debian builds its shim.
@@ -543,6 +546,7 @@ fn assert_does_not_vouch(kernel: Kernel, owner: &Pair, because: &str) {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn certificate_of_a_ca_that_is_not_the_owner_s() {
     assert_does_not_vouch(Kernel::Efi, &OTHER_CA, "another CA");
 }
@@ -576,6 +580,7 @@ const CERTIFICATES_AND_DATA: Usage = Usage {
 
 /// `CONFIG_INTEGRITY_CA_MACHINE_KEYRING` keeps it off `.machine`.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn key_of_the_owner_that_is_no_ca() {
     let owner = ca_with(CERTIFICATES, BasicConstraints::Leaf);
     assert_does_not_vouch(Kernel::Efi, &owner, ON_PLATFORM);
@@ -685,6 +690,7 @@ fn unsigned_policy_under_the_kernel_s_rules() {
 
 /// The kernel has no rules of its own without Secure Boot.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn unsigned_policy_without_secure_boot() {
     let setup = with_rules_of_the_kernel(Firmware::insecure());
     let outcome = setup.boot();

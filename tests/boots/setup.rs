@@ -32,6 +32,9 @@ pub const VERITY_CERTIFICATE: &str = "etc/keys/x509_verity.der";
 pub const EVM_CERTIFICATE: &str = "etc/keys/x509_evm.der";
 pub const EVM_KEY: &str = "etc/keys/evm-trusted.blob";
 pub const MASTER_KEY: &str = "etc/keys/kmk-user.blob";
+/// How long a machine may run: far longer than it takes where the processors are shared with others.
+pub const TIME_LIMIT: Duration = Duration::from_secs(420);
+
 pub const DEFAULT_POLICY: &str = "etc/ima/ima_policy.default";
 pub const POLICY: &str = "etc/ima/ima_policy";
 
@@ -398,7 +401,7 @@ impl Setup {
         };
         let mut machine = machine
             .tpm(self.tpm)
-            .time_limit(Duration::from_secs(180))
+            .time_limit(TIME_LIMIT)
             .signer(|request| Ok(RSA.sign_digest(&request.sha256)));
         for share in &self.shares {
             machine = machine.share(share.clone());

@@ -66,6 +66,7 @@ fn nine_p_carries_no_signatures() {
 
 /// Without appraisal such a root boots.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn nine_p_boots_where_nothing_is_enforced() {
     let mut setup = Setup::new();
     setup.configure("enforce=permissive");
@@ -103,6 +104,7 @@ fn nfs_carries_no_signatures() {
 
 /// Without appraisal such a root boots.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn nfs_boots_where_nothing_is_enforced() {
     let mut setup = Setup::new();
     setup.configure("enforce=permissive");
@@ -139,6 +141,7 @@ faults! {
         setup.root_name = Some("virtiofs:root".to_owned());
         setup.says = "is taken from the configuration alone";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     shared_root_that_is_to_be_verified: "IMA-401", Panic, Check::Same, |setup| {
         named(setup, "9p:root");
         setup.configure(&format!("verity={}", "5a".repeat(32)));
@@ -158,18 +161,22 @@ faults! {
         named(setup, "nfs:10.0.2.2:/root");
         setup.append("ip=dhcp rootflags=port=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_virtiofs: "IMA-404", Halt, Check::Same, |setup| {
         named(setup, "virtiofs:root");
         setup.append("initcall_blacklist=virtio_fs_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_9p: "IMA-404", Panic, Check::Same, |setup| {
         named(setup, "9p:root");
         setup.append("initcall_blacklist=init_v9fs");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_virtio_for_9p: "IMA-404", Poweroff, Check::Same, |setup| {
         named(setup, "9p:root");
         setup.append("initcall_blacklist=p9_virtio_init");
     };
     tag_that_no_host_shares_by_virtiofs: "IMA-404", Poweroff, HOST, |setup| named(setup, "virtiofs:root");
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tag_that_no_host_shares_by_9p: "IMA-404", Reboot, HOST, |setup| named(setup, "9p:root");
 }

@@ -109,6 +109,7 @@ fn a_new_root_boots_with_the_old_initramfs() {
 
 /// Keys of each kind, and the devices named in the configuration.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn signers_of_each_kind() {
     for signer in [&*RSA, &*P384] {
         let mut setup = Setup::new();
@@ -122,6 +123,7 @@ fn signers_of_each_kind() {
 
 /// By the CA itself, whose key is on the kernel's keyring.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn the_ca_as_the_signer() {
     let mut setup = Setup::new();
     signed_by(&CA, &mut setup, |content| content);
@@ -204,6 +206,7 @@ fn verity_keyring_that_is_left_open_and_empty() {
 
 /// The kernel sealed the keyring. What its CA signed boots all the same, with a warning.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn certificates_for_a_verity_keyring_that_is_sealed() {
     let mut setup = Setup::new();
     trusting_a_stranger(&P256, &mut setup);
@@ -317,6 +320,7 @@ faults! {
     signature_by_a_stranger: "IMA-418", Reboot, Check::Same, |setup| {
         signed_by(&STRANGER, setup, |content| content);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signature_by_another_ca: "IMA-418", Halt, Check::Same, |setup| {
         signed_by(&OTHER_CA, setup, |content| content);
     };
@@ -329,6 +333,7 @@ faults! {
         setup.append(UNSEALED);
         setup.says = "keys: .dm-verity: sealed";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signer_for_a_verity_keyring_that_is_empty: "IMA-418", Panic, Check::Same, |setup| {
         trusting_a_stranger(&STRANGER, setup);
         setup.drop_file(VERITY_CERTIFICATE);
@@ -341,12 +346,14 @@ faults! {
         setup.append(UNSEALED);
         setup.says = "[IMA-559]";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signer_for_the_verity_keyring_that_is_revoked: "IMA-509", Reboot, Check::Unmade, |setup| {
         trusting_a_stranger(&STRANGER, setup);
         setup.append(UNSEALED);
         setup.configure(&format!("revoked_keys={}", STRANGER.skid()));
         setup.says = "keys: .dm-verity: sealed";
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     verity_certificate_that_is_damaged: "IMA-503", Halt, Check::Unmade, |setup| {
         trusting_a_stranger(&P256, setup);
         setup.put(VERITY_CERTIFICATE, [0x30; 64]);
@@ -364,6 +371,7 @@ faults! {
     signature_of_another_root_hash: "IMA-418", Poweroff, Check::Same, |setup| {
         of_another_root_hash(setup);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_the_ca_of_the_signer: "IMA-418", Panic, Check::Same, |setup| {
         // Onto _ima any certificate is taken; for the root hash there is no such keyring.
         signed(setup);
@@ -374,14 +382,17 @@ faults! {
         signed_by(&P384, setup, |content| content);
         setup.configure(&format!("revoked_keys={}", P384.skid()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signature_under_a_revoked_serial_number: "IMA-417", Halt, Check::Same, |setup| {
         signed_by(&P384, setup, |content| content);
         setup.configure(&format!("revoked_serials={}", P384.serial()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signed_root_hash_that_is_damaged: "IMA-417", Poweroff, Check::Same, |setup| {
         let signed = signed(setup);
         setup.damage.push((signed.place, vec![0xff]));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signed_root_hash_that_is_empty: "IMA-417", Panic, Check::Same, |setup| {
         signed_by(&P256, setup, |content| vec![0; content.len()]);
     };
@@ -390,12 +401,14 @@ faults! {
         setup.configure("verity_signature=PARTLABEL=other");
         setup.append("rootwait=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signed_root_hashes_of_which_there_are_two: "IMA-416", Halt, Check::Same, |setup| {
         signed(setup);
         let signature = written(&[0; 4096]);
         let parts = [signature_part(&signature, 1), signature_part(&signature, 2)];
         setup.disk = Some(disk(&parts).0);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     signed_root_hash_of_another_image: "IMA-402", Poweroff, Check::Same, |setup| {
         // Its partitions are those of an image that is not on the disk.
         signed_by(&P256, setup, |_| {

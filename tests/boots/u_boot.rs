@@ -195,6 +195,7 @@ fn change_kernel(image: &mut [u8]) {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn fit_image_with_another_kernel() {
     assert_refused(&changed(|image| change_kernel(image)), WITHOUT_HASH);
 }
@@ -223,6 +224,7 @@ fn fit_image_with_another_initramfs() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn fit_image_without_its_initramfs() {
     let desk = changed_by("fdtput -d image.itb /configurations/board ramdisk");
     assert_refused(&desk, WITHOUT_SIGNATURE);
@@ -235,6 +237,7 @@ fn fit_image_with_other_boot_arguments() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn fit_image_without_a_signature() {
     let desk = changed_by("fdtput -r image.itb /configurations/board/signature");
     assert_refused(&desk, WITHOUT_SIGNATURE);

@@ -159,6 +159,7 @@ fn tree_of_veritysetup_s() {
 /// Root and tree by the names of their partitions, as the Discoverable Partitions Specification has them: the configuration says
 /// nothing but the root hash.
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn partitions_named_by_the_root_hash() {
     let mut setup = Setup::new();
     let image = setup.image();
@@ -251,6 +252,7 @@ fn changed_block_restarts_the_running_system() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn changed_block_panics_the_running_system() {
     met_later("panic", Action::Panic);
 }
@@ -261,10 +263,12 @@ faults! {
         let place = place_on_disk(setup, INIT);
         setup.damage.push((place + 8192, vec![0xff]));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     superblock_of_the_file_system_that_is_changed: "IMA-414", Halt, Check::Same, |setup| {
         appended(setup);
         setup.damage.push((1024 + 0x78, b"other".into()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     superblock_of_squashfs_that_is_changed: "IMA-414", Panic, Check::Same, |setup| {
         setup.format = Format::Squashfs;
         appended(setup);
@@ -289,6 +293,7 @@ faults! {
         setup.damage.push((0, block));
         setup.damage.push((made.offset as usize + 72, 1_u64.to_le_bytes().into()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     salt_that_is_changed: "IMA-413", Halt, Check::Same, |setup| {
         let made = appended(setup);
         setup.damage.push((made.offset as usize + 88, vec![0xff; 4]));
@@ -304,18 +309,22 @@ faults! {
         appended(setup);
         setup.configure(&format!("verity={}", first.root_hash));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     root_hash_of_another_algorithm: "IMA-411", Reboot, Check::Same, |setup| {
         appended(setup);
         setup.configure(&format!("verity={}", "ab".repeat(64)));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_at_another_offset: "IMA-411", Poweroff, Check::Same, |setup| {
         let made = appended(setup);
         setup.configure(&format!("verity_hash_offset={}", made.offset - 4096));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_that_is_not_there: "IMA-411", Halt, Check::Same, |setup| {
         let made = appended(setup);
         setup.cut = Some(made.offset);
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_that_is_cut_short: "IMA-411", Panic, Check::Same, |setup| {
         let made = appended(setup);
         setup.cut = Some(made.offset + 8192);
@@ -324,15 +333,18 @@ faults! {
         let made = appended(setup);
         setup.damage.push((made.offset as usize + 32, b"md5\0\0\0".into()));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_for_more_than_the_disk_has: "IMA-411", Halt, Check::Same, |setup| {
         let tree = separate(setup);
         overwrite(&tree, 72, &u64::to_le_bytes(1 << 20));
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_s_disk_that_is_missing: "IMA-410", Poweroff, Check::Silent("the image is one disk"), |setup| {
         separate(setup);
         setup.more_disks.clear();
         setup.append("rootwait=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     tree_s_partition_that_is_missing: "IMA-410", Panic, Check::Same, |setup| {
         appended(setup);
         setup.table = Table::Gpt;
@@ -340,6 +352,7 @@ faults! {
         setup.configure("verity_hash=PARTLABEL=third");
         setup.append("rootwait=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     data_for_error_correction_that_is_wrong: "IMA-414", Panic, Check::Same, |setup| {
         let disks = corrected(setup);
         let length = std::fs::metadata(&disks[1]).expect("the disk").len();
@@ -352,10 +365,12 @@ faults! {
         setup.more_disks.pop();
         setup.append("rootwait=1");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     data_for_error_correction_that_is_too_short: "IMA-412", Poweroff, Check::Silent("the device of the error correction is not looked at"), |setup| {
         let disks = corrected(setup);
         std::fs::write(&disks[1], vec![0; 16384]).expect("another disk");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     data_for_error_correction_between_blocks: "IMA-412", Halt, Check::Silent("the device of the error correction is not looked at"), |setup| {
         corrected(setup);
         setup.configure("verity_fec_offset=512");
@@ -368,6 +383,7 @@ faults! {
         appended(setup);
         setup.append("initcall_blacklist=dm_verity_init");
     };
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_a_device_mapper: "IMA-409", Halt, Check::Same, |setup| {
         appended(setup);
         setup.append("initcall_blacklist=dm_init");

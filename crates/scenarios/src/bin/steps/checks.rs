@@ -158,6 +158,11 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
         &[
             "qemu/build-kernel",
             "--fragment",
+            "tests/boots/no-securityfs.config",
+        ],
+        &[
+            "qemu/build-kernel",
+            "--fragment",
             "efi",
             "--fragment",
             "tests/boots/arch-policy.config",

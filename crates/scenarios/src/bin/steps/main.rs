@@ -53,11 +53,11 @@ struct Options {
     /// Print the Debian packages that the steps need, and exit
     #[arg(long, hide = true)]
     packages: bool,
-    /// Kill machines this many times [default: 24, with --all 200]; 200 take about a quarter of an hour
+    /// Kill machines this many times [default: 12, with --all 200]; 200 take about a quarter of an hour
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     kills: Option<u32>,
     /// Let this many system calls of the init fail, each in a boot of its own, and as many in front of another initramfs
-    /// [default: 24, with --all 240]; 240 take about half an hour
+    /// [default: 12, with --all 240]; 240 take about half an hour
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     faults: Option<u32>,
     /// Only tests whose name contains this
