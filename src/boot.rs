@@ -37,6 +37,7 @@ pub mod preflight;
 pub mod root;
 pub mod root_keys;
 pub mod root_policies;
+pub mod script_control;
 pub mod start;
 
 /// Boots, or ends as the configuration says. Returns only where this process is not to end the machine: after the help or the

@@ -11,6 +11,7 @@ use log::{info, warn};
 
 use super::measure;
 use super::preflight::{Next, Ready};
+use super::script_control;
 use crate::denial;
 use crate::errno::{Errno, describe};
 use crate::failure::{Ending, VARIABLE};
@@ -78,7 +79,7 @@ pub struct HandedOver(());
 ///
 /// # Errors
 ///
-/// [`Code::HandoverExec`]: the kernel denied it after all. [`Code::NotMeasured`]. With dm-verity, [`Code::VerityCorrupted`],
+/// [`Code::HandoverExec`]: the kernel denied it after all. [`Code::NotMeasured`]. [`Code::NoScriptControl`]. With dm-verity, [`Code::VerityCorrupted`],
 /// [`Code::VerityRootHash`], [`Code::VerityTable`].
 pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<HandedOver, Fault> {
     measure::root(&ready, report)?;
@@ -88,6 +89,7 @@ pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<Ha
             Err(fault)
         }
         Next::Systemd => {
+            script_control::refuse_under_systemd(ready.settings.config.script_control)?;
             finish(report);
             logging::restore_limits();
             Ok(HandedOver(()))
@@ -127,6 +129,7 @@ fn execute(
     .map(CString::new)
     .collect::<Result<_, _>>()
     .map_err(|_| failed(Errno::INVAL))?;
+    script_control::set(ready.settings.config.script_control)?;
     ready.root.verification().arm()?;
     info!(
         "{}: executing {path} {}",

@@ -38,6 +38,7 @@ mod partitions;
 mod processors;
 mod refused;
 mod roots;
+mod script_control;
 mod secure_boot;
 mod setup;
 mod shared;

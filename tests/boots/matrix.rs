@@ -18,7 +18,7 @@ use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
     composefs, features, flash, front, hostile, initramfs, lines, luks, measured, media, overlay,
-    refused, shared, signed_verity, slots, verity,
+    refused, script_control, shared, signed_verity, slots, verity,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -159,6 +159,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         overlay::ROWS,
         slots::ROWS,
         measured::ROWS,
+        script_control::ROWS,
     ]
     .into_iter()
     .flatten()

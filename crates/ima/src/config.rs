@@ -11,6 +11,7 @@ use crate::cmdline::{Pattern, RootName};
 use crate::composefs::{self, Composefs, Digest};
 use crate::dm_verity::{Corruption, Trust};
 use crate::keyring::KeyringName;
+use crate::release::Release;
 use crate::revocation::Revocations;
 
 /// Where the file is in the initramfs.
@@ -152,6 +153,43 @@ impl Lockdown {
 /// kernel still takes and shows a level, and forbids nothing (security/lockdown/lockdown.c).
 pub fn lists_lockdown(modules: &str) -> bool {
     modules.trim().split(',').any(|module| module == "lockdown")
+}
+
+/// `script_control=`: what the interpreters of the real system are told to refuse, from Linux 6.14
+/// (Documentation/userspace-api/check_exec.rst).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScriptControl {
+    /// Files that the kernel would not let be executed.
+    pub restrict_file: bool,
+    /// Commands that come from no such file: typed in, or given as an argument.
+    pub deny_interactive: bool,
+}
+
+impl ScriptControl {
+    /// The first release whose kernel has it (include/uapi/linux/securebits.h).
+    pub const SINCE: Release = Release::new(6, 14);
+
+    /// Parses words that are separated by blanks.
+    fn parse(value: &str) -> Option<Self> {
+        let mut parsed = Self::default();
+        for word in value.split_ascii_whitespace() {
+            match word {
+                "restrict-file" => parsed.restrict_file = true,
+                "deny-interactive" => parsed.deny_interactive = true,
+                _ => return None,
+            }
+        }
+        Some(parsed)
+    }
+
+    /// The bits for prctl(PR_SET_SECUREBITS), each with the one that locks it; 0 if nothing is demanded. SECBIT_EXEC_RESTRICT_FILE is
+    /// bit 8, SECBIT_EXEC_DENY_INTERACTIVE bit 10 (include/uapi/linux/securebits.h).
+    #[must_use]
+    pub const fn secure_bits(self) -> u32 {
+        let restrict_file = if self.restrict_file { 0b11 << 8 } else { 0 };
+        let deny_interactive = if self.deny_interactive { 0b11 << 10 } else { 0 };
+        restrict_file | deny_interactive
+    }
 }
 
 /// How long to wait for the root's device.
@@ -342,6 +380,8 @@ pub struct Config {
     pub lockdown: Lockdown,
     /// `kexec`: whether another kernel may be loaded.
     pub kexec: bool,
+    /// `script_control`
+    pub script_control: ScriptControl,
     /// `luks`: the root's device is a LUKS2 container, which the TPM unlocks; only its content is mounted.
     pub luks: bool,
     /// `verity`: the root is mounted only through dm-verity, with this root hash.
@@ -402,6 +442,7 @@ impl Default for Config {
             modules: Vec::new(),
             lockdown: Lockdown::No,
             kexec: false,
+            script_control: ScriptControl::default(),
             luks: false,
             verity: None,
             verity_signature: None,
@@ -631,6 +672,7 @@ impl Config {
                     .find(|level| level.name() == value),
             ),
             "kexec" => assign(&mut self.kexec, yes_or_no(value)),
+            "script_control" => assign(&mut self.script_control, ScriptControl::parse(value)),
             "luks" => assign(&mut self.luks, yes_or_no(value)),
             "verity" => assign(&mut self.verity, Trust::parse(value).map(Some)),
             "verity_signature" => {
@@ -719,7 +761,7 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 38] = [
+pub const KEYS: [&str; 39] = [
     "enforce",
     "cover",
     "keyring",
@@ -743,6 +785,7 @@ pub const KEYS: [&str; 38] = [
     "modules",
     "lockdown",
     "kexec",
+    "script_control",
     "luks",
     "verity",
     "verity_signature",
@@ -880,7 +923,7 @@ mod tests {
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b {slot}\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
-              lockdown=integrity\nkexec=yes\nluks=no\nverity=ABababababababababababababababababababababababababababababababab\n\
+              lockdown=integrity\nkexec=yes\nscript_control=restrict-file\nluks=no\nverity=ABababababababababababababababababababababababababababababababab\n\
               verity_hash=PARTLABEL=root-verity\nverity_hash_offset=4096\nverity_corruption=panic\n\
               verity_fec=/dev/vdc\nverity_fec_offset=8192\nverity_fec_roots=24\n\
               slots=a b\noverlay=LABEL=data-{slot}\noverlay_wipe=yes\n\
@@ -920,6 +963,10 @@ mod tests {
                 modules: vec!["/lib/modules/a.ko".into(), "/lib/modules/b.ko".into()],
                 lockdown: Lockdown::Integrity,
                 kexec: true,
+                script_control: ScriptControl {
+                    restrict_file: true,
+                    deny_interactive: false,
+                },
                 luks: false,
                 verity: RootHash::new(vec![0xab; 32]).map(Trust::RootHash),
                 verity_signature: None,
@@ -1063,6 +1110,21 @@ mod tests {
             Config::parse(&large).unwrap_err().kind,
             ConfigErrorKind::TooLarge
         );
+    }
+
+    #[test]
+    fn bits_of_script_control() {
+        for (value, bits) in [
+            ("", Some(0)),
+            ("restrict-file", Some(0x300)),
+            ("deny-interactive", Some(0xc00)),
+            ("restrict-file  deny-interactive", Some(0xf00)),
+            ("restrict-file,deny-interactive", None),
+            ("yes", None),
+        ] {
+            let parsed = ScriptControl::parse(value);
+            assert_eq!(parsed.map(ScriptControl::secure_bits), bits, "{value}");
+        }
     }
 
     #[test]

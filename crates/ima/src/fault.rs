@@ -203,6 +203,10 @@ catalogue! {
         what: "the boot could not be measured into the TPM"
         cause: "measure_pcr= is in ima-init.conf, and the TPM did not take a command that extends the PCR"
         remedy: "build the driver of a TPM 2.0 into the kernel (CONFIG_TCG_TIS or CONFIG_TCG_CRB) and enable the TPM in the firmware; or take measure_pcr= out of ima-init.conf if nothing verifies the boot by that PCR"
+    NoScriptControl "IMA-114" Environment Refusal
+        what: "interpreters could not be told to refuse unsigned scripts"
+        cause: "script_control= is in ima-init.conf, and the kernel has no such bits: it is older than Linux 6.14"
+        remedy: "boot a kernel from 6.14 on, or take script_control= out of ima-init.conf"
 
     ConfigUnreadable "IMA-201" Configuration Refusal
         what: "the configuration could not be read"

@@ -147,6 +147,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
     }
     found.verity_keys(initramfs, inputs, &config.revoked);
     found.lockdown(&config, inputs.kernel, inputs.command_line);
+    found.script_control(&config, inputs.number());
     let Some(policy) = policy else { return found };
     if policy.appraises_programs() && !policy.appraises_tmpfs() {
         found

@@ -468,6 +468,10 @@ causes! {
         cause: "it is not a program for this machine"
         remedy: "install ima-init's switch_root, built for this machine, and sign it"
     }
+    SYSTEMD_IS_RUNNING [NoScriptControl] {
+        cause: "the systemd of the initramfs is PID 1 already, and the init cannot set the bits of another process"
+        remedy: "make the initramfs without systemd (omit_dracutmodules in dracut.conf), or take script_control= out of ima-init.conf and set SecureBits= in the units of the real system"
+    }
     INIT_ABSENT [SwitchExec] {
         cause: "the init, or the interpreter it names, is not in the real root"
     }

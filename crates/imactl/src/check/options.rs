@@ -1,9 +1,10 @@
 //! The options that the kernel must have been built with, beyond those that a stage of the init names by a code of its own.
 
 use ima::certificate::Certificate;
-use ima::config::{Config, Lockdown};
+use ima::config::{Config, Lockdown, ScriptControl};
 use ima::fault::{Code, Fault};
 use ima::policy::Policy;
+use ima::release::Release;
 
 use super::{Findings, Inputs, mount};
 use crate::kernel::check::{Finding, KernelConfig, Wanted};
@@ -73,6 +74,19 @@ impl Findings {
             };
             self.faults
                 .push(Fault::new(Code::LockdownNotInForce, detail));
+        }
+    }
+}
+
+impl Findings {
+    /// Whether the kernel has script control, where the configuration demands it.
+    pub(super) fn script_control(&mut self, config: &Config, release: Option<Release>) {
+        let Some(release) = release.filter(|_| config.script_control.secure_bits() != 0) else {
+            return;
+        };
+        if release < ScriptControl::SINCE {
+            let detail = format!("the kernel is Linux {release}");
+            self.faults.push(Fault::new(Code::NoScriptControl, detail));
         }
     }
 }

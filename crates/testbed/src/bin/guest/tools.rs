@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::hint::black_box;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use ima::keyring::Serial;
 use ima_keyring::Keyring;
 use nix::libc;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mprotect};
+use rustix::thread::capabilities_secure_bits;
 
 use crate::inspect::errno_name;
 use crate::{kexec, verity};
@@ -42,6 +44,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
         ["restrict", keyring, kind, restriction] => restrict(keyring, kind, restriction),
         ["kexec-load"] => kexec::load_from_memory().map(|()| 0),
         ["find", device, file] => find(device, file),
+        ["interpret", file] => interpret(file),
         ["verity", file] => verity::enable_verity(file.as_ref()).map(|()| 0),
         _ => Err(io::Error::other("no such tool")),
     };
@@ -51,6 +54,34 @@ pub fn run(arguments: &[String]) -> ExitCode {
             println!("{}", errno_name(&error));
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Does what an interpreter of scripts does before it reads one: asks the kernel, if the secure bits say so, whether the file could be
+/// executed (Documentation/userspace-api/check_exec.rst). The status is 0 if the script would be read.
+fn interpret(file: &str) -> io::Result<u8> {
+    const SECBIT_EXEC_RESTRICT_FILE: u32 = 1 << 8;
+    const AT_EXECVE_CHECK: i32 = 0x10000;
+    let script = File::open(file)?;
+    if capabilities_secure_bits()?.bits() & SECBIT_EXEC_RESTRICT_FILE == 0 {
+        return Ok(0);
+    }
+    let none: [*const libc::c_char; 1] = [std::ptr::null()];
+    // SAFETY: the path is a string that ends in 0, and the arrays end in a null pointer.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            script.as_raw_fd(),
+            c"".as_ptr(),
+            none.as_ptr(),
+            none.as_ptr(),
+            libc::AT_EMPTY_PATH | AT_EXECVE_CHECK,
+        )
+    };
+    if result == 0 {
+        Ok(0)
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
