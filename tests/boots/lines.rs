@@ -208,7 +208,6 @@ faults! {
     initcall_of_the_disk_left_out: "IMA-402", Panic, Check::Same, |setup| {
         setup.append("initcall_blacklist=virtio_blk_init rootwait=1");
     };
-    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     initcall_of_securityfs_left_out: "IMA-103", Poweroff, Check::Same, |setup| {
         setup.append("initcall_blacklist=securityfs_init");
     };

@@ -70,6 +70,7 @@ fn script_init(setup: &mut Setup) {
 
 faults! {
     kernel_without_ima: "IMA-104", Panic, Check::Same, |setup| setup.kernel = Kernel::NoIma;
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_securityfs: "IMA-103", Poweroff, Check::Same, |setup| setup.kernel = Kernel::NoSecurityfs;
     kernel_without_appraisal: "IMA-605", Reboot, Check::Same, |setup| setup.kernel = Kernel::NoAppraise;
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
