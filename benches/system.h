@@ -14,7 +14,7 @@ static inline long call(long number, long a, long b, long c, long d, long e)
 }
 
 enum { READ = 0, WRITE = 1, OPEN = 2, CLOSE = 3, STAT = 4, IOCTL = 16, FORK = 57, EXECVE = 59, EXIT = 60, WAIT4 = 61, CHDIR = 80,
-       CHROOT = 161, MOUNT = 165, REBOOT = 169 };
+       GETRUSAGE = 98,       CHROOT = 161, MOUNT = 165, REBOOT = 169, ADD_KEY = 248 };
 
 #ifdef WITH_LOG
 /* Adds a record of a text and another to the kernel's log, which gives it the time. */

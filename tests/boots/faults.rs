@@ -3,7 +3,7 @@
 //!
 //! The guest program traces the init and has one of its calls fail, without making it, with one error (`guest`'s module
 //! `faults`); x86-64 only. A first boot counts the calls; then each boot has another pair of call and error, drawn evenly over
-//! the calls. `IMA_INIT_FAULTS` says how many (24), `IMA_INIT_SEED` repeats a run, `IMA_INIT_FAULT=CALL:ERRNO,...` makes these alone.
+//! the calls. `IMA_INIT_FAULTS` says how many (12), `IMA_INIT_SEED` repeats a run, `IMA_INIT_FAULT=CALL:ERRNO,...` makes these alone.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ima_testbed::report::FAULTS;
+use ima_testbed::trace::name_of;
 use ima_testbed::{Ending, Outcome};
 
 use crate::built::{Kernel, PROGRAMS, scratch};
@@ -41,89 +42,6 @@ const ERRORS: [(i32, &str); 16] = [
     (95, "EOPNOTSUPP"),
     (110, "ETIMEDOUT"),
 ];
-
-/// The calls that the init makes, by number (arch/x86/entry/syscalls/syscall_64.tbl).
-const NAMES: &[(u64, &str)] = &[
-    (0, "read"),
-    (1, "write"),
-    (3, "close"),
-    (5, "fstat"),
-    (6, "lstat"),
-    (7, "poll"),
-    (8, "lseek"),
-    (9, "mmap"),
-    (10, "mprotect"),
-    (11, "munmap"),
-    (12, "brk"),
-    (13, "rt_sigaction"),
-    (14, "rt_sigprocmask"),
-    (16, "ioctl"),
-    (17, "pread64"),
-    (19, "readv"),
-    (20, "writev"),
-    (28, "madvise"),
-    (39, "getpid"),
-    (41, "socket"),
-    (45, "recvfrom"),
-    (49, "bind"),
-    (57, "fork"),
-    (59, "execve"),
-    (63, "uname"),
-    (72, "fcntl"),
-    (83, "mkdir"),
-    (87, "unlink"),
-    (89, "readlink"),
-    (99, "sysinfo"),
-    (131, "sigaltstack"),
-    (158, "arch_prctl"),
-    (165, "mount"),
-    (186, "gettid"),
-    (193, "fgetxattr"),
-    (190, "fsetxattr"),
-    (202, "futex"),
-    (217, "getdents64"),
-    (218, "set_tid_address"),
-    (228, "clock_gettime"),
-    (230, "clock_nanosleep"),
-    (35, "nanosleep"),
-    (248, "add_key"),
-    (249, "request_key"),
-    (250, "keyctl"),
-    (257, "openat"),
-    (258, "mkdirat"),
-    (262, "newfstatat"),
-    (263, "unlinkat"),
-    (271, "ppoll"),
-    (293, "pipe2"),
-    (313, "finit_module"),
-    (322, "execveat"),
-    (332, "statx"),
-    (138, "fstatfs"),
-    (429, "move_mount"),
-    (430, "fsopen"),
-    (431, "fsconfig"),
-    (432, "fsmount"),
-    (437, "openat2"),
-    (2, "open"),
-    (302, "prlimit64"),
-    (40, "sendfile"),
-    (80, "chdir"),
-    (81, "fchdir"),
-    (91, "fchmod"),
-    (93, "fchown"),
-    (161, "chroot"),
-    (259, "mknodat"),
-    (260, "fchownat"),
-    (265, "linkat"),
-    (266, "symlinkat"),
-    (267, "readlinkat"),
-    (428, "open_tree"),
-];
-
-fn name_of(call: u64) -> String {
-    let known = NAMES.iter().find(|(number, _)| *number == call);
-    known.map_or_else(|| format!("call {call}"), |(_, name)| (*name).to_owned())
-}
 
 /// A boot that succeeds with all attempts, traced.
 fn alone(faults: &str) -> Setup {
@@ -343,7 +261,7 @@ fn every_call_of(traced: Traced, table: &str) {
     let seed = number("IMA_INIT_SEED", now.expect("a clock").as_secs());
     println!("IMA_INIT_SEED={seed}");
     let calls = counted(traced);
-    let wanted = usize::try_from(number("IMA_INIT_FAULTS", 24)).expect("a number");
+    let wanted = usize::try_from(number("IMA_INIT_FAULTS", 12)).expect("a number");
     let pairs = match std::env::var("IMA_INIT_FAULT") {
         Ok(list) => list.split(',').map(pair).collect(),
         Err(_) => pairs(calls.len(), wanted, seed),

@@ -95,6 +95,7 @@ mod serial_console;
 mod share;
 mod tamper;
 mod tpm;
+pub mod trace;
 
 pub use architecture::{Architecture, UnknownArchitecture};
 pub use disk::{Bus, Disk, DiskHandle};

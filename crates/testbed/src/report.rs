@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Name of the virtio-serial port (`/sys/class/virtio-ports/*/name` in the guest).
 pub const PORT: &str = "org.ima-init.report";
 
-/// Prefix of the lines that the guest program prints about the system calls that it makes fail.
+/// Prefix of the lines that the guest program prints about the system calls of another init.
 pub const FAULTS: &str = "ima-testbed faults: ";
 
 /// The line that the guest program prints to the console before anything else. Without it, no program of the root ran.
@@ -74,6 +74,9 @@ pub struct Report {
     pub secure_boot: Option<bool>,
     /// Whether there is a TPM.
     pub tpm: bool,
+    /// The most memory that PID 1 had resident before the guest program took its place, in KiB (`ru_maxrss` of getrusage(2), which
+    /// outlives execve(2)). It is the guest program's own if that is more.
+    pub peak_memory: u64,
     /// PCR 10 by bank (`sha1`, `sha256`, ...), lower-case hexadecimal, read before the measurement list.
     pub pcr10: BTreeMap<String, String>,
     /// PCRs 0 to 23 by bank, in order.

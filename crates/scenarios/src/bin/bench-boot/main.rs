@@ -1,4 +1,4 @@
-//! Measures how long ima-init takes, beside a shell script that makes the same requests: the last step of `benches/boot`.
+//! Measures how long ima-init takes, beside other programs that make the same requests: the last step of `benches/boot`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::Parser;
 use ima_init_scenarios::counted::{Measured, median_and_spread, time_between};
 
+mod trace;
+
 type Error = Box<dyn std::error::Error>;
 
-/// Measure how long ima-init takes, beside a shell script that makes the same requests
+/// Measure how long ima-init takes, beside other programs that make the same requests
 ///
 /// Boots each initramfs several times with the same kernel and root, and prints a table of medians.
 #[derive(Debug, Parser)]
@@ -22,18 +24,18 @@ struct Options {
     /// The image of the root, whose init writes the kernel's log to the console
     #[arg(long, value_name = "FILE")]
     disk: PathBuf,
-    /// The initramfs with ima-init
+    /// A column of the table and its initramfs; may be repeated
+    #[arg(long, value_name = "NAME=FILE", required_unless_present = "trace", value_parser = named)]
+    form: Vec<(String, PathBuf)>,
+    /// A program or library in the initramfs of a column; may be repeated
+    #[arg(long, value_name = "NAME=FILE", value_parser = named)]
+    program: Vec<(String, PathBuf)>,
+    /// The column whose numbers the others are shown as multiples of
+    #[arg(long, value_name = "NAME", default_value = "")]
+    base: String,
+    /// Print the system calls of the init in this initramfs instead, whose /init is the guest program and whose /ima-init it is
     #[arg(long, value_name = "FILE")]
-    init: PathBuf,
-    /// The initramfs with the shell script
-    #[arg(long, value_name = "FILE")]
-    shell: PathBuf,
-    /// A program or library of ima-init's; may be repeated
-    #[arg(long, value_name = "FILE")]
-    init_program: Vec<PathBuf>,
-    /// A program or library of the shell script's; may be repeated
-    #[arg(long, value_name = "FILE")]
-    shell_program: Vec<PathBuf>,
+    trace: Option<PathBuf>,
     /// Boot each this many times
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
@@ -50,6 +52,12 @@ struct Options {
     console: PathBuf,
 }
 
+/// Reads `NAME=FILE`.
+fn named(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, file) = text.split_once('=').ok_or("it has no =")?;
+    Ok((name.to_owned(), file.into()))
+}
+
 /// Times in microseconds, from the kernel's "Run /init".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Times {
@@ -59,31 +67,54 @@ struct Times {
     init: u64,
 }
 
-/// Returns the times in a console.
-fn times(console: &str) -> Result<Times, String> {
+/// What a boot shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Boot {
+    times: Times,
+    /// The most memory that PID 1 had resident, in bytes.
+    memory: u64,
+}
+
+/// What the real init says of the memory of PID 1, before its number.
+const MEMORY: &str = "benchmark: peak memory of PID 1 in KiB: ";
+
+/// Returns what a console shows.
+fn boot(console: &str) -> Result<Boot, String> {
     let since = |text| time_between(console, "Run /init as init process", text);
-    Ok(Times {
+    let times = Times {
         policy: since("ima: policy update completed")?,
         init: since("benchmark: the real init runs")?,
+    };
+    let memory = console
+        .lines()
+        .find_map(|line| line.split_once(MEMORY)?.1.trim().parse::<u64>().ok())
+        .ok_or("the machine did not say how much memory PID 1 had")?;
+    Ok(Boot {
+        times,
+        memory: memory * 1024,
     })
 }
 
-fn measure(options: &Options, name: &str, initramfs: &Path) -> Result<Vec<Times>, Error> {
-    let terminal = std::io::stderr().is_terminal();
-    let machine = Measured {
+fn machine(options: &Options, initramfs: &Path, append: &str) -> Measured {
+    Measured {
         kernel: options.kernel.clone(),
         disk: options.disk.clone(),
         initramfs: initramfs.to_owned(),
-        append: options.append.clone(),
+        append: format!("{} {append}", options.append),
         time_limit: Duration::from_secs(120),
-    };
+    }
+}
+
+fn measure(options: &Options, name: &str, initramfs: &Path) -> Result<Vec<Boot>, Error> {
+    let terminal = std::io::stderr().is_terminal();
+    let machine = machine(options, initramfs, "");
     let mut measured = Vec::new();
     for run in 1..=options.runs {
         if terminal {
             eprint!("\r\x1b[K{name}: run {run} of {}", options.runs);
             let _ = std::io::stderr().flush();
         }
-        measured.push(machine.boot(&options.console, times)?);
+        measured.push(machine.boot(&options.console, boot)?);
     }
     if terminal {
         eprint!("\r\x1b[K");
@@ -105,48 +136,81 @@ fn size(files: &[PathBuf]) -> Result<u64, Error> {
     Ok(sum)
 }
 
-fn line(title: &str, init: &str, shell: &str, ratio: &str) -> String {
-    format!("{title:<36} {init:>12} {shell:>12} {ratio:>10}\n")
+/// Returns a line of the table.
+fn line(title: &str, cells: impl Iterator<Item = String>) -> String {
+    let cells: String = cells.map(|cell| format!(" {cell:>11}")).collect();
+    format!("{title:<34}{cells}\n")
 }
 
-/// Returns a line with a ratio of two numbers, divided by 1000, with so many decimals and a unit.
-fn compared(title: &str, init: u64, shell: u64, decimals: usize, unit: &str) -> String {
-    let shown = |number: u64| format!("{:.decimals$} {unit}", number as f64 / 1000.0);
-    let ratio = format!("{:.1}", shell as f64 / init as f64);
-    line(title, &shown(init), &shown(shell), &ratio)
+/// Returns a line with a number of each form, divided by 1000, with so many decimals and a unit; and one with the multiples of
+/// the base.
+fn compared(title: &str, numbers: &[u64], base: usize, decimals: usize, unit: &str) -> String {
+    let thousands = |number: &u64| format!("{:.decimals$} {unit}", *number as f64 / 1000.0);
+    let base = numbers[base] as f64;
+    let multiple = |number: &u64| format!("{:.2}", *number as f64 / base);
+    line(title, numbers.iter().map(thousands))
+        + &line("  multiple of the base", numbers.iter().map(multiple))
 }
 
-/// Returns the lines about the times.
-fn table(init: &[Times], shell: &[Times]) -> String {
-    let mut text = line("", "ima-init", "shell", "shell/init");
-    let policy = |times: &Times| times.policy;
-    let real_init = |times: &Times| times.init;
+/// Returns the lines about the boots.
+fn table(measured: &[Vec<Boot>], base: usize) -> String {
+    let mut text = String::new();
+    let policy = |boot: &Boot| boot.times.policy;
+    let real_init = |boot: &Boot| boot.times.init;
     for (title, time) in [
-        ("Run /init to policy in force", policy as fn(&Times) -> u64),
+        ("Run /init to policy in force", policy as fn(&Boot) -> u64),
         ("Run /init to the real init", real_init),
     ] {
-        let (init_median, init_spread) = median_and_spread(init.iter().map(time));
-        let (shell_median, shell_spread) = median_and_spread(shell.iter().map(time));
-        text += &compared(title, init_median, shell_median, 1, "ms");
-        let spread = |time: u64| format!("{:.1} ms", time as f64 / 1000.0);
-        let title = "  largest difference between runs";
-        text += &line(title, &spread(init_spread), &spread(shell_spread), "");
+        let (medians, spreads): (Vec<u64>, Vec<u64>) = measured
+            .iter()
+            .map(|boots| median_and_spread(boots.iter().map(time)))
+            .unzip();
+        text += &compared(title, &medians, base, 2, "ms");
+        let spread = |time: &u64| format!("{:.2} ms", *time as f64 / 1000.0);
+        text += &line(
+            "  largest difference between runs",
+            spreads.iter().map(spread),
+        );
     }
-    text
+    let memory: Vec<u64> = measured
+        .iter()
+        .map(|boots| median_and_spread(boots.iter().map(|boot| boot.memory)).0)
+        .collect();
+    text + &compared("peak memory of PID 1", &memory, base, 1, "kB")
 }
 
 fn run(options: &Options) -> Result<(), Error> {
-    let init = measure(options, "ima-init", &options.init)?;
-    let shell = measure(options, "shell", &options.shell)?;
-    print!("{}", table(&init, &shell));
-    let [init, shell] = [&options.init_program, &options.shell_program].map(|files| size(files));
+    if let Some(initramfs) = &options.trace {
+        let machine = machine(options, initramfs, "FAULTS=trace printk.devkmsg=on");
+        let calls = machine.boot(&options.console, trace::calls)?;
+        print!("{}", trace::table(&calls));
+        return Ok(());
+    }
+    let names = options.form.iter().map(|(name, _)| name);
+    let base = names
+        .clone()
+        .position(|name| *name == options.base)
+        .ok_or_else(|| format!("--base {}: there is no such form", options.base))?;
+    let mut measured = Vec::new();
+    let mut programs = Vec::new();
+    let mut initramfs = Vec::new();
+    for (name, file) in &options.form {
+        measured.push(measure(options, name, file)?);
+        let of_form = options.program.iter().filter(|(form, _)| form == name);
+        let of_form: Vec<PathBuf> = of_form.map(|(_, file)| file.clone()).collect();
+        programs.push(size(&of_form)?);
+        initramfs.push(size(std::slice::from_ref(file))?);
+    }
+    print!("{}", line("", names.cloned()));
+    print!("{}", table(&measured, base));
     print!(
         "{}",
-        compared("programs and libraries", init?, shell?, 0, "KB")
+        compared("programs and libraries", &programs, base, 1, "kB")
     );
-    let [init, shell] =
-        [&options.init, &options.shell].map(|file| size(std::slice::from_ref(file)));
-    print!("{}", compared("initramfs (gzip)", init?, shell?, 0, "KB"));
+    print!(
+        "{}",
+        compared("initramfs (gzip)", &initramfs, base, 1, "kB")
+    );
     Ok(())
 }
 
@@ -168,7 +232,7 @@ mod tests {
 
     const CONSOLE: &str = "Linux\r\n6,200,1000,-;Run /init as init process\r\n\
         6,201,1250,-,caller=T1;ima: policy update completed\r\n6,202,1900,-;benchmark: the real init runs\r\n\
-        6,203,9000,-;ima: policy update completed\r\n";
+        6,202,1900,-;benchmark: peak memory of PID 1 in KiB: 600\r\n6,203,9000,-;ima: policy update completed\r\n";
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -177,28 +241,52 @@ mod tests {
 
     #[test]
     fn times_are_those_since_init() {
-        let expected = Times {
-            policy: 250,
-            init: 900,
+        let expected = Boot {
+            times: Times {
+                policy: 250,
+                init: 900,
+            },
+            memory: 614_400,
         };
-        assert_eq!(times(CONSOLE), Ok(expected));
-        let without = CONSOLE.replace("benchmark", "another");
-        let error = times(&without).expect_err("an error");
-        assert!(error.contains("the real init runs"), "{error}");
+        assert_eq!(boot(CONSOLE), Ok(expected));
+        for (missing, named) in [("the real init", "the real init runs"), ("KiB", "memory")] {
+            let error = boot(&CONSOLE.replace(missing, "another")).expect_err("an error");
+            assert!(error.contains(named), "{error}");
+        }
     }
 
     #[test]
-    fn the_table_has_both() {
-        let times = |policy, init| Times { policy, init };
+    fn the_table_has_the_multiples_of_the_base() {
+        let boot = |policy, init, memory| Boot {
+            times: Times { policy, init },
+            memory,
+        };
         let text = table(
-            &[times(2000, 4000), times(2100, 4100), times(2200, 4300)],
-            &[times(8400, 20500)],
+            &[
+                vec![
+                    boot(2000, 4000, 3000),
+                    boot(2100, 4100, 3000),
+                    boot(2200, 4300, 3000),
+                ],
+                vec![boot(1050, 20500, 2000)],
+            ],
+            1,
         );
         let lines: Vec<Vec<&str>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
-        assert_eq!(lines[1][6..], ["2.1", "ms", "8.4", "ms", "4.0"]);
-        assert_eq!(lines[4][4..], ["0.3", "ms", "0.0", "ms"]);
+        assert_eq!(lines[0][6..], ["2.10", "ms", "1.05", "ms"]);
+        assert_eq!(lines[1][4..], ["2.00", "1.00"]);
+        assert_eq!(lines[4][4..], ["0.20", "1.00"]);
+        assert_eq!(lines[5][4..], ["0.30", "ms", "0.00", "ms"]);
+        assert_eq!(lines[6][5..], ["3.0", "kB", "2.0", "kB"]);
+    }
+
+    #[test]
+    fn forms_have_names() {
+        let expected = ("floor".to_owned(), PathBuf::from("a=b"));
+        assert_eq!(named("floor=a=b"), Ok(expected));
+        assert!(named("floor").is_err());
     }
 }

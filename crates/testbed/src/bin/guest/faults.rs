@@ -1,4 +1,4 @@
-//! Has system calls of another init fail, one at a time.
+//! Has system calls of another init fail, one at a time, or lists them with their times.
 //!
 //! As the `/init` of an initramfs, with `FAULTS=` in its environment (where the kernel puts it from its command line), this
 //! program starts a tracer and becomes `/ima-init`. The tracer counts that program's system calls (ptrace(2)) until it
@@ -6,6 +6,7 @@
 //!
 //!     FAULTS=count      none fails; the numbers of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
+//!     FAULTS=trace      none fails; each is reported, as [`ima_testbed::trace::TracedCall`]
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
@@ -71,11 +72,16 @@ mod tracer {
 
 #[cfg(target_arch = "x86_64")]
 mod tracer {
+    use std::collections::BTreeMap;
+    use std::ffi::c_void;
     use std::fs::File;
     use std::io::Write as _;
+    use std::time::{Duration, Instant};
 
     use ima_testbed::report::FAULTS;
+    use ima_testbed::trace::TracedCall;
     use nix::errno::Errno;
+    use nix::libc::user_regs_struct;
     use nix::sys::ptrace::{self, Options};
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -110,34 +116,108 @@ mod tracer {
 
     pub(super) fn run(wanted: &str) -> Result<(), String> {
         let fault = Fault::parse(wanted);
-        if fault.is_none() && wanted != "count" {
+        if fault.is_none() && !["count", "trace"].contains(&wanted) {
             return Err(format!("FAULTS={wanted} is not understood"));
         }
         let calls = follow(fault.as_ref()).map_err(|errno| errno.to_string())?;
-        if fault.is_none() {
-            // A record of the kernel's log is short.
-            for (part, numbers) in calls.chunks(100).enumerate() {
-                let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-                say(&format!("calls {part}: {}", numbers.join(" ")));
+        match wanted {
+            "count" => {
+                // A record of the kernel's log is short.
+                for (part, calls) in calls.chunks(100).enumerate() {
+                    let numbers: Vec<String> =
+                        calls.iter().map(|call| call.number.to_string()).collect();
+                    say(&format!("calls {part}: {}", numbers.join(" ")));
+                }
             }
+            "trace" => {
+                for call in &calls {
+                    say(&call.to_string());
+                }
+            }
+            _ => {}
         }
         say(&format!("{} calls until the handover", calls.len()));
         Ok(())
     }
 
-    /// Follows PID 1 from its next execve to the one after that; gives the numbers of its calls.
-    fn follow(fault: Option<&Fault>) -> Result<Vec<u64>, Errno> {
+    /// What is read of the path or the text that a call has.
+    const TEXT: usize = 48;
+
+    /// A string of the process that is traced, as far as it is shown.
+    fn string(init: Pid, address: u64) -> String {
+        let mut bytes = Vec::new();
+        while bytes.len() < TEXT {
+            let at = address.wrapping_add(bytes.len() as u64);
+            let Ok(word) = ptrace::read(init, at as *mut c_void) else {
+                break;
+            };
+            let word = word.to_ne_bytes();
+            let length = word.iter().position(|byte| *byte == 0);
+            bytes.extend_from_slice(&word[..length.unwrap_or(word.len())]);
+            if length.is_some() {
+                break;
+            }
+        }
+        String::from_utf8_lossy(&bytes).escape_debug().to_string()
+    }
+
+    /// The files that the process has open, by descriptor.
+    type Files = BTreeMap<u64, String>;
+
+    /// What a call is about: a path, or the file of a descriptor (arch/x86/entry/syscalls/syscall_64.tbl).
+    fn subject(init: Pid, registers: &user_regs_struct, files: &Files) -> String {
+        let file = |descriptor: u64| files.get(&descriptor).cloned().unwrap_or_default();
+        match registers.orig_rax {
+            // open, stat, lstat, execve, chdir, mkdir, unlink, readlink, chroot
+            2 | 4 | 6 | 59 | 80 | 83 | 87 | 89 | 161 => string(init, registers.rdi),
+            // mount, openat, mkdirat, newfstatat, unlinkat, readlinkat, execveat, statx, openat2
+            165 | 257 | 258 | 262 | 263 | 267 | 322 | 332 | 437 => string(init, registers.rsi),
+            // read, write, close, fstat, lseek, ioctl, pread64, readv, writev, fgetxattr, getdents64, fstatfs
+            0 | 1 | 3 | 5 | 8 | 16 | 17 | 19 | 20 | 193 | 217 | 138 => file(registers.rdi),
+            // mmap
+            9 => file(registers.r8),
+            // add_key, request_key
+            248 | 249 => string(init, registers.rdi),
+            _ => String::new(),
+        }
+    }
+
+    /// Notes what was opened and closed.
+    fn follow_files(call: &TracedCall, registers: &user_regs_struct, files: &mut Files) {
+        match call.number {
+            // open, openat, openat2
+            2 | 257 | 437 if call.result >= 0 => {
+                files.insert(registers.rax, call.subject.clone());
+            }
+            // close
+            3 => {
+                files.remove(&registers.rdi);
+            }
+            _ => {}
+        }
+    }
+
+    fn nanoseconds(time: Duration) -> u64 {
+        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Follows PID 1 from its next execve to the one after that; gives its calls.
+    fn follow(fault: Option<&Fault>) -> Result<Vec<TracedCall>, Errno> {
         let init = Pid::from_raw(1);
         let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(init, options)?;
         ready().map_err(|_| Errno::EPIPE)?;
-        let mut calls = Vec::new();
+        let mut calls: Vec<TracedCall> = Vec::new();
+        let mut files = Files::new();
         // The end of the execve that begins it all is seen first.
         let mut within = true;
         let mut failing = None;
         let mut begun = false;
+        let mut continued = Instant::now();
         loop {
-            let signal = match waitpid(init, Some(WaitPidFlag::__WALL))? {
+            let status = waitpid(init, Some(WaitPidFlag::__WALL))?;
+            let ran = nanoseconds(continued.elapsed());
+            let signal = match status {
                 WaitStatus::PtraceEvent(_, _, EXEC) if begun => {
                     ptrace::detach(init, None)?;
                     return Ok(calls);
@@ -153,6 +233,11 @@ mod tracer {
                             registers.rax = i64::from(errno).wrapping_neg() as u64;
                             ptrace::setregs(init, registers)?;
                         }
+                        if let Some(call) = calls.last_mut() {
+                            call.within = ran;
+                            call.result = registers.rax as i64;
+                            follow_files(call, &registers, &mut files);
+                        }
                     } else {
                         if let Some(fault) = fault.filter(|fault| fault.call == calls.len()) {
                             let (number, errno) = (registers.orig_rax, fault.errno);
@@ -162,7 +247,13 @@ mod tracer {
                             ));
                             failing = Some(errno);
                         }
-                        calls.push(registers.orig_rax);
+                        calls.push(TracedCall {
+                            number: registers.orig_rax,
+                            before: ran,
+                            within: 0,
+                            result: 0,
+                            subject: subject(init, &registers, &files),
+                        });
                         if failing.is_some() {
                             // No call has this number.
                             registers.orig_rax = u64::MAX;
@@ -186,6 +277,7 @@ mod tracer {
                 WaitStatus::PtraceEvent(..) => None,
                 _ => return Err(Errno::ESRCH),
             };
+            continued = Instant::now();
             if begun {
                 ptrace::syscall(init, signal)?;
             } else {

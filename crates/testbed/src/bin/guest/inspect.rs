@@ -11,6 +11,7 @@ use ima::layout::REPORT;
 use ima::mountinfo;
 use ima_testbed::report::{Keyring, Mount, Report, encode_hex};
 use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
 use rustix::mount::{MountFlags, mount};
 
 const SECURITYFS: &str = "/sys/kernel/security";
@@ -65,6 +66,10 @@ pub fn ima_directory(problems: &mut Vec<String>) -> Option<PathBuf> {
 pub fn fill(report: &mut Report) {
     let mut problems = std::mem::take(&mut report.problems);
     report.pid = std::process::id();
+    match getrusage(UsageWho::RUSAGE_SELF) {
+        Ok(usage) => report.peak_memory = usage.max_rss().try_into().unwrap_or_default(),
+        Err(error) => problems.push(format!("getrusage: {error}")),
+    }
     report.arguments = std::env::args_os()
         .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
