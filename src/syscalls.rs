@@ -1,7 +1,7 @@
 //! The system calls that rustix does not offer: the only module with `unsafe`, and the only one that uses nix and libc.
 #![allow(unsafe_code)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -13,9 +13,9 @@ use nix::unistd::ForkResult;
 
 use crate::errno::{Errno, from_nix};
 
-/// The system's allocator, which calls the function of [`on_out_of_memory`] before it fails.
+/// An allocator that calls the function of [`on_out_of_memory`] before it fails.
 #[derive(Debug)]
-pub struct Allocator;
+pub struct Allocator<Source>(pub Source);
 
 static OUT_OF_MEMORY: OnceLock<fn(usize)> = OnceLock::new();
 
@@ -25,7 +25,7 @@ pub fn on_out_of_memory(function: fn(usize)) {
     let _ = OUT_OF_MEMORY.set(function);
 }
 
-impl Allocator {
+impl<Source> Allocator<Source> {
     fn checked(memory: *mut u8, size: usize) -> *mut u8 {
         if memory.is_null()
             && let Some(function) = OUT_OF_MEMORY.get()
@@ -36,26 +36,26 @@ impl Allocator {
     }
 }
 
-// SAFETY: every call is passed to the system's allocator unchanged, and so is its result.
-unsafe impl GlobalAlloc for Allocator {
+// SAFETY: every call is passed to the other allocator unchanged, and so is its result.
+unsafe impl<Source: GlobalAlloc> GlobalAlloc for Allocator<Source> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps to the same contract.
-        Self::checked(unsafe { System.alloc(layout) }, layout.size())
+        Self::checked(unsafe { self.0.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the same.
-        Self::checked(unsafe { System.alloc_zeroed(layout) }, layout.size())
+        Self::checked(unsafe { self.0.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the same.
-        Self::checked(unsafe { System.realloc(memory, layout, size) }, size)
+        Self::checked(unsafe { self.0.realloc(memory, layout, size) }, size)
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the same.
-        unsafe { System.dealloc(memory, layout) }
+        unsafe { self.0.dealloc(memory, layout) }
     }
 }
 
