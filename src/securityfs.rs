@@ -42,7 +42,7 @@ pub fn write_rules(policy: &Policy) -> Result<(), WriteError<'_>> {
         .open(POLICY)
         .map_err(|error| WriteError::Open(from_io(&error)))?;
     for line in policy.lines() {
-        let rule = format!("{}\n", line.text);
+        let rule = [&line.text, "\n"].concat();
         let written = file
             .write(rule.as_bytes())
             .map_err(|error| WriteError::Rule(line, from_io(&error)))?;

@@ -28,21 +28,43 @@ pub use nix::errno::Errno;
 pub use refusal::{Kernel, Refused};
 pub use syscalls::{Keyring, add_certificate, add_key, add_keyring, seal};
 
-/// The longest content of a keyring that is read: so many keys times four bytes.
+/// What the kernel says through a buffer. It returns the length of all that there is, and writes nothing if that is more than there is
+/// room for (security/keys/keyctl.c, `keyctl_read_key` and `keyctl_describe_key`). A buffer of the usual length is tried first, because
+/// clearing the longest one costs more than the call.
+///
+/// # Errors
+///
+/// Those of the call; EMSGSIZE if there is more than the longest.
+fn read(
+    usual: usize,
+    longest: usize,
+    call: impl Fn(&mut Vec<u8>) -> Result<usize, Errno>,
+) -> Result<Vec<u8>, Errno> {
+    for room in [usual, longest] {
+        let mut buffer = vec![0; room];
+        let length = call(&mut buffer)?;
+        if length <= room {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+    }
+    Err(Errno::EMSGSIZE)
+}
+
+/// The longest content of a keyring that is read, and the usual one: so many keys times four bytes.
 const MAX_CONTENT: usize = 64 << 10;
+const USUAL_CONTENT: usize = 256;
 
 /// The serial numbers of what is on a keyring (keyctl(2), KEYCTL_READ).
 ///
 /// # Errors
 ///
-/// EACCES for a keyring this process may not read, ENOKEY for one that is not there.
+/// EACCES for a keyring this process may not read, ENOKEY for one that is not there, EMSGSIZE for more than 16384 keys.
 pub fn content(keyring: Keyring) -> Result<Vec<Serial>, Errno> {
-    let mut content = vec![0; MAX_CONTENT];
-    let length = Key::from_id(KeySerialId::new(keyring.id()))
-        .read(&mut content)
-        .map_err(errno)?;
-    // The length is what there is, which may be more than was room for.
-    let content = content.get(..length).unwrap_or(&content);
+    let key = Key::from_id(KeySerialId::new(keyring.id()));
+    let content = read(USUAL_CONTENT, MAX_CONTENT, |buffer| {
+        key.read(buffer).map_err(errno)
+    })?;
     Ok(content
         .as_chunks::<4>()
         .0
@@ -53,6 +75,7 @@ pub fn content(keyring: Keyring) -> Result<Vec<Serial>, Errno> {
 
 /// The longest description, type and owner before it: a page, and some (security/keys/keyctl.c, KEY_MAX_DESC_SIZE).
 const MAX_DESCRIPTION: usize = 8192;
+const USUAL_DESCRIPTION: usize = 256;
 
 /// What the kernel says of one key, as [`Description`] parses it.
 ///
@@ -60,10 +83,10 @@ const MAX_DESCRIPTION: usize = 8192;
 ///
 /// ENOKEY for one that is not there, EACCES for one that this process may not view.
 pub fn describe(serial: Serial) -> Result<String, Errno> {
-    let mut buffer = vec![0; MAX_DESCRIPTION];
-    let length = syscalls::describe(serial, &mut buffer)?;
-    let text = buffer.get(..length).ok_or(Errno::EMSGSIZE)?;
-    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    let text = read(USUAL_DESCRIPTION, MAX_DESCRIPTION, |buffer| {
+        syscalls::describe(serial, buffer)
+    })?;
+    let text = text.strip_suffix(b"\0").unwrap_or(&text);
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
@@ -127,6 +150,23 @@ fn errno(error: linux_keyutils::KeyError) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_longer_than_usual_is_read_whole() {
+        let say = |text: &'static [u8]| {
+            move |buffer: &mut Vec<u8>| {
+                if let Some(room) = buffer.get_mut(..text.len()) {
+                    room.copy_from_slice(text);
+                }
+                Ok(text.len())
+            }
+        };
+        for text in [&b""[..], b"1234", b"12345", b"12345678"] {
+            assert_eq!(read(4, 8, say(text)).as_deref(), Ok(text));
+        }
+        assert_eq!(read(4, 8, say(b"123456789")), Err(Errno::EMSGSIZE));
+        assert_eq!(read(4, 8, |_| Err(Errno::ENOKEY)), Err(Errno::ENOKEY));
+    }
 
     #[test]
     fn a_line_within_a_description_is_no_line() {
