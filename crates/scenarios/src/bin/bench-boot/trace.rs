@@ -23,9 +23,13 @@ fn microseconds(time: u64, tracer: u64) -> f64 {
     time.saturating_sub(tracer) as f64 / 1000.0
 }
 
-/// Returns the calls as a table in Markdown. Of each time, the shortest of all is taken off: what the tracer costs.
+/// Returns the calls as a table in Markdown. Of each time, the shortest between the first call and the last is taken off: what the
+/// tracer costs.
 pub fn table(calls: &[TracedCall]) -> String {
-    let shortest = |time: fn(&TracedCall) -> u64| calls.iter().map(time).min().unwrap_or_default();
+    // The call that hands over does not return, and the time before the first call is the kernel's.
+    let inner = calls.get(1..calls.len().saturating_sub(1));
+    let inner = inner.unwrap_or_default();
+    let shortest = |time: fn(&TracedCall) -> u64| inner.iter().map(time).min().unwrap_or_default();
     let (before, within) = (shortest(|call| call.before), shortest(|call| call.within));
     let mut text =
         "| call | about | result | program, µs | call, µs |\n|---|---|---|---|---|\n".to_owned();
@@ -63,8 +67,10 @@ pub fn table(calls: &[TracedCall]) -> String {
 mod tests {
     use super::*;
 
-    const CONSOLE: &str = "4,1,1,-;ima-testbed faults: call 257 1500 4000 3 /proc/keys\r\n\
-        4,2,2,-;ima-testbed faults: call 9 1000 1000 140737353879552 \r\n4,3,3,-;ima-testbed faults: 2 calls until the handover\r\n";
+    const CONSOLE: &str = "4,1,1,-;ima-testbed faults: call 39 900 1100 1 \r\n\
+        4,1,1,-;ima-testbed faults: call 257 1500 4000 3 /proc/keys\r\n\
+        4,2,2,-;ima-testbed faults: call 9 1000 1000 140737353879552 \r\n4,3,3,-;ima-testbed faults: call 322 1200 0 0 \r\n\
+        4,3,3,-;ima-testbed faults: 4 calls until the handover\r\n";
 
     #[test]
     fn times_are_without_those_of_the_tracer() {
@@ -73,16 +79,18 @@ mod tests {
         assert_eq!(
             lines,
             [
+                "| getpid |  | 1 | 0.0 | 0.1 |",
                 "| openat | `/proc/keys` | 3 | 0.5 | 3.0 |",
                 "| mmap |  | address | 0.0 | 0.0 |",
-                "| 2 calls | | | 0.5 | 3.0 |"
+                "| execveat |  | 0 | 0.2 | 0.0 |",
+                "| 4 calls | | | 0.7 | 3.1 |"
             ]
         );
     }
 
     #[test]
     fn a_trace_without_its_end_is_an_error() {
-        for without in ["2 calls until", "call 9"] {
+        for without in ["4 calls until", "call 9"] {
             let console = CONSOLE.replace(without, "x");
             assert!(calls(&console).is_err(), "{without}");
         }
