@@ -2,6 +2,7 @@
 //! command.
 
 mod command;
+mod ecdsa;
 mod file;
 mod kind;
 mod legacy;

@@ -13,13 +13,13 @@ use aws_lc_rs::signature::{
 };
 use der::pem::PemLabel as _;
 use der::{Decode as _, SecretDocument};
-use ima::certificate::Curve;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::oid::{ID_EC_PUBLIC_KEY, ObjectIdentifier, RSA_ENCRYPTION};
 use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
+use super::ecdsa::DeterministicKey;
 use super::kind::{KeyKind, USED, curve_by_oid};
 use super::password::PasswordSource;
 use super::pem::{malformed, private_key_pem};
@@ -35,15 +35,15 @@ const MAX_KEY_FILE: u64 = 1 << 20;
 
 /// A private key in memory, from a file or newly made.
 pub struct FileKey {
-    pair: Pair,
+    key: Key,
     kind: KeyKind,
     public_key: Vec<u8>,
     pkcs8: SecretDocument,
 }
 
-enum Pair {
+enum Key {
     Rsa(Box<RsaKeyPair>),
-    Ec(EcdsaKeyPair),
+    Ec(DeterministicKey),
 }
 
 impl fmt::Debug for FileKey {
@@ -206,23 +206,21 @@ impl FileKey {
             .algorithm
             .parameters
             .and_then(|parameters| parameters.decode_as::<ObjectIdentifier>().ok());
-        let pair = match (info.algorithm.oid, curve) {
-            (RSA_ENCRYPTION, _) => Pair::Rsa(Box::new(
-                RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
-                    .map_err(|error| malformed(format!("RSA key: {error}")))?,
-            )),
+        match (info.algorithm.oid, curve) {
+            (RSA_ENCRYPTION, _) => {
+                let pair = RsaKeyPair::from_pkcs8(pkcs8.as_bytes())
+                    .map_err(|error| malformed(format!("RSA key: {error}")))?;
+                Ok(Self::of_rsa(pair, pkcs8))
+            }
             (ID_EC_PUBLIC_KEY, Some(curve)) => {
                 let kind = curve_by_oid(curve)
                     .ok_or_else(|| malformed(format!("a key on curve {curve}; {USED} are used")))?;
-                Pair::Ec(ec_pair(kind, pkcs8.as_bytes())?)
+                Self::of_ec(kind, &ec_pair(kind, pkcs8.as_bytes())?, pkcs8)
             }
-            (other, _) => {
-                return Err(malformed(format!(
-                    "a key of algorithm {other}; {USED} are used"
-                )));
-            }
-        };
-        Ok(Self::new(pair, pkcs8))
+            (other, _) => Err(malformed(format!(
+                "a key of algorithm {other}; {USED} are used"
+            ))),
+        }
     }
 
     fn from_pkcs1(der: &[u8]) -> Result<Self> {
@@ -231,7 +229,7 @@ impl FileKey {
         let pkcs8 = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(|_| malformed("RSA key"))?;
         let pkcs8 = SecretDocument::try_from(pkcs8.as_ref())
             .map_err(|error| malformed(error.to_string()))?;
-        Ok(Self::new(Pair::Rsa(Box::new(pair)), pkcs8))
+        Ok(Self::of_rsa(pair, pkcs8))
     }
 
     fn from_sec1(der: &[u8]) -> Result<Self> {
@@ -240,7 +238,7 @@ impl FileKey {
                 let pkcs8 = pair.to_pkcs8v1().map_err(|_| malformed("SEC 1 key"))?;
                 let pkcs8 = SecretDocument::try_from(pkcs8.as_ref())
                     .map_err(|error| malformed(error.to_string()))?;
-                return Ok(Self::new(Pair::Ec(pair), pkcs8));
+                return Self::of_ec(kind, &pair, pkcs8);
             }
         }
         Err(malformed(format!(
@@ -248,30 +246,24 @@ impl FileKey {
         )))
     }
 
-    fn new(pair: Pair, pkcs8: SecretDocument) -> Self {
-        let (kind, public_key) = match &pair {
-            Pair::Rsa(pair) => (
-                KeyKind::Rsa(modulus_bits(pair)),
-                pair.public_key().as_ref().to_vec(),
-            ),
-            Pair::Ec(pair) => {
-                let point = pair.public_key().as_ref().to_vec();
-                let kind = [KeyKind::P384, KeyKind::P521]
-                    .into_iter()
-                    .find(|kind| {
-                        let len = kind.curve().map_or(0, Curve::field_len);
-                        point.len() == 2 * len + 1
-                    })
-                    .unwrap_or(KeyKind::P256);
-                (kind, point)
-            }
-        };
+    fn of_rsa(pair: RsaKeyPair, pkcs8: SecretDocument) -> Self {
         Self {
-            pair,
-            kind,
-            public_key,
+            kind: KeyKind::Rsa(modulus_bits(&pair)),
+            public_key: pair.public_key().as_ref().to_vec(),
+            key: Key::Rsa(Box::new(pair)),
             pkcs8,
         }
+    }
+
+    fn of_ec(kind: KeyKind, pair: &EcdsaKeyPair, pkcs8: SecretDocument) -> Result<Self> {
+        let key = DeterministicKey::new(kind, pair)
+            .ok_or_else(|| malformed(format!("{kind} key: not taken by the library")))?;
+        Ok(Self {
+            kind,
+            public_key: pair.public_key().as_ref().to_vec(),
+            key: Key::Ec(key),
+            pkcs8,
+        })
     }
 }
 
@@ -292,8 +284,8 @@ impl Signer for FileKey {
                 format!("{} signature of a {algo} digest", self.kind),
             )
         };
-        match &self.pair {
-            Pair::Rsa(pair) => {
+        match &self.key {
+            Key::Rsa(pair) => {
                 let (algorithm, encoding): (&'static Algorithm, &'static dyn RsaEncoding) =
                     match algo {
                         HashAlgorithm::Sha256 => (&SHA256, &RSA_PKCS1_SHA256),
@@ -307,21 +299,7 @@ impl Signer for FileKey {
                     .map_err(failed)?;
                 Ok(signature)
             }
-            Pair::Ec(pair) => {
-                let (algorithm, curve) = match self.kind {
-                    KeyKind::P521 => (&SHA512, Curve::P521),
-                    KeyKind::P384 => (&SHA384, Curve::P384),
-                    _ => (&SHA256, Curve::P256),
-                };
-                // ECDSA takes the leftmost bits of the digest as a number (FIPS 186-5, 6.4.1), so a digest of another
-                // length is brought to that which the library expects for the curve: cut, or led by zeros. P-521 has room
-                // for more than any digest.
-                let len = algorithm.output_len().min(curve.field_len());
-                let mut number = vec![0; len.saturating_sub(digest.len())];
-                number.extend(digest.iter().take(len));
-                let digest = Digest::import_less_safe(&number, algorithm).map_err(failed)?;
-                Ok(pair.sign_digest(&digest).map_err(failed)?.as_ref().to_vec())
-            }
+            Key::Ec(key) => key.sign(algo, digest),
         }
     }
 }
