@@ -89,6 +89,12 @@ impl Identity {
         self.algo
     }
 
+    /// As [`Signer::is_quickly_repeated`].
+    #[must_use]
+    pub fn is_quickly_repeated(&self) -> bool {
+        self.signer.is_quickly_repeated()
+    }
+
     /// An empty digest of this identity's algorithm.
     ///
     /// # Errors

@@ -122,8 +122,8 @@ impl ImaValue {
         }
     }
 
-    /// Whether `value` is what would be written, but for the chance in ECDSA signatures: made by `verifier`'s key over this
-    /// digest.
+    /// Whether `value` is as good as what would be written: made by `verifier`'s key over this digest. Where signatures have
+    /// chance in them, it is another one.
     fn is_made(&self, value: &[u8], digest: &[u8], verifier: Option<&Verifier<'_>>) -> bool {
         let Ok(value) = ImaXattr::parse(value) else {
             return false;
@@ -214,16 +214,25 @@ fn sign_file(
     }
     let mark = &options.mark;
     let digest = open.digest(mark.over(), mark.algo())?;
-    if options.incremental {
-        let value = match options.place {
-            Place::Xattr => xattr::read_open(&open, SECURITY_IMA)?,
-            Place::Sidecar => options.place.read(&file.path)?,
-        };
-        if value.is_some_and(|value| mark.is_made(&value, &digest, verifier)) {
+    let present = match options.place {
+        _ if !options.incremental => None,
+        Place::Xattr => xattr::read_open(&open, SECURITY_IMA)?,
+        Place::Sidecar => options.place.read(&file.path)?,
+    };
+    let is_made = |value: &[u8]| mark.is_made(value, &digest, verifier);
+    let value = if mark.identity().is_some_and(Identity::is_quickly_repeated) {
+        let value = mark.value(&digest)?;
+        // Tokens and other programs sign with chance.
+        if present.is_some_and(|present| present == value || is_made(&present)) {
             return Ok(Signed::Skipped(Skip::Unchanged));
         }
-    }
-    let value = mark.value(&digest)?;
+        value
+    } else {
+        if present.is_some_and(|present| is_made(&present)) {
+            return Ok(Signed::Skipped(Skip::Unchanged));
+        }
+        mark.value(&digest)?
+    };
     match options.place {
         Place::Xattr => xattr::write_open(&open, SECURITY_IMA, &value)?,
         Place::Sidecar => options.place.write(&file.path, &value)?,
@@ -238,4 +247,115 @@ fn sign_file(
         xattr::write_open(&open, SECURITY_EVM, &value)?;
     }
     Ok(Signed::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files;
+    use crate::key::{FileKey, KeyKind, Signer};
+    use crate::x509::Template;
+    use std::sync::Arc;
+
+    const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
+
+    /// A signer whose signatures have chance in them, as those of a token.
+    #[derive(Debug)]
+    struct Random(FileKey, aws_lc_rs::signature::EcdsaKeyPair);
+
+    impl Signer for Random {
+        fn public_key(&self) -> &[u8] {
+            self.0.public_key()
+        }
+
+        fn kind(&self) -> KeyKind {
+            self.0.kind()
+        }
+
+        fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>> {
+            assert_eq!(algo, SHA256);
+            let digest =
+                aws_lc_rs::digest::Digest::import_less_safe(digest, &aws_lc_rs::digest::SHA256);
+            Ok(self
+                .1
+                .sign_digest(&digest.unwrap())
+                .unwrap()
+                .as_ref()
+                .to_vec())
+        }
+    }
+
+    #[test]
+    fn an_incremental_run_leaves_every_good_signature_alone() {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::ca("key").sign(&key, None, None).unwrap();
+        let pair = aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(
+            &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING,
+            key.pkcs8_der(),
+        );
+        let random = Random(
+            FileKey::from_bytes(key.pkcs8_der(), &crate::key::no_password).unwrap(),
+            pair.unwrap(),
+        );
+        let signers: [Arc<dyn Signer>; 2] = [Arc::new(key), Arc::new(random)];
+        let directory = tempfile::tempdir().unwrap();
+        let names = [
+            "same",
+            "with-chance",
+            "changed",
+            "other-algorithm",
+            "none",
+        ];
+        for by in signers.clone() {
+            for name in names {
+                std::fs::write(directory.path().join(name), name).unwrap();
+            }
+            let identity = |signer: &Arc<dyn Signer>, algo| {
+                Identity::new(signer.clone(), &certificate, algo).unwrap()
+            };
+            let place = Place::Sidecar;
+            let put = |name: &str, value: &[u8]| {
+                place.write(&directory.path().join(name), value).unwrap();
+            };
+            put("same", &identity(&by, SHA256).sign(b"same").unwrap());
+            let [_, random] = &signers;
+            let chance = identity(random, SHA256).sign(b"with-chance").unwrap();
+            put("with-chance", &chance);
+            put("changed", &identity(&by, SHA256).sign(b"before").unwrap());
+            let [file, _] = &signers;
+            let longer = identity(file, HashAlgorithm::Sha512);
+            put("other-algorithm", &longer.sign(b"other-algorithm").unwrap());
+            let _ = std::fs::remove_file(Place::sidecar(&directory.path().join("none")));
+
+            let options = SignOptions {
+                mark: ImaValue::Signature(identity(&by, SHA256)),
+                appraisal: None,
+                place,
+                incremental: true,
+                certificate: Some(certificate.clone()),
+                evm: None,
+            };
+            let paths = names.map(|name| directory.path().join(name));
+            let found = files::collect(&paths, directory.path()).unwrap();
+            let signed: Vec<bool> = sign(&found.files, &options, &|_| ())
+                .into_iter()
+                .map(|signed| match signed {
+                    Signed::Yes => true,
+                    Signed::Skipped(Skip::Unchanged) => false,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(signed, [false, false, true, true, true], "{by:?}");
+            let verifier = Verifier::new(&certificate);
+            for name in names {
+                let value = place.read(&directory.path().join(name)).unwrap().unwrap();
+                let digest = SHA256.digest(name.as_bytes()).unwrap();
+                let Ok(ImaXattr::Signature(signature)) = ImaXattr::parse(&value) else {
+                    panic!("{name}");
+                };
+                assert_eq!(signature.algo, SHA256, "{name}");
+                assert_eq!(verifier.verify(&digest, &signature), Ok(()), "{name}");
+            }
+        }
+    }
 }

@@ -302,6 +302,11 @@ impl Signer for FileKey {
             Key::Ec(key) => key.sign(algo, digest),
         }
     }
+
+    fn is_quickly_repeated(&self) -> bool {
+        // Verifying with ECDSA takes two to three times as long as signing; with RSA it is a tenth.
+        matches!(self.key, Key::Ec(_))
+    }
 }
 
 fn curve_algorithm(kind: KeyKind) -> &'static EcdsaSigningAlgorithm {

@@ -24,6 +24,12 @@ pub trait Signer: Send + Sync + fmt::Debug {
     ///
     /// [`Code::SigningFailed`] for an algorithm the key cannot sign, or a digest of the wrong length.
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>>;
+
+    /// Whether a digest always has the same signature, and making it takes less time than verifying one: then a signature is
+    /// best checked by making it again.
+    fn is_quickly_repeated(&self) -> bool {
+        false
+    }
 }
 
 /// The algorithms that signatures are made with. SHA-1 is only verified: whoever can choose a file's content finds another
