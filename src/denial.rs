@@ -7,7 +7,7 @@ use std::io::Read as _;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Explanation};
 use ima::hash::Hasher;
-use ima::signature::{ImaXattr, SignatureV2};
+use ima::signature::ImaXattr;
 use ima::verify::{self, VerifyError};
 
 use crate::errno::{Errno, describe};
@@ -55,8 +55,8 @@ fn attributes(file: &File, keys: &AppraisalKeys) -> Option<Explanation> {
     match ImaXattr::parse(&value) {
         Err(error) => Some(Cause::SIGNATURE_MALFORMED.with(&[&error.to_string()])),
         Ok(ImaXattr::Digest { .. }) => Some(Cause::HASH_ONLY.into()),
-        Ok(ImaXattr::Signature(signature)) => {
-            signature_defect(file, &signature, &keys.certificates)
+        Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_))) => {
+            signature_defect(file, &value, &keys.certificates)
         }
         Ok(_) => Some(Cause::SIGNATURE_KIND.into()),
     }
@@ -65,9 +65,10 @@ fn attributes(file: &File, keys: &AppraisalKeys) -> Option<Explanation> {
 /// Why a signature does not verify.
 fn signature_defect(
     file: &File,
-    signature: &SignatureV2,
+    value: &ImaXattr,
     certificates: &[Certificate],
 ) -> Option<Explanation> {
+    let signature = value.signature()?;
     let Some(signer) = certificates
         .iter()
         .find(|certificate| certificate.key_id() == signature.key_id)
@@ -96,7 +97,7 @@ fn signature_defect(
             Err(error) => return Some(Cause::FILE_UNREADABLE.with(&[&error.to_string()])),
         }
     }
-    match verify::verify_signature(signer, &hasher.finish(), signature) {
+    match verify::verify_value(signer, &hasher.finish(), value) {
         Ok(()) => None,
         Err(VerifyError::Mismatch) => Some(Cause::CHANGED_AFTER_SIGNING.into()),
         Err(error) => Some(Cause::SIGNATURE_UNVERIFIABLE.with(&[&error.to_string()])),

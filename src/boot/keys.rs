@@ -24,10 +24,11 @@ use crate::keyrings::{Place, offer};
 use crate::report::Report;
 use crate::securityfs::EVM;
 
-/// EVM's mode (security/integrity/evm/evm.h): EVM_INIT_HMAC and EVM_INIT_X509 say which keys are loaded; after
-/// EVM_SETUP_COMPLETE the kernel lets nobody change the mode.
+/// EVM's mode (security/integrity/evm/evm.h): EVM_INIT_HMAC and EVM_INIT_X509 say which keys are loaded; with EVM_SIGV3_REQUIRED,
+/// which Linux has from 7.1 on, only signatures of version 3 count; after EVM_SETUP_COMPLETE the kernel lets nobody change the mode.
 const EVM_HMAC: u32 = 1;
 const EVM_X509: u32 = 2;
+const EVM_SIGV3: u32 = 8;
 const EVM_LOCKED: u32 = 1 << 31;
 
 /// The keys are on their keyrings.
@@ -174,8 +175,15 @@ fn evm(
     if mode == 0 {
         return Ok(false);
     }
+    if config.evm_sigv3 {
+        mode |= EVM_SIGV3;
+    }
     if let Err(error) = std::fs::write(EVM, format!("{:#x}", mode | EVM_LOCKED)) {
         let detail = format!("{EVM}: {error}");
+        // It refuses a mode with a bit that it does not know (evm_secfs.c, `evm_write_key`).
+        if config.evm_sigv3 && error.raw_os_error() == Some(nix::libc::EINVAL) {
+            return Err(Fault::new(Code::EvmOff, detail).because(Cause::EVM_SIGV3_UNKNOWN));
+        }
         if key.is_some() {
             return Err(Fault::new(Code::EvmKeyRefused, detail).because(Cause::EVM_NOT_ENABLED));
         }

@@ -341,6 +341,8 @@ pub struct Config {
     pub cover: Cover,
     /// `keyring`
     pub keyring: Keyring,
+    /// `evm_sigv3`: signatures in `security.evm` must be of version 3.
+    pub evm_sigv3: bool,
     /// `require_tpm`
     pub require_tpm: bool,
     /// `measure_pcr`: the PCR that the init extends by what it concludes.
@@ -420,6 +422,7 @@ impl Default for Config {
             enforce: Enforce::Required,
             cover: Cover::Everyone,
             keyring: Keyring::Trusted,
+            evm_sigv3: false,
             require_tpm: false,
             measure_pcr: None,
             on_failure: OnFailure::Reboot,
@@ -619,6 +622,7 @@ impl Config {
                     .into_iter()
                     .find(|keyring| keyring.name() == value),
             ),
+            "evm_sigv3" => assign(&mut self.evm_sigv3, yes_or_no(value)),
             "require_tpm" => assign(&mut self.require_tpm, yes_or_no(value)),
             "measure_pcr" => assign(
                 &mut self.measure_pcr,
@@ -761,10 +765,11 @@ pub fn fstype(name: &str) -> Option<Option<String>> {
 }
 
 /// The keys of the configuration.
-pub const KEYS: [&str; 39] = [
+pub const KEYS: [&str; 40] = [
     "enforce",
     "cover",
     "keyring",
+    "evm_sigv3",
     "require_tpm",
     "measure_pcr",
     "on_failure",
@@ -919,7 +924,7 @@ mod tests {
     #[test]
     fn every_key() {
         let config = Config::parse(
-            b"enforce=permissive\ncover=root\nkeyring = _ima\nrequire_tpm=yes\nmeasure_pcr=13\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
+            b"enforce=permissive\ncover=root\nkeyring = _ima\nevm_sigv3=yes\nrequire_tpm=yes\nmeasure_pcr=13\non_failure=shell\nfailure_delay=0\ndebug=yes\n\
               switch_root=/sbin/sr\ninit=/bin/busybox\ncmdline=root init\nforward=single systemd.*\n\
               root_certificates=yes\nrevoked_keys=0123abcd\nrevoked_serials=01 0123abcd/02\nroot=LABEL=a b {slot}\nrootfstype=ext4\n\
               rootflags=noatime,data=ordered\nrootwait=forever\nstall_timeout=60\nmodules=/lib/modules/a.ko /lib/modules/b.ko\n\
@@ -937,6 +942,7 @@ mod tests {
                 enforce: Enforce::Permissive,
                 cover: Cover::Root,
                 keyring: Keyring::Untrusted,
+                evm_sigv3: true,
                 require_tpm: true,
                 measure_pcr: Some(13),
                 on_failure: OnFailure::Shell,

@@ -276,9 +276,9 @@ impl LsmField {
 /// `appraise_type=`: what security.ima must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AppraiseType {
-    /// A signature of the file's digest.
+    /// A signature of the file's digest, of version 2 or, from Linux 7.1 on, 3.
     Imasig,
-    /// A signature of the fs-verity digest.
+    /// A signature of version 3: of the fs-verity digest with `digest_type=verity`, else of the file's digest (Linux 7.1).
     Sigv3,
     /// A signature in security.ima or appended to the file.
     ImasigOrModsig,

@@ -12,6 +12,8 @@
 //! | 5 | EVM portable signature | as 3 |
 //! | 6 | signature over an fs-verity digest | as 3, version 3 |
 //!
+//! A signature of version 2 is over the digest, one of version 3 over the type, the algorithm and the digest
+//! (`struct ima_file_id`), so that a signature of one type is none of another. Before Linux 7.1 only type 6 has version 3.
 //! Signatures of version 1 ([`v1`]) have another layout.
 
 pub mod v1;
@@ -32,11 +34,14 @@ const TYPE_DIGEST_NG: u8 = 4;
 pub const TYPE_EVM_PORTABLE: u8 = 5;
 const TYPE_VERITY: u8 = 6;
 
-/// The type byte that a version 3 signature of a file's digest covers, see [`v3_digest`].
+/// The type byte that a version 3 signature of a file's digest covers, see [`file_id`].
 pub const V3_FILE: u8 = TYPE_SIGNATURE;
 
-/// The type byte that a version 3 signature of an fs-verity digest covers, see [`v3_digest`].
+/// The type byte that a version 3 signature of an fs-verity digest covers, see [`file_id`].
 pub const V3_VERITY: u8 = TYPE_VERITY;
+
+/// The type byte that a version 3 portable EVM signature covers, see [`file_id`].
+pub const V3_EVM: u8 = TYPE_EVM_PORTABLE;
 
 /// The byte after the type in signatures of version 2.
 pub const VERSION_2: u8 = 2;
@@ -73,8 +78,7 @@ pub struct SignatureV2 {
     pub signature: Vec<u8>,
 }
 
-/// A version 3 signature. It covers not the digest itself but the hash of `type || algorithm || digest`
-/// (`calc_file_id_hash` in `ima_appraise.c`), so that a signature of one type is none of another.
+/// A version 3 signature. It covers not the digest itself but its [`file_id`], so that a signature of one type is none of another.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignatureV3(pub SignatureV2);
 
@@ -92,10 +96,12 @@ pub enum ImaXattr {
     EvmHmac([u8; 20]),
     /// A signature of the file's digest.
     Signature(SignatureV2),
-    /// A version 3 signature of the file's digest (kernels after 6.12).
+    /// A version 3 signature of the file's digest (Linux 7.1).
     SignatureV3(SignatureV3),
     /// A portable EVM signature (`security.evm` only).
     EvmPortable(SignatureV2),
+    /// A version 3 portable EVM signature (`security.evm` only, Linux 7.1).
+    EvmPortableV3(SignatureV3),
     /// A signature over the file's fs-verity digest.
     Verity(SignatureV3),
 }
@@ -208,6 +214,9 @@ impl ImaXattr {
                     (TYPE_SIGNATURE, VERSION_2) => Ok(Self::Signature(signature)),
                     (TYPE_SIGNATURE, VERSION_3) => Ok(Self::SignatureV3(SignatureV3(signature))),
                     (TYPE_EVM_PORTABLE, VERSION_2) => Ok(Self::EvmPortable(signature)),
+                    (TYPE_EVM_PORTABLE, VERSION_3) => {
+                        Ok(Self::EvmPortableV3(SignatureV3(signature)))
+                    }
                     (TYPE_VERITY, VERSION_3) => Ok(Self::Verity(SignatureV3(signature))),
                     _ => Err(SignatureError::UnknownVersion { kind, version }),
                 }
@@ -230,6 +239,7 @@ impl ImaXattr {
             Self::Signature(signature) => signature.encode(TYPE_SIGNATURE, VERSION_2),
             Self::SignatureV3(signature) => signature.0.encode(TYPE_SIGNATURE, VERSION_3),
             Self::EvmPortable(signature) => signature.encode(TYPE_EVM_PORTABLE, VERSION_2),
+            Self::EvmPortableV3(signature) => signature.0.encode(TYPE_EVM_PORTABLE, VERSION_3),
             Self::Verity(signature) => signature.0.encode(TYPE_VERITY, VERSION_3),
         }
     }
@@ -239,17 +249,39 @@ impl ImaXattr {
     pub fn signature(&self) -> Option<&SignatureV2> {
         match self {
             Self::Signature(signature) | Self::EvmPortable(signature) => Some(signature),
-            Self::SignatureV3(signature) | Self::Verity(signature) => Some(&signature.0),
+            Self::SignatureV3(signature)
+            | Self::EvmPortableV3(signature)
+            | Self::Verity(signature) => Some(&signature.0),
             Self::Digest { .. } | Self::EvmHmac(_) => None,
+        }
+    }
+
+    /// The type byte that the signature covers; `None` unless it is one of version 3.
+    #[must_use]
+    pub fn v3_kind(&self) -> Option<u8> {
+        match self {
+            Self::SignatureV3(_) => Some(V3_FILE),
+            Self::EvmPortableV3(_) => Some(V3_EVM),
+            Self::Verity(_) => Some(V3_VERITY),
+            Self::Signature(_) | Self::EvmPortable(_) | Self::Digest { .. } | Self::EvmHmac(_) => {
+                None
+            }
         }
     }
 }
 
-/// What a version 3 signature covers: the hash of `type || algorithm || digest` (`calc_file_id_hash`). `None` if `algo` is
-/// not computed by this crate.
+/// What a version 3 signature is about: `type || algorithm || digest`, the used part of `struct ima_file_id` (integrity.h). Of a
+/// key that signs digests the signature is over its hash ([`v3_digest`]), of ML-DSA over these bytes
+/// (digsig_asymmetric.c, `asymmetric_verify_v3`).
+#[must_use]
+pub fn file_id(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Vec<u8> {
+    [&[kind, algo.id()], digest].concat()
+}
+
+/// The hash of a [`file_id`], with the same algorithm (`calc_file_id_hash`). `None` if `algo` is not computed by this crate.
 #[must_use]
 pub fn v3_digest(kind: u8, algo: HashAlgorithm, digest: &[u8]) -> Option<Vec<u8>> {
-    algo.digest(&[&[kind, algo.id()], digest].concat())
+    algo.digest(&file_id(kind, algo, digest))
 }
 
 impl SignatureError {
@@ -321,6 +353,7 @@ mod tests {
             (ImaXattr::Signature(v2(2)), [3, 2, 4]),
             (ImaXattr::SignatureV3(SignatureV3(v2(2))), [3, 3, 4]),
             (ImaXattr::EvmPortable(v2(2)), [5, 2, 4]),
+            (ImaXattr::EvmPortableV3(SignatureV3(v2(2))), [5, 3, 4]),
             (ImaXattr::Verity(SignatureV3(v2(2))), [6, 3, 4]),
         ] {
             let bytes = [&start[..], &header[..]].concat();

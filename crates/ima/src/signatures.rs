@@ -170,7 +170,10 @@ fn file(line: &[u8]) -> Result<(Vec<u8>, Attributes), &'static str> {
         evm => Some(unhex(evm).ok_or("security.evm is not hexadecimal, or too long")?),
     };
     if let Some(evm) = &evm
-        && !matches!(ImaXattr::parse(evm), Ok(ImaXattr::EvmPortable(_)))
+        && !matches!(
+            ImaXattr::parse(evm),
+            Ok(ImaXattr::EvmPortable(_) | ImaXattr::EvmPortableV3(_))
+        )
     {
         return Err("security.evm is not a portable signature");
     }

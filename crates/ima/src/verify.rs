@@ -17,7 +17,7 @@ use crate::oid::{
     SHA_512_WITH_RSA_ENCRYPTION,
 };
 use crate::release::Release;
-use crate::signature::{SignatureV2, SignatureV3, V3_FILE, V3_VERITY, v3_digest};
+use crate::signature::{ImaXattr, SignatureV2, v3_digest};
 
 /// Why a signature does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,8 +82,8 @@ pub fn unverifiable(key: &PublicKey, algo: HashAlgorithm) -> Option<String> {
     (!encoded).then(|| format!("the kernel takes no {algo} digest with a key of kind {key}"))
 }
 
-/// The first kernel that takes signatures of version 3 over the digests of files; those before take them for fs-verity alone
-/// (ima_appraise.c, `xattr_verify`).
+/// The first kernel that takes signatures of version 3 over the digests of files and in security.evm; those before take them for
+/// fs-verity alone (ima_appraise.c, `xattr_verify`; evm_main.c, `evm_verify_hmac`).
 pub const SIGV3_FILES: Release = Release { major: 7, minor: 1 };
 
 /// The first kernel that verifies signatures by such a key over such a digest; nothing if every kernel with IMA does. Elliptic
@@ -190,39 +190,29 @@ pub fn verify_signature(
     verify_digest(certificate, signature.algo, digest, &signature.signature)
 }
 
-/// Checks a version 3 signature of a file's digest (attribute type 3, kernels after 6.12).
+/// Checks a signature of any type and version. `digest` is that of what the type is over: the content, the fs-verity digest, or
+/// what [`crate::evm`] hashes.
 ///
 /// # Errors
 ///
-/// [`VerifyError`].
-pub fn verify_signature_v3(
+/// [`VerifyError`]; [`VerifyError::Unsupported`] for a value that is no signature.
+pub fn verify_value(
     certificate: &Certificate,
     digest: &[u8],
-    signature: &SignatureV3,
+    value: &ImaXattr,
 ) -> Result<(), VerifyError> {
-    verify_v3(certificate, V3_FILE, digest, signature)
-}
-
-/// Checks a version 3 signature over an fs-verity digest (attribute type 6).
-///
-/// # Errors
-///
-/// [`VerifyError`].
-pub fn verify_verity_signature(
-    certificate: &Certificate,
-    verity_digest: &[u8],
-    signature: &SignatureV3,
-) -> Result<(), VerifyError> {
-    verify_v3(certificate, V3_VERITY, verity_digest, signature)
-}
-
-fn verify_v3(
-    certificate: &Certificate,
-    kind: u8,
-    digest: &[u8],
-    signature: &SignatureV3,
-) -> Result<(), VerifyError> {
-    let signature = &signature.0;
+    let signature = value
+        .signature()
+        .ok_or_else(|| VerifyError::Unsupported("what is no signature".to_owned()))?;
+    let Some(kind) = value.v3_kind() else {
+        return verify_signature(certificate, digest, signature);
+    };
+    if digest.len() != signature.algo.digest_len() {
+        return Err(VerifyError::DigestLength {
+            algo: signature.algo,
+            found: digest.len(),
+        });
+    }
     let signed = v3_digest(kind, signature.algo, digest)
         .ok_or_else(|| VerifyError::Unsupported(format!("{} signatures", signature.algo)))?;
     verify_signature(certificate, &signed, signature)
@@ -314,7 +304,6 @@ fn field_digest<const LEN: usize>(digest: &[u8]) -> [u8; LEN] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::ImaXattr;
     use proptest::prelude::*;
 
     fn data(name: &str) -> Vec<u8> {

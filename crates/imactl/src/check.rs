@@ -24,13 +24,14 @@ mod verity;
 use std::collections::HashMap;
 
 use ima::config::{Config, Enforce};
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::feature::Feature;
 use ima::layout::Purpose;
 use ima::policy::cover::{self, On};
 use ima::policy::{Hook, Policy, Query};
 use ima::program::{INIT, INTERPRETER};
 use ima::settings::{EvmFiles, Settings};
+use ima::verify::SIGV3_FILES;
 
 use crate::Result;
 use crate::initramfs::{InitramfsBuilder, Place};
@@ -137,6 +138,13 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         };
         found.faults.push(Fault::new(code, detail));
     }
+    if config.evm_sigv3
+        && (wants_certificates || evm_key.is_some())
+        && let Some(kernel) = inputs.number().filter(|kernel| *kernel < SIGV3_FILES)
+    {
+        let fault = Fault::new(Code::EvmOff, format!("this is for Linux {kernel}"));
+        found.faults.push(fault.because(Cause::EVM_SIGV3_UNKNOWN));
+    }
     if let (Some(_), Some(kernel)) = (&evm_key, inputs.kernel) {
         for option in ["EVM", "ENCRYPTED_KEYS"] {
             if !kernel.is_builtin(option) {
@@ -163,7 +171,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
         found.kernel(kernel, &policy, signed, &config, &certificates, inputs);
     }
     if initramfs.is_moved() {
-        let result = found.initramfs(initramfs, &policy, evm_key.is_some());
+        let result = found.initramfs(initramfs, &policy, evm_key.is_some(), &config, inputs);
         found.add(result);
     }
     found.mount(inputs, Some(&config));
@@ -205,7 +213,8 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             certificates: &certificates,
             evm: &evm,
             hmac: evm_key.is_some(),
-            kernel: inputs.number(),
+            evm_sigv3: config.evm_sigv3,
+            kernel: appraisal.oldest(inputs.number()),
             machine: initramfs.machine(),
             noexec: root.noexec,
             denied: HashMap::new(),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::policy::Rule;
 
 use rayon::prelude::*;
 
@@ -65,32 +66,28 @@ impl Found {
         OpenFile::open(&self.path, self.len)
     }
 
-    /// Whether `appraisal` has it appraised; without one, every file counts.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::InputUnreadable`].
-    pub fn is_appraised(&self, appraisal: Option<&Appraisal>) -> Result<bool> {
-        match appraisal {
-            None => Ok(true),
-            Some(appraisal) => {
-                let head = self.content().head(select::HEAD)?;
-                Ok(self.is_chosen(appraisal, &head))
-            }
-        }
-    }
-
     /// Whether `appraisal` has it appraised, if its first [`select::HEAD`] bytes are `head`.
     #[must_use]
     pub fn is_chosen(&self, appraisal: &Appraisal, head: &[u8]) -> bool {
-        let seen = select::File {
+        appraisal.appraised_by(&self.seen(head)).is_some()
+    }
+
+    /// The rules by which `appraisal` has it appraised, if its first [`select::HEAD`] bytes are `head`: one for each hook.
+    #[must_use]
+    pub fn rules<'a>(&self, appraisal: &'a Appraisal, head: &[u8]) -> Vec<&'a Rule> {
+        let seen = self.seen(head);
+        let appraised = appraisal.appraised(&seen);
+        appraised.map(|appraised| appraised.rule).collect()
+    }
+
+    fn seen<'a>(&'a self, head: &'a [u8]) -> select::File<'a> {
+        select::File {
             path: self.below_root.as_os_str().as_bytes(),
             mode: self.mode,
             uid: self.uid,
             gid: self.gid,
             head,
-        };
-        appraisal.appraised_by(&seen).is_some()
+        }
     }
 }
 

@@ -7,11 +7,13 @@ use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
 use ima::pkcs7::DetachedSignature;
-use ima::signature::{ImaXattr, KeyId, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
+use ima::signature::{
+    ImaXattr, KeyId, SignatureV2, SignatureV3, V3_EVM, V3_FILE, V3_VERITY, v3_digest,
+};
 use sha1::{Digest as _, Sha1};
 
 use crate::Result;
-use crate::key::{Signer, check_belongs, check_verifiable};
+use crate::key::{Signer, check_belongs, check_digest, check_verifiable};
 
 /// A key with all that is needed to make values of `security.ima`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -19,6 +21,17 @@ pub struct Identity {
     signer: Arc<dyn Signer>,
     key_id: KeyId,
     algo: HashAlgorithm,
+    version: Version,
+}
+
+/// The version of the signatures of contents and in `security.evm`. Those of fs-verity digests are always of version 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// Over the digest: every kernel takes it, except where the rule says `appraise_type=sigv3`.
+    #[default]
+    V2,
+    /// Over what the digest is of, too: kernels from [`SIGV3_FILES`](ima::verify::SIGV3_FILES) on take it.
+    V3,
 }
 
 impl Identity {
@@ -46,6 +59,7 @@ impl Identity {
             signer,
             key_id: certificate.key_id(),
             algo,
+            version: Version::default(),
         }
         .checked()
     }
@@ -64,6 +78,7 @@ impl Identity {
             signer,
             key_id,
             algo,
+            version: Version::default(),
         }
         .checked()
     }
@@ -73,8 +88,20 @@ impl Identity {
         if crate::key::SIGNED.contains(&self.algo) {
             Ok(self)
         } else {
-            crate::key::check_digest(self.algo, &[]).map(|()| self)
+            check_digest(self.algo, &[]).map(|()| self)
         }
+    }
+
+    /// Makes signatures of this version.
+    #[must_use]
+    pub fn with_version(self, version: Version) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The version of the signatures.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// The id under which the kernel finds the key.
@@ -111,13 +138,26 @@ impl Identity {
     ///
     /// [`Code::SigningFailed`].
     pub fn sign_digest(&self, digest: &[u8]) -> Result<Vec<u8>> {
-        let signature = self.signer.sign_digest(self.algo, digest)?;
-        Ok(ImaXattr::Signature(SignatureV2 {
+        let value = match self.version {
+            Version::V2 => ImaXattr::Signature(self.signature(digest)?),
+            Version::V3 => ImaXattr::SignatureV3(self.signature_v3(V3_FILE, digest)?),
+        };
+        Ok(value.encode())
+    }
+
+    fn signature(&self, digest: &[u8]) -> Result<SignatureV2> {
+        Ok(SignatureV2 {
             algo: self.algo,
             key_id: self.key_id,
-            signature,
+            signature: self.signer.sign_digest(self.algo, digest)?,
         })
-        .encode())
+    }
+
+    fn signature_v3(&self, kind: u8, digest: &[u8]) -> Result<SignatureV3> {
+        check_digest(self.algo, digest)?;
+        let signed = v3_digest(kind, self.algo, digest)
+            .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))?;
+        self.signature(&signed).map(SignatureV3)
     }
 
     /// The value of `security.ima` for a file with this fs-verity digest, which must be of this identity's algorithm.
@@ -126,14 +166,7 @@ impl Identity {
     ///
     /// [`Code::SigningFailed`].
     pub fn sign_verity(&self, verity_digest: &[u8]) -> Result<Vec<u8>> {
-        let signed = v3_digest(V3_VERITY, self.algo, verity_digest)
-            .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))?;
-        Ok(ImaXattr::Verity(SignatureV3(SignatureV2 {
-            algo: self.algo,
-            key_id: self.key_id,
-            signature: self.signer.sign_digest(self.algo, &signed)?,
-        }))
-        .encode())
+        Ok(ImaXattr::Verity(self.signature_v3(V3_VERITY, verity_digest)?).encode())
     }
 
     /// The value of `security.evm` for a file with these attributes: a portable signature over owner, group, mode and the
@@ -150,13 +183,11 @@ impl Identity {
         let digest = ima::evm::portable_digest(self.algo, attributes, xattrs).map_err(|error| {
             Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string())
         })?;
-        let signature = self.signer.sign_digest(self.algo, &digest)?;
-        Ok(ImaXattr::EvmPortable(SignatureV2 {
-            algo: self.algo,
-            key_id: self.key_id,
-            signature,
-        })
-        .encode())
+        let value = match self.version {
+            Version::V2 => ImaXattr::EvmPortable(self.signature(&digest)?),
+            Version::V3 => ImaXattr::EvmPortableV3(self.signature_v3(V3_EVM, &digest)?),
+        };
+        Ok(value.encode())
     }
 
     /// A detached signature of PKCS #7 over this content, in DER, with the certificate in it, which must be the key's.

@@ -22,7 +22,7 @@ use ima::policy::Policy;
 use ima::settings::EvmFiles;
 use ima::signature::ImaXattr;
 use ima::signatures::Signatures;
-use ima::verify::{VerifyError, verify_signature};
+use ima::verify::{VerifyError, verify_value};
 
 use crate::Result;
 use crate::kernel;
@@ -291,10 +291,13 @@ impl InitramfsBuilder {
         };
         let refused =
             |why: String| Fault::new(Code::PolicySignature, format!("{signature_path}: {why}"));
-        let signature = match ImaXattr::parse(value) {
-            Ok(ImaXattr::Signature(signature)) => signature,
+        let value = match ImaXattr::parse(value) {
+            Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_))) => value,
             Ok(_) => return Err(refused("it is not a signature of a file".to_owned())),
             Err(error) => return Err(refused(format!("it is malformed: {error}"))),
+        };
+        let Some(signature) = value.signature() else {
+            return Ok(false);
         };
         let digest = signature
             .algo
@@ -306,7 +309,7 @@ impl InitramfsBuilder {
         );
         for (_, parsed) in self.certificates(Purpose::Ima) {
             for certificate in parsed.unwrap_or_default() {
-                match verify_signature(&certificate, &digest, &signature) {
+                match verify_value(&certificate, &digest, &value) {
                     Ok(()) => return Ok(true),
                     Err(VerifyError::OtherKey { .. }) => {}
                     Err(error) => problem = error.to_string(),

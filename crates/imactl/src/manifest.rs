@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::signature::ImaXattr;
 use rayon::prelude::*;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ use crate::percent::{escape, unescape};
 use crate::select::{self, Appraisal};
 use crate::sign::{ImaValue, Place};
 use crate::tree::{Content, InodeIndex, Kind, Tree};
-use crate::verify::{Verdict, judge};
+use crate::verify::{NEWEST, Verdict, judge};
 use crate::xattr::SECURITY_IMA;
 
 /// The longest manifest that is read, in bytes: a million files with RSA-4096 signatures have 1.2 GB.
@@ -309,6 +310,15 @@ impl Manifest {
         })
     }
 
+    /// Whether all signatures are of version 3.
+    #[must_use]
+    pub fn is_version_3(&self) -> bool {
+        let values = self.files.iter().filter_map(|file| file.ima.as_deref());
+        values
+            .map(ImaXattr::parse)
+            .all(|value| matches!(value, Ok(ImaXattr::SignatureV3(_))))
+    }
+
     /// Checks that every file is signed by the key of one of these certificates.
     ///
     /// # Errors
@@ -316,16 +326,17 @@ impl Manifest {
     /// [`Code::VerificationFailed`] with the first that is not.
     pub fn check(&self, certificates: &[Certificate]) -> Result<()> {
         self.files.par_iter().try_for_each(|file| {
-            let verdict = judge(file.ima.as_deref(), certificates, None, &|over, algo| {
+            let digest = |over, algo| {
                 if (over, algo) == (self.over, self.algo) {
                     Ok(file.digest.clone())
                 } else {
                     Err(Fault::new(Code::VerificationFailed, shown(&file.path))
                         .because(Cause::MANIFEST_SIGNATURE_OF_OTHER_DIGEST))
                 }
-            })?;
+            };
+            let verdict = judge(file.ima.as_deref(), certificates, Some(NEWEST), &digest)?;
             match verdict {
-                Verdict::Good(_) | Verdict::GoodVerity(_) => Ok(()),
+                Verdict::Good(_) | Verdict::GoodV3(_) | Verdict::GoodVerity(_) => Ok(()),
                 other => Err(Fault::new(
                     Code::VerificationFailed,
                     format!("{}: {other}", shown(&file.path)),

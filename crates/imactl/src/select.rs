@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use crate::tree::Inode;
 use ima::elf::Elf;
-use ima::policy::{Access, Action, Hook, Policy, Query, Rule};
+use ima::policy::{Access, Action, AppraiseType, Hook, Policy, Query, Rule};
+use ima::release::Release;
+use ima::verify::SIGV3_FILES;
 
 /// Bytes of a file's beginning that [`File::head`] needs.
 pub const HEAD: usize = ima::elf::SCRIPT_LENGTH;
@@ -215,6 +217,21 @@ impl Appraisal {
         self.appraised(file).next().map(|appraised| appraised.hook)
     }
 
+    /// Whether a rule asks for signatures of version 3 of contents. No kernel that takes such a rule refuses them elsewhere.
+    #[must_use]
+    pub fn asks_for_v3(&self) -> bool {
+        self.rules.iter().any(|candidate| {
+            let rule = &candidate.rule;
+            rule.appraise_type == Some(AppraiseType::Sigv3) && !rule.verity
+        })
+    }
+
+    /// The oldest kernel that it is for, where none is given: a rule may say that it is none of the oldest.
+    #[must_use]
+    pub fn oldest(&self, kernel: Option<Release>) -> Option<Release> {
+        kernel.or_else(|| self.asks_for_v3().then_some(SIGV3_FILES))
+    }
+
     /// Every hook through which this policy will have the file appraised, with the rule that does. Where several do, for
     /// different users say, the one that asks for most.
     pub fn appraised<'a>(&'a self, file: &File<'_>) -> impl Iterator<Item = Appraised<'a>> {
@@ -245,7 +262,7 @@ impl Appraisal {
             }
             _ => &[Access::Read],
         };
-        let mut found = None;
+        let mut found: Option<Appraised<'_>> = None;
         for &access in accesses {
             for &uid in &self.users {
                 for &euid in &self.users {
@@ -272,16 +289,26 @@ impl Appraisal {
                                 rule: &candidate.rule,
                                 line: candidate.line,
                             };
-                            if candidate.rule.appraise_type.is_some() {
-                                return Some(appraised);
+                            if found.as_ref().is_none_or(|found| {
+                                strictness(appraised.rule) > strictness(found.rule)
+                            }) {
+                                found = Some(appraised);
                             }
-                            found.get_or_insert(appraised);
                         }
                     }
                 }
             }
         }
         found
+    }
+}
+
+/// How much a rule asks of security.ima: nothing signed, any signature, or one of version 3 alone.
+fn strictness(rule: &Rule) -> u8 {
+    match rule.appraise_type {
+        None => 0,
+        Some(AppraiseType::Imasig | AppraiseType::ImasigOrModsig) => 1,
+        Some(AppraiseType::Sigv3) => 2,
     }
 }
 

@@ -6,13 +6,12 @@ use ima::certificate::Certificate;
 use ima::fault::Fault;
 use ima::hash::HashAlgorithm;
 use ima::signature::ImaXattr;
-use ima::verify::verify_verity_signature;
 use rayon::prelude::*;
 
 use crate::Result;
 use crate::digest::DigestOf;
 use crate::files::{Found, Skip};
-use crate::identity::Identity;
+use crate::identity::{Identity, Version};
 use crate::select::{self, Appraisal};
 use crate::verifier::Verifier;
 use crate::xattr::{self, SECURITY_EVM, SECURITY_IMA};
@@ -68,7 +67,7 @@ impl Place {
 /// What becomes the value of `security.ima`.
 #[derive(Debug, Clone)]
 pub enum ImaValue {
-    /// A signature of the content's digest (version 2).
+    /// A signature of the content's digest, of the identity's version.
     Signature(Identity),
     /// A signature of the fs-verity digest (version 3, type 6): good where fs-verity is enabled on the file and the policy says
     /// `digest_type=verity appraise_type=sigv3`.
@@ -128,13 +127,19 @@ impl ImaValue {
         let Ok(value) = ImaXattr::parse(value) else {
             return false;
         };
-        match (self, value, verifier) {
-            (Self::Signature(_), ImaXattr::Signature(signature), Some(verifier)) => {
-                signature.algo == self.algo() && verifier.verify(digest, &signature).is_ok()
+        match (self, &value, verifier) {
+            (Self::Signature(identity), ImaXattr::Signature(_), Some(verifier))
+                if identity.version() == Version::V2 =>
+            {
+                self.is_by(&value, digest, verifier)
             }
-            (Self::Verity(_), ImaXattr::Verity(signature), Some(verifier)) => {
-                signature.0.algo == self.algo()
-                    && verify_verity_signature(verifier.certificate(), digest, &signature).is_ok()
+            (Self::Signature(identity), ImaXattr::SignatureV3(_), Some(verifier))
+                if identity.version() == Version::V3 =>
+            {
+                self.is_by(&value, digest, verifier)
+            }
+            (Self::Verity(_), ImaXattr::Verity(_), Some(verifier)) => {
+                self.is_by(&value, digest, verifier)
             }
             (
                 Self::Digest(wanted),
@@ -143,9 +148,14 @@ impl ImaValue {
                     digest: found,
                 },
                 _,
-            ) => *wanted == algo && found == digest,
+            ) => wanted == algo && found == digest,
             _ => false,
         }
+    }
+
+    fn is_by(&self, value: &ImaXattr, digest: &[u8], verifier: &Verifier<'_>) -> bool {
+        let algo = value.signature().map(|signature| signature.algo);
+        algo == Some(self.algo()) && verifier.verify_value(digest, value).is_ok()
     }
 }
 
@@ -255,6 +265,7 @@ mod tests {
     use crate::files;
     use crate::key::{FileKey, KeyKind, Signer};
     use crate::x509::Template;
+    use ima::signature::SignatureV2;
     use std::sync::Arc;
 
     const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
@@ -304,6 +315,7 @@ mod tests {
             "with-chance",
             "changed",
             "other-algorithm",
+            "version-3",
             "none",
         ];
         for by in signers.clone() {
@@ -325,6 +337,8 @@ mod tests {
             let [file, _] = &signers;
             let longer = identity(file, HashAlgorithm::Sha512);
             put("other-algorithm", &longer.sign(b"other-algorithm").unwrap());
+            let version_3 = identity(&by, SHA256).with_version(Version::V3);
+            put("version-3", &version_3.sign(b"version-3").unwrap());
             let _ = std::fs::remove_file(Place::sidecar(&directory.path().join("none")));
 
             let options = SignOptions {
@@ -345,16 +359,17 @@ mod tests {
                     other => panic!("{other:?}"),
                 })
                 .collect();
-            assert_eq!(signed, [false, false, true, true, true], "{by:?}");
+            assert_eq!(signed, [false, false, true, true, true, true], "{by:?}");
             let verifier = Verifier::new(&certificate);
             for name in names {
                 let value = place.read(&directory.path().join(name)).unwrap().unwrap();
                 let digest = SHA256.digest(name.as_bytes()).unwrap();
-                let Ok(ImaXattr::Signature(signature)) = ImaXattr::parse(&value) else {
-                    panic!("{name}");
-                };
-                assert_eq!(signature.algo, SHA256, "{name}");
-                assert_eq!(verifier.verify(&digest, &signature), Ok(()), "{name}");
+                let value = ImaXattr::parse(&value).unwrap();
+                assert!(
+                    matches!(value, ImaXattr::Signature(SignatureV2 { algo: SHA256, .. })),
+                    "{name}"
+                );
+                assert_eq!(verifier.verify_value(&digest, &value), Ok(()), "{name}");
             }
         }
     }

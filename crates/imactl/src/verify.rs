@@ -6,11 +6,10 @@ use ima::certificate::Certificate;
 use ima::evm::{Attributes, portable_digest};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
+use ima::policy::{AppraiseType, Rule};
 use ima::release::Release;
-use ima::signature::{ImaXattr, KeyId, SignatureV2};
-use ima::verify::{
-    VerifyError, too_old, verify_signature, verify_signature_v3, verify_verity_signature,
-};
+use ima::signature::{ImaXattr, KeyId};
+use ima::verify::{VerifyError, too_old, verify_value};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -26,17 +25,25 @@ const S_IFREG: u16 = 0o100_000;
 
 pub use ima::verify::SIGV3_FILES;
 
+/// A kernel that takes every kind of signature: for where it is not known which kernel there will be.
+pub const NEWEST: Release = Release::new(u16::MAX, 0);
+
 /// What the signature of a file is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Signed by a key that is known, over what is there.
     Good(KeyId),
+    /// The same with a signature of version 3, which the kernel takes from [`SIGV3_FILES`] on, also where the rule says
+    /// `appraise_type=sigv3`.
+    GoodV3(KeyId),
     /// The fs-verity digest of what is there is signed by a key that is known. The kernel takes it where fs-verity is enabled
     /// on the file and the rule asks for it.
     GoodVerity(KeyId),
     /// Signed by a key that is known, over what is there, but in a way that the kernel does not know yet: why. Without a release a
     /// signature of version 3 is one, which kernels before [`SIGV3_FILES`] refuse.
     TooNew(KeyId, String),
+    /// Good, but not the kind of signature that a rule of the policy asks for: what it is worth otherwise, and what is asked for.
+    OtherKind(Box<Verdict>, &'static str),
     /// No rule of the policy has it appraised.
     NotAppraised,
     /// No `security.ima`.
@@ -70,7 +77,7 @@ impl Verdict {
     pub fn is_good(&self) -> bool {
         matches!(
             self,
-            Self::Good(_) | Self::GoodVerity(_) | Self::NotAppraised
+            Self::Good(_) | Self::GoodV3(_) | Self::GoodVerity(_) | Self::NotAppraised
         )
     }
 
@@ -79,8 +86,10 @@ impl Verdict {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Good(_) => "good",
+            Self::GoodV3(_) => "good-v3",
             Self::GoodVerity(_) => "good-verity",
             Self::TooNew(..) => "too-new",
+            Self::OtherKind(..) => "other-kind",
             Self::NotAppraised => "not-appraised",
             Self::Unsigned => "unsigned",
             Self::DigestOnly { .. } => "digest-only",
@@ -100,13 +109,28 @@ impl Verdict {
     pub fn key_id(&self) -> Option<KeyId> {
         match self {
             Self::Good(key)
+            | Self::GoodV3(key)
             | Self::GoodVerity(key)
             | Self::TooNew(key, _)
             | Self::UnknownKey(key)
             | Self::Changed(key)
             | Self::MetadataChanged(key) => Some(*key),
+            Self::OtherKind(verdict, _) => verdict.key_id(),
             _ => None,
         }
+    }
+
+    /// What is left of it where this rule appraises the file: a good signature must be of the kind that the rule asks for
+    /// (ima_appraise.c, `xattr_verify`).
+    #[must_use]
+    pub fn under(self, rule: &Rule) -> Self {
+        let wanted = match (&self, rule.appraise_type, rule.verity) {
+            (Self::Good(_), Some(AppraiseType::Sigv3), false) => "a signature of version 3",
+            (Self::Good(_) | Self::GoodV3(_), _, true) => "a signature of the fs-verity digest",
+            (Self::GoodVerity(_), _, false) => "a signature of the content's digest",
+            _ => return self,
+        };
+        Self::OtherKind(Box::new(self), wanted)
     }
 }
 
@@ -114,6 +138,7 @@ impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Good(key) => write!(f, "good signature by key {key}"),
+            Self::GoodV3(key) => write!(f, "good signature of version 3 by key {key}"),
             Self::GoodVerity(key) => {
                 write!(f, "good signature of the fs-verity digest by key {key}")
             }
@@ -122,6 +147,9 @@ impl std::fmt::Display for Verdict {
                     f,
                     "good signature by key {key}, which the kernel refuses: {why}"
                 )
+            }
+            Self::OtherKind(verdict, wanted) => {
+                write!(f, "{verdict}, where {wanted} is asked for")
             }
             Self::NotAppraised => f.write_str("not appraised by the policy"),
             Self::Unsigned => f.write_str("no signature"),
@@ -168,6 +196,15 @@ pub struct VerifyOptions {
     pub kernel: Option<Release>,
 }
 
+impl VerifyOptions {
+    fn oldest(&self) -> Option<Release> {
+        match &self.appraisal {
+            Some(appraisal) => appraisal.oldest(self.kernel),
+            None => self.kernel,
+        }
+    }
+}
+
 /// Checks files on all cores; the answer is in the order of `files`. `progress` is called once a file with its length.
 pub fn verify(
     files: &[Found],
@@ -185,16 +222,25 @@ pub fn verify(
 }
 
 fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
-    if !file.is_appraised(options.appraisal.as_ref())? {
-        return Ok(Verdict::NotAppraised);
-    }
+    let kernel = options.oldest();
+    let rules = match &options.appraisal {
+        None => Vec::new(),
+        Some(appraisal) => {
+            let rules = file.rules(appraisal, &file.content().head(select::HEAD)?);
+            if rules.is_empty() {
+                return Ok(Verdict::NotAppraised);
+            }
+            rules
+        }
+    };
     let value = options.place.read(&file.path)?;
     let verdict = judge(
         value.as_deref(),
         &options.certificates,
-        options.kernel,
+        kernel,
         &|over, algo| file.digest(over, algo),
     )?;
+    let verdict = rules.into_iter().fold(verdict, Verdict::under);
     if verdict.is_good() && !options.evm.is_empty() {
         let attributes = Attributes {
             mode: file.mode as u16,
@@ -202,9 +248,7 @@ fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
             gid: file.gid,
         };
         let xattrs = xattr::read_all(&file.path)?;
-        return Ok(
-            judge_evm(&attributes, &xattrs, &options.evm, options.kernel).unwrap_or(verdict),
-        );
+        return Ok(judge_evm(&attributes, &xattrs, &options.evm, kernel).unwrap_or(verdict));
     }
     Ok(verdict)
 }
@@ -242,10 +286,13 @@ fn verify_inode(
     content: &Content,
     options: &VerifyOptions,
 ) -> Result<Verdict> {
+    let kernel = options.oldest();
+    let mut rules = Vec::new();
     if let Some(appraisal) = &options.appraisal {
         let head = content.head(select::HEAD)?;
         let file = select::File::of(name, inode, &head);
-        if appraisal.appraised_by(&file).is_none() {
+        rules.extend(appraisal.appraised(&file).map(|appraised| appraised.rule));
+        if rules.is_empty() {
             return Ok(Verdict::NotAppraised);
         }
     }
@@ -253,18 +300,17 @@ fn verify_inode(
     let verdict = judge(
         value.map(Vec::as_slice),
         &options.certificates,
-        options.kernel,
+        kernel,
         &|over, algo| content.digest(over, algo),
     )?;
+    let verdict = rules.into_iter().fold(verdict, Verdict::under);
     if verdict.is_good() && !options.evm.is_empty() {
         let attributes = Attributes {
             mode: S_IFREG | inode.mode,
             uid: inode.uid,
             gid: inode.gid,
         };
-        return Ok(
-            judge_evm(&attributes, &inode.xattrs, &options.evm, options.kernel).unwrap_or(verdict),
-        );
+        return Ok(judge_evm(&attributes, &inode.xattrs, &options.evm, kernel).unwrap_or(verdict));
     }
     Ok(verdict)
 }
@@ -293,7 +339,7 @@ pub fn judge(
         }
     };
     let algo = match (&xattr, xattr.signature()) {
-        (ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_), _) => {
+        (ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_) | ImaXattr::EvmPortableV3(_), _) => {
             return Ok(Verdict::Malformed(
                 "security.ima holds a value of security.evm".to_owned(),
             ));
@@ -310,34 +356,21 @@ pub fn judge(
         } => Verdict::DigestOnly {
             matches: digest(DigestOf::Content, algo)? == *expected,
         },
-        ImaXattr::Signature(signature) => by_key(certificates, signature, kernel, |certificate| {
-            let digest = digest(DigestOf::Content, algo)?;
-            Ok(verify_signature(certificate, &digest, signature))
-        })?,
-        ImaXattr::SignatureV3(signature) => {
-            let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
-                let digest = digest(DigestOf::Content, algo)?;
-                Ok(verify_signature_v3(certificate, &digest, signature))
-            })?;
-            match verdict {
-                Verdict::Good(key) if kernel.is_none_or(|kernel| kernel < SIGV3_FILES) => {
-                    let why = format!("on files it takes version 3 from Linux {SIGV3_FILES} on");
-                    Verdict::TooNew(key, why)
-                }
+        ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) => {
+            by_key(certificates, &xattr, kernel, &|| {
+                digest(DigestOf::Content, algo)
+            })?
+        }
+        ImaXattr::Verity(_) => {
+            let digest = || digest(DigestOf::Verity, algo);
+            match by_key(certificates, &xattr, kernel, &digest)? {
+                Verdict::GoodV3(key) => Verdict::GoodVerity(key),
                 other => other,
             }
         }
-        ImaXattr::Verity(signature) => {
-            let verdict = by_key(certificates, &signature.0, kernel, |certificate| {
-                let digest = digest(DigestOf::Verity, algo)?;
-                Ok(verify_verity_signature(certificate, &digest, signature))
-            })?;
-            match verdict {
-                Verdict::Good(key) => Verdict::GoodVerity(key),
-                other => other,
-            }
+        ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_) | ImaXattr::EvmPortableV3(_) => {
+            Verdict::Unsigned
         }
-        ImaXattr::EvmHmac(_) | ImaXattr::EvmPortable(_) => Verdict::Unsigned,
     })
 }
 
@@ -352,8 +385,8 @@ pub fn judge_evm(
     let Some(value) = xattrs.get(&b"security.evm"[..]) else {
         return Some(Verdict::NoEvm);
     };
-    let signature = match ImaXattr::parse(value) {
-        Ok(ImaXattr::EvmPortable(signature)) => signature,
+    let xattr = match ImaXattr::parse(value) {
+        Ok(xattr @ (ImaXattr::EvmPortable(_) | ImaXattr::EvmPortableV3(_))) => xattr,
         Ok(_) => return Some(Verdict::NoEvm),
         Err(error) => {
             return Some(Verdict::Malformed(format!(
@@ -361,15 +394,13 @@ pub fn judge_evm(
             )));
         }
     };
-    let digest = match portable_digest(signature.algo, attributes, xattrs) {
+    let algo = xattr.signature()?.algo;
+    let digest = match portable_digest(algo, attributes, xattrs) {
         Ok(digest) => digest,
         Err(error) => return Some(Verdict::Unsupported(format!("security.evm: {error}"))),
     };
-    let verdict = by_key(certificates, &signature, kernel, |certificate| {
-        Ok(verify_signature(certificate, &digest, &signature))
-    });
-    match verdict {
-        Ok(Verdict::Good(_)) => None,
+    match by_key(certificates, &xattr, kernel, &|| Ok(digest.clone())) {
+        Ok(Verdict::Good(_) | Verdict::GoodV3(_)) => None,
         Ok(Verdict::Changed(key)) => Some(Verdict::MetadataChanged(key)),
         Ok(other) => Some(other),
         Err(fault) => Some(Verdict::Unreadable(fault)),
@@ -380,23 +411,28 @@ pub fn judge_evm(
 /// first, here any will do.
 fn by_key(
     certificates: &[Certificate],
-    signature: &SignatureV2,
+    xattr: &ImaXattr,
     kernel: Option<Release>,
-    holds: impl Fn(&Certificate) -> Result<std::result::Result<(), VerifyError>>,
+    digest: &dyn Fn() -> Result<Vec<u8>>,
 ) -> Result<Verdict> {
+    let Some(signature) = xattr.signature() else {
+        return Ok(Verdict::Unsigned);
+    };
     let key = signature.key_id;
     let mut verdict = Verdict::UnknownKey(key);
     for certificate in certificates
         .iter()
         .filter(|certificate| certificate.key_id() == key)
     {
-        verdict = match holds(certificate)? {
+        verdict = match verify_value(certificate, &digest()?, xattr) {
             Ok(()) => {
-                let old =
-                    kernel.and_then(|kernel| too_old(kernel, certificate.key(), signature.algo));
-                return Ok(match old {
-                    Some(why) => Verdict::TooNew(key, why),
-                    None => Verdict::Good(key),
+                let old = kernel
+                    .and_then(|kernel| too_old(kernel, certificate.key(), signature.algo))
+                    .or_else(|| version_too_new(xattr, kernel));
+                return Ok(match (old, xattr.v3_kind()) {
+                    (Some(why), _) => Verdict::TooNew(key, why),
+                    (None, None) => Verdict::Good(key),
+                    (None, Some(_)) => Verdict::GoodV3(key),
                 });
             }
             Err(VerifyError::NoKernel(why)) => Verdict::Unverifiable(why),
@@ -407,29 +443,49 @@ fn by_key(
     Ok(verdict)
 }
 
+/// Why a kernel of that release (nothing: one before [`SIGV3_FILES`]) does not take a signature of this type and version.
+fn version_too_new(xattr: &ImaXattr, kernel: Option<Release>) -> Option<String> {
+    let place = match xattr {
+        ImaXattr::SignatureV3(_) => "on files",
+        ImaXattr::EvmPortableV3(_) => "in security.evm",
+        _ => return None,
+    };
+    kernel
+        .is_none_or(|kernel| kernel < SIGV3_FILES)
+        .then(|| format!("{place} it takes version 3 from Linux {SIGV3_FILES} on"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use ima::signature::{V3_FILE, v3_digest};
-
     use super::*;
-    use crate::identity::Identity;
+    use crate::identity::{Identity, Version};
     use crate::key::{FileKey, KeyKind};
     use crate::x509::Template;
+
+    const ALGO: HashAlgorithm = HashAlgorithm::Sha256;
+
+    fn identity() -> (Identity, Certificate) {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+        let identity = Identity::new(Arc::new(key), &certificate, ALGO).unwrap();
+        (identity, certificate)
+    }
+
+    fn release(text: &str) -> Option<Release> {
+        Some(text.parse().unwrap())
+    }
 
     /// 6.12: `xattr_verify` says invalid-signature-version.
     #[test]
     fn version_3_on_a_file_is_good_where_the_kernel_takes_it() {
-        let key = FileKey::generate(KeyKind::P256).unwrap();
-        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
-        let algo = HashAlgorithm::Sha256;
-        let identity = Identity::new(Arc::new(key), &certificate, algo).unwrap();
-        let digest = algo.digest(b"content").unwrap();
-        let mut value = identity
-            .sign_digest(&v3_digest(V3_FILE, algo, &digest).unwrap())
+        let (identity, certificate) = identity();
+        let digest = ALGO.digest(b"content").unwrap();
+        let value = identity
+            .with_version(Version::V3)
+            .sign_digest(&digest)
             .unwrap();
-        value[1] = 3;
         let key = certificate.key_id();
         let too_new = Verdict::TooNew(
             key,
@@ -439,18 +495,107 @@ mod tests {
             (None, &digest, too_new.clone()),
             (Some("6.12"), &digest, too_new.clone()),
             (Some("7.0.3"), &digest, too_new),
-            (Some("7.1"), &digest, Verdict::Good(key)),
+            (Some("7.1"), &digest, Verdict::GoodV3(key)),
             (Some("7.3"), &vec![0; 32], Verdict::Changed(key)),
             (None, &vec![0; 32], Verdict::Changed(key)),
         ] {
-            let kernel = kernel.map(|release| release.parse().unwrap());
             let certificates = std::slice::from_ref(&certificate);
-            let found = judge(Some(&value), certificates, kernel, &|_, _| {
-                Ok(digest.clone())
-            });
+            let found = judge(
+                Some(&value),
+                certificates,
+                kernel.and_then(release),
+                &|_, _| Ok(digest.clone()),
+            );
             let found = found.unwrap();
             assert_eq!(found, expected, "{kernel:?}");
-            assert_eq!(found.is_good(), matches!(expected, Verdict::Good(_)));
+            assert_eq!(found.is_good(), matches!(expected, Verdict::GoodV3(_)));
+        }
+    }
+
+    /// `xattr_verify` in ima_appraise.c of 7.2: IMA-sigv3-required, verity-signature-required, IMA-signature-required.
+    #[test]
+    fn a_rule_takes_the_kind_of_signature_that_it_asks_for() {
+        let (identity, certificate) = identity();
+        let digest = ALGO.digest(b"content").unwrap();
+        let version_3 = identity.clone().with_version(Version::V3);
+        let values = [
+            identity.sign_digest(&digest).unwrap(),
+            version_3.sign_digest(&digest).unwrap(),
+            identity.sign_verity(&digest).unwrap(),
+        ];
+        for (rule, takes) in [
+            ("appraise func=BPRM_CHECK", [true, true, false]),
+            (
+                "appraise func=BPRM_CHECK appraise_type=imasig",
+                [true, true, false],
+            ),
+            (
+                "appraise func=MODULE_CHECK appraise_type=imasig|modsig",
+                [true, true, false],
+            ),
+            (
+                "appraise func=BPRM_CHECK appraise_type=sigv3",
+                [false, true, false],
+            ),
+            (
+                "appraise func=BPRM_CHECK digest_type=verity appraise_type=sigv3",
+                [false, false, true],
+            ),
+        ] {
+            let policy = ima::policy::Policy::parse(rule.as_bytes()).unwrap();
+            for (value, takes) in values.iter().zip(takes) {
+                let certificates = std::slice::from_ref(&certificate);
+                let found = judge(Some(value), certificates, release("7.2"), &|_, _| {
+                    Ok(digest.clone())
+                })
+                .unwrap();
+                assert!(found.is_good(), "{found}");
+                let found = found.under(&policy.lines()[0].rule);
+                assert_eq!(found.is_good(), takes, "{rule}: {found}");
+                assert_eq!(found.key_id(), Some(certificate.key_id()));
+                assert_eq!(found.word() == "other-kind", !takes);
+            }
+        }
+    }
+
+    #[test]
+    fn portable_signatures_of_version_3_are_good_where_the_kernel_takes_them() {
+        let (identity, certificate) = identity();
+        let attributes = Attributes {
+            mode: 0o100_755,
+            uid: 0,
+            gid: 0,
+        };
+        let ima = identity.sign(b"content").unwrap();
+        let plain: BTreeMap<Vec<u8>, Vec<u8>> = [(b"security.ima".to_vec(), ima)].into();
+        for version in [Version::V2, Version::V3] {
+            let identity = identity.clone().with_version(version);
+            let mut xattrs = plain.clone();
+            let value = identity.sign_evm(&attributes, &plain).unwrap();
+            xattrs.insert(b"security.evm".to_vec(), value);
+            for (kernel, good) in [
+                (None, version == Version::V2),
+                (release("7.0"), version == Version::V2),
+                (release("7.1"), true),
+            ] {
+                let certificates = std::slice::from_ref(&certificate);
+                let found = judge_evm(&attributes, &xattrs, certificates, kernel);
+                match found {
+                    None => assert!(good, "{version:?} {kernel:?}"),
+                    Some(Verdict::TooNew(..)) => assert!(!good, "{version:?} {kernel:?}"),
+                    other => panic!("{other:?}"),
+                }
+                let other = Attributes {
+                    uid: 1,
+                    ..attributes
+                };
+                let found = judge_evm(&other, &xattrs, certificates, kernel);
+                assert_eq!(
+                    found,
+                    Some(Verdict::MetadataChanged(certificate.key_id())),
+                    "{version:?}"
+                );
+            }
         }
     }
 

@@ -118,7 +118,8 @@ pub fn rule(rule: &Rule) -> String {
 fn wanted(rule: &Rule) -> String {
     let mut wanted = match rule.appraise_type {
         Some(AppraiseType::Imasig) => "a good signature",
-        Some(AppraiseType::Sigv3) => "a good signature of its fs-verity digest",
+        Some(AppraiseType::Sigv3) if rule.verity => "a good signature of its fs-verity digest",
+        Some(AppraiseType::Sigv3) => "a good signature of version 3",
         Some(AppraiseType::ImasigOrModsig) => "a good signature in security.ima or appended to it",
         None => "a good signature, or its own digest in security.ima",
     }

@@ -398,6 +398,10 @@ causes! {
     EVM_NOT_ENABLED [EvmKeyRefused] {
         cause: "the kernel has no EVM (CONFIG_EVM), or did not find the key"
     }
+    EVM_SIGV3_UNKNOWN [EvmOff] {
+        cause: "evm_sigv3=yes in ima-init.conf, and this kernel, older than 7.1, has no such mode of EVM"
+        remedy: "boot a kernel from 7.1 on, or set evm_sigv3=no"
+    }
     MASTER_KEY_MISSING [EvmKeyRefused] {
         cause: "its master key {master} is not in the initramfs"
         remedy: "put it there as {file}, or have dracut's module masterkey load it"
@@ -1260,6 +1264,10 @@ causes! {
     NO_KEY [Usage] {
         cause: "there is nothing to sign with"
         remedy: "give a key and its certificate, or a command that signs"
+    }
+    SIGV3_ELSEWHERE [Usage] {
+        cause: "signatures of version 3 are those of security.ima and security.evm"
+        remedy: "leave --sigv3 out"
     }
     NO_CERTIFICATE_FOR_COMMAND [Usage] {
         cause: "the certificate identifies the key that the command signs with"

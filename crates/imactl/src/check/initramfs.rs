@@ -1,13 +1,14 @@
 //! An initramfs with a list of signatures: whether what is executed there until the root is mounted may run.
 
+use ima::config::Config;
 use ima::fault::{Code, Fault};
 use ima::layout::{self, Purpose};
 use ima::policy::Policy;
 use ima::program::{self, FRONTED_INIT};
 
-use super::Findings;
 use super::libraries::Libraries;
 use super::program::{Examiner, shown};
+use super::{Findings, Inputs};
 use crate::Result;
 use crate::initramfs::signatures::{appraisal, is_appraised, parsed, signed_tree};
 use crate::initramfs::{InitramfsBuilder, Place};
@@ -23,6 +24,8 @@ impl Findings {
         initramfs: &InitramfsBuilder,
         policy: &Policy,
         hmac: bool,
+        config: &Config,
+        inputs: &Inputs<'_>,
     ) -> Result<()> {
         let tree = signed_tree(initramfs, initramfs.tree()?, policy, hmac)?;
         let appraisal = appraisal(policy.clone());
@@ -35,7 +38,8 @@ impl Findings {
             certificates: &certificates,
             evm: &evm,
             hmac,
-            kernel: None,
+            evm_sigv3: config.evm_sigv3,
+            kernel: appraisal.oldest(inputs.number()),
             machine: initramfs.machine(),
             denied: std::collections::HashMap::new(),
         };

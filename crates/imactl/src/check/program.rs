@@ -27,6 +27,8 @@ pub(super) struct Examiner<'a> {
     pub(super) evm: &'a [Certificate],
     /// Whether EVM has its HMAC key, which switches it on too.
     pub(super) hmac: bool,
+    /// Whether EVM takes signatures of version 3 alone.
+    pub(super) evm_sigv3: bool,
     /// The release of the kernel, if it is known.
     pub(super) kernel: Option<Release>,
     /// What the init is made for.
@@ -137,8 +139,10 @@ impl Examiner<'_> {
             Err(fault) => return Some(Verdict::Unreadable(fault)),
         };
         let seen = select::File::of(name, inode, &head);
-        self.appraisal.appraised_by(&seen)?;
-        Some(self.appraised(inode, content))
+        let mut rules = self.appraisal.appraised(&seen).peekable();
+        rules.peek()?;
+        let verdict = self.appraised(inode, content);
+        Some(rules.fold(verdict, |verdict, appraised| verdict.under(appraised.rule)))
     }
 
     /// What appraisal makes of a file that a rule appraises.
@@ -178,7 +182,14 @@ impl Examiner<'_> {
             uid: inode.uid,
             gid: inode.gid,
         };
-        verify::judge_evm(&attributes, &inode.xattrs, self.evm, self.kernel)
+        let verdict = verify::judge_evm(&attributes, &inode.xattrs, self.evm, self.kernel);
+        match value.map(|value| ImaXattr::parse(value)) {
+            Some(Ok(ImaXattr::EvmPortable(signature))) if self.evm_sigv3 && verdict.is_none() => {
+                let good = Box::new(Verdict::Good(signature.key_id));
+                Some(Verdict::OtherKind(good, "version 3 in security.evm"))
+            }
+            _ => verdict,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A policy alone on a root: what would be denied, by which hook and which rule.
 
 use ima::certificate::Certificate;
-use ima::policy::{AppraiseType, Hook, Policy};
+use ima::policy::{Hook, Policy, Rule};
 use ima::release::Release;
 
 use super::Root;
@@ -53,7 +53,8 @@ pub fn simulate(
         certificates,
         evm,
         hmac: false,
-        kernel,
+        evm_sigv3: false,
+        kernel: appraisal.oldest(kernel),
         machine: None,
         denied: std::collections::HashMap::new(),
     };
@@ -68,7 +69,7 @@ pub fn simulate(
         let seen = select::File::of(name, inode, &head);
         let hooks: Vec<(Hook, usize)> = appraisal
             .appraised(&seen)
-            .filter(|appraised| !takes(appraised.rule.appraise_type, verdict))
+            .filter(|appraised| !takes(appraised.rule, verdict))
             .map(|appraised| (appraised.hook, appraised.line))
             .collect();
         if !hooks.is_empty() {
@@ -86,8 +87,12 @@ pub fn simulate(
     })
 }
 
-/// Whether a rule lets through what is not a good signature: without `appraise_type=` the file's own digest is enough
-/// (`xattr_verify`, ima_appraise.c).
-fn takes(appraise_type: Option<AppraiseType>, verdict: &Verdict) -> bool {
-    appraise_type.is_none() && *verdict == Verdict::DigestOnly { matches: true }
+/// Whether a rule lets through what another one does not, or what is not a good signature: without `appraise_type=` the file's own
+/// digest is enough (`xattr_verify`, ima_appraise.c).
+fn takes(rule: &Rule, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::OtherKind(good, _) => (**good).clone().under(rule).is_good(),
+        Verdict::DigestOnly { matches } => *matches && rule.appraise_type.is_none(),
+        _ => false,
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::identity::Identity;
+use crate::identity::{Identity, Version};
 use crate::kernel::release::KernelRelease;
 use crate::key::{FileKey, KeyKind, Signer as _};
 use crate::loader::tests::Made;
@@ -120,6 +120,24 @@ impl Desk {
         })
     }
 
+    /// For a kernel of that release, of which nothing else is known.
+    fn check_for(&self, release: Option<&str>) -> Findings {
+        let release = release.map(|release| KernelRelease {
+            name: release.to_owned(),
+            vermagic: None,
+        });
+        check(&Inputs {
+            initramfs: Some(&self.initramfs),
+            root: Some(&self.root),
+            kernel: None,
+            release: release.as_ref(),
+            authorities: Some(std::slice::from_ref(&self.authority)),
+            owner_keys: &[],
+            command_line: Some(LINE),
+            boot_image: None,
+        })
+    }
+
     fn refusal(&self) -> Option<Code> {
         self.check(LINE).refusal().map(Fault::code)
     }
@@ -130,6 +148,64 @@ fn what_fits_together_boots() {
     let found = Desk::new().check(LINE);
     assert_eq!(found.refusal(), None);
     assert!(found.denied.is_empty(), "{:?}", found.denied);
+}
+
+/// `xattr_verify` in ima_appraise.c: 6.12 takes no version 3 on a file, 7.2 takes both where the rule says imasig, and version 3
+/// alone where it says sigv3.
+#[test]
+fn kernel_and_policy_say_which_version_of_signatures_is_taken() {
+    let sigv3 = String::from_utf8_lossy(POLICY).replace("=imasig", "=sigv3");
+    let denied = Some(Code::SwitchRootDenied);
+    for (policy, version, release, refusal) in [
+        (POLICY, Version::V2, Some("6.12.1"), None),
+        (POLICY, Version::V3, Some("6.12.1"), denied),
+        (POLICY, Version::V3, None, denied),
+        (POLICY, Version::V2, Some("7.2.13"), None),
+        (POLICY, Version::V3, Some("7.2.13"), None),
+        (sigv3.as_bytes(), Version::V2, Some("7.2.13"), denied),
+        (sigv3.as_bytes(), Version::V3, Some("7.2.13"), None),
+        (sigv3.as_bytes(), Version::V3, None, None),
+    ] {
+        let mut desk = Desk::new();
+        desk.initramfs = desk.initramfs.default_policy(policy);
+        desk.identity = desk.identity.clone().with_version(version);
+        desk.put(INIT, 0o755, &program());
+        desk.put(SWITCH_ROOT, 0o755, &program());
+        let found = desk.check_for(release);
+        let code = found.refusal().map(Fault::code);
+        assert_eq!(code, refusal, "{version:?} {release:?}: {:?}", found.faults);
+    }
+}
+
+#[test]
+fn version_3_of_evm_needs_its_kernel() {
+    let mut desk = Desk::new();
+    let evm = desk.certificate.der().to_vec();
+    desk.initramfs = desk
+        .initramfs
+        .certificate("x509_evm.der", evm)
+        .config(&b"evm_sigv3=yes\n"[..]);
+    for (version, release, refusal) in [
+        (Version::V3, "7.1", None),
+        (Version::V2, "7.1", Some(Code::SwitchRootDenied)),
+        (Version::V3, "6.12.1", Some(Code::EvmOff)),
+    ] {
+        let evm = desk.identity.clone().with_version(version);
+        for name in [INIT, SWITCH_ROOT] {
+            let inode = desk.root.tree.get_mut(name).unwrap();
+            inode.xattrs.remove(&b"security.evm"[..]);
+            let attributes = ima::evm::Attributes {
+                mode: 0o100_755,
+                uid: 0,
+                gid: 0,
+            };
+            let value = evm.sign_evm(&attributes, &inode.xattrs).unwrap();
+            inode.xattrs.insert(b"security.evm".to_vec(), value);
+        }
+        let found = desk.check_for(Some(release));
+        let code = found.refusal().map(Fault::code);
+        assert_eq!(code, refusal, "{version:?} {release}: {:?}", found.faults);
+    }
 }
 
 /// With `ima_appraise=log` the kernel denies nothing, if it has the parameter.

@@ -71,7 +71,7 @@ pub struct Sign {
 impl Sign {
     fn run(self) -> Result {
         let appraisal = self.appraisal.appraisal("ext4", None)?;
-        let mark = ImaValue::Signature(self.key.identity()?);
+        let mark = ImaValue::Signature(self.key.identity_for(appraisal.as_ref())?);
         for path in &self.packages {
             let package = Package::open(path)?;
             let signed = package.sign(appraisal.as_ref(), &mark)?;
@@ -186,14 +186,8 @@ impl Prepare {
             ));
         };
         terminal_for_questions();
-        let options = KeyOptions {
-            key: Some(key),
-            sign_command: None,
-            cert: Some(cert),
-            hash: HashAlgorithm::Sha256,
-            password: self.password,
-        };
-        let mark = ImaValue::Signature(options.identity()?);
+        let key = KeyOptions::of_key(key, cert, self.password);
+        let mark = ImaValue::Signature(key.identity_for(appraisal.as_ref())?);
         let mut files = 0;
         for (package, _) in &unsigned {
             let signed = package.sign(appraisal.as_ref(), &mark)?;
@@ -227,9 +221,13 @@ fn why_not(
     }
     Ok(match carried {
         None => Some("it carries no signatures".to_owned()),
-        Some(carried) => Package::covered(&digests, &carried, certificates)
-            .err()
-            .map(|fault| format!("{} ({})", fault.detail(), fault.code())),
+        Some(carried) => match Package::covered(&digests, &carried, certificates) {
+            Err(fault) => Some(format!("{} ({})", fault.detail(), fault.code())),
+            Ok(()) => (appraisal.is_some_and(Appraisal::asks_for_v3) && !carried.is_version_3())
+                .then(|| {
+                    "its signatures are of version 2, and the policy asks for version 3".to_owned()
+                }),
+        },
     })
 }
 

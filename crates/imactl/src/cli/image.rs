@@ -96,12 +96,12 @@ impl SignImage {
         if !self.key.is_given() {
             return Err(Fault::new(Code::Usage, "image sign without a key").because(Cause::NO_KEY));
         }
-        let identity = self.key.identity()?;
         let evm = self.evm.identity(&self.key)?;
         let filesystem = imactl::image::filesystem(&self.image)?;
         let appraisal = self
             .appraisal
             .appraisal(&filesystem.name, filesystem.uuid)?;
+        let identity = self.key.identity_for(appraisal.as_ref())?;
         let patterns = self.unsigned.patterns();
         let out = self.out.as_ref().unwrap_or(&self.image);
         let progress = Progress::new("signing", 0);
@@ -288,8 +288,9 @@ impl Make {
             .label(&self.label)
             .journal(!self.no_journal);
         if self.key.is_given() {
-            let identity = self.key.identity()?;
-            builder = builder.sign(match self.appraisal.appraisal(filesystem, self.uuid)? {
+            let appraisal = self.appraisal.appraisal(filesystem, self.uuid)?;
+            let identity = self.key.identity_for(appraisal.as_ref())?;
+            builder = builder.sign(match appraisal {
                 Some(appraisal) => Signing::ForPolicy(identity, Box::new(appraisal)),
                 None => Signing::All(identity),
             });

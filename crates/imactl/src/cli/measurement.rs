@@ -12,7 +12,7 @@ use ima::measurement::{
     boot_aggregate,
 };
 use ima::signature::ImaXattr;
-use ima::verify::verify_digest;
+use ima::verify::verify_value;
 use imactl::hex;
 use imactl::measurement::ListReader;
 use imactl::pcr::{self, Pcrs, Tpm};
@@ -425,24 +425,23 @@ fn signature(entry: &Entry, certificates: &[Certificate]) -> Option<(String, &'s
     let value = entry.signature().filter(|_| !certificates.is_empty())?;
     let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
     let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
-        (Ok(ImaXattr::Signature(signature)), Some(digest))
-            if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>
+        (
+            Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) | ImaXattr::Verity(_))),
+            Some(digest),
+        ) if value.signature().is_some_and(|signature| {
+            HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo)
+        }) =>
         {
+            let key_id = value.signature().map(|signature| signature.key_id);
             let mut by_key = certificates
                 .iter()
-                .filter(|certificate| certificate.key_id() == signature.key_id)
+                .filter(|certificate| Some(certificate.key_id()) == key_id)
                 .peekable();
             if by_key.peek().is_none() {
                 "unknown-key"
-            } else if by_key.any(|certificate| {
-                verify_digest(
-                    certificate,
-                    signature.algo,
-                    digest.digest,
-                    &signature.signature,
-                )
-                .is_ok()
-            }) {
+            } else if by_key
+                .any(|certificate| verify_value(certificate, digest.digest, &value).is_ok())
+            {
                 "good"
             } else {
                 "changed"

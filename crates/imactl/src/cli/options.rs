@@ -13,7 +13,7 @@ use ima::policy::Policy;
 use ima::release::Release;
 use ima::verify::since;
 use imactl::file::{in_file, read_bounded};
-use imactl::identity::Identity;
+use imactl::identity::{Identity, Version};
 use imactl::key::{CommandSigner, Signer};
 use imactl::select::{Appraisal, FileSystem};
 use imactl::uki::Database;
@@ -129,6 +129,10 @@ pub struct KeyOptions {
     /// Hash algorithm: sha256, sha384, sha512, sha3-256, sha3-384 or sha3-512
     #[arg(long, value_name = "ALGO", default_value = "sha256")]
     pub hash: HashAlgorithm,
+    /// Make signatures of version 3 in security.ima and security.evm, which appraise_type=sigv3 asks for; kernels before 7.1 refuse
+    /// them
+    #[arg(long)]
+    pub sigv3: bool,
     #[command(flatten)]
     pub password: PasswordOptions,
 }
@@ -141,12 +145,35 @@ impl KeyOptions {
             sign_command: None,
             cert: Some(cert),
             hash: HashAlgorithm::Sha256,
+            sigv3: false,
             password,
+        }
+    }
+
+    /// The version of the signatures.
+    fn version(&self) -> Version {
+        match self.sigv3 {
+            true => Version::V3,
+            false => Version::V2,
         }
     }
 
     /// The identity, which must be given.
     pub fn identity(&self) -> imactl::Result<Identity> {
+        let identity = self.unversioned()?;
+        Ok(identity.with_version(self.version()))
+    }
+
+    /// The identity for files that are appraised so: where a rule asks for signatures of version 3, it makes no others.
+    pub fn identity_for(&self, appraisal: Option<&Appraisal>) -> imactl::Result<Identity> {
+        let identity = self.identity()?;
+        Ok(match appraisal.is_some_and(Appraisal::asks_for_v3) {
+            true => identity.with_version(Version::V3),
+            false => identity,
+        })
+    }
+
+    fn unversioned(&self) -> imactl::Result<Identity> {
         if let Some(command) = &self.sign_command {
             let certificate = self.certificate()?.ok_or_else(|| {
                 Fault::new(Code::Usage, "--sign-command without --cert")
@@ -188,6 +215,10 @@ impl KeyOptions {
         if self.hash != HashAlgorithm::Sha256 {
             let fault = Fault::new(Code::SigningFailed, format!("--hash {}", self.hash));
             return Err(fault.because(Cause::SECURE_BOOT_KEY));
+        }
+        if self.sigv3 {
+            let fault = Fault::new(Code::Usage, "--sigv3 for a signature of Secure Boot");
+            return Err(fault.because(Cause::SIGV3_ELSEWHERE));
         }
         if !self.is_given() {
             return Err(Fault::new(Code::Usage, "nothing to sign with").because(Cause::NO_KEY));
@@ -236,7 +267,8 @@ impl EvmOptions {
         };
         let certificate = certificate(cert)?;
         let signer = load_key(path, &key.password, Some(&certificate))?;
-        Identity::new(signer, &certificate, key.hash).map(Some)
+        let identity = Identity::new(signer, &certificate, key.hash)?;
+        Ok(Some(identity.with_version(key.version())))
     }
 }
 

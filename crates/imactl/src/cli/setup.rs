@@ -453,9 +453,10 @@ fn sign(signatures: &Signatures, password: PasswordOptions) -> Result {
         filesystem: None,
     };
     let key = KeyOptions::of_key(key.clone(), certificate.clone(), password);
+    let appraisal = appraisal.appraisal("ext4", None)?;
     let options = SignOptions {
-        mark: ImaValue::Signature(key.identity()?),
-        appraisal: appraisal.appraisal("ext4", None)?,
+        mark: ImaValue::Signature(key.identity_for(appraisal.as_ref())?),
+        appraisal,
         place: Place::Xattr,
         incremental: true,
         certificate: key.certificate()?,

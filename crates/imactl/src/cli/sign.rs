@@ -69,14 +69,15 @@ impl Sign {
             return self.sign_digest(&digest);
         }
         let evm = self.evm.identity(&self.key)?;
-        let identity = self.key.identity()?;
+        let appraisal = self.appraisal.appraisal("ext4", None)?;
+        let identity = self.key.identity_for(appraisal.as_ref())?;
         let options = SignOptions {
             mark: if self.verity {
                 ImaValue::Verity(identity)
             } else {
                 ImaValue::Signature(identity)
             },
-            appraisal: self.appraisal.appraisal("ext4", None)?,
+            appraisal,
             place: place(self.sidecar),
             incremental: self.incremental,
             certificate: self.key.certificate()?,

@@ -193,14 +193,17 @@ impl Verify {
 /// The exit status that a verdict asks for; the higher, the graver.
 fn status(verdict: &Verdict) -> Option<u8> {
     match verdict {
-        Verdict::Good(_) | Verdict::GoodVerity(_) | Verdict::NotAppraised => None,
+        Verdict::Good(_) | Verdict::GoodV3(_) | Verdict::GoodVerity(_) | Verdict::NotAppraised => {
+            None
+        }
         Verdict::Unreadable(_) => Some(2),
         Verdict::Unsigned | Verdict::DigestOnly { matches: true } | Verdict::NoEvm => Some(3),
         Verdict::UnknownKey(_) => Some(4),
         Verdict::Malformed(_)
         | Verdict::Unverifiable(_)
         | Verdict::Unsupported(_)
-        | Verdict::TooNew(..) => Some(5),
+        | Verdict::TooNew(..)
+        | Verdict::OtherKind(..) => Some(5),
         Verdict::Changed(_)
         | Verdict::MetadataChanged(_)
         | Verdict::DigestOnly { matches: false } => Some(6),

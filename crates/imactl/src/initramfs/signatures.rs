@@ -18,10 +18,10 @@ use rayon::prelude::*;
 use super::{InitramfsBuilder, relative};
 use crate::Result;
 use crate::digest::DigestOf;
-use crate::identity::Identity;
+use crate::identity::{Identity, Version};
 use crate::select::{self, Appraisal, FileSystem};
 use crate::tree::{Content, Inode, Kind, Tree};
-use crate::verify::{judge, judge_evm};
+use crate::verify::{NEWEST, Verdict, judge, judge_evm};
 use crate::xattr;
 
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
@@ -122,6 +122,7 @@ pub fn collect(
         evm: parsed(initramfs, Purpose::Evm),
         hmac: initramfs.evm_key(&EvmFiles::default())?.is_some(),
         signers,
+        asks_for_v3: appraisal.asks_for_v3(),
     };
     let mut wanted: Vec<(&[u8], &Inode, &Content)> = Vec::new();
     for (path, index) in tree.names() {
@@ -178,6 +179,8 @@ struct Collector<'a> {
     /// Whether the kernel has EVM's HMAC key, and seals itself what has no portable signature.
     hmac: bool,
     signers: Signers<'a>,
+    /// Whether the policy asks for signatures of version 3.
+    asks_for_v3: bool,
 }
 
 impl Collector<'_> {
@@ -195,7 +198,7 @@ impl Collector<'_> {
                 continue;
             };
             let digests = std::sync::Mutex::new(&mut digests);
-            let verdict = judge(Some(&ima), &self.ima, None, &|over, algo| {
+            let verdict = judge(Some(&ima), &self.ima, Some(NEWEST), &|over, algo| {
                 if over == DigestOf::Verity {
                     return content.digest(over, algo);
                 }
@@ -209,7 +212,12 @@ impl Collector<'_> {
                 digests.insert(algo, digest.clone());
                 Ok(digest)
             })?;
-            if !matches!(verdict, crate::verify::Verdict::Good(_)) {
+            let version = match verdict {
+                Verdict::Good(_) => Version::V2,
+                Verdict::GoodV3(_) => Version::V3,
+                _ => continue,
+            };
+            if self.version().is_some_and(|wanted| wanted != version) {
                 continue;
             }
             if self.evm.is_empty() {
@@ -240,7 +248,7 @@ impl Collector<'_> {
             [(xattr::SECURITY_IMA.into(), ima.to_vec())].into();
         if let Some(evm) = given {
             xattrs.insert(xattr::SECURITY_EVM.into(), evm.clone());
-            if judge_evm(&owned, &xattrs, &self.evm, None).is_none() {
+            if judge_evm(&owned, &xattrs, &self.evm, Some(NEWEST)).is_none() {
                 return Ok(Some(evm));
             }
             xattrs.remove(xattr::SECURITY_EVM.as_bytes());
@@ -251,10 +259,22 @@ impl Collector<'_> {
             .transpose()
     }
 
+    /// The version that signatures must have; either will do where there is no key and the policy does not say.
+    fn version(&self) -> Option<Version> {
+        match self.asks_for_v3 {
+            true => Some(Version::V3),
+            false => self.signers.identity.map(Identity::version),
+        }
+    }
+
     /// New attributes, if there is a key.
     fn make(&self, inode: &Inode, content: &Content) -> Result<Option<Attributes>> {
         let Some(identity) = self.signers.identity else {
             return Ok(None);
+        };
+        let identity = match self.asks_for_v3 {
+            true => identity.clone().with_version(Version::V3),
+            false => identity.clone(),
         };
         let ima = identity.sign_digest(&content.digest(DigestOf::Content, identity.algo())?)?;
         if self.evm.is_empty() {
