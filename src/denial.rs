@@ -14,8 +14,8 @@ use crate::errno::{Errno, describe};
 use crate::features::{self, Feature};
 use crate::kernel_log::KernelLog;
 
-/// The largest security.ima that is read: a signature with RSA-4096 has 521 bytes.
-const MAX_XATTR: usize = 2048;
+/// The largest security.ima that is read: a signature with ML-DSA-87 has 4636 bytes.
+const MAX_XATTR: usize = 8192;
 
 /// What the kernel appraises files with.
 #[derive(Debug, Clone, Default)]

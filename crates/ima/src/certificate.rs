@@ -18,8 +18,9 @@ use crate::distinguished_name::DistinguishedName;
 use crate::fault::{Cause, Code, Explanation, Fault};
 use crate::oid::{
     ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE,
-    ID_CE_SUBJECT_KEY_IDENTIFIER, ID_EC_PUBLIC_KEY, ORGANIZATIONAL_UNIT, ObjectIdentifier,
-    PRIME_192_V1, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1,
+    ID_CE_SUBJECT_KEY_IDENTIFIER, ID_EC_PUBLIC_KEY, ML_DSA_44, ML_DSA_65, ML_DSA_87,
+    ORGANIZATIONAL_UNIT, ObjectIdentifier, PRIME_192_V1, RSA_ENCRYPTION, SECP_256_R_1,
+    SECP_384_R_1, SECP_521_R_1,
 };
 use crate::signature::KeyId;
 
@@ -83,11 +84,53 @@ pub enum PublicKey {
         /// The curve.
         curve: Curve,
     },
+    /// ML-DSA (FIPS 204). The kernel has it for signatures of version 3, from Linux 7.2 on.
+    MlDsa(MlDsa),
     /// An algorithm or curve this crate does not know.
     Other {
         /// Its object identifier.
         oid: ObjectIdentifier,
     },
+}
+
+/// The parameter sets of ML-DSA (FIPS 204, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the documentation
+pub enum MlDsa {
+    MlDsa44,
+    MlDsa65,
+    MlDsa87,
+}
+
+impl MlDsa {
+    /// All of them, the smallest first.
+    pub const ALL: [Self; 3] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87];
+
+    /// The object identifier of its keys and of its signatures.
+    #[must_use]
+    pub const fn oid(self) -> ObjectIdentifier {
+        match self {
+            Self::MlDsa44 => ML_DSA_44,
+            Self::MlDsa65 => ML_DSA_65,
+            Self::MlDsa87 => ML_DSA_87,
+        }
+    }
+
+    /// The set of that object identifier.
+    #[must_use]
+    pub fn from_oid(oid: ObjectIdentifier) -> Option<Self> {
+        Self::ALL.into_iter().find(|set| set.oid() == oid)
+    }
+}
+
+impl fmt::Display for MlDsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MlDsa44 => "ML-DSA-44",
+            Self::MlDsa65 => "ML-DSA-65",
+            Self::MlDsa87 => "ML-DSA-87",
+        })
+    }
 }
 
 /// A curve the kernel knows (`x509_extract_key_data`).
@@ -140,6 +183,7 @@ impl fmt::Display for PublicKey {
         match self {
             Self::Rsa { bits } => write!(f, "RSA-{bits}"),
             Self::Ec { curve } => write!(f, "{curve}"),
+            Self::MlDsa(set) => write!(f, "{set}"),
             Self::Other { oid } => write!(f, "algorithm {oid}"),
         }
     }
@@ -734,7 +778,7 @@ fn public_key(info: &[u8]) -> Result<(PublicKey, &[u8]), DerError> {
             SECP_521_R_1 => PublicKey::Ec { curve: Curve::P521 },
             oid => PublicKey::Other { oid },
         },
-        (oid, _) => PublicKey::Other { oid },
+        (oid, _) => MlDsa::from_oid(oid).map_or(PublicKey::Other { oid }, PublicKey::MlDsa),
     };
     Ok((kind, key))
 }

@@ -36,6 +36,13 @@ pub const RSA_WITH_SHA3_384: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.15");
 /// RSA PKCS #1 v1.5 over SHA3-512 (RFC 9688).
 pub const RSA_WITH_SHA3_512: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.16");
 
+/// ML-DSA-44, of keys and signatures (RFC 9881).
+pub const ML_DSA_44: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.17");
+/// ML-DSA-65 (RFC 9881).
+pub const ML_DSA_65: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.18");
+/// ML-DSA-87 (RFC 9881).
+pub const ML_DSA_87: ObjectIdentifier = oid("2.16.840.1.101.3.4.3.19");
+
 /// Content of PKCS #7: data (RFC 5652, section 4).
 pub const DATA: ObjectIdentifier = oid("1.2.840.113549.1.7.1");
 /// Content of PKCS #7: signed data (RFC 5652, section 5.1).

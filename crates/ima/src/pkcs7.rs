@@ -159,7 +159,7 @@ impl DetachedSignature {
         let oid = algorithm(&mut info)?;
         let expected = match signer.key() {
             PublicKey::Rsa { .. } => RSA_ENCRYPTION,
-            PublicKey::Ec { .. } | PublicKey::Other { .. } => ecdsa,
+            PublicKey::Ec { .. } | PublicKey::MlDsa(_) | PublicKey::Other { .. } => ecdsa,
         };
         if oid != expected {
             return Err(Pkcs7Error::Algorithm(oid));

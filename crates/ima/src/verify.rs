@@ -7,7 +7,7 @@ use rsa::RsaPublicKey;
 use rsa::pkcs1::DecodeRsaPublicKey as _;
 use rsa::traits::SignatureScheme as _;
 
-use crate::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
+use crate::certificate::{Certificate, Curve, LeafDefect, MlDsa, PublicKey, is_rsa_length};
 use crate::hash::HashAlgorithm;
 use crate::oid::{
     ECDSA_WITH_SHA_1, ECDSA_WITH_SHA_224, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384,
@@ -77,7 +77,8 @@ pub fn unverifiable(key: &PublicKey, algo: HashAlgorithm) -> Option<String> {
                 | H::Sha3_384
                 | H::Sha3_512
         ),
-        PublicKey::Other { .. } => return None,
+        // It signs what the digest is in, whatever that is of.
+        PublicKey::MlDsa(_) | PublicKey::Other { .. } => return None,
     };
     (!encoded).then(|| format!("the kernel takes no {algo} digest with a key of kind {key}"))
 }
@@ -88,7 +89,8 @@ pub const SIGV3_FILES: Release = Release { major: 7, minor: 1 };
 
 /// The first kernel that verifies signatures by such a key over such a digest; nothing if every kernel with IMA does. Elliptic
 /// curves came with 5.13 (crypto/ecdsa.c), the hash IDs of SHA-3 with 6.7 (include/uapi/linux/hash_info.h), and P-521 with 6.10
-/// (crypto/asymmetric_keys/x509_cert_parser.c, `x509_extract_key_data`).
+/// (crypto/asymmetric_keys/x509_cert_parser.c, `x509_extract_key_data`), and ML-DSA with 7.2 (security/integrity/digsig_asymmetric.c,
+/// `asymmetric_verify_v3`).
 #[must_use]
 pub fn since(key: &PublicKey, algo: HashAlgorithm) -> Option<Release> {
     use HashAlgorithm as H;
@@ -96,6 +98,7 @@ pub fn since(key: &PublicKey, algo: HashAlgorithm) -> Option<Release> {
     let key = match key {
         PublicKey::Ec { curve: Curve::P521 } => release(6, 10),
         PublicKey::Ec { .. } => release(5, 13),
+        PublicKey::MlDsa(_) => release(7, 2),
         PublicKey::Rsa { .. } | PublicKey::Other { .. } => None,
     };
     let digest = match algo {
@@ -205,6 +208,9 @@ pub fn verify_value(
         .signature()
         .ok_or_else(|| VerifyError::Unsupported("what is no signature".to_owned()))?;
     let Some(kind) = value.v3_kind() else {
+        if let PublicKey::MlDsa(set) = certificate.key() {
+            return Err(VerifyError::NoKernel(version_2_of(*set)));
+        }
         return verify_signature(certificate, digest, signature);
     };
     if digest.len() != signature.algo.digest_len() {
@@ -216,6 +222,12 @@ pub fn verify_value(
     let signed = v3_digest(kind, signature.algo, digest)
         .ok_or_else(|| VerifyError::Unsupported(format!("{} signatures", signature.algo)))?;
     verify_signature(certificate, &signed, signature)
+}
+
+/// Why no kernel verifies a signature of version 2 by such a key (digsig_asymmetric.c, `asymmetric_verify_common`).
+#[must_use]
+pub fn version_2_of(set: MlDsa) -> String {
+    format!("the kernel takes signatures by {set} of version 3 alone")
 }
 
 /// Checks that `issuer` signed `certificate`.

@@ -1,7 +1,8 @@
 //! Chains of certificates, from a key that signs files up to a CA that is trusted.
 
 use ima::certificate::Certificate;
-use ima::verify::verify_certificate;
+
+use crate::verifier::verify_certificate;
 
 /// The longest chain that is followed, CA and leaf included.
 const MAX_CHAIN: usize = 8;

@@ -8,12 +8,12 @@ use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
 use ima::pkcs7::DetachedSignature;
 use ima::signature::{
-    ImaXattr, KeyId, SignatureV2, SignatureV3, V3_EVM, V3_FILE, V3_VERITY, v3_digest,
+    ImaXattr, KeyId, SignatureV2, SignatureV3, V3_EVM, V3_FILE, V3_VERITY, file_id,
 };
 use sha1::{Digest as _, Sha1};
 
 use crate::Result;
-use crate::key::{Signer, check_belongs, check_digest, check_verifiable};
+use crate::key::{KeyKind, Signer, check_belongs, check_digest, check_verifiable};
 
 /// A key with all that is needed to make values of `security.ima`. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -61,6 +61,7 @@ impl Identity {
             algo,
             version: Version::default(),
         }
+        .with_version(Version::default())
         .checked()
     }
 
@@ -80,6 +81,7 @@ impl Identity {
             algo,
             version: Version::default(),
         }
+        .with_version(Version::default())
         .checked()
     }
 
@@ -92,9 +94,13 @@ impl Identity {
         }
     }
 
-    /// Makes signatures of this version.
+    /// Makes signatures of this version; with ML-DSA, which has no other, of version 3.
     #[must_use]
     pub fn with_version(self, version: Version) -> Self {
+        let version = match self.signer.kind() {
+            KeyKind::MlDsa(_) => Version::V3,
+            _ => version,
+        };
         Self { version, ..self }
     }
 
@@ -155,9 +161,12 @@ impl Identity {
 
     fn signature_v3(&self, kind: u8, digest: &[u8]) -> Result<SignatureV3> {
         check_digest(self.algo, digest)?;
-        let signed = v3_digest(kind, self.algo, digest)
-            .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {}", self.algo)))?;
-        self.signature(&signed).map(SignatureV3)
+        let message = file_id(kind, self.algo, digest);
+        Ok(SignatureV3(SignatureV2 {
+            algo: self.algo,
+            key_id: self.key_id,
+            signature: self.signer.sign_message(self.algo, &message)?,
+        }))
     }
 
     /// The value of `security.ima` for a file with this fs-verity digest, which must be of this identity's algorithm.

@@ -22,13 +22,14 @@ use ima::policy::Policy;
 use ima::settings::EvmFiles;
 use ima::signature::ImaXattr;
 use ima::signatures::Signatures;
-use ima::verify::{VerifyError, verify_value};
+use ima::verify::VerifyError;
 
 use crate::Result;
 use crate::kernel;
 use crate::nearest;
 use crate::packed::Packing;
 use crate::tree::{Content, Inode, Kind, Timestamp, Tree};
+use crate::verifier::verify_any;
 pub use place::Place;
 
 /// The most that an initramfs may unpack to when it is read back, in bytes.
@@ -309,7 +310,7 @@ impl InitramfsBuilder {
         );
         for (_, parsed) in self.certificates(Purpose::Ima) {
             for certificate in parsed.unwrap_or_default() {
-                match verify_value(&certificate, &digest, &value) {
+                match verify_any(&certificate, &digest, &value) {
                     Ok(()) => return Ok(true),
                     Err(VerifyError::OtherKey { .. }) => {}
                     Err(error) => problem = error.to_string(),

@@ -26,7 +26,7 @@ use crate::Result;
 
 pub use command::CommandSigner;
 pub use file::FileKey;
-pub use kind::{KeyKind, check_verifiable};
+pub use kind::{KeyKind, check_signs_digests, check_verifiable};
 pub use password::{PasswordSource, no_password};
 pub(crate) use signer::check_digest;
 pub use signer::{SIGNED, Signer, check_belongs};

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 
 use aws_lc_rs::digest::{Algorithm, Digest, SHA256, SHA384, SHA512};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
-    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ML_DSA_44, ML_DSA_65, ML_DSA_87,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, VerificationAlgorithm,
 };
-use ima::certificate::{Certificate, Curve, PublicKey};
+use ima::certificate::{Certificate, Curve, MlDsa, PublicKey};
 use ima::hash::HashAlgorithm;
-use ima::signature::{ImaXattr, SignatureV2, v3_digest};
+use ima::signature::{ImaXattr, SignatureV2, file_id, v3_digest};
 use ima::verify::{VerifyError, verify_value};
 
 /// A certificate made ready.
@@ -52,6 +53,9 @@ impl<'a> Verifier<'a> {
     ///
     /// [`VerifyError`].
     pub fn verify_value(&self, digest: &[u8], value: &ImaXattr) -> Result<(), VerifyError> {
+        if let PublicKey::MlDsa(_) = self.certificate.key() {
+            return verify_any(self.certificate, digest, value);
+        }
         if let Some(signature) = value.signature()
             && self.certificate.key_id() == signature.key_id
         {
@@ -84,13 +88,149 @@ impl<'a> Verifier<'a> {
     }
 }
 
+/// Checks a signature by a key of any kind: [`verify_value`], and ML-DSA, which `ima::verify` leaves out.
+///
+/// # Errors
+///
+/// [`VerifyError`].
+pub fn verify_any(
+    certificate: &Certificate,
+    digest: &[u8],
+    value: &ImaXattr,
+) -> Result<(), VerifyError> {
+    let (PublicKey::MlDsa(set), Some(signature), Some(kind)) =
+        (certificate.key(), value.signature(), value.v3_kind())
+    else {
+        return verify_value(certificate, digest, value);
+    };
+    if certificate.key_id() != signature.key_id {
+        return Err(VerifyError::OtherKey {
+            expected: certificate.key_id(),
+            found: signature.key_id,
+        });
+    }
+    if digest.len() != signature.algo.digest_len() {
+        return Err(VerifyError::DigestLength {
+            algo: signature.algo,
+            found: digest.len(),
+        });
+    }
+    let message = file_id(kind, signature.algo, digest);
+    verify_ml_dsa(*set, certificate, &message, &signature.signature)
+}
+
+/// Checks that `issuer`, with a key of any kind, signed `certificate`.
+///
+/// # Errors
+///
+/// As [`ima::verify::verify_certificate`].
+pub fn verify_certificate(
+    certificate: &Certificate,
+    issuer: &Certificate,
+) -> Result<(), VerifyError> {
+    let PublicKey::MlDsa(set) = issuer.key() else {
+        return ima::verify::verify_certificate(certificate, issuer);
+    };
+    if !certificate.names_issuer(issuer) {
+        return Err(VerifyError::OtherIssuer(certificate.issuer()));
+    }
+    if certificate.signature_algorithm() != set.oid() {
+        return Err(VerifyError::Mismatch);
+    }
+    verify_ml_dsa(*set, issuer, certificate.tbs_der(), certificate.signature())
+}
+
+/// Pure ML-DSA with an empty context (FIPS 204, algorithm 3), as the kernel has it (crypto/mldsa.c).
+fn verify_ml_dsa(
+    set: MlDsa,
+    certificate: &Certificate,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<(), VerifyError> {
+    let algorithm = match set {
+        MlDsa::MlDsa44 => &ML_DSA_44,
+        MlDsa::MlDsa65 => &ML_DSA_65,
+        MlDsa::MlDsa87 => &ML_DSA_87,
+    };
+    let key = ParsedPublicKey::new(algorithm, certificate.public_key_bytes())
+        .map_err(|_| VerifyError::BadKey)?;
+    key.verify_sig(message, signature)
+        .map_err(|_| VerifyError::Mismatch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::identity::{Identity, Version};
     use crate::key::{FileKey, KeyKind};
     use crate::x509::Template;
+    use ima::fault::Code;
     use std::sync::Arc;
+
+    #[test]
+    fn ml_dsa_has_version_3_alone() {
+        for (set, len) in MlDsa::ALL.into_iter().zip([2420, 3309, 4627]) {
+            let key = Arc::new(FileKey::generate(KeyKind::MlDsa(set)).unwrap());
+            let ca = Template::ca("CA").sign(&*key, None, None).unwrap();
+            assert_eq!(ca.key(), &PublicKey::MlDsa(set));
+            assert_eq!(verify_certificate(&ca, &ca), Ok(()), "{set}");
+            let other = FileKey::generate(KeyKind::P256).unwrap();
+            let leaf = Template::leaf("leaf").sign(&other, Some((&*key, &ca)), None);
+            assert_eq!(verify_certificate(&leaf.unwrap(), &ca), Ok(()), "{set}");
+            let namesake = FileKey::generate(KeyKind::MlDsa(set)).unwrap();
+            let namesake = Template {
+                renewed: Some(ca.clone()),
+                ..Template::ca("CA")
+            }
+            .sign(&namesake, None, None);
+            let namesake = namesake.unwrap();
+            assert_eq!(
+                verify_certificate(&ca, &namesake),
+                Err(VerifyError::Mismatch)
+            );
+
+            let algo = HashAlgorithm::Sha256;
+            let identity = Identity::new(key, &ca, algo)
+                .unwrap()
+                .with_version(Version::V2);
+            assert_eq!(identity.version(), Version::V3);
+            let digest = algo.digest(b"content").unwrap();
+            let value = identity.sign_digest(&digest).unwrap();
+            assert_eq!(value.len(), 9 + len);
+            let good = ImaXattr::parse(&value).unwrap();
+            let verifier = Verifier::new(&ca);
+            assert_eq!(verifier.verify_value(&digest, &good), Ok(()), "{set}");
+            let changed = algo.digest(b"changed").unwrap();
+            assert_eq!(
+                verifier.verify_value(&changed, &good),
+                Err(VerifyError::Mismatch)
+            );
+            assert_eq!(
+                verifier.verify_value(&digest[1..], &good),
+                Err(VerifyError::DigestLength { algo, found: 31 })
+            );
+            // Another type, version, key and signature: the first, second, fourth and last byte.
+            let with = |at: usize, byte: u8| {
+                let mut bytes = value.clone();
+                bytes[at] = byte;
+                verifier.verify_value(&digest, &ImaXattr::parse(&bytes).unwrap())
+            };
+            assert_eq!(with(0, 5), Err(VerifyError::Mismatch));
+            assert!(matches!(with(1, 2), Err(VerifyError::NoKernel(_))));
+            assert!(matches!(
+                with(3, value[3] ^ 1),
+                Err(VerifyError::OtherKey { .. })
+            ));
+            let last = value.len() - 1;
+            assert_eq!(with(last, value[last] ^ 1), Err(VerifyError::Mismatch));
+            assert!(matches!(
+                ima::verify::verify_value(&ca, &digest, &good),
+                Err(VerifyError::Unsupported(_))
+            ));
+            let fault = identity.sign_detached(&ca, b"content").unwrap_err();
+            assert_eq!(fault.code(), Code::SigningFailed);
+        }
+    }
 
     #[test]
     fn both_libraries_agree() {

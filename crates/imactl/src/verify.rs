@@ -9,7 +9,7 @@ use ima::hash::HashAlgorithm;
 use ima::policy::{AppraiseType, Rule};
 use ima::release::Release;
 use ima::signature::{ImaXattr, KeyId};
-use ima::verify::{VerifyError, too_old, verify_value};
+use ima::verify::{VerifyError, too_old};
 use rayon::prelude::*;
 
 use crate::Result;
@@ -18,6 +18,7 @@ use crate::files::Found;
 use crate::select::{self, Appraisal};
 use crate::sign::Place;
 use crate::tree::{Content, Inode, Kind, Tree};
+use crate::verifier::verify_any;
 use crate::xattr;
 
 /// The type bits of a regular file's mode (include/uapi/linux/stat.h).
@@ -424,7 +425,7 @@ fn by_key(
         .iter()
         .filter(|certificate| certificate.key_id() == key)
     {
-        verdict = match verify_value(certificate, &digest()?, xattr) {
+        verdict = match verify_any(certificate, &digest()?, xattr) {
             Ok(()) => {
                 let old = kernel
                     .and_then(|kernel| too_old(kernel, certificate.key(), signature.algo))

@@ -331,14 +331,8 @@ impl<'a> Issuer<'a> {
     }
 
     fn sign(&self, content: &[u8]) -> Result<BitString> {
-        let hash = self.hash;
-        let digest = hash.digest(content).ok_or_else(|| {
-            Fault::new(
-                Code::SigningFailed,
-                format!("certificates signed over {hash}"),
-            )
-        })?;
-        BitString::from_bytes(&self.key.sign_digest(hash, &digest)?).map_err(unusable)
+        let signature = self.key.sign_message(self.hash, content)?;
+        BitString::from_bytes(&signature).map_err(unusable)
     }
 }
 
@@ -421,24 +415,29 @@ fn unusable(error: impl std::fmt::Display) -> Fault {
 
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
 fn public_key_info(key: &dyn Signer) -> der::Result<SubjectPublicKeyInfoOwned> {
-    let curve = |oid: ObjectIdentifier| (oid::ID_EC_PUBLIC_KEY, Any::from(oid));
+    let curve = |oid: ObjectIdentifier| (oid::ID_EC_PUBLIC_KEY, Some(Any::from(oid)));
     let (oid, parameters) = match key.kind() {
-        KeyKind::Rsa(_) => (oid::RSA_ENCRYPTION, Any::from(Null)),
+        KeyKind::Rsa(_) => (oid::RSA_ENCRYPTION, Some(Any::from(Null))),
+        // RFC 9881 section 4 wants no parameters.
+        KeyKind::MlDsa(set) => (set.oid(), None),
         KeyKind::P256 => curve(oid::SECP_256_R_1),
         KeyKind::P384 => curve(oid::SECP_384_R_1),
         KeyKind::P521 => curve(oid::SECP_521_R_1),
     };
     Ok(SubjectPublicKeyInfoOwned {
-        algorithm: AlgorithmIdentifierOwned {
-            oid,
-            parameters: Some(parameters),
-        },
+        algorithm: AlgorithmIdentifierOwned { oid, parameters },
         subject_public_key: BitString::from_bytes(key.public_key())?,
     })
 }
 
 fn signature_algorithm(kind: KeyKind, hash: HashAlgorithm) -> Result<AlgorithmIdentifierOwned> {
     use HashAlgorithm::{Sha256, Sha384, Sha512};
+    if let KeyKind::MlDsa(set) = kind {
+        return Ok(AlgorithmIdentifierOwned {
+            oid: set.oid(),
+            parameters: None,
+        });
+    }
     let is_rsa = matches!(kind, KeyKind::Rsa(_));
     let oid = match (is_rsa, hash) {
         (true, Sha256) => oid::SHA_256_WITH_RSA_ENCRYPTION,

@@ -1,6 +1,6 @@
 //! Why the kernel refused a certificate: worked out from it and from the keyrings. It decides nothing.
 
-use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey};
+use ima::certificate::{Certificate, Curve, LeafDefect, MlDsa, PublicKey};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::hex;
@@ -87,6 +87,14 @@ impl Kernel {
                     Curve::P521 => "p521",
                 }
             )),
+            PublicKey::MlDsa(set) => wanted.push(
+                match set {
+                    MlDsa::MlDsa44 => "mldsa44",
+                    MlDsa::MlDsa65 => "mldsa65",
+                    MlDsa::MlDsa87 => "mldsa87",
+                }
+                .to_owned(),
+            ),
             PublicKey::Other { .. } => {}
         }
         if let Some(algo) = verify::signature_digest(certificate) {

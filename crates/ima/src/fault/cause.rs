@@ -994,7 +994,8 @@ causes! {
         cause: "the file system is mounted read-only"
     }
     NO_ROOM_FOR_XATTR [XattrUnwritable] {
-        cause: "there is no room for the attribute: the file system is full or its inodes are too small"
+        cause: "there is no room for the attribute: the file system is full, its inodes are too small, or the signature is too long for it"
+        remedy: "make room; ext4 takes signatures of ML-DSA-87, and both attributes of ML-DSA-65, only with the feature ea_inode: tune2fs -O ea_inode"
     }
     ACL_AS_TEXT [SourceMalformed] {
         cause: "imactl reads ACLs as extended attributes only; an image without them would let the group do more"
@@ -1074,7 +1075,8 @@ causes! {
         cause: "ext4 has no place for an attribute of this name"
     }
     XATTRS_TOO_LARGE [ImageContent] {
-        cause: "ext4 has one block of 4096 bytes for the attributes of a file"
+        cause: "ext4 has one block of 4096 bytes for the attributes of a file; a signature of ML-DSA-87 has 4627, one of ML-DSA-65 3309"
+        remedy: "make an image of erofs or squashfs, which have room for them; or sign with smaller signatures"
     }
     LABEL_TOO_LONG [Usage] {
         cause: "a label of {type} has at most 16 bytes"
@@ -1264,6 +1266,10 @@ causes! {
     NO_KEY [Usage] {
         cause: "there is nothing to sign with"
         remedy: "give a key and its certificate, or a command that signs"
+    }
+    ML_DSA_DIGEST [SigningFailed] {
+        cause: "ML-DSA signs messages, not digests: it is used for signatures of version 3 and for certificates, with a key in a file"
+        remedy: "use a key in a file there, and an RSA or ECDSA key for everything else"
     }
     SIGV3_ELSEWHERE [Usage] {
         cause: "signatures of version 3 are those of security.ima and security.evm"

@@ -9,13 +9,14 @@ use ima::hash::HashAlgorithm;
 use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
 use ima::revocation::Revocations;
-use ima::verify::{VerifyError, signature_digest, too_old, verify_certificate};
+use ima::verify::{VerifyError, signature_digest, too_old};
 
 use super::{Findings, Inputs};
 use crate::Result;
 use crate::initramfs::signatures::parsed;
 use crate::initramfs::{InitramfsBuilder, leaf_fault};
 use crate::tree::{Kind, Tree};
+use crate::verifier::verify_certificate;
 use crate::x509::now;
 
 impl Findings {

@@ -178,7 +178,13 @@ fn kernel_and_policy_say_which_version_of_signatures_is_taken() {
 }
 
 #[test]
-fn version_3_of_evm_needs_its_kernel() {
+fn ml_dsa_and_evm_s_version_3_need_their_kernels() {
+    let desk = Desk::with_keys(KeyKind::MlDsa(ima::certificate::MlDsa::MlDsa65));
+    assert_eq!(desk.check_for(Some("7.2.13")).refusal(), None);
+    let found = desk.check_for(Some("7.1.9"));
+    let code = found.refusal().map(Fault::code);
+    assert_eq!(code, Some(Code::CertificateRefused), "{:?}", found.faults);
+
     let mut desk = Desk::new();
     let evm = desk.certificate.der().to_vec();
     desk.initramfs = desk

@@ -12,10 +12,10 @@ use ima::measurement::{
     boot_aggregate,
 };
 use ima::signature::ImaXattr;
-use ima::verify::verify_value;
 use imactl::hex;
 use imactl::measurement::ListReader;
 use imactl::pcr::{self, Pcrs, Tpm};
+use imactl::verifier::verify_any;
 use imactl::verify::nothing_checked;
 use serde_json::json;
 
@@ -440,7 +440,7 @@ fn signature(entry: &Entry, certificates: &[Certificate]) -> Option<(String, &'s
             if by_key.peek().is_none() {
                 "unknown-key"
             } else if by_key
-                .any(|certificate| verify_value(certificate, digest.digest, &value).is_ok())
+                .any(|certificate| verify_any(certificate, digest.digest, &value).is_ok())
             {
                 "good"
             } else {

@@ -1094,3 +1094,53 @@ fn layers_of_an_overlay_make_no_composefs() {
         assert!(!image.exists());
     }
 }
+
+/// A block of ext4 holds no signature of ML-DSA-87, and no two of ML-DSA-65; all else holds what the kernel takes.
+#[test]
+fn signatures_of_ml_dsa_where_there_is_room() {
+    use crate::verify::{Verdict, VerifyOptions, verify_tree};
+    use ima::certificate::MlDsa;
+    for (set, format, evm, fits) in [
+        (MlDsa::MlDsa44, Format::Ext4, false, true),
+        (MlDsa::MlDsa65, Format::Ext4, false, true),
+        (MlDsa::MlDsa65, Format::Ext4, true, false),
+        (MlDsa::MlDsa87, Format::Ext4, false, false),
+        (MlDsa::MlDsa87, Format::Erofs, true, true),
+        (MlDsa::MlDsa87, Format::Squashfs, true, true),
+        (MlDsa::MlDsa87, Format::Tar, true, true),
+    ] {
+        let key = FileKey::generate(KeyKind::MlDsa(set)).unwrap();
+        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+        let identity = Identity::new(Arc::new(key), &certificate, HashAlgorithm::Sha256).unwrap();
+        let mut builder = ImageBuilder::default()
+            .file("usr/bin/program", 0o755, b"program".to_vec())
+            .sign(Signing::All(identity.clone()))
+            .format(format);
+        if evm {
+            builder = builder.evm(identity);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("root");
+        let built = builder.build(&image);
+        if !fits {
+            let fault = built.unwrap_err();
+            assert_eq!(fault.code(), Code::ImageContent, "{set} {format:?}");
+            assert!(fault.to_string().contains("erofs or squashfs"), "{fault}");
+            continue;
+        }
+        built.unwrap();
+        let tree = read(&image).unwrap().tree;
+        let options = VerifyOptions {
+            certificates: vec![certificate.clone()],
+            evm: if evm { vec![certificate] } else { Vec::new() },
+            appraisal: None,
+            place: crate::sign::Place::Xattr,
+            kernel: Some("7.2".parse().unwrap()),
+        };
+        let verdicts = verify_tree(&tree, &options, &|_| ());
+        assert!(
+            matches!(verdicts[..], [(b"usr/bin/program", Verdict::GoodV3(_))]),
+            "{set} {format:?}: {verdicts:?}"
+        );
+    }
+}

@@ -275,6 +275,10 @@ pub fn check(kernel: &KernelConfig, wanted: &Wanted<'_>) -> Vec<Finding> {
                     format!("the key of `{}` is ECDSA", certificate.subject()),
                 );
             }
+            PublicKey::MlDsa(set) => findings.builtin(
+                "CRYPTO_MLDSA",
+                format!("the key of `{}` is {set}", certificate.subject()),
+            ),
             PublicKey::Other { .. } => {}
         }
     }

@@ -13,7 +13,7 @@ use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 
-use super::kind::KeyKind;
+use super::kind::{KeyKind, check_signs_digests};
 use super::signer::Signer;
 use crate::Result;
 
@@ -33,17 +33,19 @@ impl CommandSigner {
     /// # Errors
     ///
     /// [`Code::Usage`] for an empty command, [`Code::CertificateUnusable`] for a certificate whose key is of a kind that is
-    /// not used.
+    /// not used, [`Code::SigningFailed`] for one that signs no digests.
     pub fn new(command: &str, certificate: &Certificate) -> Result<Self> {
         let mut words = command.split_whitespace().map(str::to_owned);
         let program = words.next().ok_or_else(|| {
             Fault::new(Code::Usage, "an empty signing command").because(Cause::EMPTY_COMMAND)
         })?;
+        let kind = KeyKind::of(certificate)?;
+        check_signs_digests(kind)?;
         Ok(Self {
             program,
             arguments: words.collect(),
             certificate: certificate.clone(),
-            kind: KeyKind::of(certificate)?,
+            kind,
         })
     }
 }

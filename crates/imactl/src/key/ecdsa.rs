@@ -56,7 +56,7 @@ impl DeterministicKey {
             KeyKind::P256 => nonce::<p256::NistP256>(algo, &self.scalar, digest),
             KeyKind::P384 => nonce::<p384::NistP384>(algo, &self.scalar, digest),
             KeyKind::P521 => nonce::<p521::NistP521>(algo, &self.scalar, digest),
-            KeyKind::Rsa(_) => None,
+            KeyKind::Rsa(_) | KeyKind::MlDsa(_) => None,
         };
         let nonce = nonce.ok_or_else(failed)?;
         self.key.sign_with(&nonce, digest).ok_or_else(failed)
@@ -104,7 +104,7 @@ impl LibraryKey {
             KeyKind::P256 => c::NID_X9_62_prime256v1,
             KeyKind::P384 => c::NID_secp384r1,
             KeyKind::P521 => c::NID_secp521r1,
-            KeyKind::Rsa(_) => return None,
+            KeyKind::Rsa(_) | KeyKind::MlDsa(_) => return None,
         };
         // SAFETY: the call has no preconditions; the key is this one's to free.
         let key = Self(NonNull::new(unsafe { c::EC_KEY_new_by_curve_name(curve) })?);

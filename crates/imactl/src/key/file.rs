@@ -8,11 +8,13 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, ECDSA_P521_SHA512_ASN1_SIGNING,
-    EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair as _, ML_DSA_44_SIGNING, ML_DSA_65_SIGNING,
+    ML_DSA_87_SIGNING, PqdsaKeyPair, PqdsaSigningAlgorithm, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
     RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair,
 };
 use der::pem::PemLabel as _;
 use der::{Decode as _, SecretDocument};
+use ima::certificate::MlDsa;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::oid::{ID_EC_PUBLIC_KEY, ObjectIdentifier, RSA_ENCRYPTION};
@@ -20,10 +22,10 @@ use pkcs8::pkcs5::pbes2;
 use pkcs8::{EncryptedPrivateKeyInfoRef, LineEnding, PrivateKeyInfoRef};
 
 use super::ecdsa::DeterministicKey;
-use super::kind::{KeyKind, USED, curve_by_oid};
+use super::kind::{KeyKind, USED, curve_by_oid, no_digests};
 use super::password::PasswordSource;
 use super::pem::{malformed, private_key_pem};
-use super::signer::{Signer, check_digest};
+use super::signer::{Signer, check_digest, digest_of};
 use super::{legacy, sha3};
 use crate::Result;
 
@@ -44,6 +46,7 @@ pub struct FileKey {
 enum Key {
     Rsa(Box<RsaKeyPair>),
     Ec(DeterministicKey),
+    MlDsa(Box<PqdsaKeyPair>),
 }
 
 impl fmt::Debug for FileKey {
@@ -78,6 +81,10 @@ impl FileKey {
                 let pair = RsaKeyPair::generate(size).map_err(failed)?;
                 let der = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).map_err(failed)?;
                 SecretDocument::try_from(der.as_ref())
+            }
+            KeyKind::MlDsa(set) => {
+                let pair = PqdsaKeyPair::generate(ml_dsa_algorithm(set)).map_err(failed)?;
+                SecretDocument::try_from(pair.to_pkcs8v1().map_err(failed)?.as_ref())
             }
             KeyKind::P256 | KeyKind::P384 | KeyKind::P521 => {
                 let pair = EcdsaKeyPair::generate(curve_algorithm(kind)).map_err(failed)?;
@@ -217,9 +224,19 @@ impl FileKey {
                     .ok_or_else(|| malformed(format!("a key on curve {curve}; {USED} are used")))?;
                 Self::of_ec(kind, &ec_pair(kind, pkcs8.as_bytes())?, pkcs8)
             }
-            (other, _) => Err(malformed(format!(
-                "a key of algorithm {other}; {USED} are used"
-            ))),
+            (other, _) => {
+                let set = MlDsa::from_oid(other).ok_or_else(|| {
+                    malformed(format!("a key of algorithm {other}; {USED} are used"))
+                })?;
+                let pair = PqdsaKeyPair::from_pkcs8(ml_dsa_algorithm(set), pkcs8.as_bytes())
+                    .map_err(|error| malformed(format!("{set} key: {error}")))?;
+                Ok(Self {
+                    kind: KeyKind::MlDsa(set),
+                    public_key: pair.public_key().as_ref().to_vec(),
+                    key: Key::MlDsa(Box::new(pair)),
+                    pkcs8,
+                })
+            }
         }
     }
 
@@ -300,7 +317,22 @@ impl Signer for FileKey {
                 Ok(signature)
             }
             Key::Ec(key) => key.sign(algo, digest),
+            Key::MlDsa(_) => Err(no_digests(self.kind)),
         }
+    }
+
+    fn sign_message(&self, algo: HashAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        if let Key::MlDsa(pair) = &self.key {
+            let mut signature = vec![0; pair.algorithm().signature_len()];
+            return match pair.sign(message, &mut signature) {
+                Ok(_) => Ok(signature),
+                Err(_) => Err(Fault::new(
+                    Code::SigningFailed,
+                    format!("{} signature", self.kind),
+                )),
+            };
+        }
+        self.sign_digest(algo, &digest_of(algo, message)?)
     }
 
     fn is_quickly_repeated(&self) -> bool {
@@ -314,6 +346,14 @@ fn curve_algorithm(kind: KeyKind) -> &'static EcdsaSigningAlgorithm {
         KeyKind::P384 => &ECDSA_P384_SHA384_ASN1_SIGNING,
         KeyKind::P521 => &ECDSA_P521_SHA512_ASN1_SIGNING,
         _ => &ECDSA_P256_SHA256_ASN1_SIGNING,
+    }
+}
+
+fn ml_dsa_algorithm(set: MlDsa) -> &'static PqdsaSigningAlgorithm {
+    match set {
+        MlDsa::MlDsa44 => &ML_DSA_44_SIGNING,
+        MlDsa::MlDsa65 => &ML_DSA_65_SIGNING,
+        MlDsa::MlDsa87 => &ML_DSA_87_SIGNING,
     }
 }
 
@@ -438,6 +478,23 @@ mod tests {
             assert_eq!(plain.public_key(), key.public_key(), "{name}");
             let again = FileKey::from_bytes(&key.to_pem(None).unwrap(), &no_password).unwrap();
             assert_eq!(again.public_key(), key.public_key());
+        }
+    }
+
+    #[test]
+    fn keys_of_ml_dsa_are_read_as_they_were_written() {
+        for set in MlDsa::ALL {
+            let key = FileKey::generate(KeyKind::MlDsa(set)).unwrap();
+            // How a key is encrypted has nothing to do with its kind, and takes its time.
+            let password = (set == MlDsa::MlDsa65).then_some(&b"secret"[..]);
+            let pem = key.to_pem(password).unwrap();
+            let again = FileKey::from_bytes(&pem, &|| Ok(b"secret".to_vec())).unwrap();
+            assert_eq!(again.kind(), KeyKind::MlDsa(set));
+            assert_eq!(again.public_key(), key.public_key(), "{set}");
+            let algo = HashAlgorithm::Sha256;
+            let digest = algo.digest(b"content").unwrap();
+            let fault = key.sign_digest(algo, &digest).unwrap_err();
+            assert_eq!(fault.code(), Code::SigningFailed, "{set}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ima::certificate::{Certificate, Curve, LeafDefect, PublicKey, is_rsa_length};
+use ima::certificate::{Certificate, Curve, LeafDefect, MlDsa, PublicKey, is_rsa_length};
 use ima::fault::{Cause, Code, Fault};
 use ima::oid::{ObjectIdentifier, SECP_256_R_1, SECP_384_R_1, SECP_521_R_1};
 
@@ -19,17 +19,22 @@ pub enum KeyKind {
     P384,
     /// ECDSA on P-521.
     P521,
+    /// ML-DSA.
+    MlDsa(MlDsa),
 }
 
 impl KeyKind {
     /// The kinds `keygen` offers, by the names it takes.
-    pub const OFFERED: [(&'static str, KeyKind); 6] = [
+    pub const OFFERED: [(&'static str, KeyKind); 9] = [
         ("rsa2048", KeyKind::Rsa(2048)),
         ("rsa3072", KeyKind::Rsa(3072)),
         ("rsa4096", KeyKind::Rsa(4096)),
         ("p256", KeyKind::P256),
         ("p384", KeyKind::P384),
         ("p521", KeyKind::P521),
+        ("mldsa44", KeyKind::MlDsa(MlDsa::MlDsa44)),
+        ("mldsa65", KeyKind::MlDsa(MlDsa::MlDsa65)),
+        ("mldsa87", KeyKind::MlDsa(MlDsa::MlDsa87)),
     ];
 
     /// The kind of a certificate's key.
@@ -43,6 +48,7 @@ impl KeyKind {
             PublicKey::Ec { curve: Curve::P256 } => Ok(Self::P256),
             PublicKey::Ec { curve: Curve::P384 } => Ok(Self::P384),
             PublicKey::Ec { curve: Curve::P521 } => Ok(Self::P521),
+            PublicKey::MlDsa(set) => Ok(Self::MlDsa(*set)),
             other => Err(Fault::new(
                 Code::CertificateUnusable,
                 format!("`{}`", certificate.subject()),
@@ -51,11 +57,11 @@ impl KeyKind {
         }
     }
 
-    /// The curve; `None` for RSA.
+    /// The curve, if it is on one.
     #[must_use]
     pub const fn curve(self) -> Option<Curve> {
         match self {
-            Self::Rsa(_) => None,
+            Self::Rsa(_) | Self::MlDsa(_) => None,
             Self::P256 => Some(Curve::P256),
             Self::P384 => Some(Curve::P384),
             Self::P521 => Some(Curve::P521),
@@ -70,6 +76,7 @@ impl fmt::Display for KeyKind {
             Self::P256 => f.write_str("P-256"),
             Self::P384 => f.write_str("P-384"),
             Self::P521 => f.write_str("P-521"),
+            Self::MlDsa(set) => write!(f, "{set}"),
         }
     }
 }
@@ -102,7 +109,7 @@ pub(super) fn curve_by_oid(oid: ObjectIdentifier) -> Option<KeyKind> {
 }
 
 /// The kinds of key that are used, for a person.
-pub(super) const USED: &str = "RSA, P-256, P-384 and P-521";
+pub(super) const USED: &str = "RSA, P-256, P-384, P-521 and ML-DSA";
 
 /// Checks that the kernel computes with keys of this kind.
 ///
@@ -118,4 +125,21 @@ pub fn check_verifiable(kind: KeyKind) -> Result<()> {
         .because(Cause::KEY_NOT_VERIFIABLE.with(&[&LeafDefect::RsaLength(bits).to_string()]))),
         _ => Ok(()),
     }
+}
+
+/// Checks that a key of this kind signs digests. ML-DSA signs messages, and only a key in a file is used for that.
+///
+/// # Errors
+///
+/// [`Code::SigningFailed`].
+pub fn check_signs_digests(kind: KeyKind) -> Result<()> {
+    match kind {
+        KeyKind::MlDsa(_) => Err(no_digests(kind)),
+        _ => Ok(()),
+    }
+}
+
+/// That a key of this kind signs no digests.
+pub(super) fn no_digests(kind: KeyKind) -> Fault {
+    Fault::new(Code::SigningFailed, format!("a digest with {kind}")).because(Cause::ML_DSA_DIGEST)
 }

@@ -11,7 +11,8 @@ use crate::Result;
 
 /// Something that signs digests: a key in a file, in a token, behind a service.
 pub trait Signer: Send + Sync + fmt::Debug {
-    /// The public key as it stands in a certificate's BIT STRING: DER of RSAPublicKey, or an uncompressed SEC 1 point.
+    /// The public key as it stands in a certificate's BIT STRING: DER of RSAPublicKey, an uncompressed SEC 1 point, or the bytes of
+    /// FIPS 204.
     fn public_key(&self) -> &[u8];
 
     /// The kind of key.
@@ -25,11 +26,30 @@ pub trait Signer: Send + Sync + fmt::Debug {
     /// [`Code::SigningFailed`] for an algorithm the key cannot sign, or a digest of the wrong length.
     fn sign_digest(&self, algo: HashAlgorithm, digest: &[u8]) -> Result<Vec<u8>>;
 
+    /// Signs `message`: its digest, computed with `algo`, or with ML-DSA the message itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`sign_digest`](Self::sign_digest).
+    fn sign_message(&self, algo: HashAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+        self.sign_digest(algo, &digest_of(algo, message)?)
+    }
+
     /// Whether a digest always has the same signature, and making it takes less time than verifying one: then a signature is
     /// best checked by making it again.
     fn is_quickly_repeated(&self) -> bool {
         false
     }
+}
+
+/// The digest of a message.
+///
+/// # Errors
+///
+/// [`Code::SigningFailed`] for an algorithm that is not computed.
+pub(super) fn digest_of(algo: HashAlgorithm, message: &[u8]) -> Result<Vec<u8>> {
+    algo.digest(message)
+        .ok_or_else(|| Fault::new(Code::SigningFailed, format!("digests of {algo}")))
 }
 
 /// The algorithms that signatures are made with. SHA-1 is only verified: whoever can choose a file's content finds another

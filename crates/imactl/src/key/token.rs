@@ -22,7 +22,7 @@ use ima::hash::HashAlgorithm;
 use ima::verify::verify_digest;
 use rsa::pkcs1::RsaPublicKey;
 
-use super::kind::{KeyKind, curve_by_oid};
+use super::kind::{KeyKind, check_signs_digests, curve_by_oid};
 use super::password::PasswordSource;
 use super::signer::{Signer, check_belongs, check_digest};
 use super::uri::Uri;
@@ -379,10 +379,11 @@ fn public_key(
     });
     match (found, certificate) {
         (Some(found), _) => Ok(found),
-        (None, Some(certificate)) => Ok((
-            KeyKind::of(certificate)?,
-            certificate.public_key_bytes().to_vec(),
-        )),
+        (None, Some(certificate)) => {
+            let kind = KeyKind::of(certificate)?;
+            check_signs_digests(kind)?;
+            Ok((kind, certificate.public_key_bytes().to_vec()))
+        }
         (None, None) => Err(
             Fault::new(Code::PrivateKeyMalformed, format!("token `{label}`"))
                 .because(Cause::PUBLIC_HALF_UNKNOWN),
