@@ -3,12 +3,11 @@
 use std::sync::{Arc, LazyLock};
 
 use ima::certificate::Certificate;
-use ima::evm::{Attributes, portable_digest};
+use ima::evm::Attributes;
 use ima::hash::HashAlgorithm;
-use ima::signature::{ImaXattr, SignatureV2, SignatureV3, V3_VERITY, v3_digest};
 use ima::verity::VerityHasher;
 use ima_testbed::report::encode_hex;
-use imactl::identity::Identity;
+use imactl::identity::{Identity, Version};
 use imactl::key::{FileKey, KeyKind, Signer, no_password};
 use imactl::x509::Template;
 
@@ -21,6 +20,7 @@ pub struct Pair {
     pub certificate: Certificate,
     /// What its signatures are over.
     pub algo: HashAlgorithm,
+    pub version: Version,
 }
 
 impl Pair {
@@ -37,13 +37,25 @@ impl Pair {
             key: Arc::new(key),
             certificate,
             algo: HashAlgorithm::Sha256,
+            version: Version::V2,
         }
     }
 
     /// The key for `imactl`'s own signing.
     pub fn identity(&self) -> Identity {
-        Identity::new(self.key.clone(), &self.certificate, HashAlgorithm::Sha256)
+        Identity::new(self.key.clone(), &self.certificate, self.algo)
             .expect("an identity")
+            .with_version(self.version)
+    }
+
+    /// The same key, whose signatures are of version 3.
+    pub fn with_version_3(&self) -> Pair {
+        Pair {
+            key: self.key.clone(),
+            certificate: self.certificate.clone(),
+            algo: self.algo,
+            version: Version::V3,
+        }
     }
 
     /// The certificate's serial number in hexadecimal.
@@ -62,31 +74,19 @@ impl Pair {
 
     /// The value of security.ima for a file with this digest.
     pub fn sign_digest(&self, digest: &[u8]) -> Vec<u8> {
-        let algo = self.algo;
-        ImaXattr::Signature(SignatureV2 {
-            algo,
-            key_id: self.certificate.key_id(),
-            signature: self.key.sign_digest(algo, digest).expect("a signature"),
-        })
-        .encode()
+        self.identity().sign_digest(digest).expect("a signature")
     }
 
     /// The value of security.evm, portable, for a regular file of root's with this mode and security.ima.
     pub fn sign_evm(&self, mode: u16, ima: &[u8]) -> Vec<u8> {
-        let algo = self.algo;
         let attributes = Attributes {
             mode: 0o100_000 | mode,
             uid: 0,
             gid: 0,
         };
         let xattrs = [(b"security.ima".to_vec(), ima.to_vec())].into();
-        let digest = portable_digest(algo, &attributes, &xattrs).expect("a digest");
-        ImaXattr::EvmPortable(SignatureV2 {
-            algo,
-            key_id: self.certificate.key_id(),
-            signature: self.key.sign_digest(algo, &digest).expect("a signature"),
-        })
-        .encode()
+        let signed = self.identity().sign_evm(&attributes, &xattrs);
+        signed.expect("a signature")
     }
 
     /// The value of security.ima for a file with this content.
@@ -98,16 +98,8 @@ impl Pair {
     pub fn sign_verity(&self, content: &[u8]) -> Vec<u8> {
         let mut hasher = VerityHasher::new(self.algo).expect("fs-verity has the algorithm");
         hasher.update(content);
-        let signed = v3_digest(V3_VERITY, self.algo, &hasher.finish()).expect("a digest");
-        ImaXattr::Verity(SignatureV3(SignatureV2 {
-            algo: self.algo,
-            key_id: self.certificate.key_id(),
-            signature: self
-                .key
-                .sign_digest(self.algo, &signed)
-                .expect("a signature"),
-        }))
-        .encode()
+        let signed = self.identity().sign_verity(&hasher.finish());
+        signed.expect("a signature")
     }
 }
 
@@ -127,6 +119,7 @@ pub static BUILT_IN_CA: LazyLock<Pair> = LazyLock::new(|| {
         key: Arc::new(key),
         certificate: Certificate::parse(&read("pem")).expect("a certificate"),
         algo: HashAlgorithm::Sha256,
+        version: Version::V2,
     }
 });
 

@@ -47,3 +47,4 @@ mod slots;
 mod tree;
 mod u_boot;
 mod verity;
+mod versions;

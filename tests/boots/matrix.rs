@@ -18,7 +18,7 @@ use crate::keys::P256;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail};
 use crate::{
     composefs, features, flash, front, hostile, initramfs, lines, luks, measured, media, overlay,
-    refused, script_control, shared, signed_verity, slots, verity,
+    refused, script_control, shared, signed_verity, slots, verity, versions,
 };
 
 /// What the machine does after a refusal: `on_failure`.
@@ -160,6 +160,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         slots::ROWS,
         measured::ROWS,
         script_control::ROWS,
+        versions::ROWS,
     ]
     .into_iter()
     .flatten()

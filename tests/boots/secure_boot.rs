@@ -563,6 +563,7 @@ fn ca_with(usage: Usage, basic_constraints: BasicConstraints) -> Pair {
         key: CA.key.clone(),
         certificate: certificate.expect("a certificate"),
         algo: CA.algo,
+        version: CA.version,
     }
 }
 

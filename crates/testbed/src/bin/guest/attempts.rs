@@ -254,7 +254,7 @@ fn with_file_capabilities(name: &str, signed: bool) -> io::Result<PathBuf> {
 
 /// security.ima of a file; none where it has none, or in an initramfs, where nothing has.
 fn signature(file: &Path) -> io::Result<Option<Vec<u8>>> {
-    let mut value = vec![0; 4096];
+    let mut value = vec![0; 8192];
     match rustix::fs::getxattr(file, c"security.ima", &mut value[..]) {
         Ok(length) => Ok(Some(value[..length].to_vec())),
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),

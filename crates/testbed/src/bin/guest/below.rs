@@ -102,7 +102,7 @@ fn try_below(depth: usize, signed: bool) -> Result<(), Error> {
     let attributes: Vec<(&str, Vec<u8>)> = ["security.ima", "security.evm"]
         .into_iter()
         .filter_map(|name| {
-            let mut value = vec![0; 1 << 12];
+            let mut value = vec![0; 1 << 13];
             let length = rustix::fs::getxattr(&original, name, &mut value[..]).ok()?;
             value.truncate(length);
             Some((name, value))

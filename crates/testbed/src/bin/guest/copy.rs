@@ -51,7 +51,7 @@ fn directory(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn attribute(from: &Path, to: &Path) -> io::Result<()> {
-    let mut value = vec![0; 4096];
+    let mut value = vec![0; 8192];
     let length = match lgetxattr(from, "security.ima", &mut value[..]) {
         Ok(length) => length,
         Err(Errno::NODATA) => return Ok(()),
