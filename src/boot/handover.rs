@@ -71,7 +71,7 @@ pub struct HandedOver(());
 ///
 /// And nothing else can make the value with which the boot ends well:
 ///
-/// ```compile_fail,E0423
+/// ```compile_fail,E0603
 /// fn unproved() -> ima_init::boot::handover::HandedOver {
 ///     ima_init::boot::handover::HandedOver(())
 /// }
