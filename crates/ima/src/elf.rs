@@ -15,6 +15,8 @@ const MAX_INTERPRETER: u64 = 4096;
 pub struct Machine {
     /// `e_machine` (include/uapi/linux/elf-em.h).
     number: u16,
+    /// Of the 64-bit class: for RISC-V, MIPS and s390 the number is the same for both.
+    wide: bool,
     big_endian: bool,
 }
 
@@ -36,6 +38,7 @@ impl Machine {
         const FAMILIES: [(u16, u16); 3] = [(62, 3), (183, 40), (21, 20)];
         let same_order = self.big_endian == other.big_endian;
         same_order
+            && (self.wide || !other.wide)
             && (self.number == other.number || FAMILIES.contains(&(self.number, other.number)))
     }
 }
@@ -96,6 +99,7 @@ impl Elf {
             big_endian,
             machine: Machine {
                 number: u16::try_from(number(18, 2)?).ok()?,
+                wide,
                 big_endian,
             },
             program_headers: Extent {
@@ -354,7 +358,8 @@ mod tests {
     fn this_very_program_names_its_loader() {
         let own = std::env::current_exe().unwrap();
         let interpreter = interpreter_of(own.to_str().unwrap()).expect("tests are dynamic");
-        assert!(interpreter.contains("ld-"), "{interpreter}");
+        // ld-linux-x86-64.so.2, ld64.so.1 on s390x.
+        assert!(interpreter.contains("/ld"), "{interpreter}");
     }
 
     #[test]
@@ -397,18 +402,32 @@ mod tests {
 
     #[test]
     fn machines_run_their_own_and_their_family_s_32_bit_programs() {
-        let machine = |number, big_endian| Machine { number, big_endian };
-        let x86_64 = machine(62, false);
+        let machine = |number, wide| Machine {
+            number,
+            wide,
+            big_endian: false,
+        };
+        let big_endian = |number, wide| Machine {
+            big_endian: true,
+            ..machine(number, wide)
+        };
+        let x86_64 = machine(62, true);
+        // Also programs for x32.
         for (other, expected) in [
             (x86_64, true),
+            (machine(62, false), true),
             (machine(3, false), true),
-            (machine(183, false), false),
-            (machine(62, true), false),
+            (machine(183, true), false),
+            (big_endian(62, true), false),
         ] {
             assert_eq!(x86_64.may_run(other), expected, "{other:?}");
         }
         assert!(!machine(3, false).may_run(x86_64));
-        assert!(machine(183, false).may_run(machine(40, false)));
+        assert!(machine(183, true).may_run(machine(40, false)));
+        let (riscv64, riscv32) = (machine(243, true), machine(243, false));
+        assert!(riscv64.may_run(riscv32) && !riscv32.may_run(riscv64));
+        let (s390x, s390) = (big_endian(22, true), big_endian(22, false));
+        assert!(s390x.may_run(s390) && !s390.may_run(s390x));
     }
 
     #[test]
