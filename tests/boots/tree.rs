@@ -47,11 +47,11 @@ pub const INIT: &str = "sbin/init";
 impl Tree {
     /// A root that boots: the init's switch_root, the guest program as its init, and the files of the attempts, signed.
     pub fn small() -> Tree {
-        Tree::small_with(&PROGRAMS)
+        Tree::small_of(&PROGRAMS)
     }
 
     /// The same with other programs.
-    fn small_with(programs: &Programs) -> Tree {
+    pub fn small_of(programs: &Programs) -> Tree {
         let mut tree = Tree::default();
         tree.add(SWITCH_ROOT, 0o700, &programs.switch_root);
         tree.add(INIT, 0o755, &programs.guest);
@@ -71,7 +71,7 @@ impl Tree {
 
     /// The same with other programs.
     pub fn with_attempts_of(programs: &Programs, module: Option<&[u8]>, key: &Pair) -> Tree {
-        let mut tree = Tree::small_with(programs);
+        let mut tree = Tree::small_of(programs);
         tree.sign(key);
         for file in attempts::files(&programs.guest, module) {
             let mode = file.mode.try_into().expect("permissions");

@@ -43,8 +43,9 @@ pub enum EvmError {
     Algorithm(HashAlgorithm),
 }
 
-/// The digest a portable signature is made over, for a 64-bit kernel (`struct h_misc` has an unsigned long in it). `xattrs` are
-/// the file's extended attributes by full name; those that are not [`PROTECTED`] do not matter.
+/// The digest a portable signature is made over, for a 64-bit or a 32-bit kernel (`struct h_misc` has an unsigned long in it, so that
+/// the one does not take a signature for the other). `xattrs` are the file's extended attributes by full name; those that are not
+/// [`PROTECTED`] do not matter.
 ///
 /// # Errors
 ///
@@ -53,6 +54,7 @@ pub fn portable_digest(
     algo: HashAlgorithm,
     attributes: &Attributes,
     xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
+    layout: Layout,
 ) -> Result<Vec<u8>, EvmError> {
     if !xattrs.contains_key(&b"security.ima"[..]) {
         return Err(EvmError::NoIma);
@@ -60,7 +62,7 @@ pub fn portable_digest(
     let values = PROTECTED
         .iter()
         .filter_map(|name| xattrs.get(name.as_bytes()).map(Vec::as_slice));
-    digest(algo, values, &Inode::portable(attributes), Layout::Bits64)
+    digest(algo, values, &Inode::portable(attributes), layout)
 }
 
 /// What of an inode a signature in `security.evm` can cover. A portable one has neither number nor generation nor file system.
@@ -159,7 +161,8 @@ mod tests {
                 .collect()
         };
         let digest = |attributes: &Attributes, pairs: &[(&str, &[u8])]| {
-            portable_digest(HashAlgorithm::Sha256, attributes, &xattrs(pairs)).unwrap()
+            let xattrs = xattrs(pairs);
+            portable_digest(HashAlgorithm::Sha256, attributes, &xattrs, Layout::Bits64).unwrap()
         };
         let base = digest(&attributes, &[("security.ima", b"i")]);
         // By hand: the value, then 24 bytes.
@@ -228,12 +231,19 @@ mod tests {
             ),
             "the order is the kernel's, and names do not count"
         );
-        let none = portable_digest(HashAlgorithm::Sha256, &attributes, &BTreeMap::new());
+        // Of a 32-bit kernel, the number of the inode is four bytes shorter.
+        let pairs = xattrs(&[("security.ima", b"i")]);
+        let narrow = portable_digest(HashAlgorithm::Sha256, &attributes, &pairs, Layout::Bits32);
+        let data = [&data[..1], &data[5..]].concat();
+        assert_eq!(narrow.ok(), HashAlgorithm::Sha256.digest(&data));
+        let empty = BTreeMap::new();
+        let none = portable_digest(HashAlgorithm::Sha256, &attributes, &empty, Layout::Bits64);
         assert_eq!(none, Err(EvmError::NoIma));
         let gost = portable_digest(
             HashAlgorithm::Streebog256,
             &attributes,
             &xattrs(&[("security.ima", b"i")]),
+            Layout::Bits64,
         );
         assert_eq!(gost, Err(EvmError::Algorithm(HashAlgorithm::Streebog256)));
     }

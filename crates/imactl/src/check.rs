@@ -215,6 +215,7 @@ pub fn check(inputs: &Inputs<'_>) -> Findings {
             hmac: evm_key.is_some(),
             evm_sigv3: config.evm_sigv3,
             kernel: appraisal.oldest(inputs.number()),
+            evm_layout: inputs.kernel.and_then(KernelConfig::evm_layout),
             machine: initramfs.machine(),
             noexec: root.noexec,
             denied: HashMap::new(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ima::certificate::Certificate;
+use ima::evm::Layout;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::{HashAlgorithm, Hasher};
 use ima::pkcs7::DetachedSignature;
@@ -22,6 +23,8 @@ pub struct Identity {
     key_id: KeyId,
     algo: HashAlgorithm,
     version: Version,
+    /// Of the kernel that portable signatures in `security.evm` are for.
+    layout: Layout,
 }
 
 /// The version of the signatures of contents and in `security.evm`. Those of fs-verity digests are always of version 3.
@@ -60,6 +63,7 @@ impl Identity {
             key_id: certificate.key_id(),
             algo,
             version: Version::default(),
+            layout: Layout::Bits64,
         }
         .with_version(Version::default())
         .checked()
@@ -80,9 +84,19 @@ impl Identity {
             key_id,
             algo,
             version: Version::default(),
+            layout: Layout::Bits64,
         }
         .with_version(Version::default())
         .checked()
+    }
+
+    /// Makes portable signatures in `security.evm` for a 32-bit kernel, in the place of those for a 64-bit one.
+    #[must_use]
+    pub fn for_32_bit_kernel(self) -> Self {
+        Self {
+            layout: Layout::Bits32,
+            ..self
+        }
     }
 
     fn checked(self) -> Result<Self> {
@@ -189,9 +203,10 @@ impl Identity {
         attributes: &ima::evm::Attributes,
         xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Result<Vec<u8>> {
-        let digest = ima::evm::portable_digest(self.algo, attributes, xattrs).map_err(|error| {
-            Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string())
-        })?;
+        let digest = ima::evm::portable_digest(self.algo, attributes, xattrs, self.layout)
+            .map_err(|error| {
+                Fault::new(Code::SigningFailed, "security.evm").with_cause(error.to_string())
+            })?;
         let value = match self.version {
             Version::V2 => ImaXattr::EvmPortable(self.signature(&digest)?),
             Version::V3 => ImaXattr::EvmPortableV3(self.signature_v3(V3_EVM, &digest)?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ima::certificate::Certificate;
-use ima::evm::{Attributes, portable_digest};
+use ima::evm::{Attributes, Layout, portable_digest};
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::policy::{AppraiseType, Rule};
@@ -62,6 +62,8 @@ pub enum Verdict {
     NoEvm,
     /// Good, but owner, mode or attributes are not those that `security.evm` was made for.
     MetadataChanged(KeyId),
+    /// Good, but the portable signature in `security.evm` is for a kernel of the other word size: of 32 bits, or of 64.
+    OtherWordSize(KeyId, u8),
     /// What is there is no signature: which attribute, and why.
     Malformed(String),
     /// A signature that no kernel verifies: why.
@@ -98,6 +100,7 @@ impl Verdict {
             Self::Changed(_) => "changed",
             Self::NoEvm => "no-evm",
             Self::MetadataChanged(_) => "metadata-changed",
+            Self::OtherWordSize(..) => "other-word-size",
             Self::Malformed(_) => "malformed",
             Self::Unverifiable(_) => "unverifiable",
             Self::Unsupported(_) => "unsupported",
@@ -115,7 +118,8 @@ impl Verdict {
             | Self::TooNew(key, _)
             | Self::UnknownKey(key)
             | Self::Changed(key)
-            | Self::MetadataChanged(key) => Some(*key),
+            | Self::MetadataChanged(key)
+            | Self::OtherWordSize(key, _) => Some(*key),
             Self::OtherKind(verdict, _) => verdict.key_id(),
             _ => None,
         }
@@ -166,6 +170,10 @@ impl std::fmt::Display for Verdict {
             Self::MetadataChanged(key) => write!(
                 f,
                 "owner, mode or attributes changed since key {key} signed them in security.evm"
+            ),
+            Self::OtherWordSize(key, bits) => write!(
+                f,
+                "key {key} signed owner, mode and attributes in security.evm for a {bits}-bit kernel, which this is not"
             ),
             Self::Malformed(why) => f.write_str(why),
             Self::Unverifiable(why) => write!(f, "no kernel can verify it: {why}"),
@@ -249,7 +257,8 @@ fn verify_file(file: &Found, options: &VerifyOptions) -> Result<Verdict> {
             gid: file.gid,
         };
         let xattrs = xattr::read_all(&file.path)?;
-        return Ok(judge_evm(&attributes, &xattrs, &options.evm, kernel).unwrap_or(verdict));
+        let judged = judge_evm(&attributes, &xattrs, &options.evm, kernel, None);
+        return Ok(judged.unwrap_or(verdict));
     }
     Ok(verdict)
 }
@@ -311,7 +320,8 @@ fn verify_inode(
             uid: inode.uid,
             gid: inode.gid,
         };
-        return Ok(judge_evm(&attributes, &inode.xattrs, &options.evm, kernel).unwrap_or(verdict));
+        let judged = judge_evm(&attributes, &inode.xattrs, &options.evm, kernel, None);
+        return Ok(judged.unwrap_or(verdict));
     }
     Ok(verdict)
 }
@@ -375,13 +385,15 @@ pub fn judge(
     })
 }
 
-/// What is wrong with a portable signature in `security.evm`, if anything; `xattrs` are the file's by full name.
+/// What is wrong with a portable signature in `security.evm`, if anything; `xattrs` are the file's by full name, and `layout` is that of
+/// the kernel, if it is known. Otherwise a signature for either is good.
 #[must_use]
 pub fn judge_evm(
     attributes: &Attributes,
     xattrs: &BTreeMap<Vec<u8>, Vec<u8>>,
     certificates: &[Certificate],
     kernel: Option<Release>,
+    layout: Option<Layout>,
 ) -> Option<Verdict> {
     let Some(value) = xattrs.get(&b"security.evm"[..]) else {
         return Some(Verdict::NoEvm);
@@ -396,13 +408,26 @@ pub fn judge_evm(
         }
     };
     let algo = xattr.signature()?.algo;
-    let digest = match portable_digest(algo, attributes, xattrs) {
-        Ok(digest) => digest,
-        Err(error) => return Some(Verdict::Unsupported(format!("security.evm: {error}"))),
+    let judged_for = |layout| {
+        let digest = match portable_digest(algo, attributes, xattrs, layout) {
+            Ok(digest) => digest,
+            Err(error) => return Ok(Verdict::Unsupported(format!("security.evm: {error}"))),
+        };
+        by_key(certificates, &xattr, kernel, &|| Ok(digest.clone()))
     };
-    match by_key(certificates, &xattr, kernel, &|| Ok(digest.clone())) {
+    let (first, other, bits) = match layout {
+        Some(Layout::Bits32) => (Layout::Bits32, Layout::Bits64, 64),
+        _ => (Layout::Bits64, Layout::Bits32, 32),
+    };
+    match judged_for(first) {
         Ok(Verdict::Good(_) | Verdict::GoodV3(_)) => None,
-        Ok(Verdict::Changed(key)) => Some(Verdict::MetadataChanged(key)),
+        Ok(Verdict::Changed(key)) => match judged_for(other) {
+            Ok(Verdict::Good(_) | Verdict::GoodV3(_)) if layout.is_none() => None,
+            Ok(Verdict::Good(key) | Verdict::GoodV3(key)) => {
+                Some(Verdict::OtherWordSize(key, bits))
+            }
+            _ => Some(Verdict::MetadataChanged(key)),
+        },
         Ok(other) => Some(other),
         Err(fault) => Some(Verdict::Unreadable(fault)),
     }
@@ -476,6 +501,61 @@ mod tests {
 
     fn release(text: &str) -> Option<Release> {
         Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_portable_signature_is_for_kernels_of_one_word_size() {
+        let key = FileKey::generate(KeyKind::P256).unwrap();
+        let certificate = Template::leaf("test").sign(&key, None, None).unwrap();
+        let wide = Identity::new(Arc::new(key), &certificate, HashAlgorithm::Sha256).unwrap();
+        let narrow = wide.clone().for_32_bit_kernel();
+        let key = certificate.key_id();
+        let attributes = Attributes {
+            mode: 0o100_755,
+            uid: 0,
+            gid: 0,
+        };
+        let changed = Attributes {
+            uid: 1,
+            ..attributes
+        };
+        let (bits_32, bits_64) = (Some(Layout::Bits32), Some(Layout::Bits64));
+        let certificates = [certificate];
+        for (identity, attributes, layout, expected) in [
+            (&wide, attributes, None, None),
+            (&wide, attributes, bits_64, None),
+            (
+                &wide,
+                attributes,
+                bits_32,
+                Some(Verdict::OtherWordSize(key, 64)),
+            ),
+            (&narrow, attributes, None, None),
+            (&narrow, attributes, bits_32, None),
+            (
+                &narrow,
+                attributes,
+                bits_64,
+                Some(Verdict::OtherWordSize(key, 32)),
+            ),
+            (&narrow, changed, None, Some(Verdict::MetadataChanged(key))),
+            (
+                &narrow,
+                changed,
+                bits_32,
+                Some(Verdict::MetadataChanged(key)),
+            ),
+        ] {
+            let mut xattrs = BTreeMap::from([(b"security.ima".to_vec(), b"ima".to_vec())]);
+            let signed = Attributes {
+                uid: 0,
+                ..attributes
+            };
+            let evm = identity.sign_evm(&signed, &xattrs).unwrap();
+            xattrs.insert(b"security.evm".to_vec(), evm);
+            let verdict = judge_evm(&attributes, &xattrs, &certificates, None, layout);
+            assert_eq!(verdict, expected, "{layout:?}");
+        }
     }
 
     /// 6.12: `xattr_verify` says invalid-signature-version.
@@ -580,7 +660,7 @@ mod tests {
                 (release("7.1"), true),
             ] {
                 let certificates = std::slice::from_ref(&certificate);
-                let found = judge_evm(&attributes, &xattrs, certificates, kernel);
+                let found = judge_evm(&attributes, &xattrs, certificates, kernel, None);
                 match found {
                     None => assert!(good, "{version:?} {kernel:?}"),
                     Some(Verdict::TooNew(..)) => assert!(!good, "{version:?} {kernel:?}"),
@@ -590,7 +670,7 @@ mod tests {
                     uid: 1,
                     ..attributes
                 };
-                let found = judge_evm(&other, &xattrs, certificates, kernel);
+                let found = judge_evm(&other, &xattrs, certificates, kernel, None);
                 assert_eq!(
                     found,
                     Some(Verdict::MetadataChanged(certificate.key_id())),

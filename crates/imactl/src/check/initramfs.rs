@@ -40,6 +40,7 @@ impl Findings {
             hmac,
             evm_sigv3: config.evm_sigv3,
             kernel: appraisal.oldest(inputs.number()),
+            evm_layout: None,
             machine: initramfs.machine(),
             denied: std::collections::HashMap::new(),
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ima::certificate::Certificate;
-use ima::evm::Attributes;
+use ima::evm::{Attributes, Layout};
 use ima::fault::{Cause, Code, Fault};
 use ima::program::{Denial, OpenFailure, Opened, Programs};
 use ima::release::Release;
@@ -31,6 +31,8 @@ pub(super) struct Examiner<'a> {
     pub(super) evm_sigv3: bool,
     /// The release of the kernel, if it is known.
     pub(super) kernel: Option<Release>,
+    /// Whether that is a 64-bit kernel or a 32-bit one, for portable EVM signatures, if it is known.
+    pub(super) evm_layout: Option<Layout>,
     /// What the init is made for.
     pub(super) machine: Option<ima::elf::Machine>,
     /// Whether the root is mounted with `noexec`.
@@ -182,7 +184,8 @@ impl Examiner<'_> {
             uid: inode.uid,
             gid: inode.gid,
         };
-        let verdict = verify::judge_evm(&attributes, &inode.xattrs, self.evm, self.kernel);
+        let layout = self.evm_layout;
+        let verdict = verify::judge_evm(&attributes, &inode.xattrs, self.evm, self.kernel, layout);
         match value.map(|value| ImaXattr::parse(value)) {
             Some(Ok(ImaXattr::EvmPortable(signature))) if self.evm_sigv3 && verdict.is_none() => {
                 let good = Box::new(Verdict::Good(signature.key_id));

@@ -55,6 +55,7 @@ pub fn simulate(
         hmac: false,
         evm_sigv3: false,
         kernel: appraisal.oldest(kernel),
+        evm_layout: None,
         machine: None,
         denied: std::collections::HashMap::new(),
     };

@@ -80,6 +80,9 @@ pub struct Initramfs {
     /// Private key for portable signatures of these files; its certificate is the first --evm-cert
     #[arg(long, value_name = "KEY", requires_all = ["key", "evm_certificates"])]
     evm_key: Option<PathBuf>,
+    /// Make these for a 32-bit kernel, which takes no others
+    #[arg(long = "evm-32-bit", requires = "evm_key")]
+    evm_32_bit: bool,
     #[command(flatten)]
     password: PasswordOptions,
     /// Compression
@@ -271,6 +274,10 @@ impl Initramfs {
         }
         let identity = self.identity(self.key.as_ref(), &self.certificates)?;
         let evm = self.identity(self.evm_key.as_ref(), &self.evm_certificates)?;
+        let evm = match self.evm_32_bit {
+            true => evm.map(Identity::for_32_bit_kernel),
+            false => evm,
+        };
         if identity.is_some() {
             let (signed, collected) = builder.sign(Signers {
                 identity: identity.as_ref(),

@@ -257,6 +257,9 @@ pub struct EvmOptions {
     /// Its certificate
     #[arg(long, value_name = "FILE", requires = "evm_key")]
     pub evm_cert: Option<PathBuf>,
+    /// Write EVM signatures for a 32-bit kernel, which takes no others
+    #[arg(long = "evm-32-bit", requires = "evm_key")]
+    pub evm_32_bit: bool,
 }
 
 impl EvmOptions {
@@ -268,7 +271,11 @@ impl EvmOptions {
         let certificate = certificate(cert)?;
         let signer = load_key(path, &key.password, Some(&certificate))?;
         let identity = Identity::new(signer, &certificate, key.hash)?;
-        Ok(Some(identity.with_version(key.version())))
+        let identity = identity.with_version(key.version());
+        Ok(Some(match self.evm_32_bit {
+            true => identity.for_32_bit_kernel(),
+            false => identity,
+        }))
     }
 }
 

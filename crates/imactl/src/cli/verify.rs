@@ -206,6 +206,7 @@ fn status(verdict: &Verdict) -> Option<u8> {
         | Verdict::OtherKind(..) => Some(5),
         Verdict::Changed(_)
         | Verdict::MetadataChanged(_)
+        | Verdict::OtherWordSize(..)
         | Verdict::DigestOnly { matches: false } => Some(6),
     }
 }

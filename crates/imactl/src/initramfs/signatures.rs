@@ -248,7 +248,7 @@ impl Collector<'_> {
             [(xattr::SECURITY_IMA.into(), ima.to_vec())].into();
         if let Some(evm) = given {
             xattrs.insert(xattr::SECURITY_EVM.into(), evm.clone());
-            if judge_evm(&owned, &xattrs, &self.evm, Some(NEWEST)).is_none() {
+            if judge_evm(&owned, &xattrs, &self.evm, Some(NEWEST), None).is_none() {
                 return Ok(Some(evm));
             }
             xattrs.remove(xattr::SECURITY_EVM.as_bytes());

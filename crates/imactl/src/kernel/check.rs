@@ -5,6 +5,7 @@ use std::io::Read as _;
 
 use ima::certificate::{Certificate, Curve, PublicKey};
 use ima::config::{Config, Keyring};
+use ima::evm::Layout;
 use ima::fault::{Cause, Code, Fault};
 use ima::policy::cover::On;
 use ima::policy::{Action, AppraiseType, Hook, Policy};
@@ -93,6 +94,18 @@ impl KernelConfig {
     #[must_use]
     pub fn is_builtin(&self, option: &str) -> bool {
         self.options.get(option).is_some_and(|value| value == "y")
+    }
+
+    /// How the kernel lays out an inode for portable EVM signatures, by the size of its words; nothing if its options do not say.
+    pub(crate) fn evm_layout(&self) -> Option<Layout> {
+        /// arch/mips and arch/riscv, arch/arm, arch/x86, arch/powerpc.
+        const NARROW: [&str; 4] = ["32BIT", "ARM", "X86_32", "PPC32"];
+        if self.is_builtin("64BIT") {
+            Some(Layout::Bits64)
+        } else {
+            let narrow = NARROW.iter().any(|option| self.is_builtin(option));
+            narrow.then_some(Layout::Bits32)
+        }
     }
 
     /// Whether the option is on, or not known to this kernel.
