@@ -107,7 +107,6 @@ fn what_is_no_kernel_is_named() {
     )
     .good();
     for (file, named) in [
-        ("zImage", "an ARM zImage"),
         ("vmlinuz.efi", "a compressed EFI image"),
         ("zImage.gz", "an ARM zImage, compressed with gzip"),
         ("linux.efi", "a unified kernel image"),
@@ -142,6 +141,12 @@ fn what_is_no_kernel_is_named() {
             );
         }
     }
+    let add = "kernel add-ca --image zImage --cert keys/ca.der --out out";
+    let refused = imactl(add, at).refused("IMA-914");
+    assert!(
+        refused.err.contains("the zImage does not say where"),
+        "{refused:?}"
+    );
     // A kernel that is read, but has no symbols.
     for file in ["Image", "Image.gz"] {
         let config = format!("kernel check --policy policy --config {file}");

@@ -10,6 +10,7 @@ use aes::cipher::{BlockCipherEncrypt as _, KeyInit as _};
 use elf::ElfBytes;
 use elf::abi::{PT_LOAD, SHF_ALLOC, SHT_NOBITS};
 use elf::endian::LittleEndian;
+use elf::file::Class;
 
 use crate::Error;
 
@@ -17,7 +18,7 @@ type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
 /// Fill the room for a CA in a kernel with bytes that do not pack
 ///
-/// A certificate that is written over them later leaves the rest of the room zero. So the payload of the bzImage packs smaller
+/// A certificate that is written over them later leaves the rest of the room zero. So the payload of the bzImage or zImage packs smaller
 /// than before, and fits into the place that it has in the image. The bytes are the same in each build.
 #[derive(Debug, clap::Args)]
 pub struct Fill {
@@ -36,7 +37,7 @@ pub struct Describe {
     #[arg(long, value_name = "FILE")]
     vmlinux: PathBuf,
     /// The ELF file in the bzImage: the kernel without its symbols [default: the places are those in an Image, which has no headers
-    /// of ELF]
+    /// of ELF, also that in a zImage]
     #[arg(long, value_name = "FILE")]
     payload: Option<PathBuf>,
     /// The size of the room, in bytes
@@ -78,16 +79,18 @@ fn description(options: &Describe) -> Result<String, Error> {
             let offset = place(*address, size)?;
             text.push_str(&format!("  \"{symbol}\": {offset},\n"));
         }
-        text.push_str(&format!("  \"reserved\": {}\n}}\n", options.size));
+        text.push_str(&format!("  \"reserved\": {},\n", options.size));
         Ok(text)
     };
     with_elf(&options.vmlinux, |elf| {
+        // How long an `unsigned long` is, and so the size of the list.
+        let is_64_bit = elf.ehdr.class == Class::ELF64;
         let address = |symbol| symbol_address(elf, symbol);
         let addresses = SYMBOLS
             .map(address)
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?;
-        match &options.payload {
+        let text = match &options.payload {
             Some(payload) => with_elf(payload, |elf| {
                 places(&|address, size| offset_of(elf, address, size), &addresses)
             }),
@@ -100,7 +103,8 @@ fn description(options: &Describe) -> Result<String, Error> {
                 };
                 places(&place, &addresses)
             }
-        }
+        }?;
+        Ok(format!("{text}  \"is_64_bit\": {is_64_bit}\n}}\n"))
     })
 }
 
@@ -216,7 +220,7 @@ mod tests {
     fn expected(file: &[u8]) -> String {
         format!(
             "{{\n  \"system_extra_cert\": {},\n  \"system_extra_cert_used\": {},\n  \
-             \"system_certificate_list_size\": {},\n  \"reserved\": 1000\n}}\n",
+             \"system_certificate_list_size\": {},\n  \"reserved\": 1000,\n  \"is_64_bit\": true\n}}\n",
             place(file, &[0x55; 1000]),
             place(file, b"after\x11\x11\x11\x11") + 5,
             place(file, &[0x22; 8]),

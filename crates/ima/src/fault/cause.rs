@@ -684,8 +684,8 @@ causes! {
         cause: "the description of the room belongs to another kernel"
     }
     NOT_A_KERNEL_IMAGE [KernelImage] {
-        cause: "imactl reads vmlinux, bzImage of x86, and Image and Image.gz of arm64 and RISC-V"
-        remedy: "give the vmlinux of the build, or its bzImage, Image or Image.gz; imactl check takes a unified kernel image with --uki, and objcopy -O binary --only-section=.linux takes the kernel out of one"
+        cause: "imactl reads vmlinux, bzImage of x86, Image and Image.gz of arm64 and RISC-V, and zImage of 32-bit Arm"
+        remedy: "give the vmlinux of the build, or its bzImage, Image, Image.gz or zImage; imactl check takes a unified kernel image with --uki, and objcopy -O binary --only-section=.linux takes the kernel out of one"
     }
     KERNEL_NOT_GZIP [KernelImage] {
         cause: "only gzip is packed again so that it fits in the old room"

@@ -1177,7 +1177,6 @@ fn a_kernel_that_is_none_is_named() {
     unified[0x86] = 1;
     unified[0x98..0x9e].copy_from_slice(b".linux");
     for (file, named) in [
-        (image(0x24, b"\x18\x28\x6f\x01"), "an ARM zImage"),
         (unified, "a unified kernel image"),
         (archive(b"init"), "an initramfs"),
         (

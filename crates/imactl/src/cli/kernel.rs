@@ -38,8 +38,9 @@ impl Kernel {
 
 /// Put CA certificates into the room that CONFIG_SYSTEM_EXTRA_CERTIFICATE reserved
 ///
-/// Works on a finished bzImage, Image or Image.gz, without the build tree, and on vmlinux. Certificates that were put there before are replaced. A
-/// bzImage must have been built with CONFIG_KERNEL_GZIP and with the room filled with noise, as qemu/build-kernel does.
+/// Works on a finished bzImage, Image, Image.gz or zImage, without the build tree, and on vmlinux. Certificates that were put there
+/// before are replaced. A bzImage or zImage must have been built with CONFIG_KERNEL_GZIP and with the room filled with noise, as
+/// qemu/build-kernel does.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -47,7 +48,7 @@ Examples:
   imactl kernel add-ca --image Image --symbols extra-cert.json --cert ca.der --out Image.ca
   imactl kernel add-ca --image vmlinux --cert ca.der --cert other.pem --out vmlinux")]
 pub struct AddCa {
-    /// bzImage, Image, Image.gz or vmlinux
+    /// bzImage, Image, Image.gz, zImage or vmlinux
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
     /// Where the room is; extra-cert.json beside the image if that is there, otherwise the image's symbol table

@@ -1,12 +1,13 @@
-//! A CA certificate into the room that `CONFIG_SYSTEM_EXTRA_CERTIFICATE` reserved, in a `vmlinux`, a finished `bzImage`, or an
-//! `Image` or `Image.gz` of arm64 or RISC-V.
+//! A CA certificate into the room that `CONFIG_SYSTEM_EXTRA_CERTIFICATE` reserved, in a `vmlinux`, a finished `bzImage`, an `Image`
+//! or `Image.gz` of arm64 or RISC-V, or a `zImage` of 32-bit Arm.
 //!
 //! The kernel's `scripts/insert-sys-cert.c` does it for `vmlinux` before the image is made: the certificate goes to
 //! `system_extra_cert`, its length to `system_extra_cert_used`, and the length of the whole list, which the room directly
 //! follows, grows by it. In a `bzImage` the same ELF file lies compressed between the loader and its end
 //! (`Documentation/arch/x86/boot.rst`, `payload_offset`); packed again it must not be longer than before, which is why the room
 //! is filled with noise when the image is built. An `Image` is the kernel as it lies in memory, without headers of ELF
-//! (`Documentation/arch/arm64/booting.rst`, `Documentation/arch/riscv/boot-image-header.rst`).
+//! (`Documentation/arch/arm64/booting.rst`, `Documentation/arch/riscv/boot-image-header.rst`). A `zImage` is a program that unpacks an
+//! `Image`, which lies in it like the ELF file in a `bzImage` (`arch/arm/boot/compressed/vmlinux.lds.S`).
 
 use std::borrow::Cow;
 use std::ffi::CStr;
@@ -27,20 +28,32 @@ use crate::packed::Packing;
 /// Bytes of the longest kernel that is unpacked.
 const MAX_KERNEL: u64 = 1 << 30;
 
-/// Where the room is: byte offsets in the ELF file, or in an `Image`.
+/// Where the room is: byte offsets in the ELF file, or in an `Image`, also that in a `zImage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Symbols {
     /// The room.
     pub system_extra_cert: u64,
     /// A 32-bit number: bytes of it in use.
     pub system_extra_cert_used: u64,
-    /// A 64-bit number: bytes of the list of built-in certificates.
+    /// An `unsigned long`: bytes of the list of built-in certificates.
     pub system_certificate_list_size: u64,
     /// Bytes of room.
     pub reserved: u64,
+    /// Whether the kernel is a 64-bit one, and so its `unsigned long`; a description without this is of such a kernel.
+    #[serde(default = "yes")]
+    pub is_64_bit: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Symbols {
+    /// Bytes of an `unsigned long`.
+    const fn long(&self) -> usize {
+        if self.is_64_bit { 8 } else { 4 }
+    }
+
     /// Reads `extra-cert.json`.
     ///
     /// # Errors
@@ -55,16 +68,13 @@ impl Symbols {
         })
     }
 
-    /// Finds them in the symbol table of a 64-bit little-endian `vmlinux`.
+    /// Finds them in the symbol table of a little-endian `vmlinux`.
     ///
     /// # Errors
     ///
     /// [`Code::KernelImage`] if it has none, or not these.
     pub fn from_elf(elf: &[u8]) -> Result<Self> {
         let elf = ElfBytes::<LittleEndian>::minimal_parse(elf).map_err(malformed)?;
-        if elf.ehdr.class != Class::ELF64 {
-            return Err(no_room("the ELF file is not of a 64-bit kernel"));
-        }
         let (room, reserved) = object(&elf, c"system_extra_cert")?;
         let (used, _) = object(&elf, c"system_extra_cert_used")?;
         let (size, _) = object(&elf, c"system_certificate_list_size")?;
@@ -73,6 +83,7 @@ impl Symbols {
             system_extra_cert_used: used,
             system_certificate_list_size: size,
             reserved,
+            is_64_bit: elf.ehdr.class == Class::ELF64,
         })
     }
 }
@@ -129,7 +140,7 @@ pub fn add_ca(
 fn place_of_room(kernel: &[u8], described: Option<&Symbols>) -> Result<Symbols> {
     match described {
         Some(symbols) => Ok(*symbols),
-        None if is_plain(kernel) => Err(no_room(
+        None if !is_elf(kernel) => Err(no_room(
             "an Image has no symbol table, and there is no description of the room",
         )
         .because(Cause::NO_SYMBOLS)),
@@ -137,13 +148,24 @@ fn place_of_room(kernel: &[u8], described: Option<&Symbols>) -> Result<Symbols> 
     }
 }
 
-/// Whether it is a kernel whose content is read here: an ELF file, a bzImage, an Image or an Image.gz, by its header.
+/// Whether it is a kernel whose content is read here: an ELF file, a bzImage, an Image, an Image.gz or a zImage, by its header.
 #[must_use]
 pub fn is_image(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"\x7fELF")
+    is_elf(bytes)
         || bytes.get(0x202..0x206) == Some(b"HdrS")
         || is_plain(bytes)
         || is_packed(bytes)
+        || is_zimage(bytes)
+}
+
+fn is_elf(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\x7fELF")
+}
+
+/// Whether it is a zImage of 32-bit Arm, by the magic number that follows its first eight instructions
+/// (arch/arm/boot/compressed/head.S).
+fn is_zimage(bytes: &[u8]) -> bool {
+    number(bytes, 0x24, 4) == Some(0x016f_2818)
 }
 
 /// Whether it is an Image of arm64 or RISC-V, by the magic number of its header.
@@ -166,15 +188,16 @@ enum Form {
     Whole,
     /// An Image, compressed with gzip.
     Packed,
-    /// The ELF file in a bzImage.
+    /// The ELF file in a bzImage, or the Image in a zImage.
     Payload(Payload),
 }
 
 impl Form {
     fn of(image: &[u8]) -> Result<Self> {
         Ok(match image {
-            _ if image.starts_with(b"\x7fELF") || is_plain(image) => Self::Whole,
+            _ if is_elf(image) || is_plain(image) => Self::Whole,
             _ if is_packed(image) => Self::Packed,
+            _ if is_zimage(image) => Self::Payload(Payload::find_in_zimage(image)?),
             _ => Self::Payload(Payload::find(image)?),
         })
     }
@@ -214,7 +237,7 @@ impl Form {
     }
 }
 
-/// The kernel in an image: the ELF file of a bzImage, a vmlinux itself, or an Image.
+/// The kernel in an image: the ELF file of a bzImage, a vmlinux itself, or an Image, also that in a zImage.
 ///
 /// # Errors
 ///
@@ -247,7 +270,7 @@ pub fn authorities(image: &[u8], symbols: Option<&Symbols>) -> Result<Vec<Certif
     let symbols = place_of_room(elf, symbols)?;
     let number = |at, len| number(elf, at, len).ok_or_else(|| no_room("the image is cut off"));
     let used = number(symbols.system_extra_cert_used, 4)?;
-    let size = number(symbols.system_certificate_list_size, 8)?;
+    let size = number(symbols.system_certificate_list_size, symbols.long())?;
     let list = || {
         let start = symbols
             .system_extra_cert
@@ -278,7 +301,8 @@ fn insert(elf: &mut [u8], list: &[u8], symbols: &Symbols) -> Result<u32> {
     let outside =
         || no_room("the description of the room is not of this kernel: it points outside of it");
     let used = number(elf, symbols.system_extra_cert_used, 4).ok_or_else(outside)?;
-    let total = number(elf, symbols.system_certificate_list_size, 8).ok_or_else(outside)?;
+    let long = symbols.long();
+    let total = number(elf, symbols.system_certificate_list_size, long).ok_or_else(outside)?;
     // Both are small: what stands there otherwise is something else.
     if used > symbols.reserved || total < used || total > 1 << 24 {
         return Err(no_room(format!(
@@ -299,9 +323,9 @@ fn insert(elf: &mut [u8], list: &[u8], symbols: &Symbols) -> Result<u32> {
     slice(elf, symbols.system_extra_cert_used, 4)
         .ok_or_else(outside)?
         .copy_from_slice(&(list.len() as u32).to_le_bytes());
-    slice(elf, symbols.system_certificate_list_size, 8)
+    slice(elf, symbols.system_certificate_list_size, long as u64)
         .ok_or_else(outside)?
-        .copy_from_slice(&total.to_le_bytes());
+        .copy_from_slice(&total.to_le_bytes()[..long]);
     Ok(used as u32)
 }
 
@@ -322,15 +346,76 @@ fn number(bytes: &[u8], at: u64, len: usize) -> Option<u64> {
     )
 }
 
-/// The compressed kernel inside a bzImage: byte offset and length in the image, the last four bytes being the length of what is
-/// inside.
+/// The compressed kernel inside a bzImage or a zImage: byte offset and length in the image, the last four bytes being the length of
+/// what is inside.
 #[derive(Debug, Clone, Copy)]
 struct Payload {
     start: usize,
     len: usize,
+    /// Whether an ELF file is inside.
+    is_elf: bool,
 }
 
 impl Payload {
+    /// Finds that of a zImage. A table in the image says where it ends; where it begins only the program in the image knows, so it is
+    /// looked for: what unpacks, from there to that end, to as many bytes as the last four say.
+    fn find_in_zimage(image: &[u8]) -> Result<Self> {
+        /// How many places that look like a beginning are tried. The program before the payload is of some ten thousand bytes.
+        const MAX_TRIED: usize = 16;
+        let (table, end) = Self::end_in_zimage(image).ok_or_else(|| {
+            no_room(
+                "the zImage does not say where the kernel in it ends (Linux does since 4.15), is truncated, or for a big-endian kernel",
+            )
+        })?;
+        let length = number(image, end as u64 - 4, 4);
+        let kernel = &image[..end];
+        let packed_from = |start: &usize| {
+            let packed = &kernel[*start..];
+            Packing::of(packed).is_some_and(|packing| {
+                // gzip's own length at its end is the one that is wanted; it is appended to the others.
+                let stream = match packing {
+                    Packing::Gzip => packed,
+                    _ => &packed[..packed.len().saturating_sub(4)],
+                };
+                let unpacked = packing.unpack(stream, MAX_KERNEL);
+                unpacked.is_ok_and(|(kernel, _)| Some(kernel.len() as u64) == length)
+            })
+        };
+        let start = (table..end)
+            .filter(|start| Packing::of(&kernel[*start..]).is_some())
+            .take(MAX_TRIED)
+            .find(packed_from)
+            .ok_or_else(|| no_room("the kernel in the zImage is not found, or damaged"))?;
+        Ok(Self {
+            start,
+            len: end - start,
+            is_elf: false,
+        })
+    }
+
+    /// Where the table of a zImage begins, and where the payload ends: behind four bytes to which the table points. It is a list of
+    /// entries of 32-bit numbers, the first of which is how many the entry has, and zero at the end.
+    fn end_in_zimage(image: &[u8]) -> Option<(usize, usize)> {
+        const LITTLE_ENDIAN: u64 = 0x0403_0201;
+        const HAS_TABLE: u64 = 0x4545_4545;
+        const KERNEL_SIZE: u64 = 0x5a53_4c4b;
+        if number(image, 0x30, 4)? != LITTLE_ENDIAN || number(image, 0x34, 4)? != HAS_TABLE {
+            return None;
+        }
+        let table = number(image, 0x38, 4)?;
+        let mut entry = table;
+        loop {
+            let length = number(image, entry, 4).filter(|length| *length > 0)?;
+            if number(image, entry + 4, 4)? == KERNEL_SIZE {
+                let end = number(image, entry + 8, 4)? + 4;
+                let end = usize::try_from(end).ok()?;
+                let table = usize::try_from(table).ok()?;
+                return (table < end && end <= image.len()).then_some((table, end));
+            }
+            entry += length * 4;
+        }
+    }
+
     fn find(image: &[u8]) -> Result<Self> {
         let no_kernel = || {
             let kind = super::kind(image).map(|kind| format!("; it is {kind}"));
@@ -357,7 +442,11 @@ impl Payload {
             .filter(inside)
             .filter(|_| len >= 32)
             .ok_or_else(|| no_room("the bzImage is truncated, or its header is damaged"))?;
-        Ok(Self { start, len })
+        Ok(Self {
+            start,
+            len,
+            is_elf: true,
+        })
     }
 
     fn unpack(self, image: &[u8]) -> Result<Vec<u8>> {
@@ -369,21 +458,21 @@ impl Payload {
             return Err(no_room(format!("the kernel is compressed with {how}"))
                 .because(Cause::KERNEL_NOT_GZIP));
         }
-        let mut elf = Vec::new();
+        let mut kernel = Vec::new();
         flate2::read::GzDecoder::new(packed)
             .take(MAX_KERNEL)
-            .read_to_end(&mut elf)
+            .read_to_end(&mut kernel)
             .map_err(|error| no_room(format!("the kernel cannot be unpacked: {error}")))?;
-        if number(packed, self.len as u64 - 4, 4) != Some(elf.len() as u64 & 0xffff_ffff)
-            || !elf.starts_with(b"\x7fELF")
+        if number(packed, self.len as u64 - 4, 4) != Some(kernel.len() as u64 & 0xffff_ffff)
+            || (self.is_elf && !is_elf(&kernel))
         {
-            return Err(no_room("what is packed in the bzImage is not what it says"));
+            return Err(no_room("what is packed in the image is not what it says"));
         }
-        Ok(elf)
+        Ok(kernel)
     }
 
-    /// Packs `elf` into the old room; the bytes left over are zeros between its end and the length.
-    fn pack(self, image: &mut [u8], elf: &[u8]) -> Result<()> {
+    /// Packs `kernel` into the old room; the bytes left over are zeros between its end and the length.
+    fn pack(self, image: &mut [u8], kernel: &[u8]) -> Result<()> {
         let room = self.len - 4;
         let mut shortest = usize::MAX;
         // The kernel's build uses gzip -9. Most often a quick level of a better compressor is as good; the last is the best.
@@ -391,9 +480,9 @@ impl Payload {
             let level = libdeflater::CompressionLvl::new(level)
                 .map_err(|error| Fault::new(Code::KernelRoom, format!("{error:?}")))?;
             let mut compressor = libdeflater::Compressor::new(level);
-            let mut packed = vec![0; compressor.gzip_compress_bound(elf.len())];
+            let mut packed = vec![0; compressor.gzip_compress_bound(kernel.len())];
             let len = compressor
-                .gzip_compress(elf, &mut packed)
+                .gzip_compress(kernel, &mut packed)
                 .map_err(|error| Fault::new(Code::KernelRoom, error.to_string()))?;
             shortest = shortest.min(len);
             if len <= room {
@@ -508,7 +597,7 @@ fn file_offset(elf: &ElfBytes<'_, LittleEndian>, address: u64) -> Option<u64> {
 
 fn malformed(error: elf::ParseError) -> Fault {
     no_room(format!(
-        "the ELF file is malformed, or not of a 64-bit little-endian kernel: {error}"
+        "the ELF file is malformed, or not of a little-endian kernel: {error}"
     ))
 }
 
@@ -527,6 +616,7 @@ mod tests {
         system_extra_cert_used: 0x5000,
         system_certificate_list_size: 0x5008,
         reserved: 4096,
+        is_64_bit: true,
     };
 
     fn noise(len: usize) -> Vec<u8> {
@@ -646,6 +736,86 @@ mod tests {
         let cut = &packed[..packed.len() / 2];
         let fault = add_ca(cut, list, Some(&SYMBOLS)).unwrap_err();
         assert_eq!(fault.code(), Code::KernelImage);
+    }
+
+    /// A zImage: code with bytes in it that begin other gzip data, the table, data, the packed Image, more data.
+    fn z_image(image: &[u8]) -> Vec<u8> {
+        const TABLE: u32 = 0x400;
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(image).unwrap();
+        let payload = gzip.finish().unwrap();
+        let mut zimage = vec![0; 0x600];
+        zimage[0x500..0x504].copy_from_slice(&[0x1f, 0x8b, 8, 0]);
+        zimage.extend(payload);
+        let end = zimage.len() as u32 - 4;
+        let words = [
+            (0x24, 0x016f_2818),
+            (0x30, 0x0403_0201),
+            (0x34, 0x4545_4545),
+            (0x38, TABLE),
+            // An entry of another kind, and that of the kernel's size.
+            (TABLE, 3),
+            (TABLE + 4, 1),
+            (TABLE + 12, 6),
+            (TABLE + 16, 0x5a53_4c4b),
+            (TABLE + 20, end),
+        ];
+        for (at, word) in words {
+            zimage[at as usize..][..4].copy_from_slice(&u32::to_le_bytes(word));
+        }
+        zimage.extend([0xcc; 64]);
+        zimage
+    }
+
+    /// The kernel of 32-bit Arm is an Image without a magic number, and the number behind the length of the list is not a part of it.
+    #[test]
+    fn into_a_zimage_of_arm() {
+        const NEXT: [u8; 4] = [0xaa; 4];
+        let symbols = Symbols {
+            is_64_bit: false,
+            ..SYMBOLS
+        };
+        let mut plain = elf();
+        plain[..6].fill(0);
+        plain[0x500c..0x5010].copy_from_slice(&NEXT);
+        let image = z_image(&plain);
+        assert!(is_image(&image));
+        assert!(*unpacked(&image).unwrap() == *plain);
+        let one = ca(KeyKind::P256);
+        let list = std::slice::from_ref(&one);
+        let made = add_ca(&image, list, Some(&symbols)).unwrap();
+        assert_eq!(made.image.len(), image.len());
+        let kernel = unpacked(&made.image).unwrap();
+        assert_eq!(kernel[0x4000..][..one.der().len()], *one.der());
+        let total = 1000 + one.der().len() as u64;
+        assert_eq!(number(&kernel, 0x5008, 4), Some(total));
+        assert_eq!(kernel[0x500c..0x5010], NEXT);
+        let again = add_ca(&made.image, list, Some(&symbols)).unwrap();
+        assert!(again.image == made.image);
+        assert_eq!(again.replaced as usize, one.der().len());
+
+        for (what, damage) in [
+            ("no symbol table", None),
+            ("Linux does since 4.15", Some((0x34, 0))),
+            ("big-endian", Some((0x30, 0x0102_0304))),
+            ("truncated", Some((0x414, 1 << 30))),
+            ("truncated", Some((0x40c, 0))),
+            ("not found, or damaged", Some((0x414, 0x4ff))),
+            ("not found, or damaged", Some((0x600, 0))),
+        ] {
+            let mut image = image.clone();
+            let described = match damage {
+                Some((at, word)) => {
+                    image[at..][..4].copy_from_slice(&u32::to_le_bytes(word));
+                    Some(&symbols)
+                }
+                None => None,
+            };
+            let fault = add_ca(&image, list, described).unwrap_err();
+            assert_eq!(fault.code(), Code::KernelImage);
+            let text = fault.to_string();
+            assert!(text.contains(what), "{what}: {text}");
+        }
     }
 
     #[test]

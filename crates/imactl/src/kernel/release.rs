@@ -18,7 +18,7 @@ pub struct KernelRelease {
 }
 
 impl KernelRelease {
-    /// Finds it in a bzImage or vmlinux; nothing if it is not there.
+    /// Finds it in an image of a kernel; nothing if it is not there.
     ///
     /// # Errors
     ///
@@ -89,6 +89,9 @@ fn vermagic(elf: &[u8], release: &str) -> Option<String> {
         "mod_unload",
         "modversions",
         "aarch64",
+        "ARMv6",
+        "ARMv7",
+        "riscv",
     ];
     elf.windows(begin.len())
         .enumerate()
