@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use ima::certificate::Certificate;
 use ima::config::Config;
@@ -16,6 +15,7 @@ use ima::layout::{self, Purpose};
 use ima::offer::{self, CertificateFile, MAX_FILE, MAX_FILES, Offering, Source};
 use ima_keyring::{Kernel, Keyring, Refused};
 use log::{info, warn};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::errno::describe;
 use crate::features::{self, Feature};
@@ -130,10 +130,11 @@ pub fn offer<'a>(
 }
 
 /// This machine's clock, in seconds since 1970.
+///
+/// Not by `SystemTime`: of a 32-bit processor with musl that has a clock of 32 bits, and panics from 2038 on.
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
+    let time = clock_gettime(ClockId::Realtime);
+    u64::try_from(time.tv_sec).unwrap_or_default()
 }
 
 /// A keyring of the running kernel.
