@@ -317,9 +317,15 @@ mod tests {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the instruction raises SIGILL and does nothing else.
                 Self::Instruction => unsafe { std::arch::asm!("ud2", options(noreturn)) },
-                #[cfg(not(target_arch = "x86_64"))]
+                #[cfg(target_arch = "aarch64")]
                 // SAFETY: the instruction raises SIGTRAP and does nothing else.
                 Self::Instruction => unsafe { std::arch::asm!("brk #1", options(noreturn)) },
+                #[cfg(target_arch = "arm")]
+                // SAFETY: the instruction raises SIGILL and does nothing else.
+                Self::Instruction => unsafe { std::arch::asm!("udf #0", options(noreturn)) },
+                #[cfg(target_arch = "riscv64")]
+                // SAFETY: the instruction raises SIGILL and does nothing else.
+                Self::Instruction => unsafe { std::arch::asm!("unimp", options(noreturn)) },
                 Self::Abort => std::process::abort(),
             }
         }
