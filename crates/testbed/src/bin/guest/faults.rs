@@ -6,7 +6,7 @@
 //!
 //!     FAULTS=count      none fails; the numbers of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
-//!     FAULTS=trace      none fails; each is reported, as [`ima_testbed::trace::TracedCall`]
+//!     FAULTS=trace      none fails; each is reported with its time (ima_testbed::trace)
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
