@@ -218,6 +218,9 @@ fn error_name(errno: i32) -> &'static str {
 /// Calls that have no error (getpid(2)): if one of these fails, it shows nothing about a real kernel.
 const WITHOUT_ERROR: [u64; 1] = [39];
 
+/// add_key(2): without its certificate a boot is refused, so that some boot is whatever the draw.
+const ADD_KEY: u64 = 248;
+
 /// Pairs of call and error, each once: one of each stretch of the calls, with errors by chance.
 fn pairs(calls: usize, wanted: usize, seed: u64) -> Vec<(usize, i32)> {
     let mut random = Random(seed);
@@ -264,7 +267,15 @@ fn every_call_of(traced: Traced, table: &str) {
     let wanted = usize::try_from(number("IMA_INIT_FAULTS", 12)).expect("a number");
     let pairs = match std::env::var("IMA_INIT_FAULT") {
         Ok(list) => list.split(',').map(pair).collect(),
-        Err(_) => pairs(calls.len(), wanted, seed),
+        Err(_) => {
+            let mut pairs = pairs(calls.len(), wanted, seed);
+            let key = calls.iter().position(|number| *number == ADD_KEY);
+            let refused = (key.expect("the key is added"), ERRORS[0].0);
+            if !pairs.contains(&refused) {
+                pairs.push(refused);
+            }
+            pairs
+        }
     };
     let can_fail = |(call, _): &(usize, i32)| {
         let number = calls.get(*call);

@@ -267,7 +267,11 @@ fn fs_verity_digests_by_fsverity_signed_for_openssl() {
             )
             .good();
         }
-        shell("printf changed | dd of=file bs=1 seek=5000 conv=notrunc", at).good();
+        shell(
+            "printf changed | dd of=file bs=1 seek=5000 conv=notrunc",
+            at,
+        )
+        .good();
         let found = imactl("verify --cert keys/ima.der file", at);
         assert_eq!(found.code, 6, "{found:?}");
         for hash in ["sha384", "sha3-256"] {
