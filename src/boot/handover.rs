@@ -79,8 +79,8 @@ pub struct HandedOver(());
 ///
 /// # Errors
 ///
-/// [`Code::HandoverExec`]: the kernel denied it after all. [`Code::NotMeasured`]. [`Code::NoScriptControl`]. With dm-verity, [`Code::VerityCorrupted`],
-/// [`Code::VerityRootHash`], [`Code::VerityTable`].
+/// [`Code::HandoverExec`]: the kernel denied it after all. [`Code::NotMeasured`]. [`Code::NoScriptControl`]. With dm-verity,
+/// [`Code::VerityCorrupted`], [`Code::VerityRootHash`], [`Code::VerityTable`].
 pub fn hand_over(ready: Ready, ending: Ending, report: &mut Report) -> Result<HandedOver, Fault> {
     measure::root(&ready, report)?;
     match &ready.next {
