@@ -49,18 +49,31 @@ pub fn assert_all_attempts_passed(report: &Report) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The default set-up on a newer kernel.
-#[test]
-fn enforced_on_7_2() {
-    let mut setup = Setup::new();
-    setup.kernel = Kernel::Newer;
+/// The default set-up on a kernel of another release.
+fn enforced_on(kernel: Kernel, release: &str) {
+    let mut setup = Setup::on(kernel);
     setup.tpm = Tpm::Swtpm;
-    setup.root = Tree::with_attempts(Some(&Kernel::Newer.module("dummy")));
+    setup.root = Tree::with_attempts(Some(&kernel.module("dummy")));
     let outcome = setup.boot();
     let report = assert_booted(&outcome);
-    assert!(report.kernel.starts_with("7.2"), "{}", report.kernel);
+    assert!(report.kernel.starts_with(release), "{}", report.kernel);
     assert_all_attempts_passed(report);
     assert_eq!(report.attempts.len(), 29);
+}
+
+#[test]
+fn enforced_on_6_1() {
+    enforced_on(Kernel::Older, "6.1.");
+}
+
+#[test]
+fn enforced_on_7_2() {
+    enforced_on(Kernel::Newer, "7.2.");
+}
+
+#[test]
+fn enforced_on_7_3() {
+    enforced_on(Kernel::Newest, "7.3.");
 }
 
 /// The whole of it: everything in the report is what was asked for, and nothing unsigned runs.

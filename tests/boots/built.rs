@@ -83,8 +83,16 @@ impl Programs {
 pub static PROGRAMS: LazyLock<Programs> = LazyLock::new(|| Programs::build(&["guest"]));
 
 /// Those for 64-bit Arm.
-pub static AARCH64_PROGRAMS: LazyLock<Programs> =
+static AARCH64_PROGRAMS: LazyLock<Programs> =
     LazyLock::new(|| Programs::build(&["--target", "aarch64", "guest"]));
+
+/// Those for 32-bit Arm.
+static ARMV7_PROGRAMS: LazyLock<Programs> =
+    LazyLock::new(|| Programs::build(&["--target", "armv7", "guest"]));
+
+/// Those for RISC-V.
+static RISCV64_PROGRAMS: LazyLock<Programs> =
+    LazyLock::new(|| Programs::build(&["--target", "riscv64", "guest"]));
 
 /// An init without any of the features that can be left out. It is built after [`PROGRAMS`], whose init it replaces in the directory.
 pub static PLAIN_INIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -148,10 +156,18 @@ pub enum Kernel {
     FixedCommandLine,
     /// With a CA that was compiled in.
     BuiltInCa,
-    /// Linux 7.2.
+    /// Linux 6.1, with fewer drivers.
+    Older,
+    /// Linux 7.2, with fewer drivers.
     Newer,
+    /// Linux 7.3, with fewer drivers.
+    Newest,
     /// For 64-bit Arm.
     Aarch64,
+    /// For 32-bit Arm.
+    Armv7,
+    /// For RISC-V.
+    Riscv64,
 }
 
 impl Kernel {
@@ -198,8 +214,12 @@ impl Kernel {
                     "--ca",
                     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/built-in-ca.pem"),
                 ],
-                Kernel::Newer => &["--series", "7.2"],
+                Kernel::Older => &["--series", "6.1", "--lean"],
+                Kernel::Newer => &["--series", "7.2", "--lean"],
+                Kernel::Newest => &["--series", "7.3", "--lean"],
                 Kernel::Aarch64 => &["--architecture", "aarch64"],
+                Kernel::Armv7 => &["--architecture", "armv7"],
+                Kernel::Riscv64 => &["--architecture", "riscv64"],
             };
             paths_of("qemu/build-kernel", fragments)
                 .pop()
@@ -212,7 +232,19 @@ impl Kernel {
     pub fn architecture(self) -> Architecture {
         match self {
             Kernel::Aarch64 => Architecture::Aarch64,
+            Kernel::Armv7 => Architecture::Armv7,
+            Kernel::Riscv64 => Architecture::Riscv64,
             _ => Architecture::X86_64,
+        }
+    }
+
+    /// The programs for its processor.
+    pub fn programs(self) -> &'static Programs {
+        match self {
+            Kernel::Aarch64 => &AARCH64_PROGRAMS,
+            Kernel::Armv7 => &ARMV7_PROGRAMS,
+            Kernel::Riscv64 => &RISCV64_PROGRAMS,
+            _ => &PROGRAMS,
         }
     }
 

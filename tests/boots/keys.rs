@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ima::certificate::Certificate;
-use ima::evm::Attributes;
+use ima::evm::{Attributes, Layout};
 use ima::hash::HashAlgorithm;
 use ima::verity::VerityHasher;
 use ima_testbed::report::encode_hex;
@@ -21,6 +21,8 @@ pub struct Pair {
     /// What its signatures are over.
     pub algo: HashAlgorithm,
     pub version: Version,
+    /// Of the kernel that its values of security.evm are for.
+    pub layout: Layout,
 }
 
 impl Pair {
@@ -33,28 +35,52 @@ impl Pair {
     fn of(key: FileKey, template: &Template, issuer: Option<&Pair>) -> Pair {
         let issuer = issuer.map(|issuer| (&*issuer.key as &dyn Signer, &issuer.certificate));
         let certificate = template.sign(&key, issuer, None).expect("a certificate");
+        Pair::with(Arc::new(key), certificate)
+    }
+
+    /// A key and its certificate, for signatures as most are.
+    pub fn with(key: Arc<FileKey>, certificate: Certificate) -> Pair {
         Pair {
-            key: Arc::new(key),
+            key,
             certificate,
             algo: HashAlgorithm::Sha256,
             version: Version::V2,
+            layout: Layout::Bits64,
         }
     }
 
     /// The key for `imactl`'s own signing.
     pub fn identity(&self) -> Identity {
-        Identity::new(self.key.clone(), &self.certificate, self.algo)
+        let identity = Identity::new(self.key.clone(), &self.certificate, self.algo)
             .expect("an identity")
-            .with_version(self.version)
+            .with_version(self.version);
+        match self.layout {
+            Layout::Bits32 => identity.for_32_bit_kernel(),
+            _ => identity,
+        }
     }
 
     /// The same key, whose signatures are of version 3.
     pub fn with_version_3(&self) -> Pair {
         Pair {
+            version: Version::V3,
+            ..self.copy()
+        }
+    }
+
+    /// The same key, whose values of security.evm are for 32-bit kernels.
+    pub fn for_32_bit_kernel(&self) -> Pair {
+        Pair {
+            layout: Layout::Bits32,
+            ..self.copy()
+        }
+    }
+
+    fn copy(&self) -> Pair {
+        Pair {
             key: self.key.clone(),
             certificate: self.certificate.clone(),
-            algo: self.algo,
-            version: Version::V3,
+            ..*self
         }
     }
 
@@ -115,12 +141,8 @@ pub static OTHER_CA: LazyLock<Pair> =
 pub static BUILT_IN_CA: LazyLock<Pair> = LazyLock::new(|| {
     let read = |name: &str| source(&format!("tests/boots/built-in-ca.{name}"));
     let key = FileKey::from_bytes(&read("key"), &no_password).expect("a key");
-    Pair {
-        key: Arc::new(key),
-        certificate: Certificate::parse(&read("pem")).expect("a certificate"),
-        algo: HashAlgorithm::Sha256,
-        version: Version::V2,
-    }
+    let certificate = Certificate::parse(&read("pem")).expect("a certificate");
+    Pair::with(Arc::new(key), certificate)
 });
 
 /// A certificate for `.ima` from the CA in the kernel.

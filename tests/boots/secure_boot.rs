@@ -559,12 +559,7 @@ fn ca_with(usage: Usage, basic_constraints: BasicConstraints) -> Pair {
         ..Template::ca("boots CA")
     };
     let certificate = template.sign(&*CA.key, None, None);
-    Pair {
-        key: CA.key.clone(),
-        certificate: certificate.expect("a certificate"),
-        algo: CA.algo,
-        version: CA.version,
-    }
+    Pair::with(CA.key.clone(), certificate.expect("a certificate"))
 }
 
 /// Why the kernel does not take what such a key of the owner's has signed.

@@ -16,7 +16,7 @@ use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
 use imactl::uki::UnifiedKernelImage;
 
-use crate::built::{Kernel, PROGRAMS, scratch, source};
+use crate::built::{Kernel, scratch, source};
 use crate::keys::{CA, Pair, RSA};
 use crate::matrix::Action;
 use crate::partitions::{self, Table};
@@ -92,12 +92,18 @@ pub struct Setup {
 impl Setup {
     /// A boot that succeeds: everything signed, the default policy, a refusal switches off at once.
     pub fn new() -> Setup {
+        Setup::on(Kernel::default())
+    }
+
+    /// The same on this kernel, with the programs for its processor.
+    pub fn on(kernel: Kernel) -> Setup {
+        let programs = kernel.programs();
         let files = [
             (CERTIFICATE, RSA.der()),
             (DEFAULT_POLICY, source("policy/ima_policy.default")),
         ];
         Setup {
-            kernel: Kernel::default(),
+            kernel,
             trusts_ca: true,
             tpm: Tpm::None,
             config: vec![
@@ -112,10 +118,10 @@ impl Setup {
                 .map(|(path, content)| (path.to_owned(), content))
                 .into(),
             modules: Vec::new(),
-            init: &PROGRAMS.init,
+            init: &programs.init,
             programs: Vec::new(),
             over: Vec::new(),
-            root: Tree::small(),
+            root: Tree::small_of(programs),
             format: Format::Ext4 {
                 uuid: UUID_BYTES,
                 label: LABEL,

@@ -146,13 +146,31 @@ pub fn units(context: &Context) -> Result<Ended, Error> {
     Ok(Ended::when(programs && documentation))
 }
 
+/// Runs the tests of crates/ima for other processors, with `--all`: an emulated processor takes some minutes for them.
+pub fn emulated(context: &Context) -> Result<Ended, Error> {
+    if !context.all {
+        return Ok(Ended::Skipped("run with --all".to_owned()));
+    }
+    Ok(Ended::when(context.passes("tests/emulated", &[])?))
+}
+
 /// Builds what the boots start, so that its progress is shown and no test waits for it.
 pub fn build(context: &Context) -> Result<Ended, Error> {
-    for command in [
+    // A kernel takes ten minutes: of the processors and the releases only one is always booted.
+    const OTHERS: [&[&str]; 6] = [
+        &["build/ship", "--target", "armv7", "guest"],
+        &["build/ship", "--target", "riscv64", "guest"],
+        &["qemu/build-kernel", "--architecture", "armv7"],
+        &["qemu/build-kernel", "--architecture", "riscv64"],
+        &["qemu/build-kernel", "--series", "6.1", "--lean"],
+        &["qemu/build-kernel", "--series", "7.3", "--lean"],
+    ];
+    let others = if context.all { &OTHERS[..] } else { &[] };
+    let always = [
         &["build/ship", "guest"][..],
         &["build/ship", "--target", "aarch64", "guest"],
         &["qemu/build-kernel"],
-        &["qemu/build-kernel", "--series", "7.2"],
+        &["qemu/build-kernel", "--series", "7.2", "--lean"],
         &["qemu/build-kernel", "--architecture", "aarch64"],
         &["qemu/build-kernel", "--ca", "tests/boots/built-in-ca.pem"],
         &[
@@ -171,7 +189,8 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
         ],
         &["qemu/debian-kernel"],
         &["qemu/policy-parsers"],
-    ] {
+    ];
+    for command in always.iter().chain(others) {
         if let [program, arguments @ ..] = command
             && !context.quietly(program, arguments)?
         {
@@ -240,7 +259,13 @@ pub fn boots(context: &Context) -> Result<Ended, Error> {
     for path in kills {
         print!("{}", std::fs::read_to_string(path)?);
     }
-    for name in ["faults", "faults-in-front"] {
+    for name in [
+        "faults",
+        "faults-in-front",
+        "faults-aarch64",
+        "faults-armv7",
+        "faults-riscv64",
+    ] {
         if let Some((text, path)) = read(&format!("{name}.tsv")) {
             say(format_args!(
                 "system calls of the init that failed, also in {}:",

@@ -146,6 +146,7 @@ const MACHINES: &[&str] = &[
     "lzop",
     "bzip2",
     "qemu-system-arm",
+    "qemu-system-misc",
     "qemu-system-x86",
     "qemu-system-common",
     "swtpm",
@@ -178,7 +179,7 @@ const MACHINES: &[&str] = &[
 ];
 
 /// All steps.
-pub const STEPS: [Step; 16] = [
+pub const STEPS: [Step; 17] = [
     Step::new(
         "formatting",
         "rustfmt would change nothing",
@@ -223,6 +224,13 @@ pub const STEPS: [Step; 16] = [
         Action::Call(checks::units),
     )
     .with_packages(REFERENCES),
+    Step::new(
+        "emulated",
+        "the tests of crates/ima on big-endian and 32-bit processors (tests/emulated); with --all",
+        Kind::Check,
+        Action::Call(checks::emulated),
+    )
+    .with_packages(&["cryptsetup-bin"]),
     Step::new(
         "evmctl",
         "the tests of ima-evm-utils with imactl in evmctl's place",

@@ -2,9 +2,9 @@
 //!
 //! As the `/init` of an initramfs, with `FAULTS=` in its environment (where the kernel puts it from its command line), this
 //! program starts a tracer and becomes `/ima-init`. The tracer counts that program's system calls (ptrace(2)) until it
-//! becomes another one, and keeps one of them from being made: the program sees it fail. x86-64 only.
+//! becomes another one, and keeps one of them from being made: the program sees it fail.
 //!
-//!     FAULTS=count      none fails; the numbers of all calls are reported
+//!     FAULTS=count      none fails; the names of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
 //!     FAULTS=trace      none fails; each is reported with its time (ima_testbed::trace)
 
@@ -59,18 +59,6 @@ pub fn trace() -> ExitCode {
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-mod tracer {
-    pub(super) fn run(_: &str) -> Result<(), String> {
-        Err("only on x86-64".to_owned())
-    }
-
-    pub(super) fn say(text: &str) {
-        crate::system::log(text);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
 mod tracer {
     use std::collections::BTreeMap;
     use std::ffi::c_void;
@@ -81,12 +69,14 @@ mod tracer {
     use ima_testbed::report::FAULTS;
     use ima_testbed::trace::TracedCall;
     use nix::errno::Errno;
-    use nix::libc::user_regs_struct;
     use nix::sys::ptrace::{self, Options};
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::Pid;
     use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
+
+    use crate::calls;
+    use crate::registers::Registers;
 
     /// PTRACE_EVENT_EXEC (ptrace(2)).
     const EXEC: i32 = 4;
@@ -123,10 +113,9 @@ mod tracer {
         match wanted {
             "count" => {
                 // A record of the kernel's log is short.
-                for (part, calls) in calls.chunks(100).enumerate() {
-                    let numbers: Vec<String> =
-                        calls.iter().map(|call| call.number.to_string()).collect();
-                    say(&format!("calls {part}: {}", numbers.join(" ")));
+                for (part, calls) in calls.chunks(50).enumerate() {
+                    let names: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
+                    say(&format!("calls {part}: {}", names.join(" ")));
                 }
             }
             "trace" => {
@@ -144,10 +133,10 @@ mod tracer {
     const TEXT: usize = 48;
 
     /// A string of the process that is traced, as far as it is shown.
-    fn string(init: Pid, address: u64) -> String {
+    fn string(init: Pid, address: usize) -> String {
         let mut bytes = Vec::new();
         while bytes.len() < TEXT {
-            let at = address.wrapping_add(bytes.len() as u64);
+            let at = address.wrapping_add(bytes.len());
             let Ok(word) = ptrace::read(init, at as *mut c_void) else {
                 break;
             };
@@ -162,36 +151,35 @@ mod tracer {
     }
 
     /// The files that the process has open, by descriptor.
-    type Files = BTreeMap<u64, String>;
+    type Files = BTreeMap<usize, String>;
 
-    /// What a call is about: a path, or the file of a descriptor (arch/x86/entry/syscalls/syscall_64.tbl).
-    fn subject(init: Pid, registers: &user_regs_struct, files: &Files) -> String {
-        let file = |descriptor: u64| files.get(&descriptor).cloned().unwrap_or_default();
-        match registers.orig_rax {
-            // open, stat, lstat, execve, chdir, mkdir, unlink, readlink, chroot
-            2 | 4 | 6 | 59 | 80 | 83 | 87 | 89 | 161 => string(init, registers.rdi),
-            // mount, openat, mkdirat, newfstatat, unlinkat, readlinkat, execveat, statx, openat2
-            165 | 257 | 258 | 262 | 263 | 267 | 322 | 332 | 437 => string(init, registers.rsi),
-            // read, write, close, fstat, lseek, ioctl, pread64, readv, writev, fgetxattr, getdents64, fstatfs
-            0 | 1 | 3 | 5 | 8 | 16 | 17 | 19 | 20 | 193 | 217 | 138 => file(registers.rdi),
-            // mmap
-            9 => file(registers.r8),
-            // add_key, request_key
-            248 | 249 => string(init, registers.rdi),
+    /// What a call is about: a path or a text, or the file of a descriptor.
+    fn subject(name: &str, init: Pid, registers: &Registers, files: &Files) -> String {
+        let file = |descriptor: usize| files.get(&descriptor).cloned().unwrap_or_default();
+        let [first, second, .., fifth] = registers.arguments();
+        match name {
+            "open" | "stat" | "lstat" | "lstat64" | "execve" | "chdir" | "mkdir" | "unlink"
+            | "readlink" | "chroot" | "add_key" | "request_key" => string(init, first),
+            "mount" | "openat" | "mkdirat" | "newfstatat" | "fstatat64" | "unlinkat"
+            | "readlinkat" | "execveat" | "statx" | "openat2" => string(init, second),
+            "read" | "write" | "close" | "fstat" | "fstat64" | "lseek" | "_llseek" | "ioctl"
+            | "pread64" | "readv" | "writev" | "fgetxattr" | "getdents64" | "fstatfs"
+            | "fstatfs64" => file(first),
+            "mmap" | "mmap2" => file(fifth),
             _ => String::new(),
         }
     }
 
     /// Notes what was opened and closed.
-    fn follow_files(call: &TracedCall, registers: &user_regs_struct, files: &mut Files) {
-        match call.number {
-            // open, openat, openat2
-            2 | 257 | 437 if call.result >= 0 => {
-                files.insert(registers.rax, call.subject.clone());
+    fn follow_files(call: &TracedCall, descriptor: usize, files: &mut Files) {
+        match call.name.as_str() {
+            "open" | "openat" | "openat2" => {
+                if let Ok(opened) = usize::try_from(call.result) {
+                    files.insert(opened, call.subject.clone());
+                }
             }
-            // close
-            3 => {
-                files.remove(&registers.rdi);
+            "close" => {
+                files.remove(&descriptor);
             }
             _ => {}
         }
@@ -212,6 +200,7 @@ mod tracer {
         // The end of the execve that begins it all is seen first.
         let mut within = true;
         let mut failing = None;
+        let mut before = Registers::default();
         let mut begun = false;
         let mut continued = Instant::now();
         loop {
@@ -227,38 +216,37 @@ mod tracer {
                     None
                 }
                 WaitStatus::PtraceSyscall(_) => {
-                    let mut registers = ptrace::getregs(init)?;
+                    let registers = Registers::of(init)?;
                     if within {
+                        let mut result = registers.result();
                         if let Some(errno) = failing.take() {
-                            registers.rax = i64::from(errno).wrapping_neg() as u64;
-                            ptrace::setregs(init, registers)?;
+                            registers.fail(init, errno, &before)?;
+                            result = -(errno as isize);
                         }
                         if let Some(call) = calls.last_mut() {
                             call.within = ran;
-                            call.result = registers.rax as i64;
-                            follow_files(call, &registers, &mut files);
+                            call.result = result as i64;
+                            follow_files(call, before.arguments()[0], &mut files);
                         }
                     } else {
+                        let name = calls::name(registers.call());
                         if let Some(fault) = fault.filter(|fault| fault.call == calls.len()) {
-                            let (number, errno) = (registers.orig_rax, fault.errno);
+                            let errno = fault.errno;
                             say(&format!(
-                                "call {} is {number} and fails with {errno}",
+                                "call {} is {name} and fails with {errno}",
                                 calls.len()
                             ));
+                            registers.make_none(init)?;
                             failing = Some(errno);
                         }
                         calls.push(TracedCall {
-                            number: registers.orig_rax,
                             before: ran,
                             within: 0,
                             result: 0,
-                            subject: subject(init, &registers, &files),
+                            subject: subject(&name, init, &registers, &files),
+                            name,
                         });
-                        if failing.is_some() {
-                            // No call has this number.
-                            registers.orig_rax = u64::MAX;
-                            ptrace::setregs(init, registers)?;
-                        }
+                        before = registers;
                     }
                     within = !within;
                     None

@@ -23,6 +23,7 @@
 
 mod attempts;
 mod below;
+mod calls;
 mod copy;
 mod disks;
 mod faults;
@@ -33,6 +34,7 @@ mod kexec;
 mod map;
 mod mount_options;
 mod port;
+mod registers;
 mod rules;
 mod system;
 mod tools;

@@ -192,7 +192,7 @@ fn poke(process: &str, address: &str) -> io::Result<u8> {
     nix::sys::wait::waitpid(process, None)?;
     let at = address as *mut libc::c_void;
     let word = nix::sys::ptrace::read(process, at)?;
-    let changed = word & !0xff | i64::from(b'7');
+    let changed = word & !0xff | libc::c_long::from(b'7');
     nix::sys::ptrace::write(process, at, changed)?;
     nix::sys::ptrace::detach(process, None)?;
     Ok(0)
