@@ -136,6 +136,7 @@ pub fn units(context: &Context) -> Result<Ended, Error> {
     options.extend(test_programs(
         context,
         &[
+            "tests",
             "crates/ima/tests",
             "crates/imactl/tests",
             "crates/scripts/tests",
