@@ -109,7 +109,7 @@ need_helper() {
 }
 
 # build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, bench_boot,
-# bench_cost, bench_sign, scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory
+# bench_cost, bench_sign, bench_measurement, scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory
 # of the static ones: ima-init, switch_root, guest. Makers see them too.
 build_programs() {
     local target paths
@@ -126,6 +126,7 @@ build_programs() {
     bench_boot=$target/release/bench-boot
     bench_cost=$target/release/bench-cost
     bench_sign=$target/release/bench-sign
+    bench_measurement=$target/release/bench-measurement
     scenario_boot=$target/release/scenario-boot
     scenario_debian=$target/release/scenario-debian
     scenario_debian_setup=$target/release/scenario-debian-setup
@@ -133,7 +134,7 @@ build_programs() {
     rm "$paths"
     export imactl testbed scenario_boot ship
     local program
-    for program in "$imactl" "$testbed" "$bench_boot" "$bench_cost" "$bench_sign" \
+    for program in "$imactl" "$testbed" "$bench_boot" "$bench_cost" "$bench_sign" "$bench_measurement" \
         "$scenario_boot" "$scenario_debian" "$scenario_debian_setup" "$ship/ima-init" "$ship/switch_root" "$ship/guest"; do
         [[ -x $program ]] || die "the build did not make $program"
     done
