@@ -17,6 +17,8 @@ pub enum Tpm {
     None,
     /// A TPM 2.0 emulated by swtpm behind a TIS interface, with new state at each start.
     Swtpm,
+    /// A TPM 1.2 emulated by swtpm, likewise.
+    Swtpm12,
 }
 
 /// The accelerator: what executes the instructions of the guest.

@@ -112,12 +112,17 @@ fn printed_restart(console: &str) -> bool {
     console.contains("reboot: Restarting system") || console.contains("sysrq: Resetting")
 }
 
-/// Determines how the machine ended from the console and the events of QEMU.
-pub(crate) fn ending(
-    console: &str,
-    events: &[Value],
-    qemu_failure: impl FnOnce() -> String,
-) -> Ending {
+/// How QEMU ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Exit {
+    /// Whether its exit status is 0.
+    pub(crate) success: bool,
+    /// The exit status and the error output.
+    pub(crate) text: String,
+}
+
+/// Determines how the machine ended from the console, the events of QEMU and how QEMU ended.
+pub(crate) fn ending(console: &str, events: &[Value], exit: &Exit) -> Ending {
     if let Some(message) = panic_message(console) {
         return Ending::Panic(message);
     }
@@ -137,7 +142,9 @@ pub(crate) fn ending(
         // A triple fault resets the machine too, but the kernel prints nothing then.
         Some("guest-reset") if printed_restart(console) => Ending::Reboot,
         Some(reason) => Ending::QemuFailed(format!("{reason}, but the kernel printed no restart")),
-        None => Ending::QemuFailed(qemu_failure()),
+        // QEMU 7.2 ends a RISC-V machine without an event (hw/misc/sifive_test.c).
+        None if exit.success && console.contains("reboot: Power down") => Ending::PowerOff,
+        None => Ending::QemuFailed(exit.text.clone()),
     }
 }
 
@@ -195,13 +202,29 @@ mod tests {
                 Ending::NothingToBoot,
             ),
             ("crash", "", vec![], Ending::QemuFailed("signal 11".into())),
+            (
+                "crash after the power-off",
+                "reboot: Power down\n",
+                vec![],
+                Ending::QemuFailed("signal 11".into()),
+            ),
         ];
+        let crash = Exit {
+            success: false,
+            text: "signal 11".to_owned(),
+        };
         for (name, console, events, expected) in rows {
-            assert_eq!(
-                ending(console, &events, || "signal 11".into()),
-                expected,
-                "{name}"
-            );
+            assert_eq!(ending(console, &events, &crash), expected, "{name}");
         }
+        let end = Exit {
+            success: true,
+            text: "exit status: 0".to_owned(),
+        };
+        let without_event = |console| ending(console, &[], &end);
+        assert_eq!(without_event("reboot: Power down\n"), Ending::PowerOff);
+        assert_eq!(
+            without_event("booting\n"),
+            Ending::QemuFailed("exit status: 0".to_owned())
+        );
     }
 }

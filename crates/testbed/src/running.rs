@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Map, Value, json};
 
-use crate::outcome::{self, Ending, Outcome};
+use crate::outcome::{self, Ending, Exit, Outcome};
 use crate::process::{Killer, spawn};
 use crate::qmp;
 use crate::report::{FromGuest, Report, ToGuest, decode_hex, encode_hex};
@@ -69,8 +69,7 @@ struct State {
     events: Vec<Value>,
     answers: VecDeque<Value>,
     open_streams: usize,
-    /// The exit status and error output of QEMU.
-    exit: Option<String>,
+    exit: Option<Exit>,
 }
 
 impl State {
@@ -136,8 +135,9 @@ impl Running {
         let (qmp, console, report) = (listen("qmp")?, listen("console")?, listen("report")?);
         let tpm = match machine.tpm {
             Tpm::None => None,
-            Tpm::Swtpm => Some(Emulator::start(
+            Tpm::Swtpm | Tpm::Swtpm12 => Some(Emulator::start(
                 directory.path(),
+                machine.tpm,
                 machine.tpm_state.as_deref(),
             )?),
         };
@@ -180,11 +180,12 @@ impl Running {
                 if let Some(mut stderr) = stderr {
                     let _ = stderr.read_to_end(&mut words);
                 }
-                let status = child
-                    .wait()
-                    .map_or_else(|error| error.to_string(), |status| status.to_string());
-                let words = String::from_utf8_lossy(&words);
-                shared.change(|state| state.exit = Some(format!("{status}: {}", words.trim())));
+                let (success, status) = child.wait().map_or_else(
+                    |error| (false, error.to_string()),
+                    |status| (status.success(), status.to_string()),
+                );
+                let text = format!("{status}: {}", String::from_utf8_lossy(&words).trim());
+                shared.change(|state| state.exit = Some(Exit { success, text }));
             }
         });
 
@@ -428,12 +429,11 @@ impl Running {
         let mut state = self.shared.lock();
         let console = state.console().into_owned();
         let ending = forced.unwrap_or_else(|| {
-            outcome::ending(&console, &state.events, || {
-                state
-                    .exit
-                    .clone()
-                    .unwrap_or_else(|| "it did not end".to_owned())
-            })
+            let exit = state.exit.clone().unwrap_or_else(|| Exit {
+                success: false,
+                text: "it did not end".to_owned(),
+            });
+            outcome::ending(&console, &state.events, &exit)
         });
         Outcome {
             ending,
@@ -455,7 +455,7 @@ impl Drop for Running {
 /// Makes the error of a QEMU that ended at its start, from its exit status and error output.
 fn not_started(shared: &Shared) -> TestbedError {
     let deadline = Instant::now() + Duration::from_secs(10);
-    let words = shared.wait(deadline, |state| state.exit.clone());
+    let words = shared.wait(deadline, |state| Some(state.exit.clone()?.text));
     let (status, stderr) = words
         .as_deref()
         .and_then(|words| words.split_once(": "))

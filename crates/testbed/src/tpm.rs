@@ -5,10 +5,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-use crate::TestbedError;
 use crate::process::spawn;
+use crate::{TestbedError, Tpm};
 
-/// A TPM 2.0 emulator with its state in `directory`: all PCRs zero, banks as libtpms allocates them, and what is not volatile as
+/// An emulator of a TPM with its state in `directory`: all PCRs zero, banks as libtpms allocates them, and what is not volatile as
 /// in the state that it is started with, if any.
 #[derive(Debug)]
 pub(crate) struct Emulator {
@@ -19,6 +19,7 @@ pub(crate) struct Emulator {
 impl Emulator {
     pub(crate) fn start(
         directory: &Path,
+        version: Tpm,
         initial: Option<&Path>,
     ) -> Result<Emulator, TestbedError> {
         let socket = directory.join("tpm.socket");
@@ -32,13 +33,8 @@ impl Emulator {
         }
         let child = spawn("swtpm", |command| {
             command
-                .args([
-                    "socket",
-                    "--tpm2",
-                    "--terminate",
-                    "--flags",
-                    "not-need-init",
-                ])
+                .args(["socket", "--terminate", "--flags", "not-need-init"])
+                .args((version == Tpm::Swtpm).then_some("--tpm2"))
                 .args(["--ctrl", "type=unixio,fd=0"])
                 .arg("--tpmstate")
                 .arg(format!("dir={}", state.display()))
