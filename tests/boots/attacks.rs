@@ -49,6 +49,12 @@ fn library() -> Vec<u8> {
 /// A root in which this script runs as the init.
 pub fn attacked_by(script: &str) -> Setup {
     let mut setup = Setup::new();
+    run_by_init(&mut setup, script);
+    setup
+}
+
+/// Puts this script in the place of the root's init, with the programs that it calls.
+pub fn run_by_init(setup: &mut Setup, script: &str) {
     let root = &mut setup.root;
     root.add_signed("bin/busybox", 0o755, &busybox(), &RSA);
     for applet in APPLETS {
@@ -61,7 +67,6 @@ pub fn attacked_by(script: &str) -> Setup {
     let script = format!("{PRELUDE}{script}\npoweroff -f\n");
     root.add_signed(INIT, 0o755, script.as_bytes(), &RSA);
     setup.append("printk.devkmsg=on");
-    setup
 }
 
 /// What the script said, in order.

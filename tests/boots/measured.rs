@@ -247,6 +247,10 @@ const NO_TPM: Check = Check::Silent("an image does not show whether the machine 
 
 faults! {
     pcr_of_a_machine_without_a_tpm: "IMA-113", Halt, NO_TPM, |setup| setup.configure("measure_pcr=13");
+    pcr_of_a_tpm_1_2: "IMA-113", Halt, NO_TPM, |setup| {
+        setup.tpm = Tpm::Swtpm12;
+        setup.configure("measure_pcr=13");
+    };
     pcr_of_ima: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("measure_pcr=10");
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     pcr_that_programs_can_reset: "IMA-202", Reboot, Check::Unmade, |setup| setup.configure("measure_pcr=16");
