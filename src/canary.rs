@@ -6,14 +6,12 @@ use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
 use ima::fault::{Code, Fault};
+use ima::layout::{CANARY, CANARY_CONTENT};
 use rustix::fs::{Mode, OFlags, XattrFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::errno::{Errno, describe, from_io};
 use crate::syscalls;
-
-/// Printable, so that the kernel looks for no module that could run it (fs/exec.c, `search_binary_handler`).
-const CONTENT: &[u8] = b"ima-init: not a program\n";
 
 /// The kernel's answer to the attempt to execute the canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +57,7 @@ impl Canary {
                 MountAttrFlags::empty(),
             )?;
             let canary = Self { tmpfs };
-            canary.write("canary", CONTENT, Mode::RWXU)?;
+            canary.write(CANARY, CANARY_CONTENT, Mode::RWXU)?;
             Ok(canary)
         };
         make().map_err(|errno| {

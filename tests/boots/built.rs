@@ -28,7 +28,7 @@ pub fn scratch() -> &'static Path {
     &SCRATCH
 }
 
-fn project() -> &'static Path {
+pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 

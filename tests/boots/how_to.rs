@@ -79,7 +79,7 @@ fn blocks(page: &str) -> Vec<String> {
 }
 
 /// The host tool, built as the tests are.
-static IMACTL: LazyLock<PathBuf> = LazyLock::new(|| {
+pub static IMACTL: LazyLock<PathBuf> = LazyLock::new(|| {
     // Of the whole workspace: with this package alone, cargo would compile the dependencies with other features.
     run(Command::new(env!("CARGO")).args(["build", "--workspace", "--locked", "--bin", "imactl"]));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))

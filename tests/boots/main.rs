@@ -25,6 +25,8 @@ mod grammar;
 mod hostile;
 mod how_to;
 mod initramfs;
+mod kexec;
+mod keylime;
 mod keys;
 mod killed;
 mod lines;

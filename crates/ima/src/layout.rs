@@ -29,6 +29,14 @@ pub const PRIVATE: &str = "/run/ima-init/private";
 /// The kernel's own command line where the init has put a filtered copy over [`COMMAND_LINE`].
 pub const TRUE_COMMAND_LINE: &str = "/run/ima-init/private/proc/cmdline";
 
+/// The file by which the init tries whether the kernel denies what is not signed. A measurement list has it by this name, without a
+/// directory, because its file system is mounted nowhere.
+pub const CANARY: &str = "canary";
+
+/// The content of [`CANARY`]. Printable, so that the kernel looks for no module that could run it (fs/exec.c,
+/// `search_binary_handler`).
+pub const CANARY_CONTENT: &[u8] = b"ima-init: not a program\n";
+
 /// Reads the kernel's own command line.
 ///
 /// # Errors

@@ -15,6 +15,7 @@ pub mod image;
 pub mod initramfs;
 pub mod kernel;
 pub mod key;
+pub mod keylime;
 pub mod keyring;
 pub mod loader;
 pub mod manifest;

@@ -16,7 +16,6 @@
 //! The path is relative to the root; a percent sign and bytes that are not UTF-8 stand as `%25`, `%ff`. A file with several names
 //! stands under the first. `ima` is the value of `security.ima`, in hexadecimal, and missing until the manifest is signed.
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -35,7 +34,7 @@ use crate::hex;
 use crate::percent::{escape, unescape};
 use crate::select::{self, Appraisal};
 use crate::sign::{ImaValue, Place};
-use crate::tree::{Content, InodeIndex, Kind, Tree};
+use crate::tree::{Content, Kind, Tree};
 use crate::verify::{NEWEST, Verdict, judge};
 use crate::xattr::SECURITY_IMA;
 
@@ -104,10 +103,7 @@ impl Manifest {
         if !crate::key::SIGNED.contains(&algo) {
             crate::key::check_digest(algo, &[])?;
         }
-        let mut names: BTreeMap<InodeIndex, Vec<&[u8]>> = BTreeMap::new();
-        for (name, index) in tree.names() {
-            names.entry(index).or_default().push(name);
-        }
+        let names = tree.names_by_inode();
         let files: Vec<Option<File>> = names
             .par_iter()
             .map(|(index, names)| {

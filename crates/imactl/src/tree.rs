@@ -296,6 +296,16 @@ impl Tree {
             .map(|(name, &index)| (name.as_slice(), index))
     }
 
+    /// Every inode that has a name, and its names, sorted.
+    #[must_use]
+    pub fn names_by_inode(&self) -> BTreeMap<InodeIndex, Vec<&[u8]>> {
+        let mut names: BTreeMap<InodeIndex, Vec<&[u8]>> = BTreeMap::new();
+        for (name, index) in self.names() {
+            names.entry(index).or_default().push(name);
+        }
+        names
+    }
+
     /// What is directly in a directory: last components and inodes, sorted. The name as [`names`](Self::names) gives it.
     pub fn children<'a>(
         &'a self,

@@ -23,7 +23,7 @@ use super::options::{self, FileSystemOptions, OutputOptions};
 use super::outcome::{Outcome, Result};
 use super::output;
 
-const MAX_IMAGE: u64 = 1 << 30;
+pub(super) const MAX_IMAGE: u64 = 1 << 30;
 
 /// Find on the desk what the init would refuse on the device
 ///
@@ -195,11 +195,7 @@ impl Check {
         let Some(path) = &self.initramfs else {
             return Err(Fault::new(Code::Usage, "--initramfs or --uki is needed"));
         };
-        if path.is_dir() {
-            return InitramfsBuilder::from_directory(path);
-        }
-        InitramfsBuilder::from_image(&read_bounded(path, MAX_IMAGE)?)
-            .map_err(|fault| in_file(fault, path))
+        read_initramfs(path)
     }
 
     /// The CAs in the kernel, its configuration, and which release it is.
@@ -291,8 +287,17 @@ fn below(initramfs: &Path, root: &Path) -> Option<PathBuf> {
     (inside != Path::new("")).then(|| inside.to_owned())
 }
 
+/// An initramfs: a directory or an archive.
+pub(super) fn read_initramfs(path: &Path) -> Result<InitramfsBuilder> {
+    if path.is_dir() {
+        return InitramfsBuilder::from_directory(path);
+    }
+    InitramfsBuilder::from_image(&read_bounded(path, MAX_IMAGE)?)
+        .map_err(|fault| in_file(fault, path))
+}
+
 /// The CAs in a kernel image.
-fn in_kernel(path: &Path, image: &[u8]) -> Result<Vec<Certificate>> {
+pub(super) fn in_kernel(path: &Path, image: &[u8]) -> Result<Vec<Certificate>> {
     let beside = path.with_file_name("extra-cert.json");
     let symbols = beside
         .exists()

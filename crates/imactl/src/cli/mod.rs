@@ -13,6 +13,7 @@ mod import;
 mod initramfs;
 mod kernel;
 mod keygen;
+mod keylime;
 mod keys;
 mod manifest;
 mod measurement;
@@ -80,6 +81,8 @@ enum Command {
     Config(config::Config),
     Measurement(measurement::Measurement),
     Events(events::Events),
+    #[command(subcommand)]
+    Keylime(keylime::KeylimeCommand),
     Explain(explain::Explain),
     Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Measurement(command) => command.run(),
         Command::Events(command) => command.run(),
+        Command::Keylime(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),

@@ -1,0 +1,137 @@
+//! Keylime's verifier judges the measurement lists of boots, by a runtime policy that `imactl keylime policy` made of the same files.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ima_testbed::Tpm;
+use ima_testbed::report::Report;
+use imactl::key::KeyKind;
+
+use crate::built::{PROGRAMS, project, source};
+use crate::how_to::IMACTL;
+use crate::keys::{RSA, leaf};
+use crate::setup::{DEFAULT_POLICY, Setup, assert_booted};
+use crate::tree::INIT;
+
+/// A boot that is measured, of a root with nothing but its init.
+fn device() -> Setup {
+    let mut setup = Setup::new();
+    setup.tpm = Tpm::Swtpm;
+    setup.put(DEFAULT_POLICY, source("policy/ima_policy.measure"));
+    setup
+}
+
+/// The first entry of the list, whose last part but the name is the digest with its algorithm.
+fn boot_aggregate(report: &Report) -> &str {
+    let first = report.measurements_ascii.lines().next();
+    let words: Vec<&str> = first.expect("an entry").split(' ').collect();
+    let (_, digest) = words[3].split_once(':').expect("a digest");
+    digest
+}
+
+/// The runtime policy for a device; `options` are further ones of `imactl keylime policy`.
+fn policy(setup: &Setup, report: &Report, options: &[&str], directory: &Path) -> Vec<u8> {
+    let file = |name: &str| directory.join(name);
+    std::fs::write(file("initramfs"), setup.packed()).expect("the initramfs");
+    std::fs::copy(setup.kernel.with_ca(), file("kernel")).expect("the kernel");
+    let symbols = setup.kernel.directory().join("extra-cert.json");
+    std::fs::copy(symbols, file("extra-cert.json")).expect("where its CAs are");
+    let image = setup.image();
+    let output = Command::new(IMACTL.join("imactl"))
+        .args(["keylime", "policy", "--from"])
+        .arg(&image)
+        .args(["--initramfs".as_ref(), file("initramfs").as_os_str()])
+        .args(["--kernel".as_ref(), file("kernel").as_os_str()])
+        .args(["--boot-aggregate", boot_aggregate(report)])
+        .args(["--out".as_ref(), file("policy").as_os_str()])
+        .args(options)
+        .output()
+        .expect("imactl");
+    assert!(output.status.success(), "{output:?}");
+    std::fs::remove_file(image).expect("the image");
+    std::fs::read(file("policy")).expect("the policy")
+}
+
+/// What Keylime's verifier finds wrong: the kind of each event, without that of its component, and the event.
+fn judged(policy: &[u8], list: &str, bank: &str, pcr: &str) -> Vec<(String, String)> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).expect("a file");
+        path
+    };
+    let output = Command::new(project().join("tests/keylime"))
+        .args([file("policy", policy), file("list", list.as_bytes())])
+        .args([bank, pcr])
+        .stdin(Stdio::null())
+        .output()
+        .expect("tests/keylime");
+    assert!(output.status.success(), "{output:?}");
+    let events: Vec<(String, String)> =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    let kind = |id: String| id.rsplit('.').next().unwrap_or_default().to_owned();
+    let events = events.into_iter();
+    events.map(|(id, context)| (kind(id), context)).collect()
+}
+
+fn kinds(events: &[(String, String)]) -> Vec<&str> {
+    events.iter().map(|(kind, _)| kind.as_str()).collect()
+}
+
+/// The device is accepted in every bank, also by digests alone; a list that was changed is not.
+#[test]
+fn keylime_accepts_the_device_and_no_other_list() {
+    let setup = device();
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let directory = tempfile::tempdir().expect("a directory");
+    let list = report.measurements_ascii.as_str();
+    assert!(report.pcr10.len() > 1, "one bank only");
+    for options in [&[][..], &["--digests-only"]] {
+        let policy = policy(&setup, report, options, directory.path());
+        for (bank, pcr) in &report.pcr10 {
+            assert_eq!(judged(&policy, list, bank, pcr), [], "{options:?} {bank}");
+        }
+    }
+    let policy = policy(&setup, report, &[], directory.path());
+    let lines: Vec<&str> = list.lines().collect();
+    let without_one = lines[..1].iter().chain(&lines[2..]);
+    let without_one: Vec<&str> = without_one.copied().collect();
+    let pcr = &report.pcr10["sha256"];
+    let events = judged(&policy, &without_one.join("\n"), "sha256", pcr);
+    assert_eq!(kinds(&events), ["pcr_mismatch"], "{events:?}");
+}
+
+/// A root that is not that of the policy: another init under the same name, which the key of the device signed, and a key that is on no
+/// list.
+#[test]
+fn keylime_notices_another_init_and_another_key() {
+    let first = device();
+    let report = first.boot();
+    let directory = tempfile::tempdir().expect("a directory");
+    let report = assert_booted(&report);
+    let exact = policy(&first, report, &["--digests-only"], directory.path());
+    let signed = policy(&first, report, &[], directory.path());
+
+    let mut second = device();
+    let other = [PROGRAMS.guest.as_slice(), b"other"].concat();
+    second.root.add_signed(INIT, 0o755, &other, &RSA);
+    let outcome = second.boot();
+    let report = assert_booted(&outcome);
+    let (list, pcr) = (&report.measurements_ascii, &report.pcr10["sha256"]);
+    let events = judged(&exact, list, "sha256", pcr);
+    assert_eq!(kinds(&events), ["runtime_policy_hash"], "{events:?}");
+    // A signature is good whatever it is of.
+    assert_eq!(judged(&signed, list, "sha256", pcr), []);
+
+    let mut third = device();
+    let key = leaf(KeyKind::P256, "another key");
+    third.put("etc/keys/x509_ima_other.der", key.der());
+    third.root.add_signed(INIT, 0o755, &PROGRAMS.guest, &key);
+    let outcome = third.boot();
+    let report = assert_booted(&outcome);
+    let (list, pcr) = (&report.measurements_ascii, &report.pcr10["sha256"]);
+    let events = judged(&exact, list, "sha256", pcr);
+    assert_eq!(kinds(&events), ["runtime_policy_hash"], "{events:?}");
+    assert!(events[0].1.contains("Hash not found"), "{events:?}");
+}
