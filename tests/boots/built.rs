@@ -179,7 +179,10 @@ impl Kernel {
             let fragments: &[&str] = match self {
                 Kernel::Full if !series.is_empty() => &["--series", &series],
                 Kernel::Full => &[],
-                Kernel::NoIma => &["--fragment", "no-ima"],
+                Kernel::NoIma => &[
+                    "--fragment",
+                    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boots/no-ima.config"),
+                ],
                 Kernel::NoSecurityfs => &[
                     "--fragment",
                     concat!(

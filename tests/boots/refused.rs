@@ -69,6 +69,7 @@ fn script_init(setup: &mut Setup) {
 }
 
 faults! {
+    #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_ima: "IMA-104", Panic, Check::Same, |setup| setup.kernel = Kernel::NoIma;
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_securityfs: "IMA-103", Poweroff, Check::Same, |setup| setup.kernel = Kernel::NoSecurityfs;

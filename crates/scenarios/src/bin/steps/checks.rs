@@ -214,7 +214,8 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
         }
     }
     if context.all {
-        // Without this option nearly all of the kernel is compiled again.
+        // Without these options nearly all of the kernel is compiled again.
+        fragments.push("tests/boots/no-ima.config".to_owned());
         fragments.push("tests/boots/no-securityfs.config".to_owned());
     }
     fragments.sort();
