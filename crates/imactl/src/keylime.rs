@@ -36,6 +36,8 @@ pub struct RuntimePolicy {
     buffers: Digests,
     excludes: Vec<String>,
     keys: Vec<Certificate>,
+    /// Whether a file is accepted for its signature.
+    signatures: bool,
 }
 
 impl RuntimePolicy {
@@ -60,7 +62,18 @@ impl RuntimePolicy {
             buffers: Digests::new(),
             excludes: Vec::new(),
             keys: Vec::new(),
+            signatures: true,
         })
+    }
+
+    /// Accepts no file for its signature, and therefore any key on any keyring: Keylime accepts what the keys of the keyrings that it
+    /// verifies have signed (`_validate_ima_buf`).
+    #[must_use]
+    pub fn with_digests_alone(self) -> Self {
+        Self {
+            signatures: false,
+            ..self
+        }
     }
 
     /// Accepts the regular files of a tree under each of their names, and under the same names below each of `mount_points`, such as
@@ -195,6 +208,7 @@ impl RuntimePolicy {
     ///
     /// [`Code::CertificateInvalid`] if the public key of a certificate cannot be taken out of it.
     pub fn to_json(&self) -> Result<Value> {
+        let ignored = if self.signatures { &[][..] } else { &["*"] };
         Ok(json!({
             "meta": { "version": 1, "generator": 0 },
             "release": 0,
@@ -202,7 +216,7 @@ impl RuntimePolicy {
             "excludes": self.excludes,
             "keyrings": self.keyrings,
             // The template digests of the list that the agent sends are of SHA-1 (ascii_runtime_measurements).
-            "ima": { "ignored_keyrings": [], "log_hash_alg": "sha1", "dm_policy": null },
+            "ima": { "ignored_keyrings": ignored, "log_hash_alg": "sha1", "dm_policy": null },
             "ima-buf": self.buffers,
             "verification-keys": self.verification_keys()?,
         }))
@@ -210,7 +224,7 @@ impl RuntimePolicy {
 
     /// Text within the policy (keylime/ima/file_signatures.py, `ImaKeyring.from_string`).
     fn verification_keys(&self) -> Result<String> {
-        if self.keys.is_empty() {
+        if self.keys.is_empty() || !self.signatures {
             return Ok(String::new());
         }
         let ids: Vec<u32> = self
@@ -318,6 +332,10 @@ mod tests {
         }
         let json = policy.to_json().unwrap();
         assert_eq!(json["keyrings"][".ima"].as_array().unwrap().len(), 2);
+        let alone = policy.clone().with_digests_alone().to_json().unwrap();
+        assert_eq!(alone["verification-keys"], "");
+        assert_eq!(alone["ima"]["ignored_keyrings"], json!(["*"]));
+        assert_eq!(json["ima"]["ignored_keyrings"], json!([]));
         let keys: Value =
             serde_json::from_str(json["verification-keys"].as_str().unwrap()).unwrap();
         let ids = [&rsa, &ec].map(|key| u32::from_be_bytes(key.key_id().0));

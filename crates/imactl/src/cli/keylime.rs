@@ -56,7 +56,7 @@ pub struct Policy {
     /// Certificate whose signatures are accepted; may be repeated, and is added to those of the initramfs
     #[arg(long = "cert", value_name = "FILE", conflicts_with = "digests_only")]
     certificates: Vec<PathBuf>,
-    /// Accept no file for its signature
+    /// Accept no file for its signature, and any key on a keyring: Keylime would accept what that key has signed
     #[arg(long)]
     digests_only: bool,
     /// Algorithm that the kernel measures files with (ima_hash=): sha1, sha256, sha384 or sha512
@@ -82,6 +82,9 @@ pub struct Policy {
 impl Policy {
     fn run(self) -> Result {
         let mut policy = RuntimePolicy::new(self.hash)?;
+        if self.digests_only {
+            policy = policy.with_digests_alone();
+        }
         policy.accept_content(layout::CANARY, layout::CANARY_CONTENT);
         for path in &self.certificates {
             for certificate in options::certificates(path)? {
@@ -141,7 +144,7 @@ impl Policy {
             for (_, certificates) in initramfs.certificates(purpose) {
                 for certificate in certificates? {
                     policy.accept_key(name, &certificate);
-                    if matches!(purpose, Purpose::Ima) && !self.digests_only {
+                    if matches!(purpose, Purpose::Ima) {
                         policy.accept_signatures(&certificate)?;
                     }
                 }
