@@ -28,9 +28,35 @@ pub fn refused_rule(line: &str) -> Option<&str> {
     fields.strip_suffix("res=0").map(str::trim_end)
 }
 
+/// When the audit system made a record, and its number (kernel/audit.c, `audit_log_start`): no two records of a boot have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Seconds since 1970.
+    pub seconds: u64,
+    /// Milliseconds of that second.
+    pub milliseconds: u32,
+    /// The number of the event.
+    pub serial: u64,
+}
+
+impl Stamp {
+    /// Parses `SECONDS.MILLISECONDS:SERIAL`.
+    fn parse(text: &str) -> Option<Self> {
+        let (time, serial) = text.split_once(':')?;
+        let (seconds, milliseconds) = time.split_once('.')?;
+        Some(Self {
+            seconds: seconds.parse().ok()?,
+            milliseconds: milliseconds.parse().ok()?,
+            serial: serial.parse().ok()?,
+        })
+    }
+}
+
 /// The record of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntegrityRecord {
+    /// When it was made.
+    pub stamp: Stamp,
     /// The process that the record is about.
     pub process: u32,
     /// The operation: `appraise_data`, `collect_data`, `mmap_file`, `set_data`.
@@ -52,7 +78,8 @@ impl IntegrityRecord {
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let rest = HEADS.iter().find_map(|head| line.strip_prefix(head))?;
-        let (_, fields) = rest.split_once("): ")?;
+        let (stamp, fields) = rest.split_once("): ")?;
+        let stamp = Stamp::parse(stamp)?;
         // auditd's enriched format appends its own fields behind a group separator.
         let fields = fields.split('\x1d').next()?.trim_end();
         let (process, rest) = fields.strip_prefix("pid=")?.split_once(' ')?;
@@ -60,6 +87,7 @@ impl IntegrityRecord {
         let (_, fields) = rest.rsplit_once(" op=")?;
         let (operation, rest) = fields.split_once(' ')?;
         let mut record = Self {
+            stamp,
             process: process.parse().ok()?,
             operation: operation.to_owned(),
             cause: String::new(),
@@ -149,6 +177,11 @@ mod tests {
     #[test]
     fn a_denial_in_the_kernels_log() {
         let expected = IntegrityRecord {
+            stamp: Stamp {
+                seconds: 1,
+                milliseconds: 5,
+                serial: 7,
+            },
             process: 1,
             operation: "appraise_data".to_owned(),
             cause: "IMA-signature-required".to_owned(),
@@ -167,6 +200,12 @@ mod tests {
         let (_, fields) = DENIED.split_once("): ").unwrap();
         let fields = fields.replace(" op=", " subj=fire fox (complain) op=");
         let raw = format!("{head}{fields}\x1dUID=\"root\" AUID=\"unset\"");
+        let stamp = Stamp {
+            seconds: 1_700_000_000,
+            milliseconds: 123,
+            serial: 45,
+        };
+        let expected = IntegrityRecord { stamp, ..expected };
         assert_eq!(IntegrityRecord::find(&raw), Some(expected));
     }
 
@@ -177,6 +216,9 @@ mod tests {
             "audit: type=1800 ",
             "audit: type=1800 audit(1.5:7): ",
             &DENIED.replace("1800", "1802"),
+            &DENIED.replace("1.5:7", "1.5"),
+            &DENIED.replace("1.5:7", "15:7"),
+            &DENIED.replace("1.5:7", "1.5:-7"),
             &DENIED.replace("pid=1 ", "pid=x "),
             &DENIED.replace(" res=0", ""),
             &DENIED.replace("res=0", "res=2"),

@@ -59,6 +59,8 @@ impl KeyringName {
 pub struct Key<'a> {
     /// The serial number.
     pub serial: Serial,
+    /// Who may do what, `KEY_USR_WRITE` and the like of include/linux/key.h.
+    pub permissions: u32,
     /// The type, such as `keyring`; the kernel cuts it to nine characters: `asymmetri`.
     pub kind: &'a str,
     /// The description and what the type adds to it, such as `.ima: 1`.
@@ -111,12 +113,17 @@ pub fn keys(proc_keys: &str) -> impl Iterator<Item = Key<'_>> {
             Some(word)
         };
         let serial = i32::from_str_radix(word()?, 16).ok()?;
-        for _ in 0..6 {
+        for _ in 0..3 {
+            word()?;
+        }
+        let permissions = u32::from_str_radix(word()?, 16).ok()?;
+        for _ in 0..2 {
             word()?;
         }
         let kind = word()?;
         Some(Key {
             serial: Serial(serial),
+            permissions,
             kind,
             description: rest.trim_start_matches(' '),
         })
