@@ -196,6 +196,23 @@ pub struct Settings {
     pub others: Vec<Self>,
 }
 
+/// Returns `ima_appraise=VALUE` of a command line if it turns appraisal off or has it only logged: the last value that the kernel knows
+/// counts.
+pub fn weakened(line: &(impl AsRef<[u8]> + ?Sized)) -> Option<String> {
+    let mut weakened = None;
+    for parameter in cmdline::parameters(line).filter(|parameter| parameter.is("ima_appraise")) {
+        let value = parameter.value.as_deref().unwrap_or_default();
+        let is_one_of = |known: &[&str]| known.iter().any(|known| value.starts_with(known));
+        // Of a value that it does not know, the kernel takes no notice (ima_appraise.c, default_appraise_setup).
+        if is_one_of(&["off", "log", "fix"]) {
+            weakened = Some(format!("ima_appraise={value}"));
+        } else if is_one_of(&["enforce"]) {
+            weakened = None;
+        }
+    }
+    weakened
+}
+
 /// Whether a parameter undoes a protection that the kernel was built with: `CONFIG_BLK_DEV_WRITE_MOUNTED` off (block/bdev.c),
 /// `CONFIG_PROC_MEM_NO_FORCE` (fs/proc/base.c), `CONFIG_STRICT_DEVMEM` (kernel/resource.c).
 fn undoes_protection(parameter: &cmdline::Parameter<'_>, value: &str) -> bool {
@@ -363,7 +380,6 @@ impl Settings {
         let mut init = config.init.clone();
         let mut read_only = true;
         let mut evm = EvmFiles::default();
-        let mut weakened = None;
         let mut evm_fix = None;
         if config.enforce == Enforce::Required
             && let Some(parameter) = resume(line)
@@ -385,17 +401,6 @@ impl Settings {
             let value = parameter.value.as_deref();
             if let Some(value) = value.filter(|value| undoes_protection(&parameter, value)) {
                 undone = Some(format!("{}={value}", parameter.name));
-                continue;
-            }
-            if parameter.is("ima_appraise") {
-                let value = value.unwrap_or_default();
-                let is_one_of = |known: &[&str]| known.iter().any(|known| value.starts_with(known));
-                // Of a value that it does not know, the kernel takes no notice (ima_appraise.c, default_appraise_setup).
-                if is_one_of(&["off", "log", "fix"]) {
-                    weakened = Some(format!("ima_appraise={value}"));
-                } else if is_one_of(&["enforce"]) {
-                    weakened = None;
-                }
                 continue;
             }
             // evm_main.c, `evm_set_fixmode`: nothing behind it takes it back.
@@ -515,7 +520,7 @@ impl Settings {
             arguments: forward::arguments(arguments, &config),
             forwarded,
             evm,
-            weakened,
+            weakened: weakened(line),
             evm_fix,
             undone,
             slot: None,
