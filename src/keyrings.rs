@@ -197,6 +197,7 @@ impl offer::Keyring for KernelKeyring<'_> {
             subject: certificate.map(Certificate::subject),
             key_id: certificate.map(Certificate::key_id),
             algorithm: certificate.map(|certificate| certificate.key().to_string()),
+            not_after: certificate.map(Certificate::not_after),
             source: file.source,
             refused: refusal.map(Fault::code),
         });

@@ -37,6 +37,8 @@ pub struct KeyRecord {
     pub key_id: Option<KeyId>,
     /// The key's algorithm, if the certificate could be parsed.
     pub algorithm: Option<String>,
+    /// The end of its validity in seconds since 1970, if the certificate could be parsed.
+    pub not_after: Option<u64>,
     /// Where the file is.
     pub source: Source,
     /// The fault's code, if the certificate was not taken.
@@ -269,6 +271,10 @@ impl Report {
                     let key_id = key.key_id.map(|id| id.to_string());
                     json.key("key_id").optional(key_id.as_deref());
                     json.key("algorithm").optional(key.algorithm.as_deref());
+                    match key.not_after {
+                        Some(time) => json.key("not_after").number(time.into()),
+                        None => json.key("not_after").bare("null"),
+                    }
                     json.key("source").string(key.source.name());
                     json.key("accepted").boolean(key.refused.is_none());
                     json.key("code").optional(key.refused.map(Code::id));
@@ -360,6 +366,7 @@ mod tests {
             sha256: "ab".to_owned(),
             key_id: None,
             algorithm: None,
+            not_after: Some(1_900_000_000),
             source: Source::Initramfs,
             refused: Some(Code::CertificateRefused),
         });
@@ -375,6 +382,7 @@ mod tests {
         assert_eq!(value["kernel"], "6.12\"\\\n");
         assert_eq!(value["keys"][0]["code"], "IMA-504");
         assert_eq!(value["keys"][0]["accepted"], false);
+        assert_eq!(value["keys"][0]["not_after"], 1_900_000_000);
         assert!(value["keys"][0]["key_id"].is_null());
         assert_eq!(value["keys"][0]["keyring"], ".ima");
         assert_eq!(value["keys"][0]["source"], "initramfs");
