@@ -1,5 +1,7 @@
 //! Measurement lists that are read entry by entry: a machine that runs for months has lists of any length.
 
+mod comparison;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,11 @@ use ima::measurement::{Bank, ByteOrder, Decoder, Entry};
 
 use crate::Result;
 use crate::file::unreadable;
+
+pub use comparison::{Aggregate, ComparedPcr, Comparison};
+
+/// The kernel's own list.
+pub const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 18;
@@ -37,6 +44,15 @@ impl ListReader {
     /// [`Code::InputUnreadable`].
     pub fn open(path: &Path, bank: Bank, order: ByteOrder) -> Result<Self> {
         let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+        Self::new(file, path, bank, order)
+    }
+
+    /// Reads an open list; `path` is for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InputUnreadable`].
+    pub fn new(file: File, path: &Path, bank: Bank, order: ByteOrder) -> Result<Self> {
         let mut reader = Self {
             path: path.to_owned(),
             file,

@@ -16,6 +16,9 @@ use crate::file::read_bounded;
 /// PCRs of a TPM that are read.
 pub const COUNT: u32 = 24;
 
+/// The kernel's directory of the first TPM.
+pub const SYSFS: &str = "/sys/class/tpm/tpm0";
+
 /// The longest list of PCRs that is read from a file, in bytes.
 const MAX_TEXT: u64 = 1 << 16;
 
@@ -134,13 +137,20 @@ pub fn read(tpm: Option<&Tpm>, files: &[(Bank, PathBuf)]) -> Result<BTreeMap<Ban
 ///
 /// [`Code::PcrsUnreadable`] if there is no TPM or it does not answer.
 pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
-    let sysfs = Path::new("/sys/class/tpm/tpm0");
+    let banks = in_sysfs(|path| std::fs::read_to_string(path).ok());
+    if banks.is_empty() {
+        return read_tpm(&Tpm::Device("/dev/tpmrm0".into()));
+    }
+    Ok(banks)
+}
+
+/// The PCRs by bank that sysfs shows, of which `read` gives the files; none if it has none.
+pub fn in_sysfs(read: impl Fn(&str) -> Option<String>) -> BTreeMap<Bank, Pcrs> {
     let mut banks = BTreeMap::new();
     for bank in Bank::ALL {
-        let directory = sysfs.join(format!("pcr-{bank}"));
         let mut pcrs = Pcrs::new();
         for number in 0..COUNT {
-            let Ok(text) = std::fs::read_to_string(directory.join(number.to_string())) else {
+            let Some(text) = read(&format!("{SYSFS}/pcr-{bank}/{number}")) else {
                 continue;
             };
             let line = format!("{number}: {text}");
@@ -151,14 +161,14 @@ pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
         }
     }
     if banks.is_empty()
-        && let Ok(pcrs) = read_file(&sysfs.join("device/pcrs"), Bank::Sha1)
+        && let Some(text) = read(&format!("{SYSFS}/device/pcrs"))
     {
-        banks.insert(Bank::Sha1, pcrs);
+        let pcrs = parse(&text, Bank::Sha1);
+        if !pcrs.is_empty() {
+            banks.insert(Bank::Sha1, pcrs);
+        }
     }
-    if banks.is_empty() {
-        return read_tpm(&Tpm::Device("/dev/tpmrm0".into()));
-    }
-    Ok(banks)
+    banks
 }
 
 /// Reads the PCRs of a TPM 2.0 by bank; a bank that is not allocated is not there.

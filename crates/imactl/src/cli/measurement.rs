@@ -1,19 +1,16 @@
 //! `imactl measurement`
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::measurement::{
-    BOOT_AGGREGATE, Bank, ByteOrder, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay,
-    boot_aggregate,
-};
+use ima::measurement::{Bank, ByteOrder, Digested, Entry, PcrReplay};
 use ima::signature::ImaXattr;
 use imactl::hex;
-use imactl::measurement::ListReader;
+use imactl::measurement::{Aggregate, Comparison, ListReader};
 use imactl::pcr::{self, Pcrs, Tpm};
 use imactl::verifier::verify_any;
 use imactl::verify::nothing_checked;
@@ -22,9 +19,6 @@ use serde_json::json;
 use super::options::{self, OutputOptions, bank, pcr_file};
 use super::outcome::{Outcome, Result};
 use super::output;
-
-/// The kernel's own list.
-const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 
 /// The PCR that IMA extends unless the kernel or a rule says another (CONFIG_IMA_MEASURE_PCR_IDX).
 const IMA_PCR: u32 = 10;
@@ -68,120 +62,18 @@ pub struct Measurement {
     output: OutputOptions,
 }
 
-/// A PCR that was read, compared with the list entry by entry.
-struct Compared {
-    bank: Bank,
-    pcr: u32,
-    found: Vec<u8>,
-    /// Whether the list extends it.
-    extended: bool,
-    exact: PcrMatcher,
-    padded: PcrMatcher,
-}
-
-impl Compared {
-    fn new(bank: Bank, pcr: u32, found: &[u8]) -> Self {
-        Self {
-            bank,
-            pcr,
-            found: found.to_vec(),
-            extended: false,
-            exact: PcrMatcher::new(PcrReplay::new(bank, pcr), found.to_vec()),
-            padded: PcrMatcher::new(PcrReplay::padded(bank, pcr), found.to_vec()),
-        }
-    }
-
-    fn extend(&mut self, pcr: u32, entry: &mut Digested<'_>) {
-        self.extended |= self.pcr == pcr;
-        self.exact.extend(entry);
-        self.padded.extend(entry);
-    }
-
-    /// How it fits, in words, and how many of the list's entries it holds; nothing of them if it does not fit.
-    fn verdict(&self, entries: usize) -> (&'static str, Option<usize>) {
-        match (self.exact.found(), self.padded.found()) {
-            (PcrMatch::Whole, _) => ("is the replay of the list", Some(entries)),
-            // A TPM that was never extended fits the beginning of every list, and proves nothing.
-            (PcrMatch::Prefix { entries: 0 }, _) => ("was never extended", None),
-            (PcrMatch::Prefix { entries }, _) => {
-                ("is the replay of the list's beginning", Some(entries))
-            }
-            (PcrMatch::No, PcrMatch::Whole) => {
-                ("is the replay of SHA-1 digests with zeros", Some(entries))
-            }
-            (PcrMatch::No, PcrMatch::Prefix { entries }) => {
-                ("is the replay of SHA-1 digests with zeros", Some(entries))
-            }
-            (PcrMatch::No, PcrMatch::No) => ("is not the replay of the list", None),
-        }
-    }
-}
-
 /// What was found in a list.
 struct Found {
-    entries: usize,
-    violations: usize,
-    /// The first entry that was changed.
-    wrong: Option<usize>,
-    /// The PCRs that were read and that the list extends.
-    compared: Vec<Compared>,
-    /// PCRs that the list extends and that were not read, a few of them.
-    unread: BTreeSet<u32>,
+    /// The list beside the PCRs.
+    comparison: Comparison,
     /// What the PCR of IMA would be.
     replays: Vec<(Bank, PcrReplay)>,
-    /// The last boot_aggregate.
-    aggregate: Aggregate,
     /// The signatures that are not good, and with --json the others too.
     signatures: Vec<(String, &'static str)>,
     good_signatures: usize,
     bad_signatures: usize,
     /// The entries, with --list and --json.
     shown: Vec<serde_json::Value>,
-}
-
-/// What was found of the boot_aggregate, the digest of PCRs 0 to 9.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Aggregate {
-    /// The list has none.
-    Absent,
-    /// It could not be compared: PCRs of its bank were not read.
-    NotCompared,
-    /// It is that of the PCRs.
-    Matches,
-    /// It is another.
-    Differs,
-}
-
-impl Aggregate {
-    fn of(entry: &Entry, banks: &BTreeMap<Bank, Pcrs>) -> Self {
-        let expected = || {
-            let digest = entry.file_digest()?;
-            let name = match digest.algorithm {
-                // The first template says no algorithm: SHA-1.
-                "" => "sha1",
-                name => name,
-            };
-            let bank = Bank::ALL.into_iter().find(|bank| bank.name() == name)?;
-            let pcrs = banks.get(&bank)?;
-            let values: Vec<Vec<u8>> = (0..pcr::COUNT)
-                .map_while(|number| pcrs.get(&number).cloned())
-                .collect();
-            Some((boot_aggregate(bank, &values)?, digest.digest))
-        };
-        match expected() {
-            None => Self::NotCompared,
-            Some((expected, found)) if expected == found => Self::Matches,
-            Some(_) => Self::Differs,
-        }
-    }
-
-    const fn as_json(self) -> Option<bool> {
-        match self {
-            Self::Absent | Self::NotCompared => None,
-            Self::Matches => Some(true),
-            Self::Differs => Some(false),
-        }
-    }
 }
 
 impl Measurement {
@@ -192,10 +84,14 @@ impl Measurement {
             .map(|path| options::certificates(path))
             .collect();
         let certificates = certificates?.concat();
-        let banks = self.banks()?;
-        let found = self.follow(&banks, &certificates)?;
-        let list = self.list.as_deref().unwrap_or(Path::new(LIST));
-        if found.entries == 0 {
+        let found = self.follow(self.banks()?, &certificates)?;
+        let comparison = &found.comparison;
+        let list = self
+            .list
+            .as_deref()
+            .unwrap_or(Path::new(imactl::measurement::LIST));
+        let entries = comparison.entries;
+        if entries == 0 {
             return Err(
                 Fault::new(Code::MeasurementsMalformed, list.display().to_string())
                     .because(Cause::NO_ENTRIES),
@@ -205,27 +101,26 @@ impl Measurement {
             let what = format!("{}: no entry has a signature", list.display());
             return Err(nothing_checked(what).because(Cause::NO_SIGNED_ENTRY));
         }
-        if !banks.is_empty() && found.compared.is_empty() {
+        if comparison.has_pcrs() && comparison.compared().next().is_none() {
             return Err(Fault::new(Code::PcrsUnreadable, list.display().to_string())
                 .because(Cause::NO_PCR_COMPARED));
         }
-        let entries = found.entries;
         if self.output.json {
             self.print_json(&found)?;
         } else {
-            let violations = found.violations;
+            let violations = comparison.violations;
             output::line(format_args!("{entries} entries, {violations} violations"))?;
-            if let Some(entry) = found.wrong {
+            if let Some(entry) = comparison.wrong {
                 output::line(format_args!(
                     "entry {entry} was changed: its digest is not that of its data"
                 ))?;
             }
-            for item in &found.compared {
+            for item in comparison.compared() {
                 let (how, held) = item.verdict(entries);
                 output::line(format_args!("PCR {} {}: {how}", item.pcr, item.bank))?;
                 match held {
                     None => {
-                        let replay = hex::encode(item.exact.replay());
+                        let replay = hex::encode(item.replay());
                         output::line(format_args!("  TPM    {}", hex::encode(&item.found)))?;
                         output::line(format_args!("  replay {replay}"))?;
                     }
@@ -235,19 +130,19 @@ impl Measurement {
                     Some(_) => {}
                 }
             }
-            if banks.is_empty() {
+            if !comparison.has_pcrs() {
                 for (bank, replay) in &found.replays {
                     let value = hex::encode(replay.value());
                     output::line(format_args!("PCR {IMA_PCR} {bank} would be {value}"))?;
                 }
             } else {
-                for pcr in &found.unread {
+                for pcr in &comparison.unread {
                     output::line(format_args!(
                         "PCR {pcr}: the list extends it, and it is not among the PCRs given"
                     ))?;
                 }
             }
-            match found.aggregate {
+            match comparison.aggregate {
                 Aggregate::Absent | Aggregate::NotCompared => {}
                 Aggregate::Matches => {
                     output::line(format_args!("boot_aggregate is that of PCRs 0 to 9"))?;
@@ -266,14 +161,7 @@ impl Measurement {
                 ))?;
             }
         }
-        let good = found.wrong.is_none()
-            && found.bad_signatures == 0
-            && found.aggregate != Aggregate::Differs
-            && (banks.is_empty() || found.unread.is_empty())
-            && found
-                .compared
-                .iter()
-                .all(|item| item.verdict(entries).1.is_some());
+        let good = comparison.is_consistent() && found.bad_signatures == 0;
         Ok(if good {
             Outcome::Good
         } else {
@@ -292,25 +180,19 @@ impl Measurement {
     /// Reads the list, entry by entry; with --list each is printed as it comes.
     fn follow(
         &self,
-        banks: &BTreeMap<Bank, Pcrs>,
+        banks: BTreeMap<Bank, Pcrs>,
         certificates: &[Certificate],
     ) -> imactl::Result<Found> {
-        /// More PCRs than a TPM has are not named one by one.
-        const MAX_UNREAD: usize = 24;
         let order = if self.big_endian {
             ByteOrder::Big
         } else {
             ByteOrder::Little
         };
-        let path = self.list.as_deref().unwrap_or(Path::new(LIST));
+        let path = self
+            .list
+            .as_deref()
+            .unwrap_or(Path::new(imactl::measurement::LIST));
         let mut list = ListReader::open(path, self.bank, order)?;
-        let mut compared: Vec<Compared> = banks
-            .iter()
-            .flat_map(|(bank, pcrs)| {
-                pcrs.iter()
-                    .map(|(pcr, value)| Compared::new(*bank, *pcr, value))
-            })
-            .collect();
         let mut replays = Vec::new();
         if self.output.json || banks.is_empty() {
             replays = Bank::ALL
@@ -318,37 +200,18 @@ impl Measurement {
                 .to_vec();
         }
         let mut found = Found {
-            entries: 0,
-            violations: 0,
-            wrong: None,
-            compared: Vec::new(),
-            unread: BTreeSet::new(),
+            comparison: Comparison::new(banks),
             replays,
-            aggregate: Aggregate::Absent,
             signatures: Vec::new(),
             good_signatures: 0,
             bad_signatures: 0,
             shown: Vec::new(),
         };
         while let Some(entry) = list.read()? {
-            found.entries += 1;
-            found.violations += usize::from(entry.is_violation());
             let mut digested = Digested::new(&entry, order);
-            if found.wrong.is_none() && digested.is_wrong(list.bank()) {
-                found.wrong = Some(found.entries);
-            }
-            let read = compared.iter().any(|item| item.pcr == entry.pcr());
-            if !read && found.unread.len() < MAX_UNREAD {
-                found.unread.insert(entry.pcr());
-            }
-            for item in &mut compared {
-                item.extend(entry.pcr(), &mut digested);
-            }
+            found.comparison.add(&entry, &mut digested, list.bank());
             for (_, replay) in &mut found.replays {
                 replay.extend(&mut digested);
-            }
-            if entry.name() == Some(BOOT_AGGREGATE) {
-                found.aggregate = Aggregate::of(&entry, banks);
             }
             if let Some((name, verdict)) = signature(&entry, certificates) {
                 let good = verdict == "good";
@@ -367,20 +230,18 @@ impl Measurement {
                 (false, _) => {}
             }
         }
-        compared.retain(|item| item.extended);
-        found.compared = compared;
         Ok(found)
     }
 
     fn print_json(&self, found: &Found) -> imactl::Result<()> {
-        let pcrs: Vec<_> = found
-            .compared
-            .iter()
+        let comparison = &found.comparison;
+        let pcrs: Vec<_> = comparison
+            .compared()
             .map(|item| {
-                let (_, held) = item.verdict(found.entries);
+                let (_, held) = item.verdict(comparison.entries);
                 json!({
                     "pcr": item.pcr, "bank": item.bank.name(), "good": held.is_some(), "entries": held.unwrap_or(0),
-                    "tpm": hex::encode(&item.found), "replay": hex::encode(item.exact.replay()),
+                    "tpm": hex::encode(&item.found), "replay": hex::encode(item.replay()),
                 })
             })
             .collect();
@@ -395,12 +256,12 @@ impl Measurement {
             .map(|(name, verdict)| json!({"name": name, "verdict": verdict}))
             .collect();
         output::json(&json!({
-            "entries": if self.show { json!(found.shown) } else { json!(found.entries) },
-            "violations": found.violations,
-            "changed_entry": found.wrong,
+            "entries": if self.show { json!(found.shown) } else { json!(comparison.entries) },
+            "violations": comparison.violations,
+            "changed_entry": comparison.wrong,
             "pcrs": pcrs,
             "replay_pcr10": replay,
-            "boot_aggregate": found.aggregate.as_json(),
+            "boot_aggregate": comparison.aggregate.matches(),
             "signatures": signatures,
         }))
     }
