@@ -11,6 +11,7 @@ use ima::config::Keyring;
 use ima::fault::{Cause, Code, Explanation, Fault};
 
 use crate::Result;
+use crate::denial;
 use crate::file::{in_file, read_bounded};
 use crate::kernel::check::KernelConfig;
 use crate::kernel::owner::OwnerKeys;
@@ -589,11 +590,14 @@ impl System {
 pub fn denials(log: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for record in log.lines().filter_map(IntegrityRecord::find) {
-        let Some(name) = record.name.as_deref().filter(|_| record.is_denial()) else {
+        if !record.is_denial() || denial::is_canary(&record) {
+            continue;
+        }
+        let Some(name) = record.name.as_deref() else {
             continue;
         };
         let entry = (String::from_utf8_lossy(name).into_owned(), record.cause);
-        if entry.0 != "canary" && !found.contains(&entry) {
+        if !found.contains(&entry) {
             found.push(entry);
         }
     }

@@ -24,6 +24,7 @@ mod policy;
 mod remedies;
 mod setup;
 mod sign;
+mod status;
 mod uki;
 mod verify;
 
@@ -84,6 +85,7 @@ enum Command {
     #[command(subcommand)]
     Keylime(keylime::KeylimeCommand),
     Explain(explain::Explain),
+    Status(status::StatusCommand),
     Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
     #[command(disable_help_flag = true, after_help = EVMCTL_EXAMPLES)]
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Events(command) => command.run(),
         Command::Keylime(command) => command.run(),
         Command::Explain(command) => command.run(),
+        Command::Status(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
         Command::Generate(command) => command.run(Cli::command()),
