@@ -12,7 +12,8 @@ pub struct Explanation {
 }
 
 const SIGN: &str = "imactl sign --key KEY --cert CERTIFICATE FILE, if the file is to be trusted";
-const VERIFY: &str = "imactl verify --cert CERTIFICATE FILE tells which; install the file again, or sign it again if the change is wanted";
+const VERIFY: &str =
+    "imactl verify --cert CERTIFICATE FILE tells which; then install it or sign it again";
 
 /// The causes by which the kernel denies (security/integrity/ima/ima_appraise.c and ima_main.c, Linux 6.1 to 7.2).
 const CAUSES: [(&str, Explanation); 18] = [

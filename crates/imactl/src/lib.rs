@@ -31,6 +31,7 @@ pub mod select;
 pub mod setup;
 pub mod sign;
 pub mod status;
+pub mod text;
 pub mod tree;
 pub mod uki;
 pub mod verifier;

@@ -2,9 +2,11 @@
 
 mod boot;
 mod denials;
+mod html;
 mod init_report;
 mod keyrings;
 mod measurements;
+mod metrics;
 mod policy;
 mod root;
 mod system;
@@ -83,6 +85,17 @@ impl Item {
         }
     }
 
+    /// What it is called on a screen.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::SecureBoot => "Secure Boot",
+            Self::CommandLine => "command line",
+            Self::Tpm => "TPM",
+            item => item.name(),
+        }
+    }
+
     /// The item of that name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -113,6 +126,17 @@ impl State {
             Self::NotVisible => "not-visible",
             Self::Attention => "attention",
             Self::Failed => "failed",
+        }
+    }
+
+    /// Its sign on a screen.
+    #[must_use]
+    pub const fn sign(self) -> &'static str {
+        match self {
+            Self::Good => "✓",
+            Self::NotVisible => "·",
+            Self::Attention => "!",
+            Self::Failed => "✗",
         }
     }
 }
@@ -218,7 +242,9 @@ impl Status {
                     Item::Policy => self.policy.check(),
                     Item::Root => Root::check(self.root.as_ref()),
                     Item::Measurements => self.measurements.check(&self.tpm),
-                    Item::Denials => self.denials.check(self.policy.in_force),
+                    Item::Denials => self
+                        .denials
+                        .check(self.policy.in_force, self.boot.audit_is_off),
                     Item::Warnings => report?.warnings_check(),
                 })
             })

@@ -80,6 +80,53 @@ pub fn steps(policy: &Policy, hook: Hook, appraisal: bool) -> Vec<Step> {
         .collect()
 }
 
+/// What happens at a hook, in words.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// The hook.
+    pub hook: Hook,
+    /// When the kernel asks its policy there.
+    pub when: &'static str,
+    /// Whether this is about appraisal; else about measuring, auditing and hashing.
+    pub appraisal: bool,
+    /// The rules in order.
+    pub steps: Vec<Step>,
+    /// What happens if none of them fits; nothing if the last one always does.
+    pub otherwise: Option<&'static str>,
+}
+
+/// What is said of everything that no section is about.
+pub const EVERYTHING_ELSE: &str = "Everything else is let through unchecked and is not measured.";
+
+/// A whole policy in words: a section for each hook at which something happens.
+#[must_use]
+pub fn sections(policy: &Policy) -> Vec<Section> {
+    let mut sections = Vec::new();
+    for (hook, when) in HOOKS {
+        for appraisal in [true, false] {
+            let steps = steps(policy, hook, appraisal);
+            // Exemptions from nothing are not worth a word.
+            if !steps.iter().any(|step| step.acts) {
+                continue;
+            }
+            let conditional = steps.last().is_some_and(|step| step.text.contains(", if "));
+            let otherwise = if appraisal {
+                "let through unchecked"
+            } else {
+                "nothing"
+            };
+            sections.push(Section {
+                hook,
+                when,
+                appraisal,
+                steps,
+                otherwise: conditional.then_some(otherwise),
+            });
+        }
+    }
+    sections
+}
+
 /// A rule as a sentence without its hook.
 #[must_use]
 pub fn rule(rule: &Rule) -> String {

@@ -316,8 +316,7 @@ const CASES: &[Case] = &[
         exit: 1,
         says: "! denials       3 denials of 2 files since boot\n                \
                /lib/a b.so (for app): it was changed after it was signed, or its key is not on the keyring\n                  \
-               remedy: imactl verify --cert CERTIFICATE FILE tells which; install the file again, or sign it again if the change is \
-               wanted\n                \
+               remedy: imactl verify --cert CERTIFICATE FILE tells which; then install it or sign it again\n                \
                /opt/tool (for sh, 2 times): it has no signature, or only a hash\n                  \
                remedy: imactl sign ",
     },

@@ -22,6 +22,7 @@ mod outcome;
 mod output;
 mod policy;
 mod remedies;
+mod report;
 mod setup;
 mod sign;
 mod status;
@@ -86,6 +87,7 @@ enum Command {
     Keylime(keylime::KeylimeCommand),
     Explain(explain::Explain),
     Status(status::StatusCommand),
+    Report(report::Report),
     Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
     #[command(disable_help_flag = true, after_help = EVMCTL_EXAMPLES)]
@@ -140,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Keylime(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Report(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
         Command::Generate(command) => command.run(Cli::command()),

@@ -35,21 +35,7 @@ pub fn warn(text: fmt::Arguments<'_>) {
 
 /// A path fit for a terminal: control characters escaped, bytes that are not UTF-8 replaced.
 pub fn shown(path: &Path) -> String {
-    printable(&path.to_string_lossy())
-}
-
-/// Text fit for a terminal: control characters escaped, and those that change the direction of what stands around them.
-pub fn printable(text: &str) -> String {
-    let mut printable = String::new();
-    for character in text.chars() {
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if character.is_control() || turns {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
+    imactl::text::printable(&path.to_string_lossy())
 }
 
 /// Progress of work on many files: a bar on a terminal, a line every few seconds elsewhere. No file waits for it.

@@ -140,44 +140,32 @@ pub struct Explain {
 impl Explain {
     fn run(self) -> Result {
         let policy = options::policy(&self.file)?;
-        let mut hooks = Vec::new();
-        for (hook, when) in words::HOOKS {
-            for appraisal in [true, false] {
-                let steps = words::steps(&policy, hook, appraisal);
-                // Exemptions from nothing are not worth a word.
-                if !steps.iter().any(|step| step.acts) {
-                    continue;
-                }
-                let (Some(last), false) = (steps.last(), self.output.json) else {
-                    for step in steps {
-                        hooks.push(
-                            json!({"hook": hook.name(), "line": step.line, "text": step.text}),
-                        );
-                    }
-                    continue;
-                };
-                let about = if appraisal { "" } else { " (measuring)" };
-                output::line(format_args!("When {when} ({}){about}:", hook.name()))?;
-                for step in &steps {
-                    output::line(format_args!("  line {:<4} {}", step.line, step.text))?;
-                }
-                if last.text.contains(", if ") {
-                    let otherwise = if appraisal {
-                        "let through unchecked"
-                    } else {
-                        "nothing"
-                    };
-                    output::line(format_args!("  otherwise {otherwise}"))?;
-                }
+        let sections = words::sections(&policy);
+        if self.output.json {
+            let hooks: Vec<_> = sections
+                .iter()
+                .flat_map(|section| section.steps.iter().map(|step| (section.hook, step)))
+                .map(|(hook, step)| json!({"hook": hook.name(), "line": step.line, "text": step.text}))
+                .collect();
+            output::json(&json!({"hooks": hooks}))?;
+            return Ok(Outcome::Good);
+        }
+        for section in sections {
+            let about = if section.appraisal {
+                ""
+            } else {
+                " (measuring)"
+            };
+            let name = section.hook.name();
+            output::line(format_args!("When {} ({name}){about}:", section.when))?;
+            for step in &section.steps {
+                output::line(format_args!("  line {:<4} {}", step.line, step.text))?;
+            }
+            if let Some(otherwise) = section.otherwise {
+                output::line(format_args!("  otherwise {otherwise}"))?;
             }
         }
-        if self.output.json {
-            output::json(&json!({"hooks": hooks}))?;
-        } else {
-            output::line(format_args!(
-                "Everything else is let through unchecked and is not measured."
-            ))?;
-        }
+        output::line(format_args!("{}", words::EVERYTHING_ELSE))?;
         Ok(Outcome::Good)
     }
 }

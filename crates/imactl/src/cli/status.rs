@@ -32,6 +32,7 @@ Examples:
   imactl status
   imactl status --accept command-line --accept secure-boot
   imactl status --watch
+  imactl status --metrics --out /var/lib/prometheus/node-exporter/ima.prom
   imactl status --json | jq '.checks[] | select(.state != \"good\")'
   imactl status --record bundle                                        for a support case
   imactl status --root bundle")]
@@ -49,6 +50,12 @@ pub struct StatusCommand {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "10", conflicts_with_all = ["root", "json"],
         value_parser = clap::value_parser!(u32).range(1..=86400))]
     watch: Option<u32>,
+    /// Print the status as metrics, for node_exporter's textfile collector. The exit status is then 0
+    #[arg(long, conflicts_with_all = ["watch", "json"])]
+    metrics: bool,
+    /// Write the metrics into this file, beside it first and then renamed
+    #[arg(long, value_name = "FILE", requires = "metrics")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -61,7 +68,7 @@ fn item(name: &str) -> std::result::Result<Item, String> {
 }
 
 /// The time now, in seconds since 1970.
-fn now() -> u64 {
+pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| time.as_secs())
@@ -84,6 +91,14 @@ impl StatusCommand {
         let status = Status::of(&system, now());
         if let Some(directory) = &self.record {
             system.write_recording(directory)?;
+        }
+        if self.metrics {
+            let text = status.metrics(&self.accept);
+            match &self.out {
+                Some(path) => imactl::file::write(path, text.as_bytes(), 0o644, true)?,
+                None => output::line(format_args!("{}", text.trim_end()))?,
+            }
+            return Ok(Outcome::Good);
         }
         let checks = status.checks();
         if self.output.json {
@@ -151,13 +166,13 @@ impl Style {
 
     /// The sign of a state, in a column, and a blank.
     fn sign(self, state: State) -> String {
-        let (sign, ascii, color) = match state {
-            State::Good => ("✓", "+", "32"),
-            State::NotVisible => ("·", "-", "2"),
-            State::Attention => ("!", "!", "33"),
-            State::Failed => ("✗", "X", "31"),
+        let (ascii, color) = match state {
+            State::Good => ("+", "32"),
+            State::NotVisible => ("-", "2"),
+            State::Attention => ("!", "33"),
+            State::Failed => ("X", "31"),
         };
-        let sign = if self.utf8 { sign } else { ascii };
+        let sign = if self.utf8 { state.sign() } else { ascii };
         if self.color {
             format!("\x1b[{color}m{sign}\x1b[0m ")
         } else {
@@ -168,9 +183,9 @@ impl Style {
     /// Text fit for the terminal: what is not printable, or not ASCII where that is not UTF-8, is escaped.
     fn text(self, text: &str) -> String {
         if self.utf8 {
-            output::printable(text)
+            imactl::text::printable(text)
         } else {
-            output::printable(text)
+            imactl::text::printable(text)
                 .chars()
                 .map(|character| match character.is_ascii() {
                     true => character.to_string(),
@@ -193,7 +208,7 @@ fn screen(checks: &[Check], accepted: &[Item], style: Style) -> String {
         screen.push_str(&format!(
             "{}{:<14}{}{note}\n",
             style.sign(check.state),
-            label(check.item),
+            check.item.label(),
             style.text(&check.text)
         ));
         for detail in &check.details {
@@ -201,14 +216,4 @@ fn screen(checks: &[Check], accepted: &[Item], style: Style) -> String {
         }
     }
     screen
-}
-
-/// What an item is called on the screen.
-const fn label(item: Item) -> &'static str {
-    match item {
-        Item::SecureBoot => "Secure Boot",
-        Item::CommandLine => "command line",
-        Item::Tpm => "TPM",
-        item => item.name(),
-    }
 }

@@ -1,6 +1,6 @@
 //! What started this kernel, and what is known of the command line.
 
-use ima::layout;
+use ima::{cmdline, layout};
 use serde::Serialize;
 
 use super::system::System;
@@ -45,6 +45,8 @@ pub struct Boot {
     pub command_line_fixed_by: Option<&'static str>,
     /// The kernel's own command line, or the filtered one if only root may read that.
     pub command_line: Option<String>,
+    /// Whether `audit=0` keeps the kernel from recording denials.
+    pub audit_is_off: bool,
     /// `ima_appraise=VALUE`, if that keeps the kernel from enforcing.
     pub weakened: Option<String>,
 }
@@ -80,6 +82,7 @@ impl Boot {
                 .text("/sys/kernel/security/lockdown")
                 .and_then(|text| Some(text.split_once('[')?.1.split_once(']')?.0.to_owned())),
             command_line_fixed_by: FixedBy::of(config.as_ref(), in_image).name(),
+            audit_is_off: line.as_ref().is_some_and(audit_is_off),
             weakened: line.as_ref().and_then(ima::settings::weakened),
             command_line: line.map(|line| String::from_utf8_lossy(&line).trim_end().to_owned()),
             kernel,
@@ -154,6 +157,15 @@ impl Boot {
             None => check,
         }
     }
+}
+
+/// Whether the last `audit=` turns the audit system off (kernel/audit.c, `audit_enable`).
+fn audit_is_off(line: &Vec<u8>) -> bool {
+    let last = cmdline::parameters(line)
+        .filter(|parameter| parameter.is("audit"))
+        .last();
+    let value = last.and_then(|parameter| parameter.value);
+    matches!(value.as_deref(), Some("0" | "off"))
 }
 
 /// The name of what started the kernel.

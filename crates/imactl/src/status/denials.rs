@@ -133,7 +133,11 @@ impl Denials {
         }
     }
 
-    pub(super) fn check(&self, enforced: bool) -> Check {
+    pub(super) fn check(&self, enforced: bool, audit_is_off: bool) -> Check {
+        if audit_is_off {
+            let text = "audit=0 is on the command line: the kernel records none";
+            return Check::new(Item::Denials, State::NotVisible, text);
+        }
         if !self.readable {
             let text = "the kernel's log cannot be read: run this as root";
             return Check::new(Item::Denials, State::NotVisible, text);

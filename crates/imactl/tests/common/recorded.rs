@@ -1,5 +1,7 @@
 //! A recorded tree of a system on which everything is as it should be, for tests to change.
 
+#![allow(dead_code, reason = "each test takes what it needs")]
+
 use std::path::{Path, PathBuf};
 
 use crate::common::{MeasurementList, measurement_list};
