@@ -273,7 +273,8 @@ fn hostile(text: &str) -> Recorded {
         }
         let key = json!({"keyring": ".ima", "path": text, "subject": null, "accepted": false, "code": text});
         report["keys"].as_array_mut().unwrap().push(key);
-        report["times_us"].as_object_mut().unwrap().insert(format!("stage{text}"), json!(1));
+        let times = report["times_us"].as_object_mut().unwrap();
+        times.insert(format!("stage{text}"), json!(u64::MAX));
     });
     tree
 }
@@ -291,5 +292,30 @@ proptest! {
         prop_assert_eq!(tags(&page), tags(&expected));
         prop_assert!(!page.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{}", page);
         samples(&status.metrics(&[])).map_err(TestCaseError::fail)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is in a file, the status is one, its page and its metrics are well formed, and its JSON is JSON.
+    #[test]
+    fn any_file_has_a_status(file in 0_usize..13, cut in 0_usize..400, bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let tree = Recorded::new();
+        let path = [
+            REPORT, KMSG, LIST, KEYS, MOUNTS, POLICY, SECURE_BOOT, recorded::STUB, recorded::LOCKDOWN, recorded::CMDLINE,
+            recorded::AUDIT_LOG, "proc/config.gz", "proc/stat",
+        ][file];
+        // A beginning as it should be, so that what follows is looked at.
+        let mut content = std::fs::read(tree.path().join(path)).unwrap_or_default();
+        content.truncate(cut);
+        content.extend(&bytes);
+        tree.put(path, &content);
+        let status = read(&tree);
+        samples(&status.metrics(&[])).map_err(TestCaseError::fail)?;
+        let page = status.html();
+        prop_assert!(page.ends_with("</body></html>\n"));
+        let value = status.json(&[]);
+        prop_assert!(value["checks"].as_array().is_some_and(|checks| checks.len() >= 10), "{value}");
     }
 }

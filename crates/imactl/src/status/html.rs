@@ -303,9 +303,11 @@ impl Status {
 /// The stages of the boot, one bar behind the other.
 fn timeline(html: &mut Html, report: &InitReport) {
     let stages = report.stages();
-    let whole: u64 = stages.iter().map(|(_, _, time)| time).sum();
+    let whole = stages
+        .iter()
+        .fold(0_u64, |sum, (_, _, time)| sum.saturating_add(*time));
     html.markup("<h2>Timeline of the init</h2>\n<table>\n");
-    let mut before = 0;
+    let mut before: u64 = 0;
     for (first_half, name, time) in stages {
         html.markup("<tr><td class=\"name\">").text(&name);
         if first_half {
@@ -320,7 +322,7 @@ fn timeline(html: &mut Html, report: &InitReport) {
         .markup("\"></div></div></td><td class=\"number\">")
         .text(&milliseconds(time))
         .markup("</td></tr>\n");
-        before += time;
+        before = before.saturating_add(time);
     }
     html.markup("</table>\n");
 }
