@@ -46,6 +46,7 @@ mod setup;
 mod shared;
 mod signed_verity;
 mod slots;
+mod status;
 mod tree;
 mod u_boot;
 mod verity;

@@ -103,6 +103,9 @@ pub struct Report {
     pub init: Option<serde_json::Value>,
     /// Lines of the kernel's log that concern integrity, with their time.
     pub kernel_log: Vec<String>,
+    /// The files that `/record` in the root names, by path, hexadecimal; of a directory the files in it. Of `/dev/kmsg` the records so
+    /// far. What is not there is left out.
+    pub files: BTreeMap<String, String>,
     /// The attempts with their results. Empty if none were requested.
     pub attempts: Vec<Attempt>,
     /// How far the boot got, on a system with systemd.

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::mount::{MountFlags, mount};
 
+const KMSG: &str = "/dev/kmsg";
 const SECURITYFS: &str = "/sys/kernel/security";
 /// What programs measured into the TPM.
 const PROGRAMS_LOG: &str = "/run/log/systemd/tpm2-measure.log";
@@ -169,6 +170,35 @@ pub fn read_kernel_log(report: &mut Report) {
         .collect();
 }
 
+/// The list of files that are reported as they are, a path a line.
+const RECORD: &str = "/record";
+
+/// Adds the files that [`RECORD`] names to the report.
+pub fn record(report: &mut Report) {
+    let Ok(list) = fs::read_to_string(RECORD) else {
+        return;
+    };
+    for path in list.lines() {
+        if path == KMSG {
+            let records = kernel_records(&mut report.problems).concat();
+            report
+                .files
+                .insert(path.to_owned(), encode_hex(records.as_bytes()));
+            continue;
+        }
+        let inside = fs::read_dir(path).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = inside.map(|entry| entry.path()).collect();
+        paths.push(path.into());
+        for path in paths {
+            // Many files of sysfs can only be written.
+            if let Ok(content) = fs::read(&path) {
+                let path = path.to_string_lossy().into_owned();
+                report.files.insert(path, encode_hex(&content));
+            }
+        }
+    }
+}
+
 /// The kernel's records of denials so far, as it wrote them.
 pub fn denials(problems: &mut Vec<String>) -> Vec<String> {
     let denial = |line: &String| IntegrityRecord::find(line).is_some_and(|it| it.is_denial());
@@ -255,48 +285,55 @@ fn pcrs(tpm: &Path, report: &mut Report, problems: &mut Vec<String>) {
     }
 }
 
-/// All records of /dev/kmsg, without waiting for more: "priority,sequence,microseconds,flags;text".
+/// The texts of all records of the kernel's log with their times, as dmesg shows them.
 fn kernel_log(problems: &mut Vec<String>) -> Vec<String> {
+    kernel_records(problems)
+        .iter()
+        .filter_map(|record| {
+            let (head, text) = record.split_once(';')?;
+            let time: u64 = head
+                .split(',')
+                .nth(2)
+                .and_then(|time| time.parse().ok())
+                .unwrap_or_default();
+            let text = text.lines().next().unwrap_or_default();
+            Some(format!(
+                "[{:5}.{:06}] {text}",
+                time / 1_000_000,
+                time % 1_000_000
+            ))
+        })
+        .collect()
+}
+
+/// All records of /dev/kmsg, without waiting for more: "priority,sequence,microseconds,flags;text", and perhaps more lines.
+fn kernel_records(problems: &mut Vec<String>) -> Vec<String> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let mut file = match fs::File::options()
         .read(true)
         .custom_flags(nonblocking)
-        .open("/dev/kmsg")
+        .open(KMSG)
     {
         Ok(file) => file,
         Err(error) => {
-            problems.push(format!("/dev/kmsg: {error}"));
+            problems.push(format!("{KMSG}: {error}"));
             return Vec::new();
         }
     };
-    let mut lines = Vec::new();
+    let mut records = Vec::new();
     let mut record = [0; 8192];
     loop {
         match file.read(&mut record) {
             Ok(length) => {
-                let record = String::from_utf8_lossy(&record[..length]);
-                let Some((head, text)) = record.split_once(';') else {
-                    continue;
-                };
-                let time: u64 = head
-                    .split(',')
-                    .nth(2)
-                    .and_then(|time| time.parse().ok())
-                    .unwrap_or_default();
-                let text = text.lines().next().unwrap_or_default();
-                lines.push(format!(
-                    "[{:5}.{:06}] {text}",
-                    time / 1_000_000,
-                    time % 1_000_000
-                ));
+                records.push(String::from_utf8_lossy(&record[..length]).into_owned());
             }
             // Records that were overwritten before they were read.
             Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {}
             Err(error) => {
                 if error.kind() != std::io::ErrorKind::WouldBlock {
-                    problems.push(format!("/dev/kmsg: {error}"));
+                    problems.push(format!("{KMSG}: {error}"));
                 }
-                return lines;
+                return records;
             }
         }
     }

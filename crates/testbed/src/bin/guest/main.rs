@@ -3,7 +3,7 @@
 //! As PID 1 (it may be the init of a root, or of an initramfs) it reports, makes the attempts if their files are in the
 //! root, and switches the machine off; `testbed.end=reboot`, `halt` or `panic` on the kernel's command line says
 //! otherwise. With `testbed.mark=yes` it first leaves a file on the root's disk; with `testbed.write=yes` it writes files
-//! without end once it has reported. With a file `/rules`, `/mount-options` or `/disks` it only asks the kernel what it makes of the
+//! without end once it has reported. A file `/record` names files that it reports as they are, one a line. With a file `/rules`, `/mount-options` or `/disks` it only asks the kernel what it makes of the
 //! contents: see the modules of these names. `testbed.try=PATH` names a program of the root that was changed after it was
 //! signed: one more attempt. As an ordinary program:
 //!
@@ -139,6 +139,7 @@ fn report(system: bool, with_attempts: bool) -> ExitCode {
         // The attempts add entries to the kernel log.
         inspect::read_kernel_log(&mut report);
     }
+    inspect::record(&mut report);
     let sent = port.and_then(|mut port| port.send(&FromGuest::Report(Box::new(report))));
     match sent {
         Ok(()) => ExitCode::SUCCESS,
