@@ -28,6 +28,7 @@ mod percent;
 pub mod select;
 pub mod setup;
 pub mod sign;
+pub mod tpm;
 pub mod tree;
 pub mod uki;
 pub mod verifier;

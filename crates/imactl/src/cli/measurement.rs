@@ -14,7 +14,8 @@ use ima::measurement::{
 use ima::signature::ImaXattr;
 use imactl::hex;
 use imactl::measurement::ListReader;
-use imactl::pcr::{self, Pcrs, Tpm};
+use imactl::pcr::{self, Pcrs};
+use imactl::tpm::Tpm;
 use imactl::verifier::verify_any;
 use imactl::verify::nothing_checked;
 use serde_json::json;
