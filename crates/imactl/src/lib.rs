@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
+pub mod attest;
 pub mod chain;
 pub mod check;
 mod contained;

@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
-use ima::hash::HashAlgorithm;
 use ima::measurement::{
     BOOT_AGGREGATE, Bank, ByteOrder, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay,
     boot_aggregate,
 };
-use ima::signature::ImaXattr;
 use imactl::hex;
-use imactl::measurement::ListReader;
+use imactl::measurement::{GOOD, ListReader, signature_verdict};
 use imactl::pcr::{self, Pcrs};
 use imactl::tpm::Tpm;
-use imactl::verifier::verify_any;
 use imactl::verify::nothing_checked;
 use serde_json::json;
 
@@ -351,8 +348,9 @@ impl Measurement {
             if entry.name() == Some(BOOT_AGGREGATE) {
                 found.aggregate = Aggregate::of(&entry, banks);
             }
-            if let Some((name, verdict)) = signature(&entry, certificates) {
-                let good = verdict == "good";
+            if let Some(verdict) = signature_verdict(&entry, certificates) {
+                let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+                let good = verdict == GOOD;
                 found.good_signatures += usize::from(good);
                 found.bad_signatures += usize::from(!good);
                 if self.output.json || !good {
@@ -419,37 +417,4 @@ fn entry_json(entry: &Entry) -> serde_json::Value {
         "signature": entry.signature().map(hex::encode),
         "violation": entry.is_violation(),
     })
-}
-
-/// The name in an entry with a signature, and what that is worth; nothing where none is checked.
-fn signature(entry: &Entry, certificates: &[Certificate]) -> Option<(String, &'static str)> {
-    let value = entry.signature().filter(|_| !certificates.is_empty())?;
-    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
-    let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
-        (
-            Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) | ImaXattr::Verity(_))),
-            Some(digest),
-        ) if value.signature().is_some_and(|signature| {
-            HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo)
-        }) =>
-        {
-            let key_id = value.signature().map(|signature| signature.key_id);
-            let mut by_key = certificates
-                .iter()
-                .filter(|certificate| Some(certificate.key_id()) == key_id)
-                .peekable();
-            if by_key.peek().is_none() {
-                "unknown-key"
-            } else if by_key
-                .any(|certificate| verify_any(certificate, digest.digest, &value).is_ok())
-            {
-                "good"
-            } else {
-                "changed"
-            }
-        }
-        (Ok(_), _) => "unsupported",
-        (Err(_), _) => "malformed",
-    };
-    Some((name, verdict))
 }

@@ -1,5 +1,6 @@
 //! The command line: one module a command, each a thin layer over the library.
 
+mod attest;
 mod cert;
 mod check;
 mod config;
@@ -80,6 +81,8 @@ enum Command {
     Config(config::Config),
     Measurement(measurement::Measurement),
     Events(events::Events),
+    #[command(subcommand)]
+    Attest(attest::Attest),
     Explain(explain::Explain),
     Setup(setup::Setup),
     /// Take the command line of evmctl (ima-evm-utils), as a link named evmctl to this program does
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::Measurement(command) => command.run(),
         Command::Events(command) => command.run(),
+        Command::Attest(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Setup(command) => command.run(),
         Command::Evmctl { arguments } => return crate::evmctl::main(arguments),
