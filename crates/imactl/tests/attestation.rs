@@ -419,6 +419,22 @@ fn tampering_is_refused_by_its_name() {
     for (name, change, expected) in cases {
         assert_eq!(host.findings(&with_list(change), all), expected, "{name}");
     }
+    // The PCR covers neither the name of a template nor the number of the PCR.
+    let template = |name| with_list(&|list| list[2].template = name);
+    for name in ["ima-buf", "d-ng|n-ng|evmsig", "unknown"] {
+        assert_eq!(
+            host.findings(&template(name), all),
+            ["entry-unjudged"],
+            "{name}"
+        );
+    }
+    let mut other_pcr = list.bytes();
+    let mut entry = List(vec![forged()]).bytes();
+    entry[0] = 11;
+    let after_the_first = List(list.0[..1].to_vec()).bytes().len();
+    other_pcr.splice(after_the_first..after_the_first, entry);
+    let other_pcr = with(&evidence, "measurements", base64(&other_pcr));
+    assert_eq!(host.findings(&other_pcr, ""), ["entry-unjudged"]);
     let cut = list.bytes();
     let cut = with(&evidence, "measurements", base64(&cut[..cut.len() - 1]));
     assert_eq!(host.findings(&cut, ""), ["list-malformed"]);

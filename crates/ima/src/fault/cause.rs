@@ -1302,6 +1302,10 @@ causes! {
     LIST_ENTRY_CHANGED [AttestationRefused] {
         cause: "entry {entry} of the measurement list was changed: its digest is not that of its data"
     }
+    LIST_ENTRY_UNJUDGED [AttestationRefused] {
+        cause: "entry {entry} of the measurement list cannot be judged: {why}"
+        remedy: "have the kernel use its own templates (ima_template=ima-sig) and PCR 10; if it does, the list was changed"
+    }
     LIST_NOT_REPLAYED [AttestationRefused] {
         cause: "PCR 10 of {bank} is the replay of no beginning of the measurement list: entries were removed, added, changed or put in another order"
     }

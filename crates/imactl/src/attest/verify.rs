@@ -13,7 +13,7 @@ use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::hash::HashAlgorithm;
 use ima::measurement::{
     BOOT_AGGREGATE, DEFAULT_PCR, Digested, Entry, FieldId, MeasurementList, PcrMatch, PcrMatcher,
-    PcrReplay, boot_aggregate,
+    PcrReplay, Template, boot_aggregate,
 };
 
 use super::{Evidence, PublicArea, Quote, pcr_digest};
@@ -57,6 +57,7 @@ pub enum Finding {
     NeverExtended(Bank),
     ListMalformed(String),
     EntryChanged(usize),
+    EntryUnjudged { entry: usize, why: String },
     ListNotReplayed(Bank),
     AggregateMissing,
     AggregateDiffers,
@@ -86,6 +87,7 @@ impl Finding {
             Self::NeverExtended(_) => "pcr-never-extended",
             Self::ListMalformed(_) => "list-malformed",
             Self::EntryChanged(_) => "entry-changed",
+            Self::EntryUnjudged { .. } => "entry-unjudged",
             Self::ListNotReplayed(_) => "list-not-replayed",
             Self::AggregateMissing => "boot-aggregate-missing",
             Self::AggregateDiffers => "boot-aggregate-differs",
@@ -115,6 +117,9 @@ impl Finding {
             Self::NeverExtended(bank) => Cause::PCR_NEVER_EXTENDED.with(&[bank.name()]),
             Self::ListMalformed(why) => Cause::LIST_MALFORMED.with(&[why]),
             Self::EntryChanged(entry) => Cause::LIST_ENTRY_CHANGED.with(&[&entry.to_string()]),
+            Self::EntryUnjudged { entry, why } => {
+                Cause::LIST_ENTRY_UNJUDGED.with(&[&entry.to_string(), why])
+            }
             Self::ListNotReplayed(bank) => Cause::LIST_NOT_REPLAYED.with(&[bank.name()]),
             Self::AggregateMissing => Cause::AGGREGATE_MISSING.into(),
             Self::AggregateDiffers => Cause::AGGREGATE_DIFFERS.into(),
@@ -275,7 +280,11 @@ impl Findings {
             self.findings.extend(findings);
         }
         let files = Files::of(expected.manifests);
-        for entry in entries {
+        for (number, entry) in (1..).zip(entries) {
+            if let Some(why) = unjudged(entry) {
+                self.findings
+                    .push(Finding::EntryUnjudged { entry: number, why });
+            }
             let name = || String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
             self.violations = self
                 .violations
@@ -449,6 +458,29 @@ fn is_measured(record: &Record, pcrs: &BTreeMap<Bank, Pcrs>) -> bool {
         })
 }
 
+/// Why an entry cannot be judged. The template digest is of the fields and their lengths, and not of the template's name
+/// (`ima_calc_field_array_hash_tfm`), and the PCR is not in it either: whoever changes them could have a signature pass for a buffer,
+/// or add entries that PCR 10 does not cover.
+fn unjudged(entry: &Entry) -> Option<String> {
+    let template = entry.template().name();
+    if entry.pcr() != DEFAULT_PCR {
+        return Some(format!("it is for PCR {}", entry.pcr()));
+    }
+    if !Template::BUILT_IN.iter().any(|(name, _)| *name == template) {
+        return Some(format!(
+            "its template `{template}` is not one of the kernel's"
+        ));
+    }
+    let buffer = entry.field(FieldId::Buffer)?;
+    // The kernel hashes the buffer as it records it (`process_buffer_measurement`).
+    let is_of_buffer = entry.file_digest().is_some_and(|found| {
+        HashAlgorithm::from_name(found.algorithm)
+            .and_then(|algo| algo.digest(buffer))
+            .is_some_and(|digest| digest == found.digest)
+    });
+    (!is_of_buffer).then(|| "its digest is not that of its buffer".to_owned())
+}
+
 /// What is wrong with a boot_aggregate, the digest of PCRs 0 to 9: of those that were quoted, or of what the firmware's log makes of
 /// them, because the init and boot services may have extended 8 and 9 since. A list that kexec has carried over has several.
 fn aggregate(entry: &Entry, evidence: &Evidence, logs: &Logs) -> Option<Finding> {
@@ -511,5 +543,232 @@ impl<'a> Files<'a> {
         };
         HashAlgorithm::from_name(digest.algorithm)
             .is_some_and(|algo| self.0.contains(&(over, algo, digest.digest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+    use ima::measurement::ByteOrder;
+    use ima::tpm::Extended;
+    use proptest::prelude::*;
+
+    const NONCE: [u8; 16] = [7; 16];
+
+    fn sized(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
+    }
+
+    /// A public area as that of an attestation key: P-256, ECDSA with SHA-256 (TPMT_PUBLIC).
+    fn public(key: &EcdsaKeyPair) -> Vec<u8> {
+        let point = key.public_key().as_ref();
+        let mut area = vec![0, 0x23, 0, 0x0b, 0, 5, 4, 0x72, 0, 0];
+        area.extend([0, 0x10, 0, 0x18, 0, 0x0b, 0, 3, 0, 0x10]);
+        area.extend(sized(&point[1..33]));
+        area.extend(sized(&point[33..]));
+        sized(&area)
+    }
+
+    /// What a TPM signs of these PCRs of the SHA-256 bank (TPMS_ATTEST).
+    fn attest(digest: &[u8], mask: u32) -> Vec<u8> {
+        let mut attest = vec![0xff, b'T', b'C', b'G', 0x80, 0x18];
+        attest.extend(sized(&[0, 0x0b, 9, 9]));
+        attest.extend(sized(&NONCE));
+        attest.extend([0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 1]);
+        attest.extend([0; 8]);
+        attest.extend([0, 0, 0, 1, 0, 0x0b, 3]);
+        attest.extend(&mask.to_le_bytes()[..3]);
+        attest.extend(sized(digest));
+        attest
+    }
+
+    fn entry(name: &str, digest: &[u8]) -> Vec<u8> {
+        let mut data = Vec::new();
+        for field in [
+            &[b"sha256:\0", digest].concat()[..],
+            format!("{name}\0").as_bytes(),
+        ] {
+            data.extend((field.len() as u32).to_le_bytes());
+            data.extend(field);
+        }
+        let mut entry = 10_u32.to_le_bytes().to_vec();
+        entry.extend(HashAlgorithm::Sha1.digest(&data).unwrap());
+        for part in [&b"ima-ng"[..], &data] {
+            entry.extend((part.len() as u32).to_le_bytes());
+            entry.extend(part);
+        }
+        entry
+    }
+
+    /// Evidence of a boot as a TPM would make it, and its key.
+    fn evidence() -> (Evidence, PublicArea) {
+        let bank = Bank::Sha256;
+        let text = r#"{"event":"policy","policy":"00"}"#;
+        let mut pcrs: Pcrs = (0..16).map(|number| (number, vec![0; 32])).collect();
+        let zeros = vec![vec![0; 32]; 10];
+        let list = [
+            entry("boot_aggregate", &boot_aggregate(bank, &zeros).unwrap()),
+            entry("/bin/a", &[1; 32]),
+            entry("/bin/b", &[2; 32]),
+        ]
+        .concat();
+        let parsed = MeasurementList::parse_binary(&list, Bank::Sha1, ByteOrder::Little).unwrap();
+        pcrs.insert(10, parsed.replay(bank, 10));
+        let digest = HashAlgorithm::Sha256.digest(text.as_bytes()).unwrap();
+        pcrs.insert(13, bank.extend(&[0; 32], &digest));
+        let digests = [Extended {
+            algorithm: HashAlgorithm::Sha256,
+            digest,
+        }];
+        let pcrs = BTreeMap::from([(bank, pcrs)]);
+        let selected = [super::super::Selected { bank, mask: 0xffff }];
+        let digest = pcr_digest(HashAlgorithm::Sha256, &selected, &pcrs).unwrap();
+        let quote = attest(&digest, 0xffff);
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let signature = key.sign(&SystemRandom::new(), &quote).unwrap();
+        let (r, s) = signature.as_ref().split_at(32);
+        let public = public(&key);
+        let evidence = Evidence {
+            quote,
+            signature: [&[0, 0x18, 0, 0x0b][..], &sized(r), &sized(s)].concat(),
+            key: public.clone(),
+            pcrs,
+            measurements: list,
+            measurements_bank: Bank::Sha1,
+            byte_order: ByteOrder::Little,
+            firmware_log: None,
+            programs_log: Some(boot_event::record(13, &digests, text).into_bytes()),
+        };
+        (evidence, PublicArea::parse(&public).unwrap())
+    }
+
+    fn judge(evidence: &Evidence, key: &PublicArea) -> Findings {
+        let expected = Expected {
+            key,
+            nonce: &NONCE,
+            certificates: &[],
+            policy: None,
+            manifests: &[],
+            resets: None,
+        };
+        verify(evidence, &expected)
+    }
+
+    #[test]
+    fn good_evidence_has_no_finding() {
+        let (evidence, key) = evidence();
+        key.check_attests().unwrap();
+        let found = judge(&evidence, &key);
+        assert_eq!(found.findings, []);
+        assert_eq!((found.entries, found.quoted), (3, 3));
+        assert_eq!(found.conclusions.len(), 1);
+        let quote = found.quote.unwrap();
+        assert_eq!((quote.resets, quote.restarts), (2, 3));
+    }
+
+    /// What a restricted key signs begins with a magic number, and says what it is: nothing else is a quote.
+    #[test]
+    fn what_is_signed_and_no_quote_is_refused() {
+        let (good, _) = evidence();
+        let signed = |quote: Vec<u8>| {
+            let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+            let signature = key.sign(&SystemRandom::new(), &quote).unwrap();
+            let (r, s) = signature.as_ref().split_at(32);
+            let evidence = Evidence {
+                quote,
+                signature: [&[0, 0x18, 0, 0x0b][..], &sized(r), &sized(s)].concat(),
+                ..good.clone()
+            };
+            let key = PublicArea::parse(&public(&key)).unwrap();
+            judge(&evidence, &key).findings
+        };
+        assert_eq!(signed(good.quote.clone()), []);
+        let mut no_magic = good.quote.clone();
+        no_magic[0] = 0;
+        // TPMS_TIME_ATTEST_INFO and TPMS_CREATION_INFO by their types.
+        let mut time = good.quote.clone();
+        time[5] = 0x19;
+        let mut creation = good.quote.clone();
+        creation[5] = 0x1a;
+        let longer = [&good.quote[..], &[0]].concat();
+        let shorter = good.quote[..good.quote.len() - 1].to_vec();
+        for quote in [no_magic, time, creation, longer, shorter, Vec::new()] {
+            let findings = signed(quote);
+            assert!(
+                matches!(findings[..], [Finding::NotAQuote(_)]),
+                "{findings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_that_sign_what_others_say_are_refused() {
+        let (good, _) = evidence();
+        // Restricted, sign and decrypt, fixedTPM, fixedParent, sensitiveDataOrigin of TPMA_OBJECT.
+        for (byte, bit) in [(7, 1), (7, 4), (7, 2), (9, 2), (9, 0x10), (9, 0x20)] {
+            let mut key = good.key.clone();
+            key[byte] ^= bit;
+            let key = PublicArea::parse(&key).unwrap();
+            let fault = key.check_attests().unwrap_err();
+            assert_eq!(fault.code(), Code::AttestationInput, "{byte} {bit}");
+        }
+    }
+
+    proptest! {
+        /// No byte of what is signed, or of what a PCR covers, can be changed.
+        #[test]
+        fn a_changed_byte_is_found(part in 0..4, at: prop::sample::Index, by in 1..=u8::MAX) {
+            let (mut evidence, key) = evidence();
+            let bytes = match part {
+                0 => &mut evidence.quote,
+                1 => &mut evidence.signature,
+                2 => &mut evidence.measurements,
+                _ => evidence.pcrs.get_mut(&Bank::Sha256).unwrap().get_mut(&(at.index(16) as u32)).unwrap(),
+            };
+            let at = at.index(bytes.len());
+            bytes[at] ^= by;
+            prop_assert_ne!(judge(&evidence, &key).findings, []);
+        }
+
+        /// Cut off anywhere, or with anything in its place.
+        #[test]
+        fn any_part_is_judged(part in 0..5, bytes: Vec<u8>, at: prop::sample::Index, cut: bool) {
+            let (mut evidence, key) = evidence();
+            let one = match part {
+                0 => &mut evidence.quote,
+                1 => &mut evidence.signature,
+                2 => &mut evidence.measurements,
+                3 => evidence.firmware_log.insert(Vec::new()),
+                _ => evidence.programs_log.as_mut().unwrap(),
+            };
+            if cut {
+                one.truncate(at.index(one.len() + 1));
+            } else {
+                *one = bytes;
+            }
+            let _ = judge(&evidence, &key);
+        }
+
+        #[test]
+        fn any_public_area(bytes: Vec<u8>, at: prop::sample::Index, by: u8) {
+            let _ = PublicArea::parse(&bytes);
+            let (evidence, _) = evidence();
+            let mut bytes = evidence.key.clone();
+            let at = at.index(bytes.len());
+            bytes[at] ^= by;
+            if let Ok(key) = PublicArea::parse(&bytes) {
+                prop_assert_eq!(key.encode().unwrap(), bytes);
+                let _ = key.name();
+                let _ = key.to_pem();
+                let _ = judge(&evidence, &key);
+            }
+        }
+
+        #[test]
+        fn any_quote(bytes: Vec<u8>) {
+            let _ = Quote::parse(&bytes);
+        }
     }
 }
