@@ -1,6 +1,8 @@
 //! Any bytes as what a verifier is given: evidence, the parts of it, a public area, a challenge.
 #![no_main]
 
+use std::collections::BTreeMap;
+
 use imactl::attest::credential::Challenge;
 use imactl::attest::verify::{Expected, verify};
 use imactl::attest::{Evidence, PublicArea, Quote};
@@ -29,6 +31,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             policy: Some(b"policy"),
             manifests: &[],
             resets: None,
+            pcrs: &BTreeMap::new(),
         };
         let _ = verify(&evidence, &expected);
     }

@@ -550,6 +550,21 @@ fn tampering_is_refused_by_its_name() {
         ),
         none
     );
+    host.tools("tpm2_pcrread sha256:0,7,13 >references");
+    assert_eq!(
+        host.findings(&evidence, "--expect-pcrs sha256,references"),
+        none
+    );
+    host.tools("sed 's/7 : 0x0/7 : 0x1/' references >others");
+    assert_eq!(
+        host.findings(&evidence, "--expect-pcrs sha256,others"),
+        ["other-pcr"]
+    );
+    host.tools("tpm2_pcrread sha256:0,16 >references");
+    assert_eq!(
+        host.findings(&evidence, "--expect-pcrs sha256,references"),
+        ["pcr-not-selected"]
+    );
     let resets = &report["quote"]["reset_count"];
     assert_eq!(
         host.findings(&evidence, &format!("--reset-count {resets}")),

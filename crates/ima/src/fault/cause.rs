@@ -1289,6 +1289,10 @@ causes! {
     PCRS_NOT_QUOTED [AttestationRefused] {
         cause: "the values of the PCRs in the evidence are not those that the TPM signed"
     }
+    PCR_OTHER_THAN_REFERENCE [AttestationRefused] {
+        cause: "PCR {pcr} of {bank} has another value than expected"
+        remedy: "if firmware, boot loader or kernel were updated, take the values of a boot that is trusted again; what was measured is in the logs (imactl events)"
+    }
     PCR_NOT_SELECTED [AttestationRefused] {
         cause: "PCR {pcr} is not among those that the TPM quoted"
         remedy: "quote without --pcrs and --bank, or name this PCR, and the bank of boot_aggregate, as well"

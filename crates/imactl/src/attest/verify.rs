@@ -42,6 +42,8 @@ pub struct Expected<'a> {
     pub manifests: &'a [Manifest],
     /// How often the TPM was reset.
     pub resets: Option<u32>,
+    /// Values that PCRs must have, by bank: those of a boot that is trusted.
+    pub pcrs: &'a BTreeMap<Bank, Pcrs>,
 }
 
 /// Something that speaks against the evidence.
@@ -54,6 +56,7 @@ pub enum Finding {
     PcrsNotQuoted,
     PcrNotSelected(u32),
     Resets { found: u32, expected: u32 },
+    OtherPcr { pcr: u32, bank: Bank },
     NeverExtended(Bank),
     ListMalformed(String),
     EntryChanged(usize),
@@ -84,6 +87,7 @@ impl Finding {
             Self::PcrsNotQuoted => "pcrs-not-quoted",
             Self::PcrNotSelected(_) => "pcr-not-selected",
             Self::Resets { .. } => "tpm-was-reset",
+            Self::OtherPcr { .. } => "other-pcr",
             Self::NeverExtended(_) => "pcr-never-extended",
             Self::ListMalformed(_) => "list-malformed",
             Self::EntryChanged(_) => "entry-changed",
@@ -113,6 +117,9 @@ impl Finding {
             Self::PcrNotSelected(pcr) => Cause::PCR_NOT_SELECTED.with(&[&pcr.to_string()]),
             Self::Resets { found, expected } => {
                 Cause::TPM_WAS_RESET.with(&[&found.to_string(), &expected.to_string()])
+            }
+            Self::OtherPcr { pcr, bank } => {
+                Cause::PCR_OTHER_THAN_REFERENCE.with(&[&pcr.to_string(), bank.name()])
             }
             Self::NeverExtended(bank) => Cause::PCR_NEVER_EXTENDED.with(&[bank.name()]),
             Self::ListMalformed(why) => Cause::LIST_MALFORMED.with(&[why]),
@@ -194,6 +201,19 @@ pub fn verify(evidence: &Evidence, expected: &Expected<'_>) -> Findings {
             found: quote.resets,
             expected: resets,
         });
+    }
+    for (bank, pcrs) in expected.pcrs {
+        for (pcr, value) in pcrs {
+            let quoted = evidence.pcrs.get(bank).and_then(|pcrs| pcrs.get(pcr));
+            match quoted {
+                Some(quoted) if quoted == value => {}
+                Some(_) => found.add(Finding::OtherPcr {
+                    pcr: *pcr,
+                    bank: *bank,
+                }),
+                None => found.add(Finding::PcrNotSelected(*pcr)),
+            }
+        }
     }
     let logs = found.logs(evidence);
     found.judge_list(evidence, expected, &logs);
@@ -652,6 +672,7 @@ mod tests {
             policy: None,
             manifests: &[],
             resets: None,
+            pcrs: &BTreeMap::new(),
         };
         verify(evidence, &expected)
     }

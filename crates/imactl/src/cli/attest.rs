@@ -1,5 +1,6 @@
 //! `imactl attest`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -17,11 +18,11 @@ use imactl::attest::{Evidence, KeyKind, MAX_EVIDENCE, NONCE, PublicArea, Quote, 
 use imactl::chain;
 use imactl::file::{self, in_file, read_bounded};
 use imactl::manifest::Manifest;
-use imactl::pcr;
+use imactl::pcr::{self, Pcrs};
 use imactl::tpm::Tpm;
 use serde_json::json;
 
-use super::options::{self, OutputOptions, bank};
+use super::options::{self, OutputOptions, bank, pcr_file};
 use super::outcome::{Outcome, Result};
 use super::output;
 
@@ -473,6 +474,9 @@ pub struct Verify {
     /// The TPM must have been reset so many times: evidence from the same boot
     #[arg(long, value_name = "N")]
     reset_count: Option<u32>,
+    /// These PCRs must have these values, as tpm2_pcrread prints them in a boot that is trusted; may be repeated
+    #[arg(long = "expect-pcrs", id = "references", value_name = "ALGO,FILE", value_parser = pcr_file)]
+    references: Vec<(Bank, PathBuf)>,
     #[command(flatten)]
     output: OutputOptions,
 }
@@ -489,6 +493,11 @@ impl Verify {
             .as_deref()
             .map(|path| read_bounded(path, MAX_POLICY))
             .transpose()?;
+        let references: imactl::Result<BTreeMap<Bank, Pcrs>> = self
+            .references
+            .iter()
+            .map(|(bank, path)| Ok((*bank, pcr::read_file(path, *bank)?)))
+            .collect();
         let manifests: imactl::Result<Vec<Manifest>> = self
             .manifests
             .iter()
@@ -503,6 +512,7 @@ impl Verify {
                 policy: policy.as_deref(),
                 manifests: &manifests?,
                 resets: self.reset_count,
+                pcrs: &references?,
             },
         );
         if self.output.json {
