@@ -857,6 +857,16 @@ catalogue! {
         cause: "it is not the log of a boot: the firmware's (binary_bios_measurements) or that of programs (tpm2-measure.log)"
         remedy: "copy the logs again, as root; the kernel shows the firmware's with CONFIG_TCG_TPM and CONFIG_SECURITYFS"
 
+    TpmCommand "IMA-988" Host Refusal
+        what: "the TPM did not do what it was asked for"
+        cause: "it cannot be reached, is not a TPM 2.0, or refused the command; its answer is in this message"
+        remedy: "see that the TPM is enabled and that this user may open it (/dev/tpmrm0, group tss); tpm2_rc_decode explains its answers"
+
+    AttestationInput "IMA-989" Host Refusal
+        what: "a file of an attestation cannot be read"
+        cause: "it is another kind of file than this option takes, or it was truncated or damaged"
+        remedy: "make it again: imactl attest --help says which command writes it"
+
     UkiStub "IMA-990" Host Refusal
         what: "the stub cannot be made into a unified kernel image"
         cause: "it is not the UEFI stub of systemd, or its headers have no room for the sections"
@@ -891,6 +901,11 @@ catalogue! {
         what: "a list of what Secure Boot starts or refuses cannot be read"
         cause: "it is another kind of file, or it was truncated or damaged"
         remedy: "give the variable as the system shows it (/sys/firmware/efi/efivars/dbx-d719b2cb-3d3a-4596-a3bc-dad00e67656f), an .esl or .auth file, the list of SBAT, certificates, or digests"
+
+    AttestationRefused "IMA-997" Host Refusal
+        what: "the evidence does not show a boot to be trusted"
+        cause: "something in it is not what the TPM signed, or what the TPM signed is not what was expected"
+        remedy: "do not trust the machine until the cause is known"
 }
 
 impl Code {

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::tree::{Content, OpenFile, Piece};
 
 /// What a digest is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DigestOf {
     /// The content.
     Content,

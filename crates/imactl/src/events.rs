@@ -72,26 +72,24 @@ impl Logs {
         }
         if let Some(path) = programs {
             let bytes = read_bounded(path, boot_event::MAX_LOG as u64)?;
-            let text = std::str::from_utf8(&bytes).map_err(|error| malformed(path, &error))?;
-            if !text.is_empty() {
-                logs.programs = boot_event::parse(text).map_err(|error| malformed(path, &error))?;
-            }
+            logs.programs = parse_programs(&bytes).map_err(|error| malformed(path, &error))?;
         }
         Ok(logs)
     }
 
-    /// The records of the init whose digests are not those of their text, counted from 0. What the digests of other programs' records
+    /// The records of the init whose digests are not those of their text, or that have none, counted from 0. What the digests of other programs' records
     /// are of, only these programs know.
     #[must_use]
     pub fn wrong(&self) -> Vec<usize> {
         let is_wrong = |record: &Record| {
+            let text = record.text.as_deref().unwrap_or_default().as_bytes();
+            let mut compared = record.digests.iter().filter_map(|(name, digest)| {
+                let expected = Bank::from_name(name)?.algorithm().digest(text)?;
+                Some(expected == *digest)
+            });
+            // A text without a digest that is known here was extended into no PCR.
             record.content_type.as_deref() == Some(CONTENT_TYPE)
-                && record.digests.iter().any(|(name, digest)| {
-                    let text = record.text.as_deref().unwrap_or_default().as_bytes();
-                    let bank = Bank::from_name(name);
-                    bank.and_then(|bank| bank.algorithm().digest(text))
-                        .is_some_and(|expected| expected != *digest)
-                })
+                && (compared.next() != Some(true) || compared.any(|is_right| !is_right))
         };
         let records = self.programs.iter().enumerate();
         records
@@ -177,6 +175,19 @@ impl Logs {
         }
         Ok(found)
     }
+}
+
+/// The records in the log of what programs measured; an empty file has none.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn parse_programs(bytes: &[u8]) -> std::result::Result<Vec<Record>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    boot_event::parse(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

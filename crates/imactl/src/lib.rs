@@ -2,6 +2,7 @@
 //!
 //! Nothing here needs privilege but writing `security.ima` onto files of the running system.
 
+pub mod attest;
 pub mod chain;
 pub mod check;
 mod contained;
@@ -32,6 +33,7 @@ pub mod setup;
 pub mod sign;
 pub mod status;
 pub mod text;
+pub mod tpm;
 pub mod tree;
 pub mod uki;
 pub mod verifier;

@@ -6,11 +6,15 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use ima::certificate::Certificate;
 use ima::fault::{Code, Fault};
+use ima::hash::HashAlgorithm;
 use ima::measurement::{Bank, ByteOrder, Decoder, Entry};
+use ima::signature::ImaXattr;
 
 use crate::Result;
 use crate::file::unreadable;
+use crate::verifier::verify_any;
 
 pub use comparison::{Aggregate, ComparedPcr, Comparison};
 
@@ -118,6 +122,42 @@ impl ListReader {
         self.end = self.buffer.len() == before;
         Ok(())
     }
+}
+
+/// The verdict on a signature that is good.
+pub const GOOD: &str = "good";
+
+/// What the signature in an entry is worth, over the digest in the entry; nothing where it has none, or no certificate is given.
+#[must_use]
+pub fn signature_verdict(entry: &Entry, certificates: &[Certificate]) -> Option<&'static str> {
+    let value = entry.signature().filter(|_| !certificates.is_empty())?;
+    let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
+        (
+            Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) | ImaXattr::Verity(_))),
+            Some(digest),
+        ) if value.signature().is_some_and(|signature| {
+            HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo)
+        }) =>
+        {
+            let key_id = value.signature().map(|signature| signature.key_id);
+            let mut by_key = certificates
+                .iter()
+                .filter(|certificate| Some(certificate.key_id()) == key_id)
+                .peekable();
+            if by_key.peek().is_none() {
+                "unknown-key"
+            } else if by_key
+                .any(|certificate| verify_any(certificate, digest.digest, &value).is_ok())
+            {
+                GOOD
+            } else {
+                "changed"
+            }
+        }
+        (Ok(_), _) => "unsupported",
+        (Err(_), _) => "malformed",
+    };
+    Some(verdict)
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
 //! PCRs: from files as tools print them, from the kernel's sysfs, and from a TPM.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ima::fault::{Cause, Code, Fault};
 use ima::measurement::Bank;
+use tpm2_protocol::data::{TpmAlgId, TpmlPcrSelection, TpmsPcrSelect, TpmsPcrSelection};
+use tpm2_protocol::frame::{TpmPcrReadCommand, TpmPcrReadResponse};
 
 use crate::Result;
 use crate::file::read_bounded;
+use crate::tpm::{Connection, Tpm, TpmError};
 
 /// PCRs of a TPM that are read.
 pub const COUNT: u32 = 24;
@@ -21,9 +20,6 @@ pub const SYSFS: &str = "/sys/class/tpm/tpm0";
 
 /// The longest list of PCRs that is read from a file, in bytes.
 const MAX_TEXT: u64 = 1 << 16;
-
-/// How long a TPM may take for an answer. A PCR is read in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// PCRs of one bank by number.
 pub type Pcrs = BTreeMap<u32, Vec<u8>>;
@@ -69,51 +65,6 @@ pub fn read_file(path: &Path, bank: Bank) -> Result<Pcrs> {
     Ok(pcrs)
 }
 
-/// Where a TPM is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tpm {
-    /// A device file.
-    Device(PathBuf),
-    /// A software TPM's socket for commands, `HOST:PORT`.
-    Socket(String),
-}
-
-impl std::str::FromStr for Tpm {
-    type Err = String;
-
-    /// As tpm2-tools name them (TPM2TOOLS_TCTI): `device:/dev/tpmrm0` or `swtpm:host=localhost,port=2321`; or a path.
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
-        if let Some(options) = name.strip_prefix("swtpm:") {
-            let (mut host, mut port) = ("localhost", "2321");
-            for option in options.split(',').filter(|option| !option.is_empty()) {
-                match option.split_once('=') {
-                    Some(("host", value)) => host = value,
-                    Some(("port", value)) => port = value,
-                    _ => return Err(format!("`{option}`: swtpm takes host= and port=")),
-                }
-            }
-            return Ok(Self::Socket(format!("{host}:{port}")));
-        }
-        let path = name.strip_prefix("device:").unwrap_or(name);
-        if path.starts_with('/') {
-            Ok(Self::Device(path.into()))
-        } else {
-            Err(format!(
-                "`{name}`: give device:/dev/tpmrm0, swtpm:host=HOST,port=PORT or a path"
-            ))
-        }
-    }
-}
-
-impl std::fmt::Display for Tpm {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Device(path) => write!(f, "{}", path.display()),
-            Self::Socket(address) => f.write_str(address),
-        }
-    }
-}
-
 /// Reads PCRs by bank: from a TPM, else from files, else from this machine's TPM.
 ///
 /// # Errors
@@ -139,7 +90,7 @@ pub fn read(tpm: Option<&Tpm>, files: &[(Bank, PathBuf)]) -> Result<BTreeMap<Ban
 pub fn read_system() -> Result<BTreeMap<Bank, Pcrs>> {
     let banks = in_sysfs(|path| std::fs::read_to_string(path).ok());
     if banks.is_empty() {
-        return read_tpm(&Tpm::Device("/dev/tpmrm0".into()));
+        return read_tpm(&Tpm::of_this_machine());
     }
     Ok(banks)
 }
@@ -177,29 +128,10 @@ pub fn in_sysfs(read: impl Fn(&str) -> Option<String>) -> BTreeMap<Bank, Pcrs> {
 ///
 /// [`Code::PcrsUnreadable`] if it cannot be reached, does not answer as a TPM does, or has no PCR.
 pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
-    let failed =
-        |error: std::io::Error| Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}: {error}"));
-    let mut connection: Box<dyn Connection> = match tpm {
-        Tpm::Device(path) => Box::new(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(path)
-                .map_err(failed)?,
-        ),
-        Tpm::Socket(address) => {
-            let stream = TcpStream::connect(address).map_err(failed)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-            Box::new(stream)
-        }
-    };
-    let mut banks = BTreeMap::new();
-    for bank in Bank::ALL {
-        let pcrs = read_bank(&mut *connection, bank).map_err(failed)?;
-        if !pcrs.is_empty() {
-            banks.insert(bank, pcrs);
-        }
-    }
+    let failed = |error: TpmError| Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}: {error}"));
+    let banks = Connection::open(tpm)
+        .and_then(|mut connection| read_banks(&mut connection))
+        .map_err(failed)?;
     if banks.is_empty() {
         return Err(
             Fault::new(Code::PcrsUnreadable, format!("TPM {tpm}")).because(Cause::TPM_WITHOUT_PCRS)
@@ -208,82 +140,61 @@ pub fn read_tpm(tpm: &Tpm) -> Result<BTreeMap<Bank, Pcrs>> {
     Ok(banks)
 }
 
-trait Connection: Read + Write {}
-impl<T: Read + Write> Connection for T {}
+/// Reads the PCRs of every bank that is allocated and known here.
+///
+/// # Errors
+///
+/// [`TpmError`].
+pub fn read_banks(
+    connection: &mut Connection,
+) -> std::result::Result<BTreeMap<Bank, Pcrs>, TpmError> {
+    let mut banks = BTreeMap::new();
+    for bank in Bank::ALL {
+        let pcrs = read_bank(connection, bank)?;
+        if !pcrs.is_empty() {
+            banks.insert(bank, pcrs);
+        }
+    }
+    Ok(banks)
+}
 
-/// `TPM2_PCR_Read` (TPM 2.0 library, part 3, section 22.4), again and again: an answer holds eight PCRs at most.
-fn read_bank(connection: &mut dyn Connection, bank: Bank) -> std::io::Result<Pcrs> {
+/// `TPM2_PCR_Read` (TPM 2.0 Library, part 3, section 22.4), again and again: an answer holds eight PCRs at most.
+fn read_bank(connection: &mut Connection, bank: Bank) -> std::result::Result<Pcrs, TpmError> {
     let mut pcrs = Pcrs::new();
     for first in (0..COUNT).step_by(8) {
-        let mut command = vec![0x80, 0x01, 0, 0, 0, 20, 0, 0, 0x01, 0x7e, 0, 0, 0, 1];
-        command.extend(bank.tpm_algorithm().to_be_bytes());
-        let mut select = [3, 0, 0, 0];
-        if let Some(byte) = select.get_mut(1 + (first / 8) as usize) {
-            *byte = 0xff;
-        }
-        command.extend(select);
-        connection.write_all(&command)?;
-        // A device gives the whole answer to one read; a socket gives it in pieces.
-        let mut answer = vec![0; 4096];
-        let mut len = 0;
-        loop {
-            let read = connection.read(answer.get_mut(len..).unwrap_or_default())?;
-            len += read;
-            let announced = answer.get(2..6).map_or(0, |bytes| number(bytes) as usize);
-            if read == 0 || (len >= 6 && len >= announced) {
-                break;
-            }
-        }
-        let values = pcr_values(answer.get(..len).unwrap_or_default())
-            .ok_or_else(|| std::io::Error::other("the answer is not that of a TPM 2.0"))?;
-        for (number, value) in (first..).zip(values) {
+        let selection = selection(&[(bank, 0xff << first)]);
+        let command = TpmPcrReadCommand {
+            handles: [],
+            pcr_selection_in: selection,
+        };
+        let response: TpmPcrReadResponse = match connection.execute(&command, &[]) {
+            // An algorithm that this TPM does not know.
+            Err(error) if error.is_unknown_value() => return Ok(Pcrs::new()),
+            response => response?,
+        };
+        for (number, value) in (first..).zip(response.pcr_values.iter()) {
             if value.len() == bank.digest_len() {
-                pcrs.insert(number, value);
+                pcrs.insert(number, value.to_vec());
             }
         }
     }
     Ok(pcrs)
 }
 
-fn number(bytes: &[u8]) -> u32 {
-    bytes
-        .iter()
-        .fold(0, |number, byte| (number << 8) | u32::from(*byte))
-}
-
-/// The PCRs in an answer to `TPM2_PCR_Read`: none from a bank that the TPM does not have.
-fn pcr_values(answer: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut rest = answer;
-    let mut take = |len: usize| {
-        let (taken, left) = rest.split_at_checked(len)?;
-        rest = left;
-        Some(taken)
-    };
-    // TPM_ST_NO_SESSIONS, and the length of the answer.
-    if take(2)? != [0x80, 0x01] {
-        return None;
+/// PCRs of banks, by masks of which bit 0 is PCR 0, as the TPM takes them: of 24 PCRs.
+#[must_use]
+pub fn selection(banks: &[(Bank, u32)]) -> TpmlPcrSelection {
+    let mut list = TpmlPcrSelection::new();
+    for (bank, mask) in banks {
+        let [select @ .., _] = mask.to_le_bytes();
+        let pcr_select = TpmsPcrSelect::try_from(&select[..]);
+        let hash = TpmAlgId::try_from(bank.tpm_algorithm());
+        if let (Ok(pcr_select), Ok(hash)) = (pcr_select, hash) {
+            // There are fewer banks than the list has places.
+            let _ = list.try_push(TpmsPcrSelection { hash, pcr_select });
+        }
     }
-    take(4)?;
-    match number(take(4)?) {
-        0 => {}
-        // TPM_RC_HASH, TPM_RC_VALUE of a parameter: an algorithm this TPM does not know.
-        code if code & 0xbf == 0x83 || code & 0xbf == 0x84 => return Some(Vec::new()),
-        _ => return None,
-    }
-    // The update counter, then which PCRs these are.
-    take(4)?;
-    for _ in 0..number(take(4)?).min(16) {
-        take(2)?;
-        let len = number(take(1)?) as usize;
-        take(len)?;
-    }
-    let count = number(take(4)?).min(8);
-    (0..count)
-        .map(|_| {
-            let len = number(take(2)?) as usize;
-            Some(take(len)?.to_vec())
-        })
-        .collect()
+    list
 }
 
 #[cfg(test)]
@@ -309,41 +220,5 @@ mod tests {
         ] {
             assert!(parse(&bad, Bank::Sha1).is_empty(), "{bad}");
         }
-    }
-
-    #[test]
-    fn answers_of_a_tpm() {
-        let mut answer = vec![0x80, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9];
-        answer.extend([0, 0, 0, 1, 0, 4, 3, 3, 0, 0, 0, 0, 0, 2]);
-        answer.extend([0, 2, 7, 7, 0, 1, 8]);
-        assert_eq!(pcr_values(&answer), Some(vec![vec![7, 7], vec![8]]));
-        for len in 0..answer.len() {
-            assert_eq!(pcr_values(&answer[..len]), None, "{len}");
-        }
-        assert_eq!(
-            pcr_values(&[0x80, 1, 0, 0, 0, 10, 0, 0, 2, 0xc3]),
-            Some(vec![])
-        );
-        assert_eq!(pcr_values(&[0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1]), None);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_answer(answer: Vec<u8>) {
-            if let Some(values) = pcr_values(&answer) {
-                proptest::prop_assert!(values.len() <= 8);
-            }
-        }
-    }
-
-    #[test]
-    fn names_of_tpms() {
-        assert_eq!("/dev/tpm0".parse(), Ok(Tpm::Device("/dev/tpm0".into())));
-        assert_eq!(
-            "swtpm:port=1".parse(),
-            Ok(Tpm::Socket("localhost:1".to_owned()))
-        );
-        assert!("mssim:".parse::<Tpm>().is_err());
-        assert!("swtpm:path=x".parse::<Tpm>().is_err());
     }
 }

@@ -166,7 +166,7 @@ impl Template {
             contents,
             SerialNumber::new(&serial).map_err(unusable)?,
             Validity::new(time(self.not_before)?, time(self.not_after)?),
-            public_key_info(key).map_err(unusable)?,
+            public_key_info(key.kind(), key.public_key()).map_err(unusable)?,
         )
         .map_err(unusable)?;
         let signature = issuer.sign(&builder.finalize(&issuer).map_err(unusable)?)?;
@@ -326,7 +326,7 @@ impl<'a> Issuer<'a> {
             key,
             hash,
             algorithm: signature_algorithm(key.kind(), hash)?,
-            public_key: public_key_info(key).map_err(unusable)?,
+            public_key: public_key_info(key.kind(), key.public_key()).map_err(unusable)?,
         })
     }
 
@@ -414,9 +414,12 @@ fn unusable(error: impl std::fmt::Display) -> Fault {
 }
 
 /// SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7).
-fn public_key_info(key: &dyn Signer) -> der::Result<SubjectPublicKeyInfoOwned> {
+pub(crate) fn public_key_info(
+    kind: KeyKind,
+    public_key: &[u8],
+) -> der::Result<SubjectPublicKeyInfoOwned> {
     let curve = |oid: ObjectIdentifier| (oid::ID_EC_PUBLIC_KEY, Some(Any::from(oid)));
-    let (oid, parameters) = match key.kind() {
+    let (oid, parameters) = match kind {
         KeyKind::Rsa(_) => (oid::RSA_ENCRYPTION, Some(Any::from(Null))),
         // RFC 9881 section 4 wants no parameters.
         KeyKind::MlDsa(set) => (set.oid(), None),
@@ -426,7 +429,7 @@ fn public_key_info(key: &dyn Signer) -> der::Result<SubjectPublicKeyInfoOwned> {
     };
     Ok(SubjectPublicKeyInfoOwned {
         algorithm: AlgorithmIdentifierOwned { oid, parameters },
-        subject_public_key: BitString::from_bytes(key.public_key())?,
+        subject_public_key: BitString::from_bytes(public_key)?,
     })
 }
 

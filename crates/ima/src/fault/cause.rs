@@ -1242,6 +1242,124 @@ causes! {
         remedy: "copy the list again, as root"
     }
 
+    // imactl: attestation.
+    HIERARCHY_WITH_PASSWORD [TpmCommand] {
+        cause: "the hierarchy or object has a password, and imactl gives the empty one"
+        remedy: "clear the password of the owner and of the endorsement hierarchy (tpm2_changeauth -c owner -p PASSWORD, -c endorsement)"
+    }
+    NO_OBJECT_IN_TPM [TpmCommand] {
+        cause: "the TPM has no key at that handle"
+        remedy: "make the key first: imactl attest key; give its handle with --handle"
+    }
+    HANDLE_IN_USE [TpmCommand] {
+        cause: "the TPM has another object at that handle"
+        remedy: "give another handle with --handle, or remove what is there: tpm2_evictcontrol -c HANDLE"
+    }
+    PCRS_RESTLESS [TpmCommand] {
+        cause: "PCRs were extended again and again between reading and quoting them"
+        remedy: "quote when less is being measured; a policy that measures everything that is read keeps PCR 10 moving"
+    }
+    CHALLENGE_FOR_OTHER [TpmCommand] {
+        cause: "the challenge was made for another attestation key, or for the endorsement key of another TPM"
+        remedy: "make it with the files that imactl attest key wrote on this machine, and give the kind of the endorsement key with --ek"
+    }
+    KEY_WITHOUT_ATTRIBUTE [AttestationInput] {
+        cause: "the key is not {attribute}"
+        remedy: "use the keys that imactl attest key makes, or tpm2_createek and tpm2_createak"
+    }
+    CERTIFICATE_OF_OTHER_EK [AttestationInput] {
+        cause: "the certificate is for another key than the endorsement key"
+        remedy: "give the files that imactl attest key wrote on the same machine in one run"
+    }
+    EK_CERTIFICATE_WITHOUT_CHAIN [AttestationInput] {
+        cause: "none of the certificates given as --ca leads to the endorsement key's"
+        remedy: "give the manufacturer's root certificate and those between it and the endorsement key's; without them, nothing says that the key is in a TPM"
+    }
+    QUOTE_BY_OTHER_KEY [AttestationRefused] {
+        cause: "the quote is not signed by the key that was given: {why}"
+        remedy: "give the key that this machine was enrolled with; if it is that, the evidence was made elsewhere or changed"
+    }
+    QUOTE_OF_SOMETHING_ELSE [AttestationRefused] {
+        cause: "what the key signed is not a quote: {why}"
+    }
+    QUOTE_OF_OTHER_NONCE [AttestationRefused] {
+        cause: "the quote is over another nonce: it is an old one, or one for another verifier"
+        remedy: "ask for new evidence with a nonce that was never used; if it comes again with another nonce, somebody replays old evidence"
+    }
+    PCRS_NOT_QUOTED [AttestationRefused] {
+        cause: "the values of the PCRs in the evidence are not those that the TPM signed"
+    }
+    PCR_OTHER_THAN_REFERENCE [AttestationRefused] {
+        cause: "PCR {pcr} of {bank} has another value than expected"
+        remedy: "if firmware, boot loader or kernel were updated, take the values of a boot that is trusted again; what was measured is in the logs (imactl events)"
+    }
+    PCR_NOT_SELECTED [AttestationRefused] {
+        cause: "PCR {pcr} is not among those that the TPM quoted"
+        remedy: "quote without --pcrs and --bank, or name this PCR, and the bank of boot_aggregate, as well"
+    }
+    PCR_NEVER_EXTENDED [AttestationRefused] {
+        cause: "PCR 10 of {bank} is as after a reset, and the measurement list has entries: the TPM was reset after them, or the list is of another boot"
+    }
+    LIST_MALFORMED [AttestationRefused] {
+        cause: "the measurement list is malformed: {why}"
+    }
+    LIST_ENTRY_CHANGED [AttestationRefused] {
+        cause: "entry {entry} of the measurement list was changed: its digest is not that of its data"
+    }
+    LIST_ENTRY_UNJUDGED [AttestationRefused] {
+        cause: "entry {entry} of the measurement list cannot be judged: {why}"
+        remedy: "have the kernel use its own templates (ima_template=ima-sig) and PCR 10; if it does, the list was changed"
+    }
+    LIST_NOT_REPLAYED [AttestationRefused] {
+        cause: "PCR 10 of {bank} is the replay of no beginning of the measurement list: entries were removed, added, changed or put in another order"
+    }
+    AGGREGATE_MISSING [AttestationRefused] {
+        cause: "the measurement list does not begin with boot_aggregate"
+    }
+    AGGREGATE_DIFFERS [AttestationRefused] {
+        cause: "boot_aggregate is not the digest of the PCRs of the firmware: the list is of another boot, or the TPM was reset"
+    }
+    LOG_MALFORMED [AttestationRefused] {
+        cause: "the log of the {whose} is malformed: {why}"
+    }
+    LOG_NOT_REPLAYED [AttestationRefused] {
+        cause: "PCR {pcr} of {bank} is not the replay of the logs: a log was changed, or something was measured that no log has"
+    }
+    CONCLUSION_CHANGED [AttestationRefused] {
+        cause: "record {record} of the programs' log was changed: its digests are not those of the init's text, or one of a quoted bank is missing"
+    }
+    CONCLUSIONS_NOT_REPLAYED [AttestationRefused] {
+        cause: "PCR {pcr} of {bank} does not hold the init's conclusions: they were forged, or are of another boot"
+    }
+    NO_CONCLUSION [AttestationRefused] {
+        cause: "the evidence has no conclusion of the init about a policy"
+        remedy: "have the init measure what it concludes: measure_pcr= in ima-init.conf"
+    }
+    CONCLUSION_OF_REFUSAL [AttestationRefused] {
+        cause: "the init refused the boot ({refusal}) and then started a shell"
+    }
+    OTHER_POLICY [AttestationRefused] {
+        cause: "the policy in force has the SHA-256 digest {found}, and the one expected has {expected}"
+    }
+    LIST_SIGNATURES_BAD [AttestationRefused] {
+        cause: "{count} entries of the measurement list have no good signature by a key of the certificates, the first of {first}"
+    }
+    LIST_WITHOUT_SIGNATURES [AttestationRefused] {
+        cause: "no quoted entry of the measurement list has a signature: nothing was checked"
+        remedy: "leave out --cert, or have the kernel record signatures (ima_template=ima-sig)"
+    }
+    FILES_NOT_IN_MANIFEST [AttestationRefused] {
+        cause: "{count} measured files are in no manifest, the first of them {first}"
+        remedy: "give the manifest of each image that the machine runs, and of its initramfs"
+    }
+    TPM_WAS_RESET [AttestationRefused] {
+        cause: "the TPM was reset {found} times, and {expected} were expected: the machine was started again, or the TPM alone was reset"
+    }
+    BANK_NOT_ALLOCATED [TpmCommand] {
+        cause: "the TPM has no bank of PCRs for {bank}"
+        remedy: "leave out --bank; tpm2_pcrallocate changes the banks, from the next boot on"
+    }
+
     // imactl: its command line and the set-up.
     NOTHING_CHECKED [Usage] {
         cause: "nothing was checked"

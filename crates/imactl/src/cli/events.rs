@@ -10,7 +10,8 @@ use ima::measurement::Bank;
 use imactl::events::Logs;
 use imactl::file::{in_file, read_bounded};
 use imactl::hex;
-use imactl::pcr::{self, Tpm};
+use imactl::pcr;
+use imactl::tpm::Tpm;
 use imactl::uki::{UnifiedKernelImage, pe};
 use serde_json::json;
 

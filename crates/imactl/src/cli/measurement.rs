@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
-use ima::hash::HashAlgorithm;
 use ima::measurement::{Bank, ByteOrder, Digested, Entry, PcrReplay};
-use ima::signature::ImaXattr;
 use imactl::hex;
-use imactl::measurement::{Aggregate, Comparison, ListReader};
-use imactl::pcr::{self, Pcrs, Tpm};
-use imactl::verifier::verify_any;
+use imactl::measurement::{Aggregate, Comparison, GOOD, ListReader, signature_verdict};
+use imactl::pcr::{self, Pcrs};
+use imactl::tpm::Tpm;
 use imactl::verify::nothing_checked;
 use serde_json::json;
 
@@ -213,8 +211,9 @@ impl Measurement {
             for (_, replay) in &mut found.replays {
                 replay.extend(&mut digested);
             }
-            if let Some((name, verdict)) = signature(&entry, certificates) {
-                let good = verdict == "good";
+            if let Some(verdict) = signature_verdict(&entry, certificates) {
+                let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+                let good = verdict == GOOD;
                 found.good_signatures += usize::from(good);
                 found.bad_signatures += usize::from(!good);
                 if self.output.json || !good {
@@ -279,37 +278,4 @@ fn entry_json(entry: &Entry) -> serde_json::Value {
         "signature": entry.signature().map(hex::encode),
         "violation": entry.is_violation(),
     })
-}
-
-/// The name in an entry with a signature, and what that is worth; nothing where none is checked.
-fn signature(entry: &Entry, certificates: &[Certificate]) -> Option<(String, &'static str)> {
-    let value = entry.signature().filter(|_| !certificates.is_empty())?;
-    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
-    let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
-        (
-            Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) | ImaXattr::Verity(_))),
-            Some(digest),
-        ) if value.signature().is_some_and(|signature| {
-            HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo)
-        }) =>
-        {
-            let key_id = value.signature().map(|signature| signature.key_id);
-            let mut by_key = certificates
-                .iter()
-                .filter(|certificate| Some(certificate.key_id()) == key_id)
-                .peekable();
-            if by_key.peek().is_none() {
-                "unknown-key"
-            } else if by_key
-                .any(|certificate| verify_any(certificate, digest.digest, &value).is_ok())
-            {
-                "good"
-            } else {
-                "changed"
-            }
-        }
-        (Ok(_), _) => "unsupported",
-        (Err(_), _) => "malformed",
-    };
-    Some((name, verdict))
 }

@@ -1,5 +1,6 @@
 //! The command line: one module a command, each a thin layer over the library.
 
+mod attest;
 mod cert;
 mod check;
 mod config;
@@ -85,6 +86,8 @@ enum Command {
     Events(events::Events),
     #[command(subcommand)]
     Keylime(keylime::KeylimeCommand),
+    #[command(subcommand)]
+    Attest(attest::Attest),
     Explain(explain::Explain),
     Status(status::StatusCommand),
     Report(report::Report),
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Measurement(command) => command.run(),
         Command::Events(command) => command.run(),
         Command::Keylime(command) => command.run(),
+        Command::Attest(command) => command.run(),
         Command::Explain(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Report(command) => command.run(),

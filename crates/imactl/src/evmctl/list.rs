@@ -12,7 +12,8 @@ use ima::signature::ImaXattr;
 use imactl::file::read_bounded;
 use imactl::hex;
 use imactl::measurement::ListReader;
-use imactl::pcr::{self, Pcrs, Tpm};
+use imactl::pcr::{self, Pcrs};
+use imactl::tpm::Tpm;
 
 use super::keys::Certificates;
 use super::options::Options;
