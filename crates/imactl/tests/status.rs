@@ -150,6 +150,14 @@ const CASES: &[Case] = &[
         says: "! Secure Boot   enabled; lockdown none\n",
     },
     Case {
+        name: "a kernel without lockdown under Secure Boot",
+        change: |tree| tree.remove(LOCKDOWN),
+        item: "secure-boot",
+        state: "attention",
+        exit: 1,
+        says: "it has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM)\n",
+    },
+    Case {
         name: "an open command line",
         change: |tree| tree.remove(STUB),
         item: "command-line",

@@ -123,13 +123,18 @@ impl Boot {
             None => "; no lockdown".to_owned(),
         };
         let check = Check::new(Item::SecureBoot, state, format!("{text}{lockdown}"));
-        let open = self.lockdown.as_deref().is_none_or(|level| level == "none");
-        if self.secure_boot == SecureBoot::Enabled && open {
-            return check.attention().detail(
-                "root can change the kernel in memory: set lockdown=integrity in ima-init.conf",
-            );
+        if self.secure_boot != SecureBoot::Enabled {
+            return check;
         }
-        check
+        match self.lockdown.as_deref() {
+            Some("none") => check.attention().detail(
+                "root can change the kernel in memory: set lockdown=integrity in ima-init.conf",
+            ),
+            Some(_) => check,
+            None => check.attention().detail(
+                "root can change the kernel in memory: it has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM)",
+            ),
+        }
     }
 
     pub(super) fn command_line_check(&self) -> Check {
