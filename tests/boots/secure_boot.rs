@@ -12,6 +12,7 @@ use ima::fault::Code;
 use ima_testbed::report::{decode_hex, encode_hex};
 use ima_testbed::{Disk, Ending, Machine, MachineOutput, Outcome, Tpm, Uefi};
 use imactl::key::KeyKind;
+use imactl::status::{Item, State};
 use imactl::uki::pe::Image;
 use imactl::uki::{Builder, Database, UnifiedKernelImage, authenticode};
 use imactl::x509::{BasicConstraints, Template, Usage};
@@ -24,6 +25,7 @@ use crate::matrix::Action;
 use crate::measured::assert_logs_explain;
 use crate::media::blank;
 use crate::setup::{DEFAULT_POLICY, Setup, assert_booted, assert_refused, console_tail, root_of};
+use crate::status;
 use crate::tree::Tree;
 
 /// systemd's stub, of Debian's package systemd-boot-efi.
@@ -311,9 +313,26 @@ fn signed_image() {
     setup.tpm = Tpm::Swtpm;
     setup.configure("require_tpm=yes");
     setup.configure("measure_pcr=13");
+    setup
+        .root
+        .add(status::RECORD, 0o644, status::FILES.as_bytes());
     let outcome = setup.boot();
     assert_enforced_under_secure_boot(&outcome);
     let report = assert_booted(&outcome);
+    let checks = status::status(report).checks();
+    for (item, text) in [
+        (Item::Kernel, "in a unified kernel image (systemd-stub "),
+        (Item::SecureBoot, "enabled; no lockdown"),
+        (Item::CommandLine, "closed: in a unified kernel image"),
+        (Item::Measurements, "PCR 10 is their replay"),
+    ] {
+        let state = match item {
+            // This kernel has no lockdown.
+            Item::SecureBoot => State::Attention,
+            _ => State::Good,
+        };
+        status::assert_check(&checks, item, state, text);
+    }
     let keys = &report.keyrings[".machine"].keys;
     assert_eq!(keys, &[""; 0], "a key of the firmware's is trusted");
     // The firmware measured what it started and the keys by which it decided, the stub the sections, and the init its conclusions.
