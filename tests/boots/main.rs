@@ -8,6 +8,7 @@
 mod accepted;
 mod asked;
 mod attacks;
+mod attested;
 mod boot_loader;
 mod built;
 mod closed_lines;
