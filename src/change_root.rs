@@ -64,7 +64,7 @@ fn move_or_unmount(old: &OwnedFd, new: &OwnedFd, name: &str, old_device: u64) {
 ///
 /// [`Code::SwitchOldRoot`].
 pub fn require_initramfs(root: &OwnedFd) -> Result<(), Fault> {
-    let magic = magic(root)
+    let magic = files::magic(root)
         .map_err(|errno| Fault::new(Code::SwitchOldRoot, format!("/: {}", describe(errno))))?;
     require_initramfs_magic(magic)
 }
@@ -85,17 +85,8 @@ pub fn require_initramfs_magic(magic: u64) -> Result<(), Fault> {
 /// Whether `/` is on a file system that an initramfs is unpacked to.
 pub fn is_initramfs() -> bool {
     files::directory("/".as_ref())
-        .and_then(magic)
+        .and_then(files::magic)
         .is_ok_and(|magic| INITRAMFS_MAGIC.contains(&magic))
-}
-
-/// The magic number of the file system that a file is on.
-///
-/// # Errors
-///
-/// What fstatfs(2) says.
-pub fn magic(file: impl AsFd) -> Result<u64, Errno> {
-    rustix::fs::fstatfs(file).map(|status| u64::try_from(status.f_type).unwrap_or_default())
 }
 
 /// The number of the device that a file is on.

@@ -214,6 +214,16 @@ pub fn descriptor_path(file: impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
+/// The magic number of the file system that a file is on (include/uapi/linux/magic.h).
+///
+/// # Errors
+///
+/// What fstatfs(2) says.
+pub fn magic(file: impl AsFd) -> Result<u64, Errno> {
+    // It has 32 bits. Where a word has as many it is signed, and ramfs, btrfs and f2fs have negative numbers.
+    fs::fstatfs(file).map(|status| u64::from(status.f_type as u32))
+}
+
 /// The directory, as the root that [`open_in`] works in.
 ///
 /// # Errors

@@ -9,9 +9,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use ima::fault::{Cause, Code, Fault, Stage};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, unlinkat};
 
-use crate::change_root::{change_root, device, magic, require_initramfs_magic};
+use crate::change_root::{change_root, device, require_initramfs_magic};
 use crate::errno::{Errno, describe};
 use crate::failure::{self, Ending, VARIABLE};
+use crate::files;
 use crate::logging;
 use crate::syscalls;
 use crate::watch;
@@ -126,7 +127,7 @@ fn switch(
     let old = openat(CWD, "/", flags, Mode::empty()).map_err(|errno| refused("/", errno))?;
     let new =
         openat(CWD, new_root, flags, Mode::empty()).map_err(|errno| not_new(&describe(errno)))?;
-    let magic = magic(&old).map_err(|errno| refused("/", errno))?;
+    let magic = files::magic(&old).map_err(|errno| refused("/", errno))?;
     let old_device = device(&old).map_err(|errno| refused("/", errno))?;
     let new_device = device(&new).map_err(|errno| not_new(&describe(errno)))?;
     guard(&Guard {

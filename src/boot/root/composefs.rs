@@ -48,10 +48,10 @@ pub(super) fn over(backing: &Mounted, wanted: &Composefs, point: &str) -> Result
     unmount(point, UnmountFlags::DETACH).map_err(|errno| refused(point, errno))?;
     attach(&overlay, point).map_err(|errno| refused(point, errno))?;
     let directory = files::directory(point.as_ref()).map_err(|errno| refused(point, errno))?;
-    let status = rustix::fs::fstatfs(&directory).map_err(|errno| refused(point, errno))?;
+    let magic = files::magic(&directory).map_err(|errno| refused(point, errno))?;
     Ok(Mounted {
         directory,
-        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        magic,
         fstype: overlay::FSTYPE.to_owned(),
         options: "ro,verity=require".to_owned(),
     })

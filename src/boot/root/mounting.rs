@@ -121,11 +121,11 @@ pub(super) fn mount(what: &Mount<'_>) -> Result<Mounted, Fault> {
     .map_err(|errno| refused(&format!("onto {point}: "), errno, None))?;
     let directory = files::directory(point.as_ref())
         .map_err(|errno| refused(&format!("{point}: "), errno, None))?;
-    let status = rustix::fs::fstatfs(&directory)
-        .map_err(|errno| refused(&format!("{point}: "), errno, None))?;
+    let magic =
+        files::magic(&directory).map_err(|errno| refused(&format!("{point}: "), errno, None))?;
     Ok(Mounted {
         directory,
-        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        magic,
         fstype: fstype.to_owned(),
         options: options.join(","),
     })
@@ -146,13 +146,13 @@ pub(super) fn adopt(path: &Path) -> Result<Adopted, Fault> {
         return Err(fault("nothing is mounted on it"));
     }
     let directory = files::directory(path).map_err(|errno| fault(&describe(errno)))?;
-    let status = rustix::fs::fstatfs(&directory).map_err(|errno| fault(&describe(errno)))?;
+    let magic = files::magic(&directory).map_err(|errno| fault(&describe(errno)))?;
     const LIST: &str = "/proc/self/mountinfo";
     let mounts = std::fs::read(LIST).map_err(|error| fault(&format!("{LIST}: {error}")))?;
     let record = record(path, &mounts).ok_or_else(|| fault(&format!("it is not in {LIST}")))?;
     Ok(Adopted {
         directory,
-        magic: u64::try_from(status.f_type).unwrap_or_default(),
+        magic,
         record,
     })
 }
