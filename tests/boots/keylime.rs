@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use ima_testbed::Tpm;
 use ima_testbed::report::Report;
 use imactl::key::KeyKind;
+use serde_json::Value;
 
 use crate::built::{PROGRAMS, project, source};
 use crate::how_to::IMACTL;
@@ -52,26 +53,37 @@ fn policy(setup: &Setup, report: &Report, options: &[&str], directory: &Path) ->
     std::fs::read(file("policy")).expect("the policy")
 }
 
-/// What Keylime's verifier finds wrong: the kind of each event, without that of its component, and the event.
-fn judged(policy: &[u8], list: &str, bank: &str, pcr: &str) -> Vec<(String, String)> {
+/// What a script of tests/ that runs Keylime prints of a policy and a list.
+fn keylime(script: &str, policy: &[u8], list: &str, bank: &str, pcr: &str) -> Value {
     let directory = tempfile::tempdir().expect("a directory");
     let file = |name: &str, content: &[u8]| {
         let path = directory.path().join(name);
         std::fs::write(&path, content).expect("a file");
         path
     };
-    let output = Command::new(project().join("tests/keylime"))
+    let output = Command::new(project().join("tests").join(script))
         .args([file("policy", policy), file("list", list.as_bytes())])
         .args([bank, pcr])
         .stdin(Stdio::null())
         .output()
-        .expect("tests/keylime");
+        .expect(script);
     assert!(output.status.success(), "{output:?}");
-    let events: Vec<(String, String)> =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-    let kind = |id: String| id.rsplit('.').next().unwrap_or_default().to_owned();
-    let events = events.into_iter();
-    events.map(|(id, context)| (kind(id), context)).collect()
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// The kind of an event, without that of its component.
+fn kind(id: &str) -> &str {
+    id.rsplit('.').next().unwrap_or_default()
+}
+
+/// What Keylime's verifier finds wrong: the kind of each event, and the event.
+fn judged(policy: &[u8], list: &str, bank: &str, pcr: &str) -> Vec<(String, String)> {
+    let events = keylime("keylime", policy, list, bank, pcr);
+    let events = events.as_array().expect("events").iter();
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    events
+        .map(|event| (kind(&text(&event[0])).to_owned(), text(&event[1])))
+        .collect()
 }
 
 fn kinds(events: &[(String, String)]) -> Vec<&str> {
@@ -134,4 +146,40 @@ fn keylime_notices_another_init_and_another_key() {
     let events = judged(&signed, list, "sha256", pcr);
     assert_eq!(kinds(&events), ["runtime_policy_hash"], "{events:?}");
     assert!(events[0].1.contains("Hash not found"), "{events:?}");
+}
+
+/// Keylime's own services attest the device by quotes of a TPM: they accept it, notice the program that is not in the policy, and that
+/// the device hides it.
+#[test]
+#[ignore = "starts all services of Keylime; tests/run --all"]
+fn keylime_attests_the_device_until_it_is_tampered_with() {
+    let setup = device();
+    let outcome = setup.boot();
+    let report = assert_booted(&outcome);
+    let directory = tempfile::tempdir().expect("a directory");
+    let policy = policy(&setup, report, &[], directory.path());
+    let (list, pcr) = (&report.measurements_ascii, &report.pcr10["sha256"]);
+    let verdicts = keylime("keylime-attestation", &policy, list, "sha256", pcr);
+    assert!(verdicts[0]["quotes"].as_u64() >= Some(2), "{verdicts}");
+    let verdicts = verdicts.as_array().expect("verdicts").iter();
+    let seen: Vec<_> = verdicts
+        .map(|verdict| {
+            let text = |name: &str| verdict[name].as_str();
+            (text("stage"), text("state"), text("event").map(kind))
+        })
+        .collect();
+    let invalid = Some("invalid quote");
+    assert_eq!(
+        seen,
+        [
+            (Some("as it booted"), Some("accepted"), None),
+            (
+                Some("another program is executed"),
+                invalid,
+                Some("not_in_allowlist")
+            ),
+            (Some("its entry is removed"), invalid, Some("pcr_mismatch")),
+            (Some("its entry is replaced"), invalid, Some("pcr_mismatch")),
+        ]
+    );
 }
