@@ -3,8 +3,8 @@
 use ima::{cmdline, layout};
 use serde::Serialize;
 
+use super::item::{Check, Item, State};
 use super::system::System;
-use super::{Check, Item, State};
 use crate::kernel::check::KernelConfig;
 use crate::kernel::command_line::FixedBy;
 

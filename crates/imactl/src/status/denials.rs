@@ -11,8 +11,8 @@ use ima::kmsg;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
+use super::item::{Check, Item, State, count};
 use super::system::System;
-use super::{Check, Item, State};
 use crate::denial;
 
 /// The kernel's log.
@@ -151,8 +151,8 @@ impl Denials {
             return Check::new(Item::Denials, State::Good, format!("none since boot{lost}"));
         }
         let verb = if enforced { "" } else { " (logged only)" };
-        let total = super::count(self.total, "denial");
-        let files = super::count(self.files.len() as u64, "file");
+        let total = count(self.total, "denial");
+        let files = count(self.files.len() as u64, "file");
         let text = format!("{total} of {files} since boot{verb}{lost}");
         let mut check = Check::new(Item::Denials, State::Attention, text);
         for denial in self.files.iter().rev().take(SHOWN) {

@@ -1,7 +1,8 @@
 //! The status as a page of HTML: one file, without scripts, that loads nothing.
 
+use super::Status;
 use super::init_report::{InitReport, milliseconds};
-use super::{Check, Item, State, Status, count, date};
+use super::item::{Check, Item, State, count, date};
 use crate::words;
 
 /// The page has no script, and even if a name of a file became one, the browser would not run it, nor load anything.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ima::layout;
 use serde::Deserialize;
 
+use super::item::{Check, Item, State, count};
 use super::system::System;
-use super::{Check, Item, State};
 
 /// The longest report that is read, in bytes.
 const MAX_REPORT: usize = 4 << 20;
@@ -262,11 +262,11 @@ impl InitReport {
     }
 
     pub(super) fn warnings_check(&self) -> Check {
-        let count = self.all_warnings().count();
-        if count == 0 {
+        let number = self.all_warnings().count();
+        if number == 0 {
             return Check::new(Item::Warnings, State::Good, "none");
         }
-        let text = super::count(count as u64, "warning");
+        let text = count(number as u64, "warning");
         let mut check = Check::new(Item::Warnings, State::Attention, format!("{text} at boot"));
         for warning in self.all_warnings() {
             check = check

@@ -4,8 +4,8 @@ use ima::keyring::{self, KeyringName};
 use serde::Serialize;
 
 use super::init_report::InitReport;
+use super::item::{Check, Item, State, count, date};
 use super::system::System;
-use super::{Check, Item, State, date};
 use crate::keyring::TRUSTED;
 
 /// `KEY_USR_WRITE`, `KEY_GRP_WRITE` and `KEY_OTH_WRITE` (include/linux/key.h). What only its possessor may write, nobody may: no process
@@ -86,7 +86,7 @@ pub(super) fn check(rings: &[Ring], report: Option<&InitReport>, now: u64) -> Ch
         .map(|ring| {
             let count = match ring.keys {
                 0 => "empty".to_owned(),
-                keys => super::count(keys, "key"),
+                keys => count(keys, "key"),
             };
             match ring.takes {
                 Takes::Nothing => format!("{} {count} (closed)", ring.name),

@@ -6,8 +6,8 @@ use std::path::Path;
 use ima::measurement::{Bank, ByteOrder, Digested};
 use serde::Serialize;
 
+use super::item::{Check, Item, State, count};
 use super::system::System;
-use super::{Check, Item, State};
 use crate::measurement::{Comparison, LIST, ListReader};
 use crate::pcr;
 
@@ -163,7 +163,7 @@ impl Measurements {
             1 => "1 entry".to_owned(),
             count => format!("{count} entries"),
         };
-        let violations = super::count(self.violations as u64, "violation");
+        let violations = count(self.violations as u64, "violation");
         let text = format!("{entries}, {violations}");
         if self.pcrs.is_empty() && self.consistent {
             let why = match tpm.version {

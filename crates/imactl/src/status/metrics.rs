@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Item, SecureBoot, State, Status, exit_status};
+use super::boot::SecureBoot;
+use super::item::{Item, State};
+use super::{Status, exit_status};
 
 /// The metrics in the making. A family's lines stand together, and no two have the same labels: the collector refuses a file otherwise.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::init_report::InitReport;
+use super::item::{Check, Item, State, count};
 use super::system::System;
-use super::{Check, Item, State};
 
 /// The kernel's rules, where it has `CONFIG_IMA_READ_POLICY`.
 const POLICY: &str = "/sys/kernel/security/ima/policy";
@@ -74,7 +74,7 @@ impl Policy {
             return Check::new(Item::Policy, State::Failed, problem.as_str());
         }
         let path = self.path.as_deref().unwrap_or_default();
-        let rules = super::count(self.rules.unwrap_or_default(), "rule");
+        let rules = count(self.rules.unwrap_or_default(), "rule");
         let proofs = self.proofs.join(", ");
         let text = format!("in force: {path}, {rules}; proved at boot by {proofs}");
         Check::new(Item::Policy, State::Good, text)
@@ -100,7 +100,7 @@ fn problem(
                 "not enforced: no rule that the kernel shows appraises programs".to_owned()
             }
             Some(shown) => {
-                let rules = super::count(shown.rules as u64, "rule");
+                let rules = count(shown.rules as u64, "rule");
                 format!(
                     "cannot tell: the kernel shows {rules} that appraise programs, and nothing has proved them"
                 )
@@ -123,7 +123,7 @@ fn problem(
     if (shown.rules as u64) < report.policy.rules {
         return Some(format!(
             "the kernel shows {}, and the init loaded {}",
-            super::count(shown.rules as u64, "rule"),
+            count(shown.rules as u64, "rule"),
             report.policy.rules
         ));
     }

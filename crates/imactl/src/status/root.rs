@@ -4,8 +4,8 @@ use ima::mountinfo;
 use serde::Serialize;
 
 use super::init_report::InitReport;
+use super::item::{Check, Item, State};
 use super::system::System;
-use super::{Check, Item, State};
 
 /// What the device mapper makes of a device below the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
