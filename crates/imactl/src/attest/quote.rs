@@ -72,7 +72,7 @@ impl Quote {
     ///
     /// # Errors
     ///
-    /// [`NoQuote`].
+    /// Why it is no quote.
     pub fn parse(bytes: &[u8]) -> Result<Self, NoQuote> {
         let attest =
             decoded::<TpmsAttest>(bytes).map_err(|error| NoQuote::Malformed(error.to_string()))?;
