@@ -2,6 +2,7 @@
 
 mod checks;
 mod run;
+mod space;
 mod steps;
 mod tables;
 
@@ -25,7 +26,7 @@ type Error = Box<dyn std::error::Error>;
     after_help = "\
 Exit status:
   0  every step passed
-  1  a step failed; the summary says which
+  1  a step failed; the summary says which. Or there is too little room for what is built
   2  the command line is wrong
 
 Examples:
@@ -120,6 +121,12 @@ fn main() -> ExitCode {
         .collect(),
         root: rustix::process::geteuid().is_root(),
     };
+    if chosen.iter().any(|step| step.kind != Kind::Check)
+        && let Err(text) = space::check(&space::filled())
+    {
+        run::say(format_args!("error: {text}"));
+        return ExitCode::FAILURE;
+    }
     if run::all(&chosen, &context) {
         ExitCode::SUCCESS
     } else {
