@@ -268,6 +268,25 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// An entry as the kernel makes it, with the digest of its data in a bank.
+    #[must_use]
+    pub fn new(
+        pcr: u32,
+        template: Template,
+        fields: Vec<Vec<u8>>,
+        bank: Bank,
+        order: ByteOrder,
+    ) -> Self {
+        let mut entry = Self {
+            pcr,
+            digest: Vec::new(),
+            template,
+            fields,
+        };
+        entry.digest = entry.template_digest(bank, order);
+        entry
+    }
+
     /// The PCR that was extended.
     #[must_use]
     pub fn pcr(&self) -> u32 {
@@ -680,6 +699,18 @@ impl PcrReplay {
         Self {
             of: Bank::Sha1,
             ..Self::new(bank, pcr)
+        }
+    }
+
+    /// Goes on from a value that the PCR had; one that is not as long as the digests of the bank is not taken.
+    #[must_use]
+    pub fn from_value(self, value: &[u8]) -> Self {
+        if value.len() != self.value.len() {
+            return self;
+        }
+        Self {
+            value: value.to_vec(),
+            ..self
         }
     }
 

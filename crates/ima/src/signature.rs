@@ -32,7 +32,8 @@ pub const TYPE_SIGNATURE: u8 = 3;
 const TYPE_DIGEST_NG: u8 = 4;
 /// The first byte of a portable EVM signature.
 pub const TYPE_EVM_PORTABLE: u8 = 5;
-const TYPE_VERITY: u8 = 6;
+/// The first byte of a signature of the digest of fs-verity.
+pub const TYPE_VERITY: u8 = 6;
 
 /// The type byte that a version 3 signature of a file's digest covers, see [`file_id`].
 pub const V3_FILE: u8 = TYPE_SIGNATURE;

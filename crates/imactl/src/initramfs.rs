@@ -831,7 +831,7 @@ impl InitramfsBuilder {
         self
     }
 
-    fn data(&self, path: impl AsRef<[u8]>) -> Option<&[u8]> {
+    pub(crate) fn data(&self, path: impl AsRef<[u8]>) -> Option<&[u8]> {
         let entry = self.entries.get(relative(path.as_ref()))?;
         (entry.metadata.mode & cpio::S_IFMT == S_IFREG).then_some(&entry.data)
     }

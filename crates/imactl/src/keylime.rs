@@ -9,12 +9,10 @@ use ima::certificate::{Certificate, PublicKey};
 use ima::fault::{Code, Fault};
 use ima::hash::HashAlgorithm;
 use ima::hex;
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::digest::DigestOf;
-use crate::tree::{Kind, Tree};
+use crate::prediction::Measured;
 
 /// The algorithms whose digests the schema takes by their length, from 40 to 128 digits.
 const ALGORITHMS: [HashAlgorithm; 4] = [
@@ -36,6 +34,8 @@ pub struct RuntimePolicy {
     buffers: Digests,
     excludes: Vec<String>,
     keys: Vec<Certificate>,
+    /// Names that are not UTF-8.
+    left_out: usize,
     /// Whether a file is accepted for its signature.
     signatures: bool,
 }
@@ -62,6 +62,7 @@ impl RuntimePolicy {
             buffers: Digests::new(),
             excludes: Vec::new(),
             keys: Vec::new(),
+            left_out: 0,
             signatures: true,
         })
     }
@@ -76,57 +77,31 @@ impl RuntimePolicy {
         }
     }
 
-    /// Accepts the regular files of a tree under each of their names, and under the same names below each of `mount_points`, such as
-    /// `/rootfs`: what the init executes before the tree is the root is listed with that name. `progress` is called once a file.
-    /// Returns how many names were left out because they are not UTF-8: a policy is JSON.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::InputUnreadable`], [`Code::FileChanged`].
-    pub fn accept_files(
-        &mut self,
-        tree: &Tree,
-        mount_points: &[String],
-        progress: &(dyn Fn() + Sync),
-    ) -> Result<usize> {
-        let names = tree.names_by_inode();
-        let digests: Vec<Option<String>> = names
-            .par_iter()
-            .map(|(index, _)| {
-                let Kind::File(content) = &tree.inode(*index).kind else {
-                    return Ok(None);
-                };
-                progress();
-                let digest = content.digest(DigestOf::Content, self.algo)?;
-                Ok(Some(hex::encode(&digest)))
-            })
-            .collect::<Result<_>>()?;
-        let mut left_out = 0;
-        for (names, digest) in names.values().zip(digests) {
-            let Some(digest) = digest else { continue };
-            for name in names {
-                let Ok(name) = std::str::from_utf8(name) else {
-                    left_out += 1;
-                    continue;
-                };
-                for mount_point in
-                    std::iter::once("").chain(mount_points.iter().map(String::as_str))
-                {
-                    accept(
-                        &mut self.files,
-                        &format!("{mount_point}/{name}"),
-                        digest.clone(),
-                    );
-                }
+    /// Accepts that this is measured. A name that is not UTF-8 is left out and counted: a policy is JSON.
+    pub fn accept(&mut self, measured: Measured<'_>) {
+        match measured {
+            Measured::File { name, digest, .. } => match std::str::from_utf8(name) {
+                Ok(name) => accept(&mut self.files, name, hex::encode(digest)),
+                Err(_) => self.left_out = self.left_out.saturating_add(1),
+            },
+            Measured::Key {
+                keyring,
+                certificate,
+            } => {
+                let digest = self.digest(certificate.der());
+                accept(&mut self.keyrings, keyring, digest);
+            }
+            Measured::Buffer { name, content } => {
+                let digest = self.digest(content);
+                accept(&mut self.buffers, name, digest);
             }
         }
-        Ok(left_out)
     }
 
-    /// Accepts a file of this name and content.
-    pub fn accept_content(&mut self, name: &str, content: &[u8]) {
-        let digest = self.digest(content);
-        accept(&mut self.files, name, digest);
+    /// How many names of files were left out because they are not UTF-8.
+    #[must_use]
+    pub const fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Accepts this as the `boot_aggregate`, in hexadecimal: of whichever bank the kernel chose.
@@ -143,18 +118,6 @@ impl RuntimePolicy {
             bytes.ok_or_else(|| Fault::new(Code::Usage, format!("`{digest}` is no digest")))?;
         accept(&mut self.files, "boot_aggregate", hex::encode(&bytes));
         Ok(())
-    }
-
-    /// Accepts that this certificate is put onto a keyring (`measure func=KEY_CHECK`).
-    pub fn accept_key(&mut self, keyring: &str, certificate: &Certificate) {
-        let digest = self.digest(certificate.der());
-        accept(&mut self.keyrings, keyring, digest);
-    }
-
-    /// Accepts these bytes in an entry of the template `ima-buf`, such as `kexec-cmdline`.
-    pub fn accept_buffer(&mut self, name: &str, content: &[u8]) {
-        let digest = self.digest(content);
-        accept(&mut self.buffers, name, digest);
     }
 
     /// Accepts every file that has a good signature by the key of this certificate, whatever its name and content.
@@ -265,7 +228,8 @@ fn public_key(certificate: &Certificate) -> Result<String> {
 mod tests {
     use super::*;
     use crate::key::{FileKey, KeyKind};
-    use crate::tree::{Content, Inode};
+    use crate::prediction::files;
+    use crate::tree::{Content, Inode, Kind, Tree};
     use crate::x509::Template;
 
     fn policy() -> RuntimePolicy {
@@ -291,10 +255,13 @@ mod tests {
         tree.insert(b"caf\xe9", file("b")).unwrap();
         let mut policy = policy();
         let mount_points = ["/rootfs".to_owned()];
-        assert_eq!(
-            policy.accept_files(&tree, &mount_points, &|| ()).unwrap(),
-            1
-        );
+        let algo = HashAlgorithm::Sha256;
+        files(&tree, &mount_points, algo, &|| (), &mut |measured| {
+            policy.accept(measured);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(policy.left_out(), 2);
         let digests = policy.to_json().unwrap()["digests"].clone();
         let names = [
             "/usr/bin/one_two",
@@ -310,10 +277,14 @@ mod tests {
 
     #[test]
     fn two_contents_of_a_name_are_both_accepted() {
+        let accept = |policy: &mut RuntimePolicy, content: &[u8]| {
+            let name = "kexec-cmdline";
+            policy.accept(Measured::Buffer { name, content });
+        };
         let mut policy = policy();
-        policy.accept_buffer("kexec-cmdline", b"quiet");
-        policy.accept_buffer("kexec-cmdline", b"debug");
-        policy.accept_buffer("kexec-cmdline", b"debug");
+        accept(&mut policy, b"quiet");
+        accept(&mut policy, b"debug");
+        accept(&mut policy, b"debug");
         let mut digests = [sha256(b"quiet"), sha256(b"debug")];
         digests.sort();
         assert_eq!(
@@ -328,7 +299,10 @@ mod tests {
         let (rsa, ec) = (certificate(KeyKind::Rsa(2048)), certificate(KeyKind::P256));
         for certificate in [&rsa, &ec, &rsa] {
             policy.accept_signatures(certificate).unwrap();
-            policy.accept_key(".ima", certificate);
+            policy.accept(Measured::Key {
+                keyring: ".ima",
+                certificate,
+            });
         }
         let json = policy.to_json().unwrap();
         assert_eq!(json["keyrings"][".ima"].as_array().unwrap().len(), 2);

@@ -28,6 +28,7 @@ pub mod packages;
 pub mod packed;
 pub mod pcr;
 mod percent;
+pub mod prediction;
 pub mod select;
 pub mod setup;
 pub mod sign;

@@ -1,15 +1,17 @@
 //! Measurement lists that are read entry by entry: a machine that runs for months has lists of any length.
 
 mod comparison;
+mod difference;
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use ima::certificate::Certificate;
-use ima::fault::{Code, Fault};
+use ima::fault::{Cause, Code, Fault};
 use ima::hash::HashAlgorithm;
-use ima::measurement::{Bank, ByteOrder, Decoder, Entry};
+use ima::measurement::{Bank, ByteOrder, Decoder, Entry, FieldId, Template};
 use ima::signature::ImaXattr;
 
 use crate::Result;
@@ -17,6 +19,7 @@ use crate::file::unreadable;
 use crate::verifier::verify_any;
 
 pub use comparison::{Aggregate, ComparedPcr, Comparison};
+pub use difference::Difference;
 
 /// The kernel's own list.
 pub const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
@@ -27,12 +30,55 @@ const PIECE: usize = 1 << 18;
 /// policy.
 const MAX_ENTRY: usize = 64 << 20;
 
+/// A list that is in one or more files: what was taken out of the kernel piece by piece (CONFIG_IMA_STAGING,
+/// Documentation/security/IMA-export-delete.rst), and what it still had then.
+#[derive(Debug, Clone, Copy)]
+pub struct Lists<'a> {
+    /// The files, in the order in which they were measured. Each is binary or ASCII.
+    pub paths: &'a [PathBuf],
+    /// The bank whose template digests binary files have.
+    pub bank: Bank,
+    /// The byte order of the machine.
+    pub order: ByteOrder,
+}
+
+impl Lists<'_> {
+    /// Opens the first of the files.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::InputUnreadable`].
+    pub fn open(&self) -> Result<ListReader> {
+        let Some((first, rest)) = self.paths.split_first() else {
+            return Err(self.empty());
+        };
+        let mut reader = ListReader::open(first, self.bank, self.order)?;
+        reader.following = rest.iter().cloned().collect();
+        Ok(reader)
+    }
+
+    /// What is wrong with a list without entries.
+    #[must_use]
+    pub fn empty(&self) -> Fault {
+        let paths: Vec<String> = self
+            .paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        Fault::new(Code::MeasurementsMalformed, paths.join(", ")).because(Cause::NO_ENTRIES)
+    }
+}
+
 /// A list of which one entry after the other is read.
 #[derive(Debug)]
 pub struct ListReader {
     path: PathBuf,
     file: File,
+    /// The bank of binary files.
+    bank: Bank,
     decoder: Decoder,
+    /// The files in which the list goes on.
+    following: VecDeque<PathBuf>,
     buffer: Vec<u8>,
     /// What of the buffer was taken.
     taken: usize,
@@ -60,7 +106,9 @@ impl ListReader {
         let mut reader = Self {
             path: path.to_owned(),
             file,
+            bank,
             decoder: Decoder::binary(bank, order),
+            following: VecDeque::new(),
             buffer: Vec::new(),
             taken: 0,
             end: false,
@@ -101,11 +149,28 @@ impl ListReader {
             })?;
             let taken = whole.len().saturating_sub(rest.len());
             self.taken += taken;
-            if entry.is_some() || last {
+            if entry.is_some() {
                 return Ok(entry);
             }
-            self.fill()?;
+            if !last {
+                self.fill()?;
+            } else if !self.go_on()? {
+                return Ok(None);
+            }
         }
+    }
+
+    /// Opens the next file; `false` if there is none.
+    fn go_on(&mut self) -> Result<bool> {
+        let Some(path) = self.following.pop_front() else {
+            return Ok(false);
+        };
+        let following = std::mem::take(&mut self.following);
+        *self = Self {
+            following,
+            ..Self::open(&path, self.bank, self.decoder.order())?
+        };
+        Ok(true)
     }
 
     /// Reads more of the file.
@@ -127,10 +192,37 @@ impl ListReader {
 /// The verdict on a signature that is good.
 pub const GOOD: &str = "good";
 
+/// Why it is not certain what the fields of an entry hold. The template digest is of the fields and their lengths, and not of the
+/// template's name (security/integrity/ima/ima_crypto.c, `ima_calc_field_array_hash_tfm`): whoever changes the name could have a
+/// signature pass for a buffer, or a buffer for a signature.
+#[must_use]
+pub fn ambiguity(entry: &Entry) -> Option<String> {
+    let template = entry.template().name();
+    if !Template::BUILT_IN.iter().any(|(name, _)| *name == template) {
+        return Some(format!(
+            "its template `{template}` is not one of the kernel's"
+        ));
+    }
+    let buffer = entry.field(FieldId::Buffer)?;
+    // The kernel hashes the buffer as it records it (`process_buffer_measurement`).
+    let is_of_buffer = entry.file_digest().is_some_and(|found| {
+        HashAlgorithm::from_name(found.algorithm)
+            .and_then(|algo| algo.digest(buffer))
+            .is_some_and(|digest| digest == found.digest)
+    });
+    (!is_of_buffer).then(|| "its digest is not that of its buffer".to_owned())
+}
+
 /// What the signature in an entry is worth, over the digest in the entry; nothing where it has none, or no certificate is given.
 #[must_use]
 pub fn signature_verdict(entry: &Entry, certificates: &[Certificate]) -> Option<&'static str> {
-    let value = entry.signature().filter(|_| !certificates.is_empty())?;
+    if certificates.is_empty() {
+        return None;
+    }
+    if ambiguity(entry).is_some() {
+        return Some("ambiguous");
+    }
+    let value = entry.signature()?;
     let verdict = match (ImaXattr::parse(value), entry.file_digest()) {
         (
             Ok(value @ (ImaXattr::Signature(_) | ImaXattr::SignatureV3(_) | ImaXattr::Verity(_))),
@@ -197,6 +289,36 @@ mod tests {
         assert_eq!(fault.code(), Code::MeasurementsMalformed);
         assert!(fault.to_string().contains("entry 7"), "{fault}");
         assert_eq!(read(b"").unwrap(), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_list_goes_on_in_further_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let pieces = [entry(1), Vec::new(), [entry(2), entry(3)].concat()];
+        let paths: Vec<PathBuf> = (0..pieces.len())
+            .map(|number| directory.path().join(number.to_string()))
+            .collect();
+        for (path, piece) in paths.iter().zip(&pieces) {
+            std::fs::write(path, piece).unwrap();
+        }
+        let read = |paths: &[PathBuf]| -> Result<Vec<usize>> {
+            let (bank, order) = (Bank::Sha1, ByteOrder::Little);
+            let mut reader = Lists { paths, bank, order }.open()?;
+            let mut lengths = Vec::new();
+            while let Some(entry) = reader.read()? {
+                lengths.push(entry.name().unwrap().len());
+            }
+            Ok(lengths)
+        };
+        assert_eq!(read(&paths).unwrap(), [1, 2, 3]);
+        assert_eq!(read(&[]).unwrap_err().code(), Code::MeasurementsMalformed);
+        std::fs::write(&paths[1], &pieces[2][..9]).unwrap();
+        let fault = read(&paths).unwrap_err();
+        let path = paths[1].display().to_string();
+        assert!(fault.to_string().contains(&path), "{fault}");
+        std::fs::remove_file(&paths[2]).unwrap();
+        std::fs::write(&paths[1], b"").unwrap();
+        assert_eq!(read(&paths).unwrap_err().code(), Code::InputUnreadable);
     }
 
     #[test]

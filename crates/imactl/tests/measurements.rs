@@ -66,7 +66,11 @@ fn lists_beside_pcrs() {
         ),
         ("--pcrs sha256,sha256 longer", 0, "up to entry 2 of 4"),
         ("--pcrs sha256,padded list", 0, "SHA-1 digests with zeros"),
-        ("--pcrs sha256,zeros list", 1, "was never extended"),
+        (
+            "--pcrs sha256,zeros list",
+            1,
+            "was not extended by this list",
+        ),
         (
             "--pcrs sha256,other list",
             1,
@@ -95,6 +99,183 @@ fn lists_beside_pcrs() {
     assert_eq!(json["entries"][1]["name"], "/init");
     assert_eq!(json["pcrs"][0]["good"], true);
     assert_eq!(json["boot_aggregate"], true);
+}
+
+/// As a kernel with CONFIG_IMA_STAGING gives it: what was taken out first, and the rest.
+#[test]
+fn a_list_in_pieces() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let MeasurementList { list, sha256, .. } = measurement_list();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).unwrap();
+    let first = entry_length(&list);
+    write("first", &list[..first]);
+    write("rest", &list[first..]);
+    write("pcrs", pcrs_with_10(&sha256).as_bytes());
+    imactl("measurement --pcrs sha256,pcrs first rest", at).good();
+    for wrong in ["rest first", "rest", "first first rest"] {
+        let found = imactl(&format!("measurement --pcrs sha256,pcrs {wrong}"), at);
+        assert_eq!(found.code, 1, "{wrong}: {found:?}");
+        let says = "the first entry is not boot_aggregate";
+        assert_eq!(
+            found.out.contains(says),
+            wrong.starts_with("rest"),
+            "{wrong}: {found:?}"
+        );
+    }
+    // What PCR 10 held after the first entry, as a verifier keeps it.
+    let replayed = imactl("measurement --json first", at).good().out;
+    let replayed: serde_json::Value = serde_json::from_str(&replayed).unwrap();
+    assert_eq!(replayed["begins_at_boot"], true);
+    let before = replayed["replay_pcr10"]["sha256"].as_str().unwrap();
+    imactl(
+        &format!("measurement --pcrs sha256,pcrs --before sha256,{before} rest"),
+        at,
+    )
+    .good();
+    let other = "0".repeat(64);
+    let found = imactl(
+        &format!("measurement --pcrs sha256,pcrs --before sha256,{other} rest"),
+        at,
+    );
+    assert_eq!(found.code, 1, "{found:?}");
+    let found = imactl("measurement --before sha256,00 rest", at);
+    assert!(
+        found.code == 2 && found.err.contains("give a bank and a value"),
+        "{found:?}"
+    );
+}
+
+/// The length of the first entry of [`measurement_list`].
+fn entry_length(list: &[u8]) -> usize {
+    let template = 4 + 20 + 4 + "ima-ng".len();
+    let data = u32::from_le_bytes(list[template..template + 4].try_into().unwrap());
+    template + 4 + data as usize
+}
+
+#[test]
+fn lists_of_two_boots() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let MeasurementList { list, .. } = measurement_list();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(at.join(name), bytes).unwrap();
+    write("first", &list);
+    let beyond = entry_length(&list);
+    write("shorter", &list[..beyond]);
+    let mut other = list.clone();
+    *other.last_mut().unwrap() = 0;
+    let position = other
+        .windows(32)
+        .position(|bytes| bytes == [7; 32])
+        .unwrap();
+    other[position] = 8;
+    write("other", &other);
+    let digest = "07".repeat(32);
+    let changed = format!("08{}", "07".repeat(31));
+    for (arguments, code, says) in [
+        ("first first", 0, "2 measurements in both lists"),
+        ("first shorter", 1, &*format!("- /init  sha256:{digest}\n")),
+        ("shorter first", 1, &format!("+ /init  sha256:{digest}\n")),
+        ("--allowed first shorter", 0, "1 measurements in both lists"),
+        (
+            "--allowed shorter first",
+            1,
+            "0 with other contents, 1 in the second only",
+        ),
+        (
+            "first other",
+            1,
+            &format!("- /init  sha256:{digest}\n+ /init  sha256:{changed}\n"),
+        ),
+        (
+            "--allowed first other",
+            1,
+            &format!("+ /init  sha256:{changed}\n"),
+        ),
+    ] {
+        let found = imactl(&format!("measurement diff {arguments}"), at);
+        assert_eq!(found.code, code, "{arguments}: {found:?}");
+        assert!(found.out.contains(says), "{arguments}: {found:?}");
+    }
+    let json = imactl("measurement diff --json first other", at).out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["second"]["/init"][0], format!("sha256:{changed}"));
+    assert_eq!(json["both"], 1);
+    write("cut", &list[..list.len() - 1]);
+    imactl("measurement diff first cut", at).refused("IMA-986");
+    imactl("measurement diff first missing", at).refused("IMA-901");
+}
+
+/// What a root is predicted to measure is what its files are.
+#[test]
+fn a_predicted_list_allows_what_was_predicted() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    std::fs::create_dir_all(at.join("root/bin")).unwrap();
+    std::fs::write(at.join("root/bin/a program"), "one").unwrap();
+    std::fs::write(at.join("root/bin/other"), "two").unwrap();
+    let predicted = imactl("measurement predict --from root --template ima-ng", at)
+        .good()
+        .out;
+    std::fs::write(at.join("predicted"), &predicted).unwrap();
+    let lines: Vec<&str> = predicted.lines().collect();
+    assert_eq!(lines.len(), 4, "{predicted}");
+    let measured = lines
+        .iter()
+        .find(|line| line.ends_with(" /bin/a_program"))
+        .unwrap();
+    std::fs::write(at.join("measured"), format!("{measured}\n")).unwrap();
+    imactl("measurement measured", at).good();
+    imactl("measurement diff --allowed predicted measured", at).good();
+    std::fs::write(at.join("root/bin/a program"), "three").unwrap();
+    let predicted = imactl("measurement predict --from root --template ima-ng", at)
+        .good()
+        .out;
+    std::fs::write(at.join("predicted"), &predicted).unwrap();
+    let found = imactl("measurement diff --allowed predicted measured", at);
+    assert_eq!(found.code, 1, "{found:?}");
+    assert!(found.out.contains("+ /bin/a_program  sha256:"), "{found:?}");
+    let found = imactl("measurement predict --from root --template evm-sig", at);
+    assert!(
+        found.code == 2 && found.err.contains("possible values"),
+        "{found:?}"
+    );
+}
+
+/// The name of a template is in no digest: with another, a signature would pass for something else.
+#[test]
+fn an_entry_with_another_template_is_ambiguous() {
+    let directory = common::with_keys("rsa2048");
+    let at = directory.path();
+    let field = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
+    let entry = |template: &str| {
+        let digest = [b"sha256:\0".as_slice(), &[7; 32]].concat();
+        let data = [field(&digest), field(b"/init\0"), field(&[3, 2, 4, 0, 0])].concat();
+        use sha1::Digest as _;
+        let head = [&10_u32.to_le_bytes()[..], &sha1::Sha1::digest(&data)].concat();
+        [head, field(template.as_bytes()), field(&data)].concat()
+    };
+    for (template, verdict) in [
+        ("ima-sig", "/init: malformed"),
+        ("ima-buf", "/init: ambiguous"),
+        ("d-ng|n-ng|evmsig", "/init: ambiguous"),
+    ] {
+        std::fs::write(at.join("list"), entry(template)).unwrap();
+        let found = imactl("measurement --cert keys/ima.der list", at);
+        assert_eq!(found.code, 1, "{template}: {found:?}");
+        assert!(found.out.contains(verdict), "{template}: {found:?}");
+        let found = imactl(
+            "evmctl ima_measurement --verify-sig --key keys/ima.der list",
+            at,
+        );
+        assert_ne!(found.code, 0, "{template}: {found:?}");
+        let says = if template == "ima-sig" {
+            "/init: Invalid"
+        } else {
+            "/init: its "
+        };
+        assert!(found.err.contains(says), "{template}: {found:?}");
+    }
 }
 
 /// Where nothing was compared, nothing is good.

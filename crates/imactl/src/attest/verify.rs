@@ -13,7 +13,7 @@ use ima::fault::{Cause, Code, Explanation, Fault};
 use ima::hash::HashAlgorithm;
 use ima::measurement::{
     BOOT_AGGREGATE, DEFAULT_PCR, Digested, Entry, FieldId, MeasurementList, PcrMatch, PcrMatcher,
-    PcrReplay, Template, boot_aggregate,
+    PcrReplay, boot_aggregate,
 };
 
 use super::{Evidence, PublicArea, Quote, pcr_digest};
@@ -21,7 +21,7 @@ use crate::digest::DigestOf;
 use crate::events::{Logs, parse_programs};
 use crate::hex;
 use crate::manifest::Manifest;
-use crate::measurement::{GOOD, signature_verdict};
+use crate::measurement::{GOOD, ambiguity, signature_verdict};
 use crate::pcr::Pcrs;
 
 /// The last PCR that is the firmware's alone (TCG PC Client Platform Firmware Profile, 2.3.4).
@@ -302,8 +302,8 @@ impl Findings {
         let files = Files::of(expected.manifests);
         for (number, entry) in (1..).zip(entries) {
             if let Some(why) = unjudged(entry) {
-                self.findings
-                    .push(Finding::EntryUnjudged { entry: number, why });
+                self.add(Finding::EntryUnjudged { entry: number, why });
+                continue;
             }
             let name = || String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
             self.violations = self
@@ -478,27 +478,12 @@ fn is_measured(record: &Record, pcrs: &BTreeMap<Bank, Pcrs>) -> bool {
         })
 }
 
-/// Why an entry cannot be judged. The template digest is of the fields and their lengths, and not of the template's name
-/// (`ima_calc_field_array_hash_tfm`), and the PCR is not in it either: whoever changes them could have a signature pass for a buffer,
-/// or add entries that PCR 10 does not cover.
+/// Why an entry cannot be judged. The PCR is not in the template digest: whoever changes it could add entries that PCR 10 does not cover.
 fn unjudged(entry: &Entry) -> Option<String> {
-    let template = entry.template().name();
     if entry.pcr() != DEFAULT_PCR {
         return Some(format!("it is for PCR {}", entry.pcr()));
     }
-    if !Template::BUILT_IN.iter().any(|(name, _)| *name == template) {
-        return Some(format!(
-            "its template `{template}` is not one of the kernel's"
-        ));
-    }
-    let buffer = entry.field(FieldId::Buffer)?;
-    // The kernel hashes the buffer as it records it (`process_buffer_measurement`).
-    let is_of_buffer = entry.file_digest().is_some_and(|found| {
-        HashAlgorithm::from_name(found.algorithm)
-            .and_then(|algo| algo.digest(buffer))
-            .is_some_and(|digest| digest == found.digest)
-    });
-    (!is_of_buffer).then(|| "its digest is not that of its buffer".to_owned())
+    ambiguity(entry)
 }
 
 /// What is wrong with a boot_aggregate, the digest of PCRs 0 to 9: of those that were quoted, or of what the firmware's log makes of

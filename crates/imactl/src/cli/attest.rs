@@ -323,9 +323,9 @@ pub struct MakeQuote {
     pcrs: Option<u32>,
     #[command(flatten)]
     tpm: TpmOptions,
-    /// The measurement list, binary; the kernel's own unless given
-    #[arg(long, value_name = "FILE", default_value = LIST)]
-    list: PathBuf,
+    /// The measurement list, binary; the kernel's own unless given. May be repeated: first what was taken out of the kernel, in its order
+    #[arg(long = "list", id = "lists", value_name = "FILE", default_value = LIST)]
+    lists: Vec<PathBuf>,
     /// Bank whose template digests the list has
     #[arg(long, value_name = "ALGO", default_value = "sha1", value_parser = bank)]
     list_bank: Bank,
@@ -351,7 +351,7 @@ impl MakeQuote {
             signature: quoted.signature.clone(),
             key: quoted.key.encode()?,
             pcrs: quoted.pcrs.clone(),
-            measurements: read_bounded(&self.list, MAX_EVIDENCE / 2)?,
+            measurements: read_joined(&self.lists, MAX_EVIDENCE / 2)?,
             measurements_bank: self.list_bank,
             byte_order: match self.big_endian {
                 true => ByteOrder::Big,
@@ -371,6 +371,18 @@ impl MakeQuote {
         output::line(format_args!("{}", described(&quoted.quote)))?;
         Ok(Outcome::Good)
     }
+}
+
+/// The content of files one after the other.
+fn read_joined(paths: &[PathBuf], limit: u64) -> imactl::Result<Vec<u8>> {
+    let mut joined = Vec::new();
+    for path in paths {
+        joined.extend(read_bounded(
+            path,
+            limit.saturating_sub(joined.len() as u64),
+        )?);
+    }
+    Ok(joined)
 }
 
 /// A log: the one that is given, else that of this machine if it has one.

@@ -1,6 +1,7 @@
 //! The command line: one module a command, each a thin layer over the library.
 
 mod attest;
+mod booted;
 mod cert;
 mod check;
 mod config;

@@ -11,7 +11,7 @@ use ima::measurement::{
 use ima::signature::ImaXattr;
 use imactl::file::read_bounded;
 use imactl::hex;
-use imactl::measurement::ListReader;
+use imactl::measurement::{ListReader, ambiguity};
 use imactl::pcr::{self, Pcrs};
 use imactl::tpm::Tpm;
 
@@ -199,10 +199,14 @@ fn signature(
     options: &Options,
     output: &mut Output,
 ) -> Done {
+    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+    if let Some(why) = ambiguity(entry) {
+        output.err(format_args!("{name}: {why}"));
+        return Err(Failed(1));
+    }
     let Some(value) = entry.signature() else {
         return Ok(());
     };
-    let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
     match (ImaXattr::parse(value), entry.file_digest()) {
         (Ok(ImaXattr::Signature(signature)), Some(digest))
             if HashAlgorithm::from_name(digest.algorithm) == Some(signature.algo) =>

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ima::bank::Bank;
 use ima::measurement::{
-    BOOT_AGGREGATE, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay, boot_aggregate,
+    BOOT_AGGREGATE, DEFAULT_PCR, Digested, Entry, PcrMatch, PcrMatcher, PcrReplay, boot_aggregate,
 };
 
 use crate::pcr::{self, Pcrs};
@@ -28,27 +28,36 @@ pub struct Comparison {
     pub unread: BTreeSet<u32>,
     /// The last boot_aggregate.
     pub aggregate: Aggregate,
+    /// Whether the first entry is a boot_aggregate: if not, earlier entries were taken out of the kernel.
+    pub begins_at_boot: bool,
 }
 
 impl Comparison {
     /// Begins a comparison with the PCRs that were read, by bank; with none of them the list alone is looked at.
     #[must_use]
     pub fn new(banks: BTreeMap<Bank, Pcrs>) -> Self {
-        let pcrs = banks
-            .iter()
-            .flat_map(|(bank, pcrs)| {
-                pcrs.iter()
-                    .map(|(pcr, value)| ComparedPcr::new(*bank, *pcr, value))
-            })
-            .collect();
+        Self::after(&BTreeMap::new(), banks)
+    }
+
+    /// The same for a list whose earlier entries are not at hand: `before` is what PCR 10 held after those.
+    #[must_use]
+    pub fn after(before: &BTreeMap<Bank, Vec<u8>>, banks: BTreeMap<Bank, Pcrs>) -> Self {
+        let mut compared = Vec::new();
+        for (bank, pcrs) in &banks {
+            for (pcr, value) in pcrs {
+                let before = before.get(bank).filter(|_| *pcr == DEFAULT_PCR);
+                compared.push(ComparedPcr::new(*bank, *pcr, value, before));
+            }
+        }
         Self {
             banks,
-            pcrs,
+            pcrs: compared,
             entries: 0,
             violations: 0,
             wrong: None,
             unread: BTreeSet::new(),
             aggregate: Aggregate::Absent,
+            begins_at_boot: false,
         }
     }
 
@@ -67,6 +76,7 @@ impl Comparison {
             item.extend(entry.pcr(), digested);
         }
         if entry.name() == Some(BOOT_AGGREGATE) {
+            self.begins_at_boot |= self.entries == 1;
             self.aggregate = Aggregate::of(entry, &self.banks);
         }
     }
@@ -111,14 +121,21 @@ pub struct ComparedPcr {
 }
 
 impl ComparedPcr {
-    fn new(bank: Bank, pcr: u32, found: &[u8]) -> Self {
+    fn new(bank: Bank, pcr: u32, found: &[u8], before: Option<&Vec<u8>>) -> Self {
+        let matcher = |replay: PcrReplay| {
+            let replay = match before {
+                Some(value) => replay.from_value(value),
+                None => replay,
+            };
+            PcrMatcher::new(replay, found.to_vec())
+        };
         Self {
             bank,
             pcr,
             found: found.to_vec(),
             extended: false,
-            exact: PcrMatcher::new(PcrReplay::new(bank, pcr), found.to_vec()),
-            padded: PcrMatcher::new(PcrReplay::padded(bank, pcr), found.to_vec()),
+            exact: matcher(PcrReplay::new(bank, pcr)),
+            padded: matcher(PcrReplay::padded(bank, pcr)),
         }
     }
 
@@ -140,7 +157,7 @@ impl ComparedPcr {
         match (self.exact.found(), self.padded.found()) {
             (PcrMatch::Whole, _) => ("is the replay of the list", Some(entries)),
             // A TPM that was never extended fits the beginning of every list, and proves nothing.
-            (PcrMatch::Prefix { entries: 0 }, _) => ("was never extended", None),
+            (PcrMatch::Prefix { entries: 0 }, _) => ("was not extended by this list", None),
             (PcrMatch::Prefix { entries }, _) => {
                 ("is the replay of the list's beginning", Some(entries))
             }

@@ -53,6 +53,8 @@ pub struct Measurements {
     pub changed_entry: Option<usize>,
     /// The PCRs that the list extends and that were read.
     pub pcrs: Vec<PcrVerdict>,
+    /// Whether its first entry is boot_aggregate: if not, earlier ones were taken out of the kernel.
+    pub begins_at_boot: bool,
     /// Whether boot_aggregate is that of PCRs 0 to 9; nothing if that is not known.
     pub boot_aggregate: Option<bool>,
     /// Whether nothing contradicts the list.
@@ -78,6 +80,7 @@ pub(super) fn read(system: &System) -> (Tpm, Measurements) {
     found.entries = comparison.entries;
     found.violations = comparison.violations;
     found.changed_entry = comparison.wrong;
+    found.begins_at_boot = comparison.begins_at_boot;
     found.boot_aggregate = comparison.aggregate.matches();
     found.consistent = comparison.is_consistent();
     found.pcrs = comparison
@@ -177,6 +180,11 @@ impl Measurements {
             let pcr = self.pcrs.first().map_or(0, |pcr| pcr.pcr);
             let text = format!("{text}; PCR {pcr} is their replay ({})", banks.join(", "));
             return check(State::Good, text);
+        }
+        if !self.begins_at_boot && self.changed_entry.is_none() {
+            let text = format!("{text}; earlier ones were taken out of the kernel");
+            return check(State::Attention, text)
+                .detail("imactl measurement compares the whole list with the TPM: give it the earlier entries first");
         }
         let mut check = check(State::Failed, format!("{text}; they do not fit the TPM"));
         if let Some(entry) = self.changed_entry {
