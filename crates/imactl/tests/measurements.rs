@@ -242,6 +242,27 @@ fn a_predicted_list_allows_what_was_predicted() {
     );
 }
 
+#[test]
+fn violations_are_named_and_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path();
+    let MeasurementList { list, .. } = measurement_list();
+    let mut violation = list[entry_length(&list)..].to_vec();
+    violation[4..24].fill(0);
+    std::fs::write(at.join("list"), [list, violation.repeat(11)].concat()).unwrap();
+    let found = imactl("measurement list", at).good().out;
+    for says in [
+        "13 entries, 11 violations\nentry 3 is a violation: /init\n",
+        "entry 12 is a violation: /init\n1 more violations",
+        "(open_writers in the audit log)",
+    ] {
+        assert!(found.contains(says), "{found}");
+    }
+    let json = imactl("measurement --json list", at).good().out;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["first_violations"][0]["entry"], 3);
+}
+
 /// The name of a template is in no digest: with another, a signature would pass for something else.
 #[test]
 fn an_entry_with_another_template_is_ambiguous() {

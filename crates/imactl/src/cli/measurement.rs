@@ -133,12 +133,22 @@ struct Replay {
     output: OutputOptions,
 }
 
+/// More violations are only counted.
+const MAX_VIOLATIONS: usize = 10;
+
+/// What a violation is (security/integrity/ima/ima_main.c, `ima_rdwr_violation_check`).
+const VIOLATION: &str = "  A violation is a file that was open for writing while it was measured (open_writers in the audit log), or was opened for
+  writing while a measured reader had it open (ToMToU): what was read may be something else than what was measured.
+  Measure no file that changes while it is read, such as a log: exclude its file system or owner in the policy.";
+
 /// What was found in a list.
 struct Found {
     /// The list beside the PCRs.
     comparison: Comparison,
     /// What the PCR of IMA would be.
     replays: Vec<(Bank, PcrReplay)>,
+    /// The first violations: the entry, counted from 1, and the name.
+    violations: Vec<(usize, String)>,
     /// The signatures that are not good, and with --json the others too.
     signatures: Vec<(String, &'static str)>,
     good_signatures: usize,
@@ -179,6 +189,19 @@ impl Replay {
         } else {
             let violations = comparison.violations;
             output::line(format_args!("{entries} entries, {violations} violations"))?;
+            for (entry, name) in &found.violations {
+                let name = printable(name);
+                output::line(format_args!("entry {entry} is a violation: {name}"))?;
+            }
+            if violations > found.violations.len() {
+                let more = violations - found.violations.len();
+                output::line(format_args!(
+                    "{more} more violations; --list prints all entries"
+                ))?;
+            }
+            if violations > 0 {
+                output::line(format_args!("{VIOLATION}"))?;
+            }
             if !comparison.begins_at_boot && self.before.is_empty() {
                 output::line(format_args!(
                     "the first entry is not boot_aggregate: earlier ones were taken out of the kernel; give them first, or --before"
@@ -275,6 +298,7 @@ impl Replay {
         let mut found = Found {
             comparison: Comparison::after(&before, banks),
             replays,
+            violations: Vec::new(),
             signatures: Vec::new(),
             good_signatures: 0,
             bad_signatures: 0,
@@ -286,13 +310,16 @@ impl Replay {
             for (_, replay) in &mut found.replays {
                 replay.extend(&mut digested);
             }
+            let name = || String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
+            if entry.is_violation() && found.violations.len() < MAX_VIOLATIONS {
+                found.violations.push((found.comparison.entries, name()));
+            }
             if let Some(verdict) = signature_verdict(&entry, certificates) {
-                let name = String::from_utf8_lossy(entry.name().unwrap_or_default()).into_owned();
                 let good = verdict == GOOD;
                 found.good_signatures += usize::from(good);
                 found.bad_signatures += usize::from(!good);
                 if self.output.json || !good {
-                    found.signatures.push((name, verdict));
+                    found.signatures.push((name(), verdict));
                 }
             }
             match (self.show, self.output.json) {
@@ -329,10 +356,16 @@ impl Replay {
             .iter()
             .map(|(name, verdict)| json!({"name": name, "verdict": verdict}))
             .collect();
+        let violations: Vec<_> = found
+            .violations
+            .iter()
+            .map(|(entry, name)| json!({"entry": entry, "name": name}))
+            .collect();
         output::json(&json!({
             "entries": if self.show { json!(found.shown) } else { json!(comparison.entries) },
             "begins_at_boot": comparison.begins_at_boot,
             "violations": comparison.violations,
+            "first_violations": violations,
             "changed_entry": comparison.wrong,
             "pcrs": pcrs,
             "replay_pcr10": replay,
