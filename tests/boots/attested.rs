@@ -9,25 +9,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ima::bank::Bank;
 use ima::hash::HashAlgorithm;
 use ima::hex;
-use ima::measurement::{ByteOrder, MeasurementList};
+use ima::measurement::{ByteOrder, Digested, MeasurementList};
 use ima_testbed::{Running, Tpm};
 use imactl::attest::device::{DEFAULT_HANDLE, DEFAULT_PCRS, Device};
 use imactl::attest::verify::{Expected, Finding, Findings, verify};
 use imactl::attest::{Evidence, KeyKind, PublicArea};
+use imactl::measurement::{Comparison, Lists};
 use imactl::tpm;
 
-use crate::built::{busybox, source};
+use crate::built::{Kernel, busybox, source};
 use crate::keys::RSA;
 use crate::setup::{DEFAULT_POLICY, Setup, TIME_LIMIT, console_tail};
 use crate::tree::INIT;
 
 const NONCE: [u8; 32] = [0x5a; 32];
 
-const APPLETS: [&str; 8] = [
-    "dd", "dmesg", "hexdump", "mount", "poweroff", "sh", "stty", "xxd",
+const APPLETS: [&str; 9] = [
+    "cat", "dd", "dmesg", "hexdump", "mount", "poweroff", "sh", "stty", "xxd",
 ];
 
-/// Answers lines on the console, each with its number: `tpm` sends a command to the TPM, `file` shows a file.
+/// Answers lines on the console, each with its number: `tpm` sends a command to the TPM, `file` shows a file, `write` writes a word to a
+/// file, `run` executes a program.
 const SCRIPT: &str = r#"#!/bin/busybox sh
 export PATH=/bin
 dmesg -n 1
@@ -41,6 +43,8 @@ while read -r number verb what; do
     case $verb in
     tpm) echo "$what" | xxd -r -p >&3; answer=$(dd bs=4096 count=1 <&3 | hex) ;;
     file) answer=$(hex <"$what") ;;
+    write) echo "${what%% *}" >"${what#* }" && answer=00 || answer=ff ;;
+    run) "$what" >/dev/null && answer=00 || answer=ff ;;
     end) break ;;
     esac
     echo "answer$number=$answer="
@@ -92,6 +96,10 @@ impl Agent<'_> {
 
     fn file(&self, path: &str) -> Vec<u8> {
         self.ask(&format!("file {path}"))
+    }
+
+    fn succeed(&self, what: &str) {
+        assert_eq!(self.ask(what), [0], "{what}");
     }
 
     /// Hands each command on a connection to the machine's TPM, until the connection ends.
@@ -216,4 +224,68 @@ fn evidence_of_a_boot() {
         !found.findings.is_empty() && found.findings.iter().all(of_the_list),
         "{found:?}"
     );
+}
+
+/// Linux 7.2 gives the list away piece by piece. Evidence with all pieces is good; what the kernel still has is not the list.
+#[test]
+fn a_list_that_was_taken_out_of_the_kernel() {
+    const LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
+    let mut setup = machine();
+    setup.kernel = Kernel::Newer;
+    let later = b"#!/bin/busybox sh\n";
+    setup.root.add_signed("bin/later", 0o755, later, &RSA);
+    let ((key, evidence, pieces), outcome) = setup.boot_with(|running| {
+        running.wait_for_console("agent ready").expect("the agent");
+        let agent = Agent {
+            running,
+            asked: AtomicUsize::new(0),
+        };
+        let staged = format!("{LIST}_staged");
+        agent.succeed(&format!("write A {staged}"));
+        let first = agent.file(&staged);
+        agent.succeed(&format!("write D {staged}"));
+        assert_eq!(agent.file(&staged), [] as [u8; 0]);
+        agent.succeed("run /bin/later");
+        let (key, evidence) = agent.attest();
+        running.send_text("0 end\n").expect("a console");
+        (key, evidence, first)
+    });
+    let found = judge(&key, &evidence, &policy());
+    assert!(
+        found
+            .findings
+            .iter()
+            .all(|finding| matches!(finding, Finding::ListNotReplayed(_))),
+        "{found:?}"
+    );
+    assert!(!found.findings.is_empty(), "{}", console_tail(&outcome));
+    let rest = &evidence.measurements;
+    assert!(!pieces.is_empty() && !rest.is_empty());
+    let mut whole = evidence.clone();
+    whole.measurements = [&pieces[..], rest].concat();
+    let found = judge(&key, &whole, &policy());
+    assert_eq!(found.findings, [], "{}", console_tail(&outcome));
+
+    // As files, in pieces, beside the PCRs that were quoted.
+    let directory = tempfile::tempdir().expect("a directory");
+    let paths = [("first", &pieces), ("rest", rest)].map(|(name, bytes)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).expect("a file");
+        path
+    });
+    let lists = |paths| Lists {
+        paths,
+        bank: Bank::Sha1,
+        order: ByteOrder::Little,
+    };
+    for (paths, consistent) in [(&paths[..], true), (&paths[1..], false)] {
+        let mut reader = lists(paths).open().expect("a list");
+        let mut comparison = Comparison::new(evidence.pcrs.clone());
+        while let Some(entry) = reader.read().expect("an entry") {
+            let mut digested = Digested::new(&entry, ByteOrder::Little);
+            comparison.add(&entry, &mut digested, Bank::Sha1);
+        }
+        assert_eq!(comparison.is_consistent(), consistent, "{comparison:?}");
+        assert_eq!(comparison.begins_at_boot, consistent);
+    }
 }

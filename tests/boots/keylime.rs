@@ -3,24 +3,16 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use ima_testbed::Tpm;
 use ima_testbed::report::Report;
 use imactl::key::KeyKind;
 use serde_json::Value;
 
-use crate::built::{PROGRAMS, project, source};
+use crate::built::{PROGRAMS, project};
 use crate::how_to::IMACTL;
 use crate::keys::{RSA, leaf};
-use crate::setup::{DEFAULT_POLICY, Setup, assert_booted};
+use crate::predicted::{booted, device};
+use crate::setup::{Setup, assert_booted};
 use crate::tree::INIT;
-
-/// A boot that is measured, of a root with nothing but its init.
-fn device() -> Setup {
-    let mut setup = Setup::new();
-    setup.tpm = Tpm::Swtpm;
-    setup.put(DEFAULT_POLICY, source("policy/ima_policy.measure"));
-    setup
-}
 
 /// The first entry of the list, whose last part but the name is the digest with its algorithm.
 fn boot_aggregate(report: &Report) -> &str {
@@ -32,25 +24,17 @@ fn boot_aggregate(report: &Report) -> &str {
 
 /// The runtime policy for a device; `options` are further ones of `imactl keylime policy`.
 fn policy(setup: &Setup, report: &Report, options: &[&str], directory: &Path) -> Vec<u8> {
-    let file = |name: &str| directory.join(name);
-    std::fs::write(file("initramfs"), setup.packed()).expect("the initramfs");
-    std::fs::copy(setup.kernel.with_ca(), file("kernel")).expect("the kernel");
-    let symbols = setup.kernel.directory().join("extra-cert.json");
-    std::fs::copy(symbols, file("extra-cert.json")).expect("where its CAs are");
-    let image = setup.image();
+    let path = directory.join("policy");
     let output = Command::new(IMACTL.join("imactl"))
-        .args(["keylime", "policy", "--from"])
-        .arg(&image)
-        .args(["--initramfs".as_ref(), file("initramfs").as_os_str()])
-        .args(["--kernel".as_ref(), file("kernel").as_os_str()])
+        .args(["keylime", "policy"])
+        .args(booted(setup, directory))
         .args(["--boot-aggregate", boot_aggregate(report)])
-        .args(["--out".as_ref(), file("policy").as_os_str()])
+        .args(["--out".as_ref(), path.as_os_str()])
         .args(options)
         .output()
         .expect("imactl");
     assert!(output.status.success(), "{output:?}");
-    std::fs::remove_file(image).expect("the image");
-    std::fs::read(file("policy")).expect("the policy")
+    std::fs::read(path).expect("the policy")
 }
 
 /// What a script of tests/ that runs Keylime prints of a policy and a list.

@@ -38,6 +38,7 @@ mod media;
 mod mutable;
 mod overlay;
 mod partitions;
+mod predicted;
 mod processors;
 mod refused;
 mod roots;

@@ -22,9 +22,6 @@ const EVM: &[u8] = b"security.evm";
 /// `ima_measure_raw_policy`).
 const POLICY_WRITTEN: &str = "ima_policy_written";
 
-/// The name of the copy that the init makes of a signed policy, which the kernel reads from there.
-const POLICY_COPY: &str = "policy";
-
 /// Something that can be measured.
 #[derive(Debug, Clone, Copy)]
 pub enum Measured<'a> {
@@ -95,7 +92,7 @@ pub fn files(
 }
 
 /// Calls `measured` with what the init does before the root is there: it executes a program that must be denied, puts its certificates
-/// onto their keyrings, and writes the policy, rule by rule or, where the kernel takes none that is not signed, as a signed file.
+/// onto their keyrings, and writes the policy rule by rule. A policy in the kernel (`ima_policy=tcb`) also has the files of the initramfs measured.
 ///
 /// # Errors
 ///
@@ -127,19 +124,11 @@ pub fn initramfs(
             }
         }
     }
+    files(&initramfs.tree()?, &[], algo, &|| (), measured)?;
     for line in initramfs.chosen_policy()?.lines() {
         measured(Measured::Buffer {
             name: POLICY_WRITTEN,
             content: [&line.text, "\n"].concat().as_bytes(),
-        })?;
-    }
-    let path = initramfs.policy_path();
-    let signature = initramfs.data([path, layout::SIGNATURE].concat());
-    if let (Some(text), Some(signature)) = (initramfs.data(path), signature) {
-        measured(Measured::File {
-            name: POLICY_COPY.as_bytes(),
-            digest: &digest_of(text),
-            signature,
         })?;
     }
     Ok(())
