@@ -42,6 +42,7 @@ mod predicted;
 mod processors;
 mod refused;
 mod roots;
+mod rpm;
 mod script_control;
 mod secure_boot;
 mod setup;

@@ -828,9 +828,9 @@ catalogue! {
         remedy: "have it signed with imactl deb sign, or give this system a key to sign with (--key and --cert in /etc/apt/apt.conf.d/50ima-init); nothing was changed"
 
     PackageMalformed "IMA-961" Host Refusal
-        what: "not a Debian package"
+        what: "not a package, or a damaged one"
         cause: "the file is none, or it was truncated or damaged"
-        remedy: "fetch or build it again, and look at it with dpkg-deb --info"
+        remedy: "fetch or build it again, and look at it with dpkg-deb --info or rpm -qpi"
 
     PackageTool "IMA-962" Host Refusal
         what: "dpkg-deb or rpm, which reads packages, failed"

@@ -29,6 +29,7 @@ pub mod packed;
 pub mod pcr;
 mod percent;
 pub mod prediction;
+pub mod rpm;
 pub mod select;
 pub mod setup;
 pub mod sign;

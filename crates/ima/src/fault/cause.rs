@@ -1220,11 +1220,19 @@ causes! {
     }
     PACKAGE_LACKS_SIGNATURE [VerificationFailed] {
         cause: "the package carries signatures, but none of this file"
-        remedy: "sign the package again: imactl deb sign"
+        remedy: "sign the package again: imactl deb sign, or imactl rpm sign"
     }
     PACKAGE_SIGNATURE_OUTDATED [FileChanged] {
         cause: "the package's signature is over another content"
-        remedy: "sign the package again: imactl deb sign"
+        remedy: "sign the package again: imactl deb sign, or imactl rpm sign"
+    }
+    PACKAGE_WITHOUT_SIGNATURES [VerificationFailed] {
+        cause: "the package carries no signatures of its files"
+        remedy: "sign it: imactl rpm sign"
+    }
+    PACKAGE_DIGEST_OUTDATED [PackageMalformed] {
+        cause: "what the package unpacks to is not what the digest in its header says: it is damaged, or was changed"
+        remedy: "build the package again, or get it again from where it came"
     }
 
     // imactl: measurements.

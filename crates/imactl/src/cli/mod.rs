@@ -25,6 +25,7 @@ mod output;
 mod policy;
 mod remedies;
 mod report;
+mod rpm;
 mod setup;
 mod sign;
 mod status;
@@ -69,6 +70,8 @@ enum Command {
     Manifest(manifest::ManifestCommand),
     #[command(subcommand)]
     Deb(deb::DebCommand),
+    #[command(subcommand)]
+    Rpm(rpm::RpmCommand),
     Verify(verify::Verify),
     Import(import::Import),
     Keys(keys::Keys),
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Manifest(command) => command.run(),
         Command::Verify(command) => command.run(),
         Command::Deb(command) => command.run(),
+        Command::Rpm(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Keys(command) => command.run(),
         Command::Initramfs(command) => command.run(),
