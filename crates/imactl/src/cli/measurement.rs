@@ -7,7 +7,6 @@ use clap::{Args, Subcommand};
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
 use ima::measurement::{Bank, ByteOrder, DEFAULT_PCR, Digested, Entry, PcrReplay};
-use imactl::hex;
 use imactl::measurement::{
     Aggregate, Comparison, Difference, GOOD, LIST, Lists, ambiguity, signature_verdict,
 };
@@ -16,6 +15,7 @@ use imactl::prediction::PredictedList;
 use imactl::text::printable;
 use imactl::tpm::Tpm;
 use imactl::verify::nothing_checked;
+use imactl::{file, hex};
 use serde_json::json;
 
 use super::booted::Booted;
@@ -472,7 +472,7 @@ impl Diff {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  imactl measurement predict --from root.img --kernel bzImage --initramfs initramfs.img >predicted
+  imactl measurement predict --from root.img --kernel bzImage --initramfs initramfs.img --out predicted
   imactl measurement diff --allowed predicted binary_runtime_measurements")]
 struct Predict {
     #[command(flatten)]
@@ -480,6 +480,9 @@ struct Predict {
     /// Template of the entries of files: ima-ng, ima-sig, ima-ngv2 or ima-sigv2
     #[arg(long, value_name = "TEMPLATE", default_value = "ima-sig", value_parser = PredictedList::TEMPLATES)]
     template: String,
+    /// File to write the list to, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     form: Form,
 }
@@ -488,15 +491,21 @@ impl Predict {
     fn run(self) -> Result {
         let (algo, order) = (self.booted.hash(), self.form.order());
         let list = PredictedList::new(&self.template, algo, self.form.bank, order)?;
-        let mut left_out = 0_usize;
+        let (mut text, mut left_out) = (Vec::new(), 0_usize);
         self.booted.predict(&mut |measured| {
             let line = list.entry(measured).to_ascii(order);
             if line.contains(&b'\n') {
                 left_out += 1;
                 return Ok(());
             }
-            output::raw_line(&line)
+            text.extend(line);
+            text.push(b'\n');
+            Ok(())
         })?;
+        match &self.out {
+            Some(path) => file::write(path, &text, 0o644, true)?,
+            None => output::raw(&text)?,
+        }
         if left_out > 0 {
             output::warn(format_args!(
                 "{left_out} names with a line feed are left out: the ASCII form cannot hold them"

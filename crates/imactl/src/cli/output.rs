@@ -19,14 +19,14 @@ pub fn line(text: fmt::Arguments<'_>) -> imactl::Result<()> {
         .map_err(|error| Fault::new(Code::OutputUnwritable, format!("standard output: {error}")))
 }
 
-/// Prints a line that need not be UTF-8.
+/// Prints text that need not be UTF-8.
 ///
 /// # Errors
 ///
 /// [`Code::OutputUnwritable`] if standard output is closed or full.
-pub fn raw_line(bytes: &[u8]) -> imactl::Result<()> {
+pub fn raw(bytes: &[u8]) -> imactl::Result<()> {
     std::io::stdout()
-        .write_all(&[bytes, b"\n"].concat())
+        .write_all(bytes)
         .map_err(|error| Fault::new(Code::OutputUnwritable, format!("standard output: {error}")))
 }
 
