@@ -1,43 +1,19 @@
 //! RPM packages whose files `imactl rpm sign` has signed, installed by Debian's rpm with its plugin `ima` in a root under ima-init.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use imactl::rpm::Package;
 use imactl::sign::ImaValue;
 
-use crate::built::busybox;
 use crate::keys::{Pair, RSA, leaf};
-use crate::setup::{Setup, console_tail};
-use crate::tree::INIT;
+use crate::scripted::{add_program, add_script, assert_results};
+use crate::setup::Setup;
 use imactl::key::KeyKind;
 
 const RPM: &str = "/usr/bin/rpm";
 const PLUGIN: &str = "/usr/lib/x86_64-linux-gnu/rpm-plugins/ima.so";
 const CONFIGURATION: [&str; 2] = ["/usr/lib/rpm/rpmrc", "/usr/lib/rpm/macros"];
-const APPLETS: [&str; 10] = [
-    "cat", "dmesg", "echo", "mkdir", "mount", "poweroff", "sh", "stty", "test", "umount",
-];
-
-/// Runs a command, and prints its result in one line: a word, the exit status, and what it printed.
-const SCRIPT: &str = r#"#!/bin/busybox sh
-export PATH=/bin:/usr/bin HOME=/
-dmesg -n 1
-exec </dev/console >/dev/console 2>&1
-stty -onlcr
-mount -t proc proc /proc
-try() {
-    name=$1
-    shift
-    output=$("$@" 2>&1)
-    echo "result|$name|$?|$(echo $output)|"
-}
-/usr/bin/rpm --initdb
-COMMANDS
-poweroff -f
-"#;
-
 /// Builds a package with a program and a scriptlet that runs it.
 fn built(directory: &Path, name: &str, version: u32) -> PathBuf {
     let spec = format!(
@@ -73,19 +49,8 @@ fn signed(path: &Path, key: &Pair) -> Vec<u8> {
 fn with_rpm(commands: &str) -> Setup {
     let mut setup = Setup::new();
     setup.append("rw");
-    let mut files: BTreeSet<String> = [RPM, PLUGIN].into_iter().map(str::to_owned).collect();
     for program in [RPM, PLUGIN] {
-        let listed = Command::new("ldd").arg(program).output().expect("ldd");
-        let listed = String::from_utf8(listed.stdout).expect("text");
-        let paths = listed
-            .split_whitespace()
-            .filter(|word| word.starts_with('/'));
-        files.extend(paths.map(str::to_owned));
-    }
-    for path in files {
-        let content = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let path = path.trim_start_matches('/');
-        setup.root.add_signed(path, 0o755, &content, &RSA);
+        add_program(&mut setup.root, program);
     }
     for path in CONFIGURATION {
         let content = std::fs::read(path).expect("rpm's configuration");
@@ -101,37 +66,11 @@ fn with_rpm(commands: &str) -> Setup {
         .root
         .add("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");
     setup.root.add("etc/group", 0o644, b"root:x:0:\n");
-    setup
-        .root
-        .add_signed("bin/busybox", 0o755, &busybox(), &RSA);
-    for applet in APPLETS {
-        setup.root.link(&format!("bin/{applet}"), "busybox");
-    }
     for directory in ["var/lib/rpm", "var/tmp", "var/cache", "packages"] {
         setup.root.other(directory, imactl::tree::Kind::Directory);
     }
-    setup.root.remove(INIT);
-    let script = SCRIPT.replace("COMMANDS", commands);
-    setup.root.add_signed(INIT, 0o755, script.as_bytes(), &RSA);
+    add_script(&mut setup.root, &format!("{RPM} --initdb\n{commands}"));
     setup
-}
-
-/// Boots, and compares the results in their order: the word, whether the command succeeded, and a part of what it printed.
-fn assert_results(setup: &Setup, expected: &[(&str, bool, &str)]) {
-    let outcome = setup.boot_with(|_| ()).1;
-    let results: Vec<Vec<&str>> = outcome
-        .console
-        .lines()
-        .filter_map(|line| line.strip_prefix("result|"))
-        .map(|line| line.split('|').collect())
-        .collect();
-    let names: Vec<&str> = results.iter().map(|result| result[0]).collect();
-    let expected_names: Vec<&str> = expected.iter().map(|(name, ..)| *name).collect();
-    assert_eq!(names, expected_names, "{}", console_tail(&outcome));
-    for (result, (name, succeeds, says)) in results.iter().zip(expected) {
-        assert_eq!(result[1] == "0", *succeeds, "{name}: {result:?}");
-        assert!(result[2].contains(says), "{name}: {result:?}");
-    }
 }
 
 /// Updated programs run while the package is installed, from its scriptlet, and afterwards; also after going back to the older version.
@@ -154,7 +93,7 @@ try gone test ! -e /usr/bin/demo",
         setup.root.add(&path, 0o644, &content);
     }
     assert_results(
-        &setup,
+        &setup.boot(),
         &[
             ("install", true, "demo 1"),
             ("first", true, "demo 1"),
@@ -196,7 +135,7 @@ try denied-too foreign",
             .add(&format!("packages/{name}.rpm"), 0o644, &content);
     }
     assert_results(
-        &setup,
+        &setup.boot(),
         &[
             ("signed", true, "signed 1"),
             ("runs", true, "signed 1"),

@@ -163,6 +163,7 @@ const MACHINES: &[&str] = &[
     "util-linux",
     "busybox-static",
     "rpm",
+    "swupdate",
     "btrfs-progs",
     "xfsprogs",
     "f2fs-tools",
