@@ -8,10 +8,12 @@ use crate::setup::console_tail;
 use crate::tree::{INIT, Tree};
 use ima_testbed::Outcome;
 
-const APPLETS: [&str; 10] = [
-    "cat", "dmesg", "echo", "mkdir", "mount", "poweroff", "sh", "stty", "test", "umount",
+const APPLETS: [&str; 11] = [
+    "cat", "dmesg", "echo", "mkdir", "mount", "poweroff", "sh", "stty", "sync", "test", "umount",
 ];
 
+/// The last `stty` waits until the console has taken everything.
+///
 /// `try WORD COMMAND...` runs a command, and prints its result in one line: the word, the exit status, and what it printed.
 const SCRIPT: &str = r#"#!/bin/busybox sh
 export PATH=/bin:/usr/bin HOME=/
@@ -26,6 +28,8 @@ try() {
     echo "result|$name|$?|$(echo $output)|"
 }
 COMMANDS
+sync
+stty onlcr
 poweroff -f
 "#;
 

@@ -60,7 +60,7 @@ impl Device {
             &mut setup.root,
             "echo 'slot 1'
 mount -t tmpfs tmpfs /tmp
-try update /usr/bin/swupdate -v -k /certificate.pem -H board:1.0 -i /bundle.swu",
+try update /usr/bin/swupdate -k /certificate.pem -H board:1.0 -i /bundle.swu",
         );
         for name in ["bundle.swu", "certificate.pem"] {
             let content = std::fs::read(file(name)).expect(name);
