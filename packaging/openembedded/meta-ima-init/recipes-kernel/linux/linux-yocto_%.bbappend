@@ -1,0 +1,1 @@
+inherit ${@bb.utils.contains('DISTRO_FEATURES', 'ima-init', 'ima-init-kernel', '', d)}
