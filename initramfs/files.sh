@@ -1,5 +1,5 @@
-# Copies the files of this system that ima-init needs into an initramfs. Sourced by the hook of initramfs-tools and the module of
-# dracut.
+# Copies the files of this system that ima-init needs into an initramfs. Sourced by the hooks of initramfs-tools and mkinitcpio, and
+# the module of dracut.
 # shellcheck shell=sh
 
 # The static init; hook and module copy it.
