@@ -205,7 +205,7 @@ const MACHINES: &[&str] = &[
 ];
 
 /// All steps.
-pub const STEPS: [Step; 17] = [
+pub const STEPS: [Step; 18] = [
     Step::new(
         "formatting",
         "rustfmt would change nothing",
@@ -236,6 +236,23 @@ pub const STEPS: [Step; 17] = [
         "licences, sources and duplicates of the dependencies (cargo-deny, built into the cache)",
         Kind::Check,
         Action::Command(&["tests/cargo-deny", "check", "licenses", "bans", "sources"], &[]),
+    ),
+    Step::new(
+        "publication",
+        "the crates can be packed for crates.io, each with the versions of the others",
+        Kind::Check,
+        Action::Command(
+            &[
+                "cargo",
+                "publish",
+                "--workspace",
+                "--dry-run",
+                "--no-verify",
+                "--allow-dirty",
+                "--locked",
+            ],
+            &[],
+        ),
     ),
     Step::new(
         "advisories",
