@@ -14,8 +14,8 @@ use crate::tree::Kind;
 
 /// The variables that have the directory at which the real root is mounted: dracut's and initramfs-tools'.
 const ROOT_VARIABLES: [&str; 2] = ["NEWROOT", "rootmnt"];
-/// That directory under dracut and systemd.
-const SYSROOT: &str = "/sysroot";
+/// That directory: under dracut and systemd, and under mkinitcpio.
+const ROOT_DIRECTORIES: [&str; 2] = ["/sysroot", "/new_root"];
 /// The variable with the name of the script that `boot=` chooses, in initramfs-tools.
 const BOOT_VARIABLE: &str = "BOOT";
 /// What takes another program's name or a script as its argument.
@@ -120,10 +120,11 @@ fn unit(path: &str, text: &str) -> Option<Fault> {
     let line = text.lines().find(|line| {
         let (key, value) = line.split_once('=').unwrap_or_default();
         let program = value.trim_start_matches(['-', '@', '+', '!', ':', ' ']);
-        let is_below = program
-            .strip_prefix(SYSROOT)
-            .is_some_and(|rest| rest.starts_with('/'));
-        key.starts_with("Exec") && is_below || key == "RootDirectory" && value.starts_with(SYSROOT)
+        ROOT_DIRECTORIES.iter().any(|root| {
+            let below = program.strip_prefix(root);
+            let is_below = below.is_some_and(|rest| rest.starts_with('/'));
+            key.starts_with("Exec") && is_below || key == "RootDirectory" && value.starts_with(root)
+        })
     })?;
     Some(Fault::new(
         Code::InitramfsObeysRoot,
@@ -170,7 +171,8 @@ impl Tainted {
 
     /// Whether the word leads to the real root.
     fn has(&self, word: &str) -> bool {
-        word.contains(SYSROOT) || variables(word).any(|(name, _)| self.0.contains(name))
+        ROOT_DIRECTORIES.iter().any(|root| word.contains(root))
+            || variables(word).any(|(name, _)| self.0.contains(name))
     }
 
     /// Whether the command reads commands from the real root or has a program of it executed, or reads a script that the kernel's
@@ -351,6 +353,7 @@ mod tests {
             "A=$rootmnt/a; B=$A/b\nsh -x \"$B\"\n",
             "\"${rootmnt}\"/sbin/helper now\n",
             "exec /sysroot/bin/x\n",
+            ". /new_root/etc/x\n",
             // initramfs-tools 0.142: init.
             ". \"/scripts/${BOOT}\"\n",
         ] {
