@@ -198,7 +198,8 @@ pub const GOOD: &str = "good";
 #[must_use]
 pub fn ambiguity(entry: &Entry) -> Option<String> {
     let template = entry.template().name();
-    if !Template::BUILT_IN.iter().any(|(name, _)| *name == template) {
+    let is_built_in = Template::BUILT_IN.iter().any(|(name, _)| *name == template);
+    if !is_built_in && !is_plain(entry.template()) {
         return Some(format!(
             "its template `{template}` is not one of the kernel's"
         ));
@@ -211,6 +212,20 @@ pub fn ambiguity(entry: &Entry) -> Option<String> {
             .is_some_and(|digest| digest == found.digest)
     });
     (!is_of_buffer).then(|| "its digest is not that of its buffer".to_owned())
+}
+
+/// Whether a format of one's own (`ima_template_fmt=`) has one digest, one name, at most one signature, and nothing else, in which a
+/// signature could be hidden.
+fn is_plain(template: &Template) -> bool {
+    let count = |wanted: &[FieldId]| {
+        let fields = template.fields().unwrap_or_default().iter();
+        fields.filter(|field| wanted.contains(field)).count()
+    };
+    let digests = count(&[FieldId::Digest, FieldId::DigestNg, FieldId::DigestNgV2]);
+    let names = count(&[FieldId::Name, FieldId::NameNg]);
+    let signatures = count(&[FieldId::Signature]);
+    let all = template.fields().map_or(0, <[FieldId]>::len);
+    (digests, names) == (1, 1) && signatures <= 1 && digests + names + signatures == all
 }
 
 /// What the signature in an entry is worth, over the digest in the entry; nothing where it has none, or no certificate is given.
