@@ -218,32 +218,34 @@ impl Package {
 
     /// One of the two archives in the package, as dpkg-deb unpacks it.
     fn unpack(&self, which: &str) -> Result<Tree> {
-        let failed = |why: String| {
-            Fault::new(
-                Code::PackageTool,
-                format!("dpkg-deb {which} {}: {why}", self.path.display()),
-            )
-        };
-        let mut child = Command::new(DPKG_DEB)
-            .arg(which)
-            .arg(&self.path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut stream = child
-            .stdout
-            .take()
-            .ok_or_else(|| failed("no output".to_owned()))?;
-        let tree = Tree::from_tar(&mut stream);
-        // What follows the archive's end is padding; dpkg-deb must get rid of it to end well.
-        let drained = std::io::copy(&mut stream, &mut std::io::sink());
-        drop(stream);
-        let status = child.wait().map_err(|error| failed(error.to_string()))?;
-        if !status.success() {
-            return Err(failed(status.to_string()));
-        }
-        drained.map_err(|error| failed(error.to_string()))?;
-        tree.map_err(|fault| in_file(fault, &self.path))
+        let mut command = Command::new(DPKG_DEB);
+        command.arg(which).arg(&self.path).stdin(Stdio::null());
+        packed_tree(&mut command, &format!("dpkg-deb {which}"), &self.path)
     }
+}
+
+/// The tree of the tar archive that a command, `shown` in messages, prints of a package.
+pub(crate) fn packed_tree(command: &mut Command, shown: &str, package: &Path) -> Result<Tree> {
+    let failed = |why: String| {
+        let detail = format!("{shown} {}: {why}", package.display());
+        Fault::new(Code::PackageTool, detail)
+    };
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(error.to_string()))?;
+    let mut stream = child
+        .stdout
+        .take()
+        .ok_or_else(|| failed("no output".to_owned()))?;
+    let tree = Tree::from_tar(&mut stream);
+    // What follows the archive's end is padding; the program must get rid of it to end well.
+    let drained = std::io::copy(&mut stream, &mut std::io::sink());
+    drop(stream);
+    let status = child.wait().map_err(|error| failed(error.to_string()))?;
+    if !status.success() {
+        return Err(failed(status.to_string()));
+    }
+    drained.map_err(|error| failed(error.to_string()))?;
+    tree.map_err(|fault| in_file(fault, package))
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use ima::certificate::Certificate;
 use ima::fault::{Cause, Code, Fault};
@@ -18,6 +18,7 @@ use ima::signature::ImaXattr;
 use rayon::prelude::*;
 
 use crate::Result;
+use crate::deb::packed_tree;
 use crate::digest::DigestOf;
 use crate::file::{Output, in_file, unreadable, unwritable};
 use crate::hex;
@@ -316,30 +317,10 @@ impl Package {
 
     /// What rpm unpacks.
     fn unpack(&self) -> Result<Tree> {
-        let failed = |why: String| {
-            let detail = format!("{RPM2ARCHIVE} {}: {why}", self.path.display());
-            Fault::new(Code::PackageTool, detail)
-        };
         let input = File::open(&self.path).map_err(|error| unreadable(&self.path, &error))?;
-        let mut child = Command::new(RPM2ARCHIVE)
-            .args(["--nocompression", "-"])
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let mut stream = child
-            .stdout
-            .take()
-            .ok_or_else(|| failed("no output".to_owned()))?;
-        let tree = Tree::from_tar(&mut stream);
-        let drained = std::io::copy(&mut stream, &mut std::io::sink());
-        drop(stream);
-        let status = child.wait().map_err(|error| failed(error.to_string()))?;
-        if !status.success() {
-            return Err(failed(status.to_string()));
-        }
-        drained.map_err(|error| failed(error.to_string()))?;
-        tree.map_err(|fault| in_file(fault, &self.path))
+        let mut command = Command::new(RPM2ARCHIVE);
+        command.args(["--nocompression", "-"]).stdin(input);
+        packed_tree(&mut command, RPM2ARCHIVE, &self.path)
     }
 }
 
