@@ -164,6 +164,8 @@ const MACHINES: &[&str] = &[
     "busybox-static",
     "rpm",
     "swupdate",
+    "rauc",
+    "dbus-daemon",
     "btrfs-progs",
     "xfsprogs",
     "f2fs-tools",
