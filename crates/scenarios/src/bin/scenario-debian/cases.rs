@@ -175,8 +175,8 @@ fn attacks(variant: Variant) -> &'static [(bool, &'static str, Attack, Expected)
         Variant::InitramfsTools => &[
             (false, "fstab-usr-link", FstabUsrLink, Refused("IMA-701")),
             (false, "hibernation", Hibernation, Boots),
-            (false, "boot-is-cmdline", BootIsCmdline, Boots),
-            (false, "systemd-run", SystemdRun, Boots),
+            (true, "boot-is-cmdline", BootIsCmdline, Boots),
+            (true, "systemd-run", SystemdRun, Boots),
             (true, "systemd-unit", SystemdUnit, Boots),
             (
                 true,
@@ -193,7 +193,7 @@ fn attacks(variant: Variant) -> &'static [(bool, &'static str, Attack, Expected)
             (true, "fstab-sys", FstabSys, Boots),
         ],
         Variant::DracutSystemd => &[
-            (false, "sysconfig-of-integrity", SysconfigOfIntegrity, Boots),
+            (true, "sysconfig-of-integrity", SysconfigOfIntegrity, Boots),
             (false, "mask-ima-init", MaskImaInit, Boots),
             (true, "systemd-run", SystemdRun, Boots),
             (true, "debug-shell", DebugShell, Boots),
@@ -227,7 +227,7 @@ mod tests {
             assert!(some.len() < all.len() && some.iter().all(|case| all.contains(case)));
         }
         let count = |all| Variant::ALL.map(|variant| cases(variant, all).len());
-        assert_eq!(count(false), [6, 2, 3, 1]);
+        assert_eq!(count(false), [4, 2, 2, 1]);
         assert_eq!(count(true), [11, 10, 9, 5]);
     }
 }
