@@ -250,7 +250,10 @@ fn options_of_buildroot_are_documented_and_used() {
 
 #[test]
 fn builds_elsewhere_are_like_those_of_build_ship() {
-    let recipe = read(&format!("{LAYER}/recipes-core/ima-init/ima-init_0.1.0.bb"));
+    let recipe = read(&format!(
+        "{LAYER}/recipes-core/ima-init/ima-init_{}.bb",
+        env!("CARGO_PKG_VERSION")
+    ));
     let package = read(&format!("{BUILDROOT}/package/ima-init/ima-init.mk"));
     for key in ["opt-level", "lto", "codegen-units", "panic"] {
         let name = key.to_uppercase().replace('-', "_");
