@@ -108,16 +108,40 @@ need_helper() {
     export IMA_INIT_SCRIPT_HELPER=$helper
 }
 
-# build_programs: the host tools, and the programs that go into machines. Sets the variables imactl, testbed, bench_boot,
-# bench_cost, bench_sign, bench_measurement, scenario_boot, scenario_debian and scenario_debian_setup to the programs' paths, and ship to the directory
-# of the static ones: ima-init, switch_root, guest. Makers see them too.
+# remapped_paths OPTION TARGET: a compiler's options with which nothing in a program depends on the directories it is built in, of
+# which cargo's target directory is one.
+remapped_paths() {
+    local from
+    for from in "$top=/ima-init" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$2=/target"; do
+        [[ $from != *[[:space:]]* ]] || die "there is white space in ${from%=*}; build in a directory without"
+        printf -- '%s=%s ' "$1" "$from"
+    done
+}
+
+# need_tool NAME VERSION: the program on the path, of this version where there was none.
+need_tool() {
+    local directory
+    command -v "$1" >/dev/null && return
+    directory=$(made_by_cargo "$1" "$2")
+    PATH=$directory/bin:$PATH
+}
+
+# build_programs: the host tools, with the list of their dependencies in them, and the programs that go into machines. Sets the
+# variables imactl, testbed, bench_boot, bench_cost, bench_sign, bench_measurement, scenario_boot, scenario_debian and
+# scenario_debian_setup to the programs' paths, and ship to the directory of the static ones: ima-init, switch_root, guest. Makers
+# see them too.
 build_programs() {
-    local target paths
+    local target rust_options c_options paths
     need_helper
-    progress "building the host tools" "$cache/log/cargo-host" \
-        cargo build --manifest-path "$top/Cargo.toml" --locked --release \
-        -p imactl -p ima-testbed -p ima-init-scenarios
+    need_tool cargo-auditable 0.7.7
     target=$(target_directory)
+    rust_options="${RUSTFLAGS-} $(remapped_paths --remap-path-prefix "$target")"
+    c_options="${CFLAGS-} $(remapped_paths -ffile-prefix-map "$target")"
+    # Debian's compiler, as for the static programs.
+    progress "building the host tools" "$cache/log/cargo-host" \
+        env PATH="/usr/bin:$PATH" RUSTFLAGS="$rust_options" CFLAGS="$c_options" \
+        cargo auditable build --manifest-path "$top/Cargo.toml" --locked --release \
+        -p imactl -p ima-testbed -p ima-init-scenarios
     paths=$(mktemp)
     # shellcheck disable=SC2016 # the inner shell expands them
     progress "building the static programs" "$cache/log/ship" sh -c '"$1" guest >"$2"' sh "$top/build/ship" "$paths"

@@ -126,7 +126,7 @@ fn cargo_test(context: &Context, options: &[String], arguments: &[&str]) -> Resu
         .arg("--")
         .args(arguments)
         .args(&context.name);
-    Ok(command.status()?.success())
+    context.run(command)
 }
 
 /// Runs the tests that start no machine. Those of the documentation in a run of their own: cargo combines `--doc` with no
@@ -149,10 +149,19 @@ pub fn units(context: &Context) -> Result<Ended, Error> {
 
 /// Runs the tests of crates/ima for other processors, with `--all`: an emulated processor takes some minutes for them.
 pub fn emulated(context: &Context) -> Result<Ended, Error> {
+    with_all("tests/emulated", context)
+}
+
+/// Makes a release twice, with `--all`: it compiles everything twice.
+pub fn release(context: &Context) -> Result<Ended, Error> {
+    with_all("tests/release", context)
+}
+
+fn with_all(script: &str, context: &Context) -> Result<Ended, Error> {
     if !context.all {
         return Ok(Ended::Skipped("run with --all".to_owned()));
     }
-    Ok(Ended::when(context.passes("tests/emulated", &[])?))
+    Ok(Ended::when(context.passes(script, &[])?))
 }
 
 /// Builds what the boots start, so that its progress is shown and no test waits for it.
@@ -279,6 +288,9 @@ pub fn boots(context: &Context) -> Result<Ended, Error> {
             print!("{sums}");
         }
     }
+    let page = std::fs::read_to_string(context.top.join("docs/reference/support.md"))?;
+    say(format_args!("what docs/reference/support.md lists:"));
+    print!("{}", tables::support(&page, &context.output().results));
     Ok(Ended::when(passed))
 }
 

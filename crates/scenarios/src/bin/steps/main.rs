@@ -1,6 +1,7 @@
 //! Runs the tests of the project as named steps: the program behind `tests/run`.
 
 mod checks;
+mod output;
 mod run;
 mod space;
 mod steps;
@@ -8,6 +9,7 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
         .filter_map(|(name, number)| Some((name, number?.to_string())))
         .collect(),
         root: rustix::process::geteuid().is_root(),
+        output: Mutex::default(),
     };
     if chosen.iter().any(|step| step.kind != Kind::Check)
         && let Err(text) = space::check(&space::filled())

@@ -1,14 +1,16 @@
 //! Runs steps, one after the other or beside the others, and prints the summary and what failed.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Seek as _, Write as _};
+use std::io::{self, BufReader, Seek as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Error;
 use crate::checks::program;
+use crate::output::Output;
 use crate::steps::{Action, Ended, Step};
 
 /// What the steps need to know.
@@ -24,6 +26,8 @@ pub struct Context {
     pub variables: Vec<(&'static str, String)>,
     /// Whether the steps that need root can be run.
     pub root: bool,
+    /// What the tests said.
+    pub output: Mutex<Output>,
 }
 
 impl Context {
@@ -40,10 +44,32 @@ impl Context {
 
     /// Runs a command, and returns whether it succeeded.
     pub fn passes(&self, name: &str, arguments: &[&str]) -> Result<bool, Error> {
-        let status = self.command(name, arguments).status();
-        Ok(status
-            .map_err(|error| format!("{name}: {error}"))?
-            .success())
+        self.run(self.command(name, arguments))
+    }
+
+    /// Runs a command with its output as it comes, keeps what tests say, and returns whether it succeeded.
+    pub fn run(&self, mut command: Command) -> Result<bool, Error> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{name}: {error}"))?;
+        if let Some(output) = child.stdout.take() {
+            self.copy(output)?;
+        }
+        Ok(child.wait()?.success())
+    }
+
+    /// Copies the output of a step to standard output, and keeps what tests say.
+    fn copy(&self, output: impl io::Read) -> Result<(), Error> {
+        let output = Output::copy(BufReader::new(output), &mut io::stdout())?;
+        self.output().extend(output);
+        Ok(())
+    }
+
+    /// Returns what the tests said so far.
+    pub fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a command whose results on standard output nobody needs.
@@ -66,48 +92,6 @@ struct Outcome {
     name: &'static str,
     ended: Ended,
     duration: Duration,
-    failures: Failures,
-}
-
-/// Lines of the output of each failed test that are kept: the reason comes first.
-const LINES_OF_A_FAILURE: usize = 60;
-
-/// The lines of libtest's output that say which tests failed and why, from the line `failures:` to the result.
-#[derive(Debug, Default)]
-struct Failures {
-    lines: Vec<String>,
-    inside: bool,
-    of_this_test: usize,
-}
-
-impl Failures {
-    /// Copies the output of a step line by line, and keeps what failed.
-    fn copy(from: impl BufRead, to: &mut impl io::Write) -> io::Result<Self> {
-        let mut failures = Self::default();
-        for line in from.split(b'\n') {
-            let mut line = line?;
-            failures.take(&String::from_utf8_lossy(&line));
-            line.push(b'\n');
-            to.write_all(&line)?;
-        }
-        Ok(failures)
-    }
-
-    fn take(&mut self, line: &str) {
-        if line == "failures:" {
-            self.inside = true;
-        } else if line.starts_with("test result: ") {
-            self.inside = false;
-        } else if self.inside && !line.is_empty() {
-            if line.starts_with("---- ") {
-                self.of_this_test = 0;
-            }
-            self.of_this_test += 1;
-            if self.of_this_test <= LINES_OF_A_FAILURE {
-                self.lines.push(line.to_owned());
-            }
-        }
-    }
 }
 
 impl fmt::Display for Outcome {
@@ -154,10 +138,8 @@ pub fn all(steps: &[&'static Step], context: &Context) -> bool {
     for outcome in &outcomes {
         println!("{outcome}");
     }
-    for Outcome { name, failures, .. } in &outcomes {
-        for line in &failures.lines {
-            println!("{name}: {line}");
-        }
+    for line in &context.output().failures {
+        println!("{line}");
     }
     outcomes
         .iter()
@@ -172,29 +154,18 @@ fn needs_root(step: &Step, context: &Context) -> bool {
 fn foreground(step: &'static Step, context: &Context) -> Outcome {
     say(format_args!("{} ...", step.name));
     let start = Instant::now();
-    let mut failures = Failures::default();
     let ended = if needs_root(step, context) {
         Ok(Ended::Skipped(
             "a chroot needs root: run tests/run with sudo".to_owned(),
         ))
     } else {
         match step.action {
-            Action::Command(words, of_all) => {
-                command(words, of_all, context).and_then(|mut command| {
-                    let mut child = command.stdout(Stdio::piped()).spawn()?;
-                    if let Some(output) = child.stdout.take() {
-                        failures = Failures::copy(BufReader::new(output), &mut io::stdout())?;
-                    }
-                    Ok(Ended::when(child.wait()?.success()))
-                })
-            }
+            Action::Command(words, of_all) => command(words, of_all, context)
+                .and_then(|command| Ok(Ended::when(context.run(command)?))),
             Action::Call(call) => call(context),
         }
     };
-    let outcome = Outcome {
-        failures,
-        ..outcome(step, ended, start.elapsed())
-    };
+    let outcome = outcome(step, ended, start.elapsed());
     say(format_args!("{outcome}"));
     outcome
 }
@@ -213,14 +184,11 @@ fn beside(step: &'static Step, context: &Context) -> Outcome {
             .status()?;
         let duration = start.elapsed();
         log.rewind()?;
-        let failures = Failures::copy(BufReader::new(log), &mut io::stdout().lock())?;
-        Ok((Ended::when(status.success()), duration, failures))
+        context.copy(log)?;
+        Ok((Ended::when(status.success()), duration))
     };
     match run() {
-        Ok((ended, duration, failures)) => Outcome {
-            failures,
-            ..outcome(step, Ok(ended), duration)
-        },
+        Ok((ended, duration)) => outcome(step, Ok(ended), duration),
         Err(error) => outcome(step, Err(error), start.elapsed()),
     }
 }
@@ -247,7 +215,6 @@ fn outcome(step: &Step, ended: std::result::Result<Ended, Error>, duration: Dura
         name: step.name,
         ended,
         duration,
-        failures: Failures::default(),
     }
 }
 
@@ -275,6 +242,7 @@ mod tests {
             all,
             variables: vec![("IMA_INIT_KILLS", "7".to_owned())],
             root: false,
+            output: Mutex::default(),
         }
     }
 
@@ -331,24 +299,6 @@ mod tests {
             ..context(false)
         };
         assert!(all(&[&READER, &WRITER], &context));
-    }
-
-    #[test]
-    fn what_failed_is_kept_and_the_whole_output_is_copied() {
-        let long = "further\n".repeat(2 * LINES_OF_A_FAILURE);
-        let output = format!(
-            "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nseed 7\n{long}\n---- b stdout ----\nthe reason\n\n\n\
-             failures:\n    a\n    b\n\ntest result: FAILED. 0 passed\nother\n"
-        );
-        let mut copied = Vec::new();
-        let failures = Failures::copy(output.as_bytes(), &mut copied).unwrap();
-        assert_eq!(copied, output.as_bytes());
-        let lines = failures.lines;
-        assert_eq!(lines[..2], ["---- a stdout ----", "seed 7"]);
-        assert_eq!(
-            lines[LINES_OF_A_FAILURE..],
-            ["---- b stdout ----", "the reason", "    a", "    b"]
-        );
     }
 
     #[test]

@@ -207,7 +207,7 @@ const MACHINES: &[&str] = &[
 ];
 
 /// All steps.
-pub const STEPS: [Step; 18] = [
+pub const STEPS: [Step; 19] = [
     Step::new(
         "formatting",
         "rustfmt would change nothing",
@@ -323,6 +323,12 @@ pub const STEPS: [Step; 18] = [
         Action::Command(&["nice", "tests/packages"], &[]),
     )
     .for_root(),
+    Step::new(
+        "release",
+        "a release, made twice from two directories, has the same files bit for bit (tests/release); with --all",
+        Kind::System,
+        Action::Call(checks::release),
+    ),
     Step::new(
         "debian",
         "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every variant with --all)",
