@@ -76,21 +76,22 @@ fn examine(path: &str, data: &[u8]) -> Option<Fault> {
         return unit(path, &text);
     }
     // A quote in a here-document, which is not a quote, would hide what follows it: so each line by itself as well.
-    let mut commands = commands(&text);
-    commands.extend(text.lines().flat_map(self::commands));
+    let mut commands = scoped(commands(&text));
+    commands.extend(scoped(text.lines().flat_map(self::commands).collect()));
     let tainted = Tainted::find(&commands, &functions(&text));
-    let found =
-        |code, words: &[String]| Some(Fault::new(code, format!("/{path}: {}", words.join(" "))));
-    let is_guarded = commands.iter().any(|words| tainted.tests_for_link(words));
-    for words in &commands {
+    let is_guarded = commands
+        .iter()
+        .any(|command| tainted.tests_for_link(&command.words));
+    for Command { words, written } in &commands {
+        let found = |code| Some(Fault::new(code, format!("/{path}: {}", written.join(" "))));
         if tainted.obeys(words) {
-            return found(Code::InitramfsObeysRoot, words);
+            return found(Code::InitramfsObeysRoot);
         }
         if words.iter().any(|word| word.contains("/sys/power/resume")) {
-            return found(Code::InitramfsResumes, words);
+            return found(Code::InitramfsResumes);
         }
         if tainted.mounts(words, is_guarded) {
-            return found(Code::InitramfsMounts, words);
+            return found(Code::InitramfsMounts);
         }
     }
     None
@@ -132,21 +133,103 @@ fn unit(path: &str, text: &str) -> Option<Fault> {
     ))
 }
 
+/// A simple command.
+struct Command {
+    /// Its words, in which the variable of a loop has a name that no other loop's has.
+    words: Vec<String>,
+    /// Its words as the script has them.
+    written: Vec<String>,
+}
+
+/// What is between the name of a loop's variable and the loop's number.
+const OF_LOOP: &str = "__of_loop_";
+
+/// Gives the variable of each `for` loop a name of its own within the loop, where it has what the loop lists and nothing else. A loop
+/// that sets it otherwise, or whose end is not found, is left as it is.
+fn scoped(commands: Vec<Vec<String>>) -> Vec<Command> {
+    let mut scoped: Vec<Command> = commands
+        .into_iter()
+        .map(|words| Command {
+            written: words.clone(),
+            words,
+        })
+        .collect();
+    for start in 0..scoped.len() {
+        let [keyword, name, ..] = scoped[start].words.as_slice() else {
+            continue;
+        };
+        if keyword != "for" {
+            continue;
+        }
+        let name = name.clone();
+        let mut loops = 1;
+        let body = scoped[start..].iter().skip(1).take_while(|command| {
+            match command.words.first().map(String::as_str) {
+                Some("for") => loops += 1,
+                Some("done") => loops -= 1,
+                _ => {}
+            }
+            loops > 0
+        });
+        let end = start + 1 + body.count();
+        let sets = |command: &Command| match command.words.as_slice() {
+            [keyword, names @ ..] if keyword == "read" || keyword == "for" => names.contains(&name),
+            words => words
+                .iter()
+                .any(|word| assignment(word).is_some_and(|(set, _)| set == name)),
+        };
+        if end == scoped.len() || scoped[start + 1..end].iter().any(sets) {
+            continue;
+        }
+        let own = format!("{name}{OF_LOOP}{start}");
+        scoped[start].words[1].clone_from(&own);
+        for command in &mut scoped[start + 1..end] {
+            for word in &mut command.words {
+                *word = renamed(word, &name, &own);
+            }
+        }
+    }
+    scoped
+}
+
+/// The word with another variable in the place of this one.
+fn renamed(word: &str, name: &str, other: &str) -> String {
+    let mut parts = word.split('$');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (brace, rest) = match part.strip_prefix('{') {
+            Some(rest) => ("{", rest),
+            None => ("", part),
+        };
+        let (found, behind) = rest.split_at(identifier(rest));
+        text.extend([
+            "$",
+            brace,
+            if found == name { other } else { found },
+            behind,
+        ]);
+    }
+    text
+}
+
 /// The variables of a script that lead to the real root.
 struct Tainted(BTreeSet<String>);
 
 impl Tainted {
     /// Follows assignments, loops and the arguments of the script's own functions until nothing is added.
-    fn find(commands: &[Vec<String>], functions: &BTreeSet<&str>) -> Self {
+    fn find(commands: &[Command], functions: &BTreeSet<&str>) -> Self {
         let mut tainted = Self(ROOT_VARIABLES.map(str::to_owned).into());
         for _ in 0..MAX_PASSES {
             let before = tainted.0.len();
-            for words in commands {
+            for Command { words, .. } in commands {
                 if let [keyword, name, _, values @ ..] = words.as_slice()
                     && keyword == "for"
                     && values.iter().any(|value| tainted.has(value))
                 {
                     tainted.0.insert(name.clone());
+                    // Behind the loop it has what it had last.
+                    let (written, _) = name.split_once(OF_LOOP).unwrap_or((name, ""));
+                    tainted.0.insert(written.to_owned());
                 }
                 if let Some((called, arguments)) = words.split_first()
                     && functions.contains(called.as_str())
@@ -354,6 +437,13 @@ mod tests {
             "\"${rootmnt}\"/sbin/helper now\n",
             "exec /sysroot/bin/x\n",
             ". /new_root/etc/x\n",
+            "for f in \"$rootmnt\"/etc/*; do\n    . \"$f\"\ndone\n",
+            "for f in \"$rootmnt\"/etc/*; do :; done\n. \"$f\"\n",
+            "for f in /run/*; do f=$rootmnt/x; . \"${f}\"; done\n",
+            "for f in /run/*; do\n    for f in $rootmnt/*; do . $f; done\ndone\n",
+            "for f in $rootmnt/*; do g=$f; done\n. $g\n",
+            "for f in /run/*; do . $g; done\ng=$rootmnt/x\n",
+            "for f in /run/*; do :; done\nfor f in $rootmnt/*; do . $f; done\n",
             // initramfs-tools 0.142: init.
             ". \"/scripts/${BOOT}\"\n",
         ] {
@@ -406,6 +496,10 @@ mod tests {
             "find . -print \"$NEWROOT\"\n",
             "while read -r a; do :; done < \"$NEWROOT/etc/fstab\"\n",
             "usable_root \"$NEWROOT\" && break\n",
+            // initramfs-tools 0.148: functions, where two loops have a variable of one name.
+            "local file\nfor file in \"/run/net-${DEVICE-}.conf\" /run/net-*.conf; do\n\tif [ -e \"$file\" ]; then\n\t\t. \"$file\"\n\
+             \t\tbreak\n\tfi\ndone\nfor file in ${rootmnt?}/etc/fstab; do\n\tif [ -f \"$file\" ]; then\n\
+             \t\twhile read -r a; do :; done < \"$file\"\n\tfi\ndone\n",
         ] {
             assert_eq!(code(text), None, "{text}");
         }
