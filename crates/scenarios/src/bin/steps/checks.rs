@@ -294,6 +294,17 @@ pub fn boots(context: &Context) -> Result<Ended, Error> {
     Ok(Ended::when(passed))
 }
 
+/// Boots the Debian systems.
+pub fn debian(context: &Context) -> Result<Ended, Error> {
+    let passed = if context.all {
+        context.passes("qemu/debian", &[])?
+            && context.passes("qemu/debian", &["--suite", "trixie"])?
+    } else {
+        context.passes("qemu/debian", &["initramfs-tools", "dracut-systemd"])?
+    };
+    Ok(Ended::when(passed))
+}
+
 /// Boots the Debian systems with something changed.
 pub fn debian_refusals(context: &Context) -> Result<Ended, Error> {
     let option = if context.all {

@@ -331,12 +331,9 @@ pub const STEPS: [Step; 19] = [
     ),
     Step::new(
         "debian",
-        "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every variant with --all)",
+        "Debian systems booted through initramfs-tools and dracut's systemd (qemu/debian; every variant, and Debian 13, with --all)",
         Kind::System,
-        Action::Command(
-            &["qemu/debian", "initramfs-tools", "dracut-systemd"],
-            &["dracut", "own-kernel"],
-        ),
+        Action::Call(checks::debian),
     )
     .for_root(),
     Step::new(
