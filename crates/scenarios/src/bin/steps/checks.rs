@@ -166,22 +166,19 @@ fn with_all(script: &str, context: &Context) -> Result<Ended, Error> {
 
 /// Builds what the boots start, so that its progress is shown and no test waits for it.
 pub fn build(context: &Context) -> Result<Ended, Error> {
-    // A kernel takes ten minutes: of the processors and the releases only one is always booted.
-    const OTHERS: [&[&str]; 6] = [
-        &["build/ship", "--target", "armv7", "guest"],
-        &["build/ship", "--target", "riscv64", "guest"],
-        &["qemu/build-kernel", "--architecture", "armv7"],
-        &["qemu/build-kernel", "--architecture", "riscv64"],
-        &["qemu/build-kernel", "--series", "6.1", "--lean"],
-        &["qemu/build-kernel", "--series", "7.3", "--lean"],
-    ];
-    let others = if context.all { &OTHERS[..] } else { &[] };
-    let always = [
+    // One boot at least is made with each.
+    let commands = [
         &["build/ship", "guest"][..],
         &["build/ship", "--target", "aarch64", "guest"],
+        &["build/ship", "--target", "armv7", "guest"],
+        &["build/ship", "--target", "riscv64", "guest"],
         &["qemu/build-kernel"],
+        &["qemu/build-kernel", "--series", "6.1", "--lean"],
         &["qemu/build-kernel", "--series", "7.2", "--lean"],
+        &["qemu/build-kernel", "--series", "7.3", "--lean"],
         &["qemu/build-kernel", "--architecture", "aarch64"],
+        &["qemu/build-kernel", "--architecture", "armv7"],
+        &["qemu/build-kernel", "--architecture", "riscv64"],
         &["qemu/build-kernel", "--ca", "tests/boots/built-in-ca.pem"],
         &[
             "qemu/build-kernel",
@@ -200,7 +197,7 @@ pub fn build(context: &Context) -> Result<Ended, Error> {
         &["qemu/debian-kernel"],
         &["qemu/policy-parsers"],
     ];
-    for command in always.iter().chain(others) {
+    for command in commands {
         if let [program, arguments @ ..] = command
             && !context.quietly(program, arguments)?
         {
