@@ -104,34 +104,59 @@ pub fn root(attack: Attack, signed: &Path, image: &Path) -> Result<bool, Error> 
     Ok(true)
 }
 
-/// Unpacks an initramfs. Nothing may follow its archive, which may be packed by zstd or gzip.
+/// Unpacks an initramfs: archives without compression, and behind them one that is packed by zstd or gzip.
 fn unpack(initramfs: &Path, directory: &Path) -> Result<(), Error> {
     fs::create_dir(directory)?;
-    let start = fs::read(initramfs)?;
-    let unpacker = match start.as_slice() {
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
-        [0x1f, 0x8b, ..] => "gzip",
-        _ => "cat",
-    };
+    let content = fs::read(initramfs)?;
+    let part = directory.with_extension("part");
+    let mut rest = content.as_slice();
+    // Debian 13 has modules in an archive of their own in front of the compressed one, without compression.
+    while rest.starts_with(b"0707") {
+        fs::write(&part, rest)?;
+        unpack_archive(&part, "cat", directory)?;
+        let end = rest.windows(TRAILER.len()).position(|name| name == TRAILER);
+        rest = rest
+            .get(end.ok_or("an archive without an end")? + TRAILER.len()..)
+            .unwrap_or_default();
+        rest = &rest[rest.iter().take_while(|&&byte| byte == 0).count()..];
+    }
+    if !rest.is_empty() {
+        fs::write(&part, rest)?;
+        let unpacker = if rest.starts_with(&[0x1f, 0x8b]) {
+            "gzip"
+        } else {
+            "zstd"
+        };
+        unpack_archive(&part, unpacker, directory)?;
+    }
+    fs::remove_file(part)?;
+    Ok(())
+}
+
+/// The name of the last entry of a cpio archive.
+const TRAILER: &[u8] = b"TRAILER!!!";
+
+/// Unpacks one archive, which may be followed by others.
+fn unpack_archive(archive: &Path, unpacker: &str, directory: &Path) -> Result<(), Error> {
     let mut unpacker = Command::new(unpacker);
     if unpacker.get_program() != "cat" {
         unpacker.arg("-dc");
     }
     let mut unpacking = unpacker
-        .stdin(File::open(initramfs)?)
+        .stdin(File::open(archive)?)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let archive = unpacking.stdout.take().ok_or("no pipe")?;
+    let content = unpacking.stdout.take().ok_or("no pipe")?;
     let unpacked = Command::new("cpio")
         .args(["--quiet", "-id", "--no-absolute-filenames"])
         .current_dir(directory)
-        .stdin(archive)
+        .stdin(content)
         .status()?;
     // It may write on after the end of the archive, and find nobody who reads.
     unpacking.wait()?;
     if !unpacked.success() {
-        return Err(format!("{} was not unpacked", initramfs.display()).into());
+        return Err(format!("{} was not unpacked", archive.display()).into());
     }
     Ok(())
 }

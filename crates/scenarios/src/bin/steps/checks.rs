@@ -304,12 +304,13 @@ pub fn debian(context: &Context) -> Result<Ended, Error> {
 
 /// Boots the Debian systems with something changed.
 pub fn debian_refusals(context: &Context) -> Result<Ended, Error> {
-    let option = if context.all {
-        "--all-refusals"
+    let passed = if context.all {
+        context.passes("qemu/debian", &["--all-refusals"])?
+            && context.passes("qemu/debian", &["--suite", "trixie", "--refusals"])?
     } else {
-        "--refusals"
+        context.passes("qemu/debian", &["--refusals"])?
     };
-    Ok(Ended::when(context.passes("qemu/debian", &[option])?))
+    Ok(Ended::when(passed))
 }
 
 /// Returns a command of the project's own by its path, or another by its name.
