@@ -144,8 +144,8 @@ struct Command {
 /// What is between the name of a loop's variable and the loop's number.
 const OF_LOOP: &str = "__of_loop_";
 
-/// Gives the variable of each `for` loop a name of its own within the loop, where it has what the loop lists and nothing else. A loop
-/// that sets it otherwise, or whose end is not found, is left as it is.
+/// Gives the variable of each `for` loop a name of its own within the loop, where it has what the loop lists and nothing else. It
+/// keeps its name if the script also assigns it, the loop sets it otherwise, or the loop's end is not found.
 fn scoped(commands: Vec<Vec<String>>) -> Vec<Command> {
     let mut scoped: Vec<Command> = commands
         .into_iter()
@@ -172,13 +172,18 @@ fn scoped(commands: Vec<Vec<String>>) -> Vec<Command> {
             loops > 0
         });
         let end = start + 1 + body.count();
-        let sets = |command: &Command| match command.words.as_slice() {
-            [keyword, names @ ..] if keyword == "read" || keyword == "for" => names.contains(&name),
-            words => words
-                .iter()
-                .any(|word| assignment(word).is_some_and(|(set, _)| set == name)),
+        let sets = |command: &Command| {
+            matches!(command.words.as_slice(), [keyword, names @ ..]
+                if ["read", "for"].contains(&keyword.as_str()) && names.contains(&name))
         };
-        if end == scoped.len() || scoped[start + 1..end].iter().any(sets) {
+        let assigns = |command: &Command| {
+            let mut words = command.written.iter();
+            words.any(|word| assignment(word).is_some_and(|(set, _)| set == name))
+        };
+        if end == scoped.len()
+            || scoped[start + 1..end].iter().any(sets)
+            || scoped.iter().any(assigns)
+        {
             continue;
         }
         let own = format!("{name}{OF_LOOP}{start}");
@@ -442,6 +447,7 @@ mod tests {
             "for f in /run/*; do f=$rootmnt/x; . \"${f}\"; done\n",
             "for f in /run/*; do\n    for f in $rootmnt/*; do . $f; done\ndone\n",
             "for f in $rootmnt/*; do g=$f; done\n. $g\n",
+            "f=$rootmnt/x\nfor f in $none; do\ncat <<EOF\nfor x in y\nEOF\ndone\n. $f\ndone\n",
             "for f in /run/*; do . $g; done\ng=$rootmnt/x\n",
             "for f in /run/*; do :; done\nfor f in $rootmnt/*; do . $f; done\n",
             // initramfs-tools 0.142: init.
