@@ -97,7 +97,7 @@ fn signature_defect(
             Err(error) => return Some(Cause::FILE_UNREADABLE.with(&[&error.to_string()])),
         }
     }
-    match verify::verify_value(signer, &hasher.finish(), value) {
+    match verify::verify_value(ima_keyring::verify_digest, signer, &hasher.finish(), value) {
         Ok(()) => None,
         Err(VerifyError::Mismatch) => Some(Cause::CHANGED_AFTER_SIGNING.into()),
         Err(error) => Some(Cause::SIGNATURE_UNVERIFIABLE.with(&[&error.to_string()])),

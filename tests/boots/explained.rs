@@ -6,7 +6,7 @@ use ima::signature::ImaXattr;
 use imactl::key::KeyKind;
 use imactl::x509::Template;
 
-use crate::keys::{CA, OTHER_CA, P256, Pair, RSA};
+use crate::keys::{CA, OTHER_CA, P256, Pair, RSA, leaf};
 use crate::matrix::Action;
 use crate::setup::{CERTIFICATE, DEFAULT_POLICY, Setup, assert_refused, console_tail};
 use crate::tree::{INIT, SWITCH_ROOT};
@@ -59,6 +59,12 @@ explained! {
         file.signature = Some(ImaXattr::Digest { algo: HashAlgorithm::Sha256, digest }.encode());
     };
     changed_after_it_was_signed: "IMA-713", ["it was changed after it was signed", "the kernel says invalid-signature"], |setup| {
+        setup.root.tamper(INIT);
+    };
+    changed_after_it_was_signed_on_a_curve: "IMA-713", ["it was changed after it was signed", "the kernel says invalid-signature"], |setup| {
+        let key = leaf(KeyKind::P521, "boots P-521");
+        setup.root.sign(&key);
+        setup.put(CERTIFICATE, key.der());
         setup.root.tamper(INIT);
     };
     signed_by_a_key_that_is_not_loaded: "IMA-713",

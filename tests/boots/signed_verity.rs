@@ -370,6 +370,7 @@ faults! {
     };
     signature_of_another_root_hash: "IMA-418", Poweroff, Check::Same, |setup| {
         of_another_root_hash(setup);
+        setup.says = "the signature is not one of this root hash";
     };
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     kernel_without_the_ca_of_the_signer: "IMA-418", Panic, Check::Same, |setup| {

@@ -62,6 +62,5 @@ pub mod settings;
 pub mod signature;
 pub mod signatures;
 pub mod tpm;
-#[cfg(feature = "verify")]
 pub mod verify;
 pub mod verity;

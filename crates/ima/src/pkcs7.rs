@@ -15,6 +15,7 @@ use crate::oid::{
     DATA, ECDSA_WITH_SHA_256, ECDSA_WITH_SHA_384, ECDSA_WITH_SHA_512, ID_SHA_256, ID_SHA_384,
     ID_SHA_512, ObjectIdentifier, RSA_ENCRYPTION, SIGNED_DATA,
 };
+use crate::verify::{VerifyDigest, VerifyError};
 
 /// The longest message that is read, in bytes. The kernel takes as much as a key of type `user` holds: 32767 bytes
 /// (security/keys/user_defined.c).
@@ -242,10 +243,8 @@ impl DetachedSignature {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`](crate::verify::VerifyError).
-    #[cfg(feature = "verify")]
-    pub fn verify(&self, content: &[u8]) -> Result<(), crate::verify::VerifyError> {
-        use crate::verify::{VerifyError, verify_digest};
+    /// [`VerifyError`].
+    pub fn verify(&self, verify: VerifyDigest, content: &[u8]) -> Result<(), VerifyError> {
         let digest_of = |bytes| self.digest.digest(bytes).ok_or(VerifyError::Mismatch);
         let mut digest = digest_of(content)?;
         if let Some(attributes) = &self.attributes {
@@ -255,12 +254,11 @@ impl DetachedSignature {
             }
             digest = digest_of(attributes)?;
         }
-        verify_digest(&self.signer, self.digest, &digest, &self.signature)
+        verify(&self.signer, self.digest, &digest, &self.signature)
     }
 }
 
 /// The digest that the signed attributes give for the content (RFC 5652, section 11.2).
-#[cfg(feature = "verify")]
 fn message_digest(attributes: &[u8]) -> Result<Vec<u8>, DerError> {
     let mut set = whole(attributes, Tag::Set)?;
     let mut found = Vec::new();
@@ -310,7 +308,7 @@ fn tlv(tag: Tag, parts: &[&[u8]]) -> Result<Vec<u8>, Pkcs7Error> {
 #[cfg(all(test, feature = "verify"))]
 mod tests {
     use super::*;
-    use crate::verify::VerifyError;
+    use crate::verify::verify_digest;
     use proptest::prelude::*;
 
     const CONTENT: &[u8] = include_bytes!("../testdata/content");
@@ -351,8 +349,8 @@ mod tests {
             let signature = DetachedSignature::parse(message).unwrap();
             assert_eq!(signature.signer().der(), certificate);
             assert_eq!(signature.certificates().len(), 1);
-            assert_eq!(signature.verify(CONTENT), Ok(()));
-            let other = signature.verify(b"what is not signed\n");
+            assert_eq!(signature.verify(verify_digest, CONTENT), Ok(()));
+            let other = signature.verify(verify_digest, b"what is not signed\n");
             assert_eq!(other, Err(VerifyError::Mismatch));
         }
     }
@@ -414,7 +412,7 @@ mod tests {
             }
             if let Ok(parsed) = DetachedSignature::parse(&message) {
                 prop_assert!(parsed.certificates().contains(parsed.signer()));
-                prop_assert!(parsed.verify(b"other").is_err());
+                prop_assert!(parsed.verify(verify_digest, b"other").is_err());
             }
         }
 

@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{
 use ima::certificate::{Certificate, Curve, MlDsa, PublicKey};
 use ima::hash::HashAlgorithm;
 use ima::signature::{ImaXattr, SignatureV2, file_id, v3_digest};
-use ima::verify::{VerifyError, verify_value};
+use ima::verify::{VerifyError, verify_digest, verify_value};
 
 /// A certificate made ready.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl<'a> Verifier<'a> {
                 return Ok(());
             }
         }
-        verify_value(self.certificate, digest, value)
+        verify_value(verify_digest, self.certificate, digest, value)
     }
 
     fn is_good(&self, digest: &[u8], signature: &SignatureV2) -> bool {
@@ -101,7 +101,7 @@ pub fn verify_any(
     let (PublicKey::MlDsa(set), Some(signature), Some(kind)) =
         (certificate.key(), value.signature(), value.v3_kind())
     else {
-        return verify_value(certificate, digest, value);
+        return verify_value(verify_digest, certificate, digest, value);
     };
     if certificate.key_id() != signature.key_id {
         return Err(VerifyError::OtherKey {
@@ -224,7 +224,7 @@ mod tests {
             let last = value.len() - 1;
             assert_eq!(with(last, value[last] ^ 1), Err(VerifyError::Mismatch));
             assert!(matches!(
-                ima::verify::verify_value(&ca, &digest, &good),
+                ima::verify::verify_value(verify_digest, &ca, &digest, &good),
                 Err(VerifyError::Unsupported(_))
             ));
             let fault = identity.sign_detached(&ca, b"content").unwrap_err();

@@ -350,7 +350,7 @@ mod tests {
                 let certificate = template.sign(&key, Some((&ca_key, &ca)), None).unwrap();
                 let identity = Identity::new(Arc::new(key), &certificate, algo).unwrap();
                 let signed = sign(&root_hash, &identity, &certificate).unwrap();
-                assert_eq!(signed.verify(), Ok(()));
+                assert_eq!(signed.verify(ima::verify::verify_digest), Ok(()));
                 std::fs::write(path("signature"), signed.message()).unwrap();
                 let output = Command::new("openssl")
                     .args([

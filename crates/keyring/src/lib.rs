@@ -20,6 +20,9 @@
 
 mod refusal;
 mod syscalls;
+mod verification;
+
+use std::io::Read as _;
 
 use ima::keyring::{self, Description, KeyringName, Serial};
 use linux_keyutils::{Key, KeySerialId};
@@ -27,6 +30,7 @@ use linux_keyutils::{Key, KeySerialId};
 pub use nix::errno::Errno;
 pub use refusal::{Kernel, Refused};
 pub use syscalls::{Keyring, add_certificate, add_key, add_keyring, seal};
+pub use verification::verify_digest;
 
 /// What the kernel says through a buffer. It returns the length of all that there is, and writes nothing if that is more than there is
 /// room for (security/keys/keyctl.c, `keyctl_read_key` and `keyctl_describe_key`). A buffer of the usual length is tried first, because
@@ -98,10 +102,19 @@ pub fn describe(serial: Serial) -> Result<String, Errno> {
 ///
 /// What open(2) and read(2) say.
 pub fn list() -> std::io::Result<String> {
-    let list = std::fs::read("/proc/keys")?;
-    let list = String::from_utf8_lossy(&list);
-    Ok(confirmed(&list, |serial| describe(serial).ok()))
+    Ok(confirmed(&listed()?, |serial| describe(serial).ok()))
 }
+
+/// `/proc/keys` as it is.
+fn listed() -> std::io::Result<String> {
+    // The kernel looks at all keys again for each read(2).
+    let mut list = Vec::with_capacity(USUAL_LIST);
+    std::fs::File::open("/proc/keys")?.read_to_end(&mut list)?;
+    Ok(String::from_utf8_lossy(&list).into_owned())
+}
+
+/// The length of a list of some fifty keys.
+const USUAL_LIST: usize = 4096;
 
 fn confirmed(list: &str, describe: impl Fn(Serial) -> Option<String>) -> String {
     let is_true = |line: &&str| {
@@ -127,12 +140,28 @@ pub fn named<'a>(list: &'a str, name: &'a str) -> impl Iterator<Item = (Serial, 
     })
 }
 
-/// Root's keyring of that name. One whose name begins with a dot only the kernel can have made.
+/// The kernel's list of keys, in which keyrings are looked for.
+#[derive(Debug, Default)]
+pub struct Keyrings(String);
+
+impl Keyrings {
+    /// Reads the list; where it cannot be read, no keyring is found.
+    pub fn read() -> Self {
+        listed().map(Self).unwrap_or_default()
+    }
+
+    /// Root's keyring of that name. One whose name begins with a dot only the kernel can have made. Only the lines of that name are
+    /// confirmed, because each costs a call.
+    pub fn of_root(&self, name: KeyringName) -> Option<Serial> {
+        named(&self.0, name.as_str())
+            .find(|(_, uid)| *uid == 0)
+            .map(|(serial, _)| serial)
+    }
+}
+
+/// Root's keyring of that name, as [`Keyrings::of_root`] finds it.
 pub fn root_keyring(name: KeyringName) -> Option<Serial> {
-    let list = list().unwrap_or_default();
-    named(&list, name.as_str())
-        .find(|(_, uid)| *uid == 0)
-        .map(|(serial, _)| serial)
+    Keyrings::read().of_root(name)
 }
 
 fn errno(error: linux_keyutils::KeyError) -> Errno {

@@ -19,6 +19,8 @@ pub enum Keyring {
     Session,
     /// The user keyring.
     User,
+    /// The keyring of this process, which goes with it.
+    Process,
 }
 
 impl Keyring {
@@ -28,6 +30,7 @@ impl Keyring {
             Self::UserSession => libc::KEY_SPEC_USER_SESSION_KEYRING,
             Self::Session => libc::KEY_SPEC_SESSION_KEYRING,
             Self::User => libc::KEY_SPEC_USER_KEYRING,
+            Self::Process => libc::KEY_SPEC_PROCESS_KEYRING,
         }
     }
 }
@@ -144,4 +147,67 @@ pub(crate) fn describe(serial: Serial, buffer: &mut [u8]) -> Result<usize, Errno
     };
     let length = Errno::result(length)?;
     usize::try_from(length).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// The lengths of what KEYCTL_PKEY_VERIFY reads (include/uapi/linux/keyctl.h, `struct keyctl_pkey_params`).
+#[repr(C)]
+struct PkeyParams {
+    key_id: i32,
+    in_len: u32,
+    in2_len: u32,
+    spare: [u32; 7],
+}
+
+/// keyctl(2), KEYCTL_PKEY_QUERY: whether the kernel has the algorithms for a signature by that key, encoded as `info` says.
+///
+/// # Errors
+///
+/// ENOPKG, ENOENT and EINVAL if it has not (crypto/asymmetric_keys/public_key.c, `software_key_query`).
+pub(crate) fn can_verify(key: Serial, info: &CStr) -> Result<(), Errno> {
+    // struct keyctl_pkey_query, of which nothing is needed.
+    let mut answer = [0_u32; 14];
+    // SAFETY: the kernel reads the string and writes the structure, which has 56 bytes.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_PKEY_QUERY,
+            key.get(),
+            0_usize,
+            info.as_ptr(),
+            answer.as_mut_ptr(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// keyctl(2), KEYCTL_PKEY_VERIFY: whether `signature` is one of `digest` by that key, encoded as `info` says.
+///
+/// # Errors
+///
+/// EKEYREJECTED and EBADMSG for a wrong signature, EINVAL for one that is too long or malformed (security/keys/keyctl_pkey.c, `keyctl_pkey_verify`).
+pub(crate) fn verify(
+    key: Serial,
+    info: &CStr,
+    digest: &[u8],
+    signature: &[u8],
+) -> Result<(), Errno> {
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Errno::EINVAL);
+    let params = PkeyParams {
+        key_id: key.get(),
+        in_len: length(digest)?,
+        in2_len: length(signature)?,
+        spare: [0; 7],
+    };
+    // SAFETY: the kernel reads the structure, the string, and as many bytes as the structure says.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_PKEY_VERIFY,
+            &raw const params,
+            info.as_ptr(),
+            digest.as_ptr(),
+            signature.as_ptr(),
+        )
+    };
+    Errno::result(result).map(drop)
 }

@@ -16,6 +16,7 @@ use ima::dm_verity::{
 use ima::fault::{Cause, Code, Fault, Stage};
 use ima::hex;
 use ima::settings::{RootHashSource, Settings, Verity, VerityRoot};
+use ima::verify::VerifyError;
 use ima_keyring::Keyring;
 
 use super::devices::{self, Device};
@@ -104,17 +105,17 @@ impl Trusted {
         }
         let fault = Fault::new(Code::VerityUntrusted, shown);
         let verified = match features::is_built_in(Feature::Diagnosis) {
-            true => signature.verify(),
+            true => signature.verify(ima_keyring::verify_digest),
             false => Ok(()),
         };
         Some(match (verified, errno) {
-            (Err(error), _) => {
+            (Err(error @ VerifyError::Mismatch), _) => {
                 fault.because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
             }
-            (Ok(()), Errno::NOKEY) => {
+            (_, Errno::NOKEY) => {
                 fault.because(Cause::SIGNER_UNKNOWN.with(&[&signature.signer().subject()]))
             }
-            (Ok(()), _) => fault,
+            _ => fault,
         })
     }
 }

@@ -23,6 +23,7 @@ use crate::json::{JsonError, Value};
 use crate::pkcs7::{DetachedSignature, Pkcs7Error};
 use crate::release::Release;
 use crate::revocation::Revocations;
+use crate::verify::{VerifyDigest, VerifyError};
 
 /// How much of the partition is read, in bytes.
 pub const MAX_LENGTH: usize = 64 << 10;
@@ -196,11 +197,10 @@ impl SignedRootHash {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`](crate::verify::VerifyError).
-    #[cfg(feature = "verify")]
-    pub fn verify(&self) -> Result<(), crate::verify::VerifyError> {
+    /// [`VerifyError`].
+    pub fn verify(&self, verify: VerifyDigest) -> Result<(), VerifyError> {
         self.signature
-            .verify(Self::signed_text(&self.root_hash).as_bytes())
+            .verify(verify, Self::signed_text(&self.root_hash).as_bytes())
     }
 }
 

@@ -128,9 +128,11 @@ impl Trusted {
             return Ok(());
         };
         let fault = || Fault::new(Code::VerityUntrusted, self.root.root_hash.to_string());
-        signature.verify().map_err(|error| {
-            fault().because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
-        })?;
+        signature
+            .verify(ima::verify::verify_digest)
+            .map_err(|error| {
+                fault().because(Cause::SIGNATURE_OF_ANOTHER_ROOT_HASH.with(&[&error.to_string()]))
+            })?;
         let signer = signature.signer();
         let trusted = authorities.is_none_or(|known| {
             known.contains(signer) || leads_to(signer, known, signature.certificates())

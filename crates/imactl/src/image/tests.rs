@@ -128,7 +128,12 @@ fn every_kind_of_entry_is_kept() {
     };
     let digest = HashAlgorithm::Sha256.digest(b"program").unwrap();
     assert_eq!(
-        ima::verify::verify_signature(&certificate, &digest, &signature),
+        ima::verify::verify_signature(
+            ima::verify::verify_digest,
+            &certificate,
+            &digest,
+            &signature
+        ),
         Ok(())
     );
     for (path, needles) in [
@@ -573,7 +578,12 @@ fn squashfs_and_tar_hold_the_same() {
         };
         let digest = HashAlgorithm::Sha256.digest(b"program").unwrap();
         assert_eq!(
-            ima::verify::verify_signature(&certificate, &digest, &signature),
+            ima::verify::verify_signature(
+                ima::verify::verify_digest,
+                &certificate,
+                &digest,
+                &signature
+            ),
             Ok(()),
             "{name}"
         );

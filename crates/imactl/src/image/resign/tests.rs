@@ -64,7 +64,8 @@ fn is_good(value: Option<&Vec<u8>>, content: &[u8], certificate: &Certificate) -
         return false;
     };
     let digest = signature.algo.digest(content).unwrap();
-    ima::verify::verify_signature(certificate, &digest, &signature).is_ok()
+    ima::verify::verify_signature(ima::verify::verify_digest, certificate, &digest, &signature)
+        .is_ok()
 }
 
 /// Signs all but one, and looks whether nothing else has changed.
