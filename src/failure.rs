@@ -14,6 +14,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::errno::describe;
+use crate::kernel_files;
 use crate::process;
 use crate::syscalls;
 use crate::watch;
@@ -147,7 +148,7 @@ fn reboot_orderly(command: RebootCommand) {
 
 /// Restarts without shutting down devices (drivers/tty/sysrq.c, `sysrq_handle_reboot`). Returns without CONFIG_MAGIC_SYSRQ.
 fn reboot_at_once() {
-    let _ = std::fs::write(SYSRQ, "b\n");
+    let _ = kernel_files::write(SYSRQ, b"b\n");
 }
 
 fn act(ending: Ending, device: Device) -> ! {
@@ -161,8 +162,8 @@ fn act(ending: Ending, device: Device) -> ! {
             forever();
         }
         OnFailure::Panic => {
-            let _ = std::fs::write("/proc/sys/kernel/sysrq", "1\n");
-            let _ = std::fs::write(SYSRQ, "c\n");
+            let _ = kernel_files::write("/proc/sys/kernel/sysrq", b"1\n");
+            let _ = kernel_files::write(SYSRQ, b"c\n");
             // Without CONFIG_MAGIC_SYSRQ, the kernel panics when PID 1 ends.
             if std::process::id() == 1 {
                 std::process::exit(1);

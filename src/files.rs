@@ -3,12 +3,12 @@
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use crate::errno::{Errno, describe};
@@ -291,13 +291,18 @@ fn names(root: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> Result<Vec
 ///
 /// What read(2) says; `FileTooLarge` for a larger one.
 pub fn read(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-    file.take(most).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(std::io::ErrorKind::FileTooLarge.into());
+    // One byte more than there is, so that the next read finds the end.
+    let length = usize::try_from(fs::fstat(file)?.st_size).unwrap_or(usize::MAX);
+    let mut bytes = Vec::with_capacity(length.min(limit).saturating_add(1));
+    loop {
+        bytes.reserve(1);
+        match rustix::io::read(file, spare_capacity(&mut bytes)) {
+            Ok(0) => return Ok(bytes),
+            Ok(_) if bytes.len() > limit => return Err(std::io::ErrorKind::FileTooLarge.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
-    Ok(bytes)
 }
 
 /// Reads from an offset until the buffer is full or the file ends. Returns the number of bytes.

@@ -28,6 +28,7 @@ pub mod errno;
 pub mod failure;
 pub mod features;
 pub mod files;
+mod kernel_files;
 mod kernel_log;
 mod keyrings;
 pub mod logging;

@@ -8,6 +8,8 @@ use std::sync::{Mutex, OnceLock};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::kernel_files;
+
 /// A record longer than the kernel's PRINTKRB_RECORD_MAX is refused with EINVAL (kernel/printk/printk.c,
 /// `devkmsg_write`); the prefix and the kernel's own header fit in what is left.
 const MAX_RECORD: usize = 960;
@@ -55,9 +57,9 @@ static LIMITED: [OnceLock<String>; LIMITS.len()] = [const { OnceLock::new() }; L
 /// Removes the limits, for the first time or after [`restore_limits`].
 pub fn lift_limits() {
     for ((path, free), before) in LIMITS.iter().zip(&LIMITED) {
-        if let Ok(value) = std::fs::read_to_string(path) {
+        if let Ok(value) = kernel_files::text(path) {
             let _ = before.set(value);
-            let _ = std::fs::write(path, free);
+            let _ = kernel_files::write(path, free.as_bytes());
         }
     }
 }
@@ -67,7 +69,7 @@ pub fn lift_limits() {
 pub fn restore_limits() {
     for ((path, _), before) in LIMITS.iter().zip(&LIMITED) {
         if let Some(value) = before.get() {
-            let _ = std::fs::write(path, value);
+            let _ = kernel_files::write(path, value.as_bytes());
         }
     }
 }
@@ -77,7 +79,7 @@ pub fn restore_limits() {
 pub fn open() {
     let Some(logger) = LOGGER.get() else { return };
     lift_limits();
-    let console_level = std::fs::read_to_string("/proc/sys/kernel/printk")
+    let console_level = kernel_files::text("/proc/sys/kernel/printk")
         .ok()
         .and_then(|levels| levels.split_ascii_whitespace().next()?.parse().ok())
         .unwrap_or(7);

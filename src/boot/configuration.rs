@@ -16,6 +16,7 @@ use crate::errno::{Errno, describe, from_io};
 use crate::failure::{self, Ending};
 use crate::features;
 use crate::files::{self, Initramfs};
+use crate::kernel_files;
 use crate::report::Report;
 
 /// For file systems that hold no programs.
@@ -38,10 +39,10 @@ pub fn read(start: &Start, ending: &mut Ending, report: &mut Report) -> Result<S
         None => *ending,
     });
     report.enforce = config.enforce;
-    let line = layout::command_line(std::fs::read).map_err(|error| {
+    let line = layout::command_line(kernel_files::read).map_err(|errno| {
         Fault::new(
             Code::CmdlineInvalid,
-            format!("{}: {error}", layout::COMMAND_LINE),
+            format!("{}: {}", layout::COMMAND_LINE, describe(errno)),
         )
         .because(Cause::COMMAND_LINE_UNREADABLE)
     })?;
@@ -127,10 +128,10 @@ fn mount_over(line: &str) -> Result<(), (&'static str, Errno)> {
     unmount(&copies, UnmountFlags::DETACH).map_err(at("unmounting the copy's tmpfs"))?;
     let _ = rustix::fs::rmdir(&copies);
     // What other programs will read.
-    match std::fs::read(layout::COMMAND_LINE) {
+    match kernel_files::read(layout::COMMAND_LINE) {
         Ok(seen) if seen.strip_suffix(b"\n") == Some(line.as_bytes()) => Ok(()),
         Ok(_) => Err(("/proc/cmdline shows another line", Errno::IO)),
-        Err(error) => Err(("/proc/cmdline", from_io(&error))),
+        Err(errno) => Err(("/proc/cmdline", errno)),
     }
 }
 

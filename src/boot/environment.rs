@@ -9,6 +9,7 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use super::start::Start;
 use crate::errno::{Errno, describe};
 use crate::files;
+use crate::kernel_files;
 use crate::logging;
 use crate::report::Report;
 use crate::securityfs::{IMA, SECURITYFS};
@@ -43,7 +44,7 @@ pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> 
     logging::open();
     api("sysfs", "/sys", CLOSED, "")?;
     run(start.root())?;
-    let tpm = std::fs::read_dir("/sys/class/tpm").is_ok_and(|mut devices| devices.next().is_some());
+    let tpm = !kernel_files::names("/sys/class/tpm").is_empty();
     let kernel = rustix::system::uname();
     report.kernel = kernel.release().to_string_lossy().into_owned();
     report.tpm = tpm;

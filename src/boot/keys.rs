@@ -11,15 +11,16 @@ use ima::fault::{Cause, Code, Fault, Stage};
 use ima::keyring::KeyringName;
 use ima::layout::{self, Purpose};
 use ima::settings::Settings;
-use ima_keyring::{Keyring, root_keyring};
+use ima_keyring::{Keyring, Keyrings};
 use linux_keyutils::{
     Key, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier, KeySerialId, Permission,
 };
 use log::info;
 
 use crate::denial::AppraisalKeys;
-use crate::errno::{describe, from_nix};
+use crate::errno::{Errno, describe, from_nix};
 use crate::files::Initramfs;
+use crate::kernel_files;
 use crate::keyrings::{Place, offer};
 use crate::report::Report;
 use crate::securityfs::EVM;
@@ -61,11 +62,13 @@ pub fn load(
     let config = &settings.config;
     let initramfs = initramfs()?;
     let place = Place::Initramfs(&initramfs);
+    // Once, because it takes long: the kernel makes all of these keyrings when it starts.
+    let keyrings = Keyrings::read();
     let name = KeyringName::from(config.keyring);
     let mut certificates = Vec::new();
     let paths = place.find(Purpose::Ima)?;
     if !paths.is_empty() || policy_appraises {
-        let keyring = ima_keyring(config, report)?;
+        let keyring = ima_keyring(&keyrings, config, report)?;
         let before = count(keyring);
         let mut offering = offer(keyring, name, config, report);
         offering.required(paths.iter().map(|path| place.read(path)))?;
@@ -83,8 +86,8 @@ pub fn load(
     {
         return Err(Fault::new(Code::EvmFix, parameter));
     }
-    let evm = evm(place, &paths, key, config, report)?;
-    verity::provision(place, config, report)?;
+    let evm = evm(place, &paths, key, &keyrings, config, report)?;
+    verity::provision(place, &keyrings, config, report)?;
     let text = format!(
         "{} on {}{}",
         certificates.len(),
@@ -109,7 +112,7 @@ pub fn loaded_before() -> Result<KeysLoaded, Fault> {
         certificates.extend(Certificate::parse_all(&content).unwrap_or_default());
     }
     // Without EVM_SETUP_COMPLETE, in decimal (security/integrity/evm/evm_secfs.c, `evm_read_key`).
-    let mode = std::fs::read_to_string(EVM).unwrap_or_default();
+    let mode = kernel_files::text(EVM).unwrap_or_default();
     let mode: u32 = mode.trim().parse().unwrap_or(0);
     Ok(KeysLoaded(AppraisalKeys {
         certificates,
@@ -128,10 +131,15 @@ fn count(keyring: Keyring) -> usize {
 }
 
 /// The keyring that appraisal looks in.
-fn ima_keyring(config: &Config, report: &mut Report) -> Result<Keyring, Fault> {
+fn ima_keyring(
+    keyrings: &Keyrings,
+    config: &Config,
+    report: &mut Report,
+) -> Result<Keyring, Fault> {
     let name = config.keyring.name();
     match config.keyring {
-        config::Keyring::Trusted => root_keyring(KeyringName::Ima)
+        config::Keyring::Trusted => keyrings
+            .of_root(KeyringName::Ima)
             .map(Keyring::Serial)
             .ok_or_else(|| Fault::new(Code::NoImaKeyring, name)),
         config::Keyring::Untrusted => {
@@ -157,13 +165,14 @@ fn evm(
     place: Place<'_>,
     paths: &[PathBuf],
     key: Option<hmac::Loaded>,
+    keyrings: &Keyrings,
     config: &Config,
     report: &mut Report,
 ) -> Result<bool, Fault> {
     let mut mode = if key.is_some() { EVM_HMAC } else { 0 };
     if !paths.is_empty() {
         let name = KeyringName::Evm;
-        match root_keyring(name) {
+        match keyrings.of_root(name) {
             Some(serial) => {
                 let mut offering = offer(Keyring::Serial(serial), name, config, report);
                 offering.required(paths.iter().map(|path| place.read(path)))?;
@@ -178,10 +187,11 @@ fn evm(
     if config.evm_sigv3 {
         mode |= EVM_SIGV3;
     }
-    if let Err(error) = std::fs::write(EVM, format!("{:#x}", mode | EVM_LOCKED)) {
-        let detail = format!("{EVM}: {error}");
+    let value = format!("{:#x}", mode | EVM_LOCKED);
+    if let Err(errno) = kernel_files::write(EVM, value.as_bytes()) {
+        let detail = format!("{EVM}: {}", describe(errno));
         // It refuses a mode with a bit that it does not know (evm_secfs.c, `evm_write_key`).
-        if config.evm_sigv3 && error.raw_os_error() == Some(nix::libc::EINVAL) {
+        if config.evm_sigv3 && errno == Errno::INVAL {
             return Err(Fault::new(Code::EvmOff, detail).because(Cause::EVM_SIGV3_UNKNOWN));
         }
         if key.is_some() {

@@ -1,11 +1,11 @@
 //! Lockdown and kexec: ways to change or replace the running kernel that IMA does not control.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-
 use ima::config::{Config, Lockdown, lists_lockdown};
 use ima::fault::{Code, Fault};
 use log::info;
+
+use crate::errno::{Errno, describe};
+use crate::kernel_files;
 
 /// The level in force; a level that is written to it is set.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -28,39 +28,35 @@ pub fn close(config: &Config) -> Result<(), Fault> {
     if config.kexec {
         return Ok(());
     }
-    match write(KEXEC, "1\n") {
+    match kernel_files::write(KEXEC, b"1\n") {
         Ok(()) => info!("lockdown: kexec is disabled"),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Fault::new(Code::KexecOpen, format!("{KEXEC}: {error}"))),
+        Err(Errno::NOENT) => {}
+        Err(errno) => {
+            let detail = format!("{KEXEC}: {}", describe(errno));
+            return Err(Fault::new(Code::KexecOpen, detail));
+        }
     }
     Ok(())
 }
 
-/// Writes to an existing file of the kernel. Opened without O_CREAT, a missing file gives ENOENT, and not EACCES.
-fn write(path: &str, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
-    file.write_all(text.as_bytes())
-}
-
 /// Sets a level and returns the one in force: the same or a higher one.
 fn lock_down(wanted: Lockdown) -> Result<Lockdown, Fault> {
-    let unreadable = |path: &str, error: io::Error| {
-        Fault::new(Code::LockdownNotInForce, format!("{path}: {error}"))
+    let unreadable = |path: &str, errno| {
+        let detail = format!("{path}: {}", describe(errno));
+        Fault::new(Code::LockdownNotInForce, detail)
     };
     // EPERM: this level or a higher one is in force already. After any error but ENOENT the file shows the level in force.
-    match write(LOCKDOWN, wanted.name()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Fault::new(Code::NoLockdown, format!("{LOCKDOWN}: {error}")));
-        }
-        _ => {}
+    if kernel_files::write(LOCKDOWN, wanted.name().as_bytes()) == Err(Errno::NOENT) {
+        let detail = format!("{LOCKDOWN}: {}", describe(Errno::NOENT));
+        return Err(Fault::new(Code::NoLockdown, detail));
     }
     // If lsm= does not list lockdown, the file shows any level that was written to it, but nothing is forbidden.
-    let modules = std::fs::read_to_string(MODULES).map_err(|error| unreadable(MODULES, error))?;
+    let modules = kernel_files::text(MODULES).map_err(|errno| unreadable(MODULES, errno))?;
     if !lists_lockdown(&modules) {
         let detail = format!("the security modules in force are {}", modules.trim());
         return Err(Fault::new(Code::LockdownNotInForce, detail));
     }
-    let text = std::fs::read_to_string(LOCKDOWN).map_err(|error| unreadable(LOCKDOWN, error))?;
+    let text = kernel_files::text(LOCKDOWN).map_err(|errno| unreadable(LOCKDOWN, errno))?;
     match Lockdown::shown(&text) {
         Some(level) if level >= wanted => Ok(level),
         _ => {

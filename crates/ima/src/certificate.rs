@@ -808,9 +808,10 @@ fn printable(name: &[u8]) -> String {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    // The first byte is compared by itself, because most windows end there.
     haystack
         .windows(needle.len())
-        .position(|window| window == needle)
+        .position(|window| window.first() == needle.first() && window == needle)
 }
 
 /// The blocks of a PEM file: label and content. Text between blocks is passed over (RFC 7468 section 2).

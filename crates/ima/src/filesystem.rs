@@ -8,6 +8,9 @@ use crate::release::Release;
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
 pub const PROBE_LENGTH: usize = 0x1_1000;
 
+/// The parts of it in which superblocks are: offsets and lengths in bytes. What is between them may be zeros.
+pub const PROBED: [(usize, usize); 2] = [(0, 0x2000), (0x1_0000, 0x1000)];
+
 /// TMPFS_MAGIC (include/uapi/linux/magic.h): tmpfs, devtmpfs, memfd, shared memory.
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;
 
@@ -599,6 +602,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn only_the_parts_with_superblocks_are_looked_at(byte in any::<u8>(), at in 0_usize..7) {
+            let magics: [(usize, &[u8]); 7] = [
+                (1080, &[0x53, 0xef]), (0, b"hsqs"), (1024, &[0xe2, 0xe1, 0xf5, 0xe0]), (0x1_0040, b"_BHRfS_M"),
+                (0, b"XFSB"), (1024, &[0x10, 0x20, 0xf5, 0xf2]), (510, &[0x55, 0xaa]),
+            ];
+            let mut whole = vec![byte; PROBE_LENGTH];
+            let (offset, magic) = magics[at];
+            whole[offset..offset + magic.len()].copy_from_slice(magic);
+            let mut parts = vec![0; PROBE_LENGTH];
+            for (start, length) in PROBED {
+                parts[start..start + length].copy_from_slice(&whole[start..start + length]);
+            }
+            prop_assert_eq!(probe(&parts), probe(&whole));
+        }
+
         #[test]
         fn hostile_bytes_never_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..5000), at in 0_usize..3) {
             let magics: [(usize, &[u8]); 3] = [(1080, &[0x53, 0xef]), (0, b"XFSB"), (510, &[0x55, 0xaa])];

@@ -11,10 +11,11 @@ use ima::dm_verity::signed::KEYRING_UNSEALED;
 use ima::fault::{Cause, Code, Fault};
 use ima::keyring::KeyringName;
 use ima::layout::{self, Purpose};
-use ima_keyring::{Errno, Keyring, add_key, content, root_keyring, seal};
+use ima_keyring::{Errno, Keyring, Keyrings, add_key, content, seal};
 use log::info;
 
 use crate::errno::{describe, from_nix};
+use crate::kernel_files;
 use crate::keyrings::{Place, offer};
 use crate::report::Report;
 
@@ -28,11 +29,12 @@ const NAME: KeyringName = KeyringName::DmVerity;
 /// [`Code::KeyringUnusable`], [`Code::CertificateInvalid`], [`Code::CertificateRefused`], [`Code::CertificateRevoked`].
 pub(super) fn provision(
     place: Place<'_>,
+    keyrings: &Keyrings,
     config: &Config,
     report: &mut Report,
 ) -> Result<(), Fault> {
-    let is_open = std::fs::read(KEYRING_UNSEALED).is_ok_and(|value| value.starts_with(b"Y"));
-    let keyring = root_keyring(NAME).map(Keyring::Serial);
+    let is_open = kernel_files::read(KEYRING_UNSEALED).is_ok_and(|value| value.starts_with(b"Y"));
+    let keyring = keyrings.of_root(NAME).map(Keyring::Serial);
     let added = add(place, keyring, is_open, config, report);
     let Some(keyring) = keyring else {
         return added;

@@ -10,6 +10,7 @@ use ima::filesystem::{self, Filesystem};
 use ima::partition::{Disk, Table};
 
 use crate::files::read_at;
+use crate::kernel_files;
 use crate::watch;
 
 /// A block device of `/sys/class/block`.
@@ -61,7 +62,7 @@ impl Device {
 
     fn read_table(&self, gpt_is_forced: bool) -> Option<Table> {
         let file = File::open(self.path()).ok()?;
-        let block_size = std::fs::read_to_string(self.sysfs.join("queue/logical_block_size"))
+        let block_size = kernel_files::text(self.sysfs.join("queue/logical_block_size"))
             .ok()?
             .trim()
             .parse()
@@ -93,10 +94,26 @@ impl Device {
 
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
+        let reading = format!("reading {}", self.path());
+        let head = watch::during(Stage::Root, reading, || self.read_head())?;
+        Ok(filesystem::probe(&head))
+    }
+
+    /// Its beginning, as far as superblocks are in it.
+    fn read_head(&self) -> io::Result<Vec<u8>> {
+        let file = File::open(self.path())?;
         let mut head = vec![0; filesystem::PROBE_LENGTH];
-        let read = || read_at(&File::open(self.path())?, &mut head, 0);
-        let length = watch::during(Stage::Root, format!("reading {}", self.path()), read)?;
-        Ok(filesystem::probe(head.get(..length).unwrap_or_default()))
+        let mut end = 0;
+        for (start, length) in filesystem::PROBED {
+            let part = head.get_mut(start..start.saturating_add(length));
+            let offset = u64::try_from(start).unwrap_or(u64::MAX);
+            match read_at(&file, part.unwrap_or_default(), offset)? {
+                0 => break,
+                read => end = start.saturating_add(read),
+            }
+        }
+        head.truncate(end);
+        Ok(head)
     }
 
     /// The one file system that it holds.
@@ -120,38 +137,33 @@ impl Device {
 
 /// Every block device with a size, by name.
 pub(super) fn all() -> Vec<Device> {
-    let Ok(entries) = std::fs::read_dir("/sys/class/block") else {
-        return Vec::new();
-    };
-    let mut devices: Vec<Device> = entries
-        .filter_map(Result::ok)
-        .filter_map(|entry| device(&entry.path()))
-        .filter(|device| device.sectors > 0)
+    let class = Path::new("/sys/class/block");
+    let mut devices: Vec<Device> = kernel_files::names(class)
+        .iter()
+        .filter_map(|name| at(&class.join(name)))
         .collect();
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     devices
 }
 
-/// The device of a directory in sysfs.
+/// The device of a directory in sysfs, or of a link to it, if it has a size.
 pub(super) fn at(path: &Path) -> Option<Device> {
-    device(path).filter(|device| device.sectors > 0)
-}
-
-fn device(path: &Path) -> Option<Device> {
-    let uevent = std::fs::read_to_string(path.join("uevent")).ok()?;
+    // Most systems have loop devices without one: nothing more is read of them.
+    let size = kernel_files::text(path.join("size")).ok()?;
+    let sectors = size.trim().parse().ok().filter(|sectors| *sectors > 0)?;
+    let uevent = kernel_files::text(path.join("uevent")).ok()?;
     let field = |key: &str| {
         uevent
             .lines()
             .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
     };
-    let size = std::fs::read_to_string(path.join("size")).ok()?;
     Some(Device {
         name: field("DEVNAME")?.to_owned(),
         major: field("MAJOR")?.parse().ok()?,
         minor: field("MINOR")?.parse().ok()?,
-        sectors: size.trim().parse().ok()?,
+        sectors,
         partition: field("PARTN").and_then(|number| number.parse().ok()),
-        sysfs: std::fs::canonicalize(path).ok()?,
+        sysfs: kernel_files::directory(path),
     })
 }
 

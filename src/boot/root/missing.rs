@@ -11,6 +11,8 @@ use ima::settings::Settings;
 
 use super::devices::{self, Device};
 
+use crate::kernel_files;
+
 /// How many devices without a driver are named.
 const MAX_SHOWN: usize = 4;
 
@@ -160,17 +162,15 @@ fn without_driver(buses: &Path) -> Vec<String> {
         ("usb", "bInterfaceClass", &["08"]),
         ("mmc", "type", &["MMC", "SD"]),
     ] {
-        let Ok(entries) = std::fs::read_dir(buses.join(bus).join("devices")) else {
-            continue;
-        };
-        for entry in entries.filter_map(Result::ok) {
-            let read = |name: &str| std::fs::read_to_string(entry.path().join(name)).ok();
+        let devices = buses.join(bus).join("devices");
+        for name in kernel_files::names(&devices) {
+            let device = devices.join(&name);
+            let read = |file: &str| kernel_files::text(device.join(file)).ok();
             let is_storage = read(field)
                 .is_some_and(|value| storage.iter().any(|wanted| value.starts_with(wanted)));
-            if is_storage && !entry.path().join("driver").exists() {
+            if is_storage && !device.join("driver").exists() {
                 let alias = read("modalias").unwrap_or_default();
-                let name = entry.file_name();
-                found.push(format!("{bus} {} ({})", name.display(), alias.trim()));
+                found.push(format!("{bus} {name} ({})", alias.trim()));
             }
         }
     }

@@ -16,6 +16,7 @@ use rustix::mount::{
 
 use crate::errno::describe;
 use crate::files;
+use crate::kernel_files;
 use crate::report::RootRecord;
 
 /// What was mounted.
@@ -148,7 +149,8 @@ pub(super) fn adopt(path: &Path) -> Result<Adopted, Fault> {
     let directory = files::directory(path).map_err(|errno| fault(&describe(errno)))?;
     let magic = files::magic(&directory).map_err(|errno| fault(&describe(errno)))?;
     const LIST: &str = "/proc/self/mountinfo";
-    let mounts = std::fs::read(LIST).map_err(|error| fault(&format!("{LIST}: {error}")))?;
+    let mounts =
+        kernel_files::read(LIST).map_err(|errno| fault(&format!("{LIST}: {}", describe(errno))))?;
     let record = record(path, &mounts).ok_or_else(|| fault(&format!("it is not in {LIST}")))?;
     Ok(Adopted {
         directory,

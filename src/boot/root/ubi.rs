@@ -9,6 +9,8 @@ use ima::settings::Settings;
 
 use super::waiting::{Search, wait_for};
 
+use crate::kernel_files;
+
 /// The class of UBI's devices and volumes (drivers/mtd/ubi/build.c, `ubi_class`).
 const CLASS: &str = "/sys/class/ubi";
 
@@ -46,24 +48,19 @@ enum State {
 
 impl State {
     fn read(class: &Path, wanted: &UbiVolume) -> Self {
-        let Ok(entries) = std::fs::read_dir(class) else {
+        if !class.exists() {
             return Self::NoUbi;
-        };
+        }
         let device = format!("ubi{}", wanted.device);
         if !class.join(&device).exists() {
             return Self::NoDevice;
         }
         let prefix = format!("{device}_");
-        let volumes = entries.filter_map(|entry| {
-            let entry = entry.ok()?;
-            let number = entry
-                .file_name()
-                .to_str()?
-                .strip_prefix(&prefix)?
-                .parse()
-                .ok()?;
+        let entries = kernel_files::names(class);
+        let volumes = entries.iter().filter_map(|entry| {
+            let number = entry.strip_prefix(&prefix)?.parse().ok()?;
             // A volume that goes away meanwhile has no name.
-            let name = std::fs::read_to_string(entry.path().join("name")).ok()?;
+            let name = kernel_files::text(class.join(entry).join("name")).ok()?;
             Some((number, name.trim_end_matches('\n').to_owned()))
         });
         let mut volumes: Vec<(u32, String)> = volumes.collect();
