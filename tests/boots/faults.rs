@@ -248,6 +248,37 @@ fn pair(text: &str) -> (usize, i32) {
     (number(call).into(), number(errno).into())
 }
 
+/// The init runs into the instruction by which its panics end, after the configuration is read.
+fn panics(kernel: Kernel, at: &str) {
+    let (outcome, unchanged) = boot(&mut on(kernel, at));
+    let refused = Result::Refused("IMA-106".to_owned());
+    assert_eq!(judge(&outcome, unchanged), Ok(refused));
+    assert_eq!(outcome.ending, Ending::PowerOff);
+}
+
+#[test]
+fn a_panic_is_a_refusal() {
+    panics(Kernel::Full, "150:panic");
+}
+
+/// Its instruction raises SIGTRAP, and not SIGILL.
+#[test]
+fn a_panic_on_aarch64_is_a_refusal() {
+    panics(Kernel::Aarch64, "150:panic");
+}
+
+#[test]
+#[ignore = "varies the processor of a_panic_is_a_refusal"]
+fn a_panic_on_armv7_is_a_refusal() {
+    panics(Kernel::Armv7, "150:panic");
+}
+
+#[test]
+#[ignore = "varies the processor of a_panic_is_a_refusal"]
+fn a_panic_on_riscv64_is_a_refusal() {
+    panics(Kernel::Riscv64, "150:panic");
+}
+
 /// A boot of which one call is to fail.
 type Traced = fn(&str) -> Setup;
 

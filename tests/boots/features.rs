@@ -7,8 +7,8 @@ use ima_testbed::Tpm;
 
 use crate::accepted::assert_all_attempts_passed;
 use crate::built::{Kernel, PLAIN_INIT, PROGRAMS};
-use crate::matrix::{Check, faults};
-use crate::setup::{Setup, assert_booted};
+use crate::matrix::{Action, Check, faults};
+use crate::setup::{Setup, assert_booted, assert_refused, console_tail};
 use crate::tree::Tree;
 
 /// A program may grow by this much beyond what tests/boots/size.budget says, in percent.
@@ -55,6 +55,20 @@ fn init_without_features_enforces_the_policy() {
     assert_eq!(setup.checked(), None);
     let outcome = setup.boot();
     assert_all_attempts_passed(assert_booted(&outcome));
+}
+
+/// Without its cause and its remedy, a refusal is its code, what happened, and the kernel's error.
+#[test]
+fn init_without_features_refuses_a_certificate_of_another_ca() {
+    let mut setup = Setup::new();
+    setup.init = &PLAIN_INIT;
+    setup.trusts_ca = false;
+    assert_eq!(setup.checked(), Some("IMA-504"));
+    let outcome = setup.boot();
+    assert_refused(&outcome, "IMA-504", Action::Poweroff);
+    for said in ["ENOKEY", "imactl explain IMA-504"] {
+        assert!(outcome.console_contains(said), "{}", console_tail(&outcome));
+    }
 }
 
 /// An init without features, and lines of its configuration.

@@ -341,7 +341,7 @@ const NOT_BOOTED: [(&str, &str); 6] = [
     ),
     (
         "IMA-106",
-        "a defect: a state that was ruled out cannot be brought about",
+        "a defect: an instruction that is put into the running init shows it (faults.rs)",
     ),
     ("IMA-811", "said to somebody who calls switch_root wrongly"),
     (

@@ -6,6 +6,7 @@
 //!
 //!     FAULTS=count      none fails; the names of all calls are reported
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
+//!     FAULTS=N:panic    after the Nth, the program runs into the instruction by which it would end itself in a panic
 //!     FAULTS=trace      none fails; each is reported with its time (ima_testbed::trace)
 
 use std::io::Read as _;
@@ -69,6 +70,7 @@ mod tracer {
     use ima_testbed::report::FAULTS;
     use ima_testbed::trace::TracedCall;
     use nix::errno::Errno;
+    use nix::libc;
     use nix::sys::ptrace::{self, Options};
     use nix::sys::signal::Signal;
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -81,10 +83,10 @@ mod tracer {
     /// PTRACE_EVENT_EXEC (ptrace(2)).
     const EXEC: i32 = 4;
 
-    /// The call that fails, and how.
+    /// The call that fails, and with which error; without one the program panics after it.
     struct Fault {
         call: usize,
-        errno: i32,
+        errno: Option<i32>,
     }
 
     impl Fault {
@@ -92,7 +94,10 @@ mod tracer {
             let (call, errno) = text.split_once(':')?;
             Some(Fault {
                 call: call.parse().ok()?,
-                errno: errno.parse().ok()?,
+                errno: match errno {
+                    "panic" => None,
+                    errno => Some(errno.parse().ok()?),
+                },
             })
         }
     }
@@ -189,6 +194,30 @@ mod tracer {
         u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// An instruction of the process that was replaced.
+    struct Replaced {
+        address: usize,
+        /// What was there.
+        word: libc::c_long,
+    }
+
+    impl Replaced {
+        /// Has the process run into the instruction of a panic next.
+        fn by_panic(process: Pid, registers: &Registers) -> Result<Replaced, Errno> {
+            let (address, instruction) = registers.trap();
+            let word = ptrace::read(process, address as *mut c_void)?;
+            let mut bytes = word.to_ne_bytes();
+            bytes[..instruction.len()].copy_from_slice(instruction);
+            let with = libc::c_long::from_ne_bytes(bytes);
+            ptrace::write(process, address as *mut c_void, with)?;
+            Ok(Replaced { address, word })
+        }
+
+        fn restore(&self, process: Pid) -> Result<(), Errno> {
+            ptrace::write(process, self.address as *mut c_void, self.word)
+        }
+    }
+
     /// Follows PID 1 from its next execve to the one after that; gives its calls.
     fn follow(fault: Option<&Fault>) -> Result<Vec<TracedCall>, Errno> {
         let init = Pid::from_raw(1);
@@ -200,12 +229,21 @@ mod tracer {
         // The end of the execve that begins it all is seen first.
         let mut within = true;
         let mut failing = None;
+        let mut replaced: Option<Replaced> = None;
         let mut before = Registers::default();
         let mut begun = false;
         let mut continued = Instant::now();
         loop {
             let status = waitpid(init, Some(WaitPidFlag::__WALL))?;
             let ran = nanoseconds(continued.elapsed());
+            // The same code makes calls while the signal is handled.
+            if let WaitStatus::Stopped(_, signal @ (Signal::SIGILL | Signal::SIGTRAP)) = status
+                && let Some(replaced) = &replaced
+            {
+                replaced.restore(init)?;
+                ptrace::detach(init, signal)?;
+                return Ok(calls);
+            }
             let signal = match status {
                 WaitStatus::PtraceEvent(_, _, EXEC) if begun => {
                     ptrace::detach(init, None)?;
@@ -218,6 +256,12 @@ mod tracer {
                 WaitStatus::PtraceSyscall(_) => {
                     let registers = Registers::of(init)?;
                     if within {
+                        let last = calls.len().checked_sub(1);
+                        if fault
+                            .is_some_and(|fault| fault.errno.is_none() && Some(fault.call) == last)
+                        {
+                            replaced = Some(Replaced::by_panic(init, &registers)?);
+                        }
                         let mut result = registers.result();
                         if let Some(errno) = failing.take() {
                             registers.fail(init, errno, &before)?;
@@ -230,8 +274,8 @@ mod tracer {
                         }
                     } else {
                         let name = calls::name(registers.call());
-                        if let Some(fault) = fault.filter(|fault| fault.call == calls.len()) {
-                            let errno = fault.errno;
+                        let fault = fault.filter(|fault| fault.call == calls.len());
+                        if let Some(errno) = fault.and_then(|fault| fault.errno) {
                             say(&format!(
                                 "call {} is {name} and fails with {errno}",
                                 calls.len()
@@ -251,7 +295,7 @@ mod tracer {
                     within = !within;
                     None
                 }
-                // A traced PID 1 survives these and runs into them again, without end (kernel/signal.c,
+                // A traced PID 1 survives these, unless it handles them, and runs into them again, without end (kernel/signal.c,
                 // `force_sig_info_to_task`). Alone it dies of them.
                 WaitStatus::Stopped(
                     _,

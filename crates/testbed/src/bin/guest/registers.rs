@@ -17,19 +17,49 @@ const GENERAL: c_int = 1;
 /// The most that one of the processors has (struct user_pt_regs of arm64).
 const MOST: usize = 34;
 
-/// Where the number of the call is among them, where its result, and where its first five arguments (struct user_regs_struct of x86-64;
-/// `x0` to `x8`, `a0` to `a7`, `r0` to `r7`).
-#[cfg(target_arch = "x86_64")]
-const PLACES: (usize, usize, [usize; 5]) = (15, 10, [14, 13, 12, 7, 9]);
-#[cfg(target_arch = "aarch64")]
-const PLACES: (usize, usize, [usize; 5]) = (8, 0, [0, 1, 2, 3, 4]);
-#[cfg(target_arch = "riscv64")]
-const PLACES: (usize, usize, [usize; 5]) = (17, 10, [10, 11, 12, 13, 14]);
-#[cfg(target_arch = "arm")]
-const PLACES: (usize, usize, [usize; 5]) = (7, 0, [0, 1, 2, 3, 4]);
+/// Where registers are among them (struct user_regs_struct of x86-64 and RISC-V, struct user_pt_regs of arm64, struct pt_regs of arm).
+struct Places {
+    /// The number of the system call.
+    number: usize,
+    /// Its result.
+    result: usize,
+    /// Its first five arguments.
+    arguments: [usize; 5],
+    /// The program counter.
+    counter: usize,
+}
 
-const NUMBER: usize = PLACES.0;
-const RESULT: usize = PLACES.1;
+#[cfg(target_arch = "x86_64")]
+const PLACES: Places = Places {
+    number: 15,
+    result: 10,
+    arguments: [14, 13, 12, 7, 9],
+    counter: 16,
+};
+#[cfg(target_arch = "aarch64")]
+const PLACES: Places = Places {
+    number: 8,
+    result: 0,
+    arguments: [0, 1, 2, 3, 4],
+    counter: 32,
+};
+#[cfg(target_arch = "riscv64")]
+const PLACES: Places = Places {
+    number: 17,
+    result: 10,
+    arguments: [10, 11, 12, 13, 14],
+    counter: 0,
+};
+#[cfg(target_arch = "arm")]
+const PLACES: Places = Places {
+    number: 7,
+    result: 0,
+    arguments: [0, 1, 2, 3, 4],
+    counter: 15,
+};
+
+const NUMBER: usize = PLACES.number;
+const RESULT: usize = PLACES.result;
 
 /// The general registers.
 #[derive(Debug, Clone)]
@@ -67,12 +97,34 @@ impl Registers {
 
     /// The first five arguments of the call, of a process that stands before it.
     pub fn arguments(&self) -> [usize; 5] {
-        PLACES.2.map(|place| self.words[place])
+        PLACES.arguments.map(|place| self.words[place])
     }
 
     /// What the call returned, to a process that stands behind it.
     pub fn result(&self) -> isize {
         self.words[RESULT] as isize
+    }
+
+    /// The address of the next instruction, and the instruction by which a program that panics ends itself, as `build/ship` has it
+    /// built.
+    pub fn trap(&self) -> (usize, &'static [u8]) {
+        #[cfg(target_arch = "x86_64")]
+        let instruction: &[u8] = &[0x0f, 0x0b]; // ud2
+        #[cfg(target_arch = "aarch64")]
+        let instruction: &[u8] = &[0x20, 0x00, 0x20, 0xd4]; // brk #1
+        #[cfg(target_arch = "riscv64")]
+        let instruction: &[u8] = &[0x00, 0x00]; // c.unimp
+        #[cfg(target_arch = "arm")]
+        let instruction: &[u8] = {
+            // PSR_T_BIT (arch/arm/include/uapi/asm/ptrace.h) says that the instructions are Thumb's.
+            let is_thumb = self.words[16] & 0x20 != 0;
+            if is_thumb {
+                &[0xfe, 0xde] // udf #254
+            } else {
+                &[0xfe, 0xde, 0xff, 0xe7] // udf #60910
+            }
+        };
+        (self.words[PLACES.counter], instruction)
     }
 
     /// Keeps a process that stands before a call from making it: no call has the number -1.
