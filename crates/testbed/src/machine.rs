@@ -330,7 +330,8 @@ impl Machine {
         );
         add("-chardev", socket("qmp"));
         add("-mon", "chardev=qmp,mode=control".into());
-        add("-chardev", socket("console"));
+        let console = escape(&directory.join("console"));
+        add("-chardev", format!("pipe,id=console,path={console}"));
         add("-serial", "chardev:console".into());
         add("-device", "virtio-rng-pci".into());
         add("-device", "virtio-serial-pci".into());

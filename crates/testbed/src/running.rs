@@ -1,15 +1,18 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_setfl, mknodat};
+use rustix::pipe::fcntl_setpipe_size;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Map, Value, json};
 
@@ -35,7 +38,7 @@ pub struct Running {
     shared: Arc<Shared>,
     qemu: Killer,
     qmp: Mutex<qmp::Sender>,
-    console: Mutex<UnixStream>,
+    console: Mutex<File>,
     // Dropped after QEMU was killed (see `Drop`), in this order.
     _tpm: Option<Emulator>,
     _servers: Vec<Server>,
@@ -132,7 +135,9 @@ impl Running {
             UnixListener::bind(directory.path().join(format!("{name}.socket")))
                 .map_err(TestbedError::io("make a socket for QEMU"))
         };
-        let (qmp, console, report) = (listen("qmp")?, listen("console")?, listen("report")?);
+        let (qmp, report) = (listen("qmp")?, listen("report")?);
+        let console = Console::make(directory.path())
+            .map_err(TestbedError::io("make pipes for the serial console"))?;
         let tpm = match machine.tpm {
             Tpm::None => None,
             Tpm::Swtpm | Tpm::Swtpm12 => Some(Emulator::start(
@@ -210,19 +215,24 @@ impl Running {
             killer.kill();
             Err(not_started(&shared))
         };
-        let (qmp, console, report) = (accept(&qmp)?, accept(&console)?, accept(&report)?);
+        let (qmp, report) = (accept(&qmp)?, accept(&report)?);
+        // Before it connected to the last socket, it has opened the pipes.
+        let Ok((output, input)) = console.open() else {
+            killer.kill();
+            return Err(not_started(&shared));
+        };
         let clone =
             |stream: &UnixStream| stream.try_clone().map_err(TestbedError::io("talk to QEMU"));
         shared.lock().open_streams = 3;
         read_qmp(clone(&qmp)?, Arc::clone(&shared));
-        read_console(clone(&console)?, Arc::clone(&shared), machine.tee);
+        read_console(output, Arc::clone(&shared), machine.tee);
         read_report(report, Arc::clone(&shared), machine.clone());
         let running = Running {
             machine: machine.clone(),
             shared,
             qemu: killer,
             qmp: Mutex::new(qmp::Sender::new(qmp)),
-            console: Mutex::new(console),
+            console: Mutex::new(input),
             _tpm: tpm,
             _servers: servers,
             _directory: directory,
@@ -476,7 +486,46 @@ fn snapshot_directory(directory: &Path) -> std::path::PathBuf {
     }
 }
 
-fn read_console(mut stream: UnixStream, shared: Arc<Shared>, tee: bool) {
+/// The pipes of the serial console. Of a socket, QEMU's side takes few letters until they are read, because each is a message of its own,
+/// and its serial port throws away what is not taken at once (hw/char/serial.c, `serial_xmit`); a pipe takes as many as it has bytes.
+struct Console {
+    input: PathBuf,
+    output: PathBuf,
+}
+
+impl Console {
+    /// Makes them where [`Machine::arguments`] has QEMU look.
+    fn make(directory: &Path) -> io::Result<Console> {
+        let make = |name: &str| {
+            let path = directory.join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+            Ok::<_, io::Error>(path)
+        };
+        Ok(Console {
+            input: make("console.in")?,
+            output: make("console.out")?,
+        })
+    }
+
+    /// Opens the ends that are not QEMU's. QEMU has opened its own; if it has ended meanwhile, neither open waits for it.
+    fn open(&self) -> io::Result<(File, File)> {
+        let open = |path: &Path, flags| -> io::Result<File> {
+            let end = rustix::fs::open(
+                path,
+                flags | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            fcntl_setfl(&end, OFlags::empty())?;
+            Ok(File::from(end))
+        };
+        let output = open(&self.output, OFlags::RDONLY)?;
+        // As much as an ordinary user may ask for. With less, letters are lost sooner.
+        let _ = fcntl_setpipe_size(&output, 1 << 20);
+        Ok((output, open(&self.input, OFlags::WRONLY)?))
+    }
+}
+
+fn read_console(mut stream: File, shared: Arc<Shared>, tee: bool) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
