@@ -100,6 +100,12 @@ pub static PLAIN_INIT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     program(&paths_of("build/ship", &["--features", ""]), "ima-init")
 });
 
+/// The device tree of a Raspberry Pi 3.
+pub fn device_tree() -> PathBuf {
+    let path = paths_of("tests/device-tree", &[]).pop();
+    path.expect("a device tree")
+}
+
 /// The directory with virt-firmware, for `PYTHONPATH`.
 pub fn virt_firmware() -> PathBuf {
     let directory = paths_of("tests/virt-firmware", &[]).pop();
@@ -164,6 +170,8 @@ pub enum Kernel {
     Newest,
     /// For 64-bit Arm.
     Aarch64,
+    /// For a Raspberry Pi.
+    RaspberryPi,
     /// For 32-bit Arm.
     Armv7,
     /// For RISC-V.
@@ -221,6 +229,7 @@ impl Kernel {
                 Kernel::Newer => &["--series", "7.2", "--lean"],
                 Kernel::Newest => &["--series", "7.3", "--lean"],
                 Kernel::Aarch64 => &["--architecture", "aarch64"],
+                Kernel::RaspberryPi => &["--architecture", "aarch64", "--fragment", "raspberry-pi"],
                 Kernel::Armv7 => &["--architecture", "armv7"],
                 Kernel::Riscv64 => &["--architecture", "riscv64"],
             };
@@ -234,7 +243,7 @@ impl Kernel {
     /// The architecture that it is for.
     pub fn architecture(self) -> Architecture {
         match self {
-            Kernel::Aarch64 => Architecture::Aarch64,
+            Kernel::Aarch64 | Kernel::RaspberryPi => Architecture::Aarch64,
             Kernel::Armv7 => Architecture::Armv7,
             Kernel::Riscv64 => Architecture::Riscv64,
             _ => Architecture::X86_64,
@@ -244,7 +253,7 @@ impl Kernel {
     /// The programs for its processor.
     pub fn programs(self) -> &'static Programs {
         match self {
-            Kernel::Aarch64 => &AARCH64_PROGRAMS,
+            Kernel::Aarch64 | Kernel::RaspberryPi => &AARCH64_PROGRAMS,
             Kernel::Armv7 => &ARMV7_PROGRAMS,
             Kernel::Riscv64 => &RISCV64_PROGRAMS,
             _ => &PROGRAMS,

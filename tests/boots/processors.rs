@@ -1,12 +1,12 @@
 //! Boots on other processors than x86-64: all that is enforced there, and a refusal at each end of the chain.
 
-use ima_testbed::Tpm;
+use ima_testbed::{Ending, Tpm};
 
 use crate::accepted::assert_all_attempts_passed;
 use crate::built::{Kernel, PROGRAMS};
 use crate::keys::{P256, Pair, RSA};
 use crate::matrix::Action;
-use crate::setup::{EVM_CERTIFICATE, Setup, assert_booted, assert_refused};
+use crate::setup::{EVM_CERTIFICATE, LABEL, Setup, assert_booted, assert_refused, console_tail};
 use crate::tree::{INIT, Tree};
 
 fn on(kernel: Kernel) -> Setup {
@@ -71,6 +71,49 @@ fn aarch64_refuses_a_certificate_without_its_ca() {
 #[test]
 fn aarch64_refuses_a_program_for_x86_64() {
     refuses_a_program_for_x86_64(Kernel::Aarch64);
+}
+
+/// A Raspberry Pi 3: the root is on its SD card. What the programs of the root tried is on the console.
+#[test]
+#[ignore = "a kernel and a machine of its own"]
+fn raspberry_pi_enforces_the_policy() {
+    let mut setup = on(Kernel::RaspberryPi);
+    setup.root_name = Some(format!("LABEL={LABEL}"));
+    assert_eq!(setup.checked(), None);
+    let outcome = setup.boot();
+    assert!(outcome.console_contains("Machine model: Raspberry Pi 3"));
+    assert!(outcome.console_contains("is /dev/mmcblk0, ext4"));
+    let attempts = |judgement: &str| -> Vec<&str> {
+        let lines = outcome.console.lines();
+        lines
+            .filter_map(|line| line.split_once("attempt ")?.1.split_once(": "))
+            .filter(|(_, judged)| judged.starts_with(judgement))
+            .map(|(name, _)| name)
+            .collect()
+    };
+    let passed = attempts("passed");
+    for name in ["signed", "unsigned", "tampered", "library-unsigned"] {
+        assert!(passed.contains(&name), "{name}: {}", console_tail(&outcome));
+    }
+    // The processor's other cores cannot be stopped, which kexec needs after the appraisal; and without a port nobody signs what is
+    // new.
+    let failed = attempts("failed");
+    assert_eq!(
+        failed,
+        ["kexec-signed", "new-signed"],
+        "{}",
+        console_tail(&outcome)
+    );
+    assert_eq!(outcome.ending, Ending::PowerOff);
+}
+
+#[test]
+#[ignore = "another form of the refusals of other processors"]
+fn raspberry_pi_refuses_a_tampered_init() {
+    let mut setup = on(Kernel::RaspberryPi);
+    setup.root_name = Some(format!("LABEL={LABEL}"));
+    setup.root.tamper(INIT);
+    assert_refused(&setup.boot(), "IMA-713", Action::Poweroff);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use imactl::check;
 use imactl::initramfs::{Compression, InitramfsBuilder};
 use imactl::uki::UnifiedKernelImage;
 
-use crate::built::{Kernel, scratch, source};
+use crate::built::{Kernel, device_tree, scratch, source};
 use crate::keys::{CA, Pair, RSA};
 use crate::matrix::Action;
 use crate::partitions::{self, Table};
@@ -361,6 +361,13 @@ impl Setup {
             }
             None => partitions::around(&image, self.table),
         };
+        if self.kernel == Kernel::RaspberryPi {
+            // QEMU takes only such lengths for SD cards.
+            let card = File::options().write(true).open(&disk).expect("a disk");
+            let length = card.metadata().expect("a length").len();
+            card.set_len(length.next_power_of_two())
+                .expect("an SD card");
+        }
         let mut attached = Disk::new(&disk).bus(self.bus);
         if self.late {
             attached = attached.hotplug();
@@ -404,6 +411,10 @@ impl Setup {
                 files.push(file);
                 machine
             }
+        };
+        let machine = match self.kernel {
+            Kernel::RaspberryPi => machine.raspberry_pi(device_tree()),
+            _ => machine,
         };
         let mut machine = machine
             .tpm(self.tpm)

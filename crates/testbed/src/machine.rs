@@ -66,6 +66,7 @@ pub struct Machine {
     pub(crate) accel: Accel,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
+    pub(crate) raspberry_pi: Option<PathBuf>,
     pub(crate) extra: Vec<String>,
     pub(crate) time_limit: Duration,
     pub(crate) tee: bool,
@@ -124,6 +125,7 @@ impl Machine {
             accel: Accel::default(),
             memory_mib: 512,
             cpus: 1,
+            raspberry_pi: None,
             extra: Vec::new(),
             time_limit: Duration::from_secs(120),
             tee: false,
@@ -144,6 +146,16 @@ impl Machine {
     pub fn uefi(mut self, firmware: Uefi) -> Machine {
         self.uefi = Some(firmware);
         self
+    }
+
+    /// Sets the board: a Raspberry Pi 3 (64-bit Arm) with this device tree, 4 CPUs, 1 GiB of memory, and the disk as its SD card. It has
+    /// no TPM, and the guest program no way to report: what it tried is on the console, a line for each attempt.
+    #[must_use]
+    pub fn raspberry_pi(mut self, device_tree: impl AsRef<Path>) -> Machine {
+        self.raspberry_pi = Some(device_tree.as_ref().to_owned());
+        self.architecture(Architecture::Aarch64)
+            .cpus(4)
+            .memory_mib(1024)
     }
 
     /// Sets the initramfs.
@@ -300,7 +312,14 @@ impl Machine {
             )
         };
 
-        add("-machine", self.architecture.machine_type().into());
+        let machine = match &self.raspberry_pi {
+            Some(device_tree) => {
+                add("-dtb", device_tree.display().to_string());
+                "raspi3b"
+            }
+            None => self.architecture.machine_type(),
+        };
+        add("-machine", machine.into());
         let accel = self.resolve_accel();
         match accel {
             Accel::Kvm => add("-accel", "kvm".into()),
@@ -315,11 +334,13 @@ impl Machine {
                 add(&option, value);
             }
         }
-        let cpu = match accel {
-            Accel::Kvm => "max",
-            _ => self.architecture.cpu(),
-        };
-        add("-cpu", cpu.into());
+        if self.raspberry_pi.is_none() {
+            let cpu = match accel {
+                Accel::Kvm => "max",
+                _ => self.architecture.cpu(),
+            };
+            add("-cpu", cpu.into());
+        }
         add("-smp", self.cpus.to_string());
         add("-m", format!("{}M", self.memory_mib));
         add("-display", "none".into());
@@ -333,13 +354,15 @@ impl Machine {
         let console = escape(&directory.join("console"));
         add("-chardev", format!("pipe,id=console,path={console}"));
         add("-serial", "chardev:console".into());
-        add("-device", "virtio-rng-pci".into());
-        add("-device", "virtio-serial-pci".into());
         add("-chardev", socket("report"));
-        add(
-            "-device",
-            format!("virtserialport,chardev=report,name={}", crate::report::PORT),
-        );
+        if self.raspberry_pi.is_none() {
+            add("-device", "virtio-rng-pci".into());
+            add("-device", "virtio-serial-pci".into());
+            add(
+                "-device",
+                format!("virtserialport,chardev=report,name={}", crate::report::PORT),
+            );
+        }
         if let Some(tpm) = tpm {
             add("-chardev", format!("socket,id=tpm,path={}", escape(tpm)));
             add("-tpmdev", "emulator,id=tpm,chardev=tpm".into());
@@ -357,16 +380,23 @@ impl Machine {
         }
         for (number, (_, disk)) in self.disks.iter().enumerate() {
             let on = |yes| if yes { "on" } else { "off" };
+            let interface = match self.raspberry_pi {
+                Some(_) => "sd",
+                None => "none",
+            };
             add(
                 "-drive",
                 format!(
-                    "if=none,id=disk{number},snapshot={},cache=unsafe,readonly={},{}{}",
+                    "if={interface},id=disk{number},snapshot={},cache=unsafe,readonly={},{}{}",
                     on(disk.snapshot),
                     on(disk.read_only),
                     disk.drive(),
                     disk.throttling()
                 ),
             );
+            if self.raspberry_pi.is_some() {
+                continue;
+            }
             if disk.hotplug {
                 // The root bus takes no devices later: each disk gets a port.
                 if disk.bus == Bus::VirtioBlk {

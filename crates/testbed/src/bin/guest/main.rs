@@ -44,7 +44,7 @@ mod write;
 
 use std::process::ExitCode;
 
-use ima_testbed::report::{FromGuest, Report};
+use ima_testbed::report::{Attempt, FromGuest, Report};
 use nix::sys::reboot::{RebootMode, reboot};
 
 fn main() -> ExitCode {
@@ -140,14 +140,27 @@ fn report(system: bool, with_attempts: bool) -> ExitCode {
         inspect::read_kernel_log(&mut report);
     }
     inspect::record(&mut report);
+    let attempts: Vec<String> = report.attempts.iter().map(line_of).collect();
     let sent = port.and_then(|mut port| port.send(&FromGuest::Report(Box::new(report))));
     match sent {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            for line in attempts {
+                system::log(&line);
+            }
             system::log(&format!("cannot report: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What came of an attempt, in a line.
+fn line_of(attempt: &Attempt) -> String {
+    let judgement = if attempt.passed { "passed" } else { "failed" };
+    format!(
+        "attempt {}: {judgement}, {:?}",
+        attempt.name, attempt.result
+    )
 }
 
 fn end(mode: RebootMode) -> ExitCode {
