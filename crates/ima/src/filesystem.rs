@@ -8,8 +8,11 @@ use crate::release::Release;
 /// How much of a device's beginning [`probe`] looks at, in bytes: up to the end of btrfs's superblock.
 pub const PROBE_LENGTH: usize = 0x1_1000;
 
-/// The parts of it in which superblocks are: offsets and lengths in bytes. What is between them may be zeros.
-pub const PROBED: [(usize, usize); 2] = [(0, 0x2000), (0x1_0000, 0x1000)];
+/// The two parts of it in which superblocks are, which [`probe_parts`] looks at: offsets and lengths in bytes.
+pub const PROBED: [(u64, usize); 2] = [(0, 0x2000), (BTRFS as u64, 0x1000)];
+
+/// Where btrfs's superblock is.
+const BTRFS: usize = 0x1_0000;
 
 /// TMPFS_MAGIC (include/uapi/linux/magic.h): tmpfs, devtmpfs, memfd, shared memory.
 pub const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -122,9 +125,15 @@ pub struct Filesystem {
 /// The file systems whose superblock is in `head`, the first [`PROBE_LENGTH`] bytes of a device or fewer. More than
 /// one means that an older one was not wiped: the bytes do not show which one is meant.
 pub fn probe(head: &[u8]) -> Vec<Filesystem> {
-    [ext4, squashfs, erofs, btrfs, xfs, f2fs, vfat]
-        .into_iter()
-        .filter_map(|recognise| recognise(head))
+    probe_parts([head, head.get(BTRFS..).unwrap_or_default()])
+}
+
+/// The same for the parts of the beginning that [`PROBED`] names, each as long as it is or shorter.
+pub fn probe_parts([start, far]: [&[u8]; 2]) -> Vec<Filesystem> {
+    let near = [ext4, squashfs, erofs, xfs, f2fs, vfat];
+    near.into_iter()
+        .filter_map(|recognise| recognise(start))
+        .chain(btrfs(far))
         .collect()
 }
 
@@ -351,9 +360,8 @@ fn erofs(head: &[u8]) -> Option<Filesystem> {
     })
 }
 
-/// fs/btrfs/fs.h, `struct btrfs_super_block`, 64 KiB in.
-fn btrfs(head: &[u8]) -> Option<Filesystem> {
-    let block = head.get(0x1_0000..)?;
+/// fs/btrfs/fs.h, `struct btrfs_super_block`.
+fn btrfs(block: &[u8]) -> Option<Filesystem> {
     has(block, 0x40, b"_BHRfS_M").then(|| Filesystem {
         kind: Kind::Btrfs,
         uuid: uuid(block, 0x20),
@@ -611,11 +619,11 @@ mod tests {
             let mut whole = vec![byte; PROBE_LENGTH];
             let (offset, magic) = magics[at];
             whole[offset..offset + magic.len()].copy_from_slice(magic);
-            let mut parts = vec![0; PROBE_LENGTH];
-            for (start, length) in PROBED {
-                parts[start..start + length].copy_from_slice(&whole[start..start + length]);
-            }
-            prop_assert_eq!(probe(&parts), probe(&whole));
+            let parts = PROBED.map(|(start, length)| {
+                let start = usize::try_from(start).unwrap();
+                &whole[start..start + length]
+            });
+            prop_assert_eq!(probe_parts(parts), probe(&whole));
         }
 
         #[test]

@@ -95,25 +95,21 @@ impl Device {
     /// The file systems it holds: one, or none, or those that an older one was not wiped from.
     pub(super) fn probe(&self) -> io::Result<Vec<Filesystem>> {
         let reading = format!("reading {}", self.path());
-        let head = watch::during(Stage::Root, reading, || self.read_head())?;
-        Ok(filesystem::probe(&head))
+        let parts = watch::during(Stage::Root, reading, || self.read_parts())?;
+        Ok(filesystem::probe_parts(parts.each_ref().map(Vec::as_slice)))
     }
 
-    /// Its beginning, as far as superblocks are in it.
-    fn read_head(&self) -> io::Result<Vec<u8>> {
+    /// The parts of its beginning in which superblocks are.
+    fn read_parts(&self) -> io::Result<[Vec<u8>; 2]> {
         let file = File::open(self.path())?;
-        let mut head = vec![0; filesystem::PROBE_LENGTH];
-        let mut end = 0;
-        for (start, length) in filesystem::PROBED {
-            let part = head.get_mut(start..start.saturating_add(length));
-            let offset = u64::try_from(start).unwrap_or(u64::MAX);
-            match read_at(&file, part.unwrap_or_default(), offset)? {
-                0 => break,
-                read => end = start.saturating_add(read),
-            }
-        }
-        head.truncate(end);
-        Ok(head)
+        let read = |(offset, length)| -> io::Result<Vec<u8>> {
+            let mut part = vec![0; length];
+            let length = read_at(&file, &mut part, offset)?;
+            part.truncate(length);
+            Ok(part)
+        };
+        let [start, far] = filesystem::PROBED;
+        Ok([read(start)?, read(far)?])
     }
 
     /// The one file system that it holds.
