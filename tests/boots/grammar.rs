@@ -416,6 +416,7 @@ fn rules_as_the_kernel_takes_them() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn rules_as_debian_s_kernel_takes_them() {
     let (kernel, release, config) = debian_kernel();
     compare(&kernel, release, &config, 0x5555_6666_7777_8888, &EXCUSES);

@@ -426,6 +426,7 @@ fn embedded() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn overlay() {
     let blocks = page("overlay");
     let mut desk = Desk::with_keys();
@@ -442,6 +443,7 @@ fn overlay() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn slots() {
     let blocks = page("slots");
     let mut desk = Desk::with_keys();
@@ -538,6 +540,7 @@ fn flash() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn development_roots() {
     let blocks = page("development-roots");
     let mut desk = Desk::with_keys();
@@ -593,6 +596,7 @@ fn development_roots() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn composefs() {
     let blocks = page("composefs");
     let mut desk = Desk::with_keys();
@@ -635,6 +639,7 @@ fn composefs() {
 }
 
 #[test]
+#[ignore = "another form of what is tested always; tests/run --all"]
 fn encryption() {
     let blocks = page("encryption");
     let mut desk = Desk::with_keys();
