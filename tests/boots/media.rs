@@ -314,12 +314,12 @@ faults! {
     };
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     disk_that_answers_no_more_when_it_is_mounted: "IMA-408", Panic, FAILS, |setup| {
-        silent(setup, 80_000, "mounting /dev/vda has not ended after 2 s");
+        silent(setup, 24_000, "mounting /dev/vda has not ended after 2 s");
     };
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     disk_that_answers_no_more_when_it_is_mounted_for_writing: "IMA-408", Reboot, FAILS, |setup| {
         setup.append("rw");
-        silent(setup, 80_000, "mounting /dev/vda has not ended after 2 s");
+        silent(setup, 24_000, "mounting /dev/vda has not ended after 2 s");
     };
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
     disk_that_answers_no_more_when_certificates_are_read: "IMA-408", Poweroff, FAILS, |setup| {
@@ -349,7 +349,7 @@ faults! {
                 setup.root.add(&format!("{directory}/{number}"), 0o644, b"");
             }
         }
-        let bytes = programs(setup) + 437_000;
+        let bytes = programs(setup) + 327_000;
         silent(setup, bytes, "switching to /rootfs has not ended after 2 s");
     };
     #[ignore = "another form of a fault that is tested always; tests/run --all"]
@@ -390,7 +390,7 @@ fn a_disk_that_answers_no_more_when_it_is_left() {
     setup.configure("on_failure=reboot");
     setup.append("rw");
     setup.root.unsign(INIT);
-    setup.answers = Some(programs(&mut setup) + 323_000);
+    setup.answers = Some(programs(&mut setup) + 213_000);
     let outcome = setup.boot();
     crate::setup::assert_refused(&outcome, "IMA-713", Action::Reboot);
     let left = "the root's device does not answer; its file system is left as it is";
