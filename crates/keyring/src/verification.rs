@@ -3,13 +3,14 @@
 use ima::certificate::{Certificate, PublicKey};
 use ima::hash::HashAlgorithm;
 use ima::verify::{VerifyError, check_digest};
+use linux_keyutils::{Key, KeyRing, KeyRingIdentifier, KeySerialId};
 use nix::errno::Errno;
 
 use crate::syscalls::{Keyring, add_certificate, can_verify, verify};
 
 /// Checks that `signature` is one of `digest`, computed with `algo`, by the key of `certificate`: RSA with PKCS #1 and ECDSA
 /// encoded with DER. The kernel has to know the algorithms, and not to have the certificate on its blacklist; whether it trusts the
-/// certificate does not matter. The certificate stays on the keyring of this process.
+/// certificate does not matter. While it verifies, the certificate is on the keyring of this process.
 ///
 /// # Errors
 ///
@@ -37,8 +38,11 @@ pub fn verify_digest(
     let key = add_certificate(certificate.der(), Keyring::Process).map_err(refused)?;
     let info = std::ffi::CString::new(format!("enc={encoding} hash={algo}"));
     let info = info.map_err(|_| unsupported())?;
-    can_verify(key, &info).map_err(refused)?;
-    match verify(key, &info, digest, signature) {
+    let verified = can_verify(key, &info).map(|()| verify(key, &info, digest, signature));
+    // A boot may go on after a refusal, and nothing that was not trusted stays within reach then.
+    let _ = KeyRing::from_special_id(KeyRingIdentifier::Process, false)
+        .and_then(|ring| ring.unlink_key(Key::from_id(KeySerialId::new(key.get()))));
+    match verified.map_err(refused)? {
         Ok(()) => Ok(()),
         // Another digest; no encoding of one; a length that such a key's signatures do not have, or a malformed pair of numbers.
         Err(Errno::EKEYREJECTED | Errno::EBADMSG | Errno::EINVAL) => Err(VerifyError::Mismatch),
@@ -60,7 +64,8 @@ mod tests {
     fn the_kernel_agrees_with_the_software() {
         for name in ["rsa2048", "rsa3072", "p256", "p384"] {
             let certificate = Certificate::parse(&data(&format!("{name}.der"))).unwrap();
-            if add_certificate(certificate.der(), Keyring::Process).is_err() {
+            // On the session keyring, so that the other one is left to the function.
+            if add_certificate(certificate.der(), Keyring::Session).is_err() {
                 // A container without keys.
                 return;
             }
@@ -92,6 +97,9 @@ mod tests {
                     let expected =
                         ima::verify::verify_digest(&certificate, algo, digest, signature);
                     assert_eq!(found, expected, "{name} {algo} {}", signature.len());
+                    // It is there once something was put on it.
+                    let left = crate::content(Keyring::Process).unwrap_or_default();
+                    assert_eq!(left, [], "{name} {algo}");
                 }
             }
         }
