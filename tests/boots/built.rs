@@ -229,7 +229,12 @@ impl Kernel {
                 Kernel::Newer => &["--series", "7.2", "--lean"],
                 Kernel::Newest => &["--series", "7.3", "--lean"],
                 Kernel::Aarch64 => &["--architecture", "aarch64"],
-                Kernel::RaspberryPi => &["--architecture", "aarch64", "--fragment", "raspberry-pi"],
+                Kernel::RaspberryPi => &[
+                    "--architecture",
+                    "aarch64",
+                    "--fragment",
+                    "board/raspberry-pi",
+                ],
                 Kernel::Armv7 => &["--architecture", "armv7"],
                 Kernel::Riscv64 => &["--architecture", "riscv64"],
             };

@@ -72,12 +72,18 @@ impl Context {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs a command whose results on standard output nobody needs.
+    /// Runs a command whose results on standard output nobody needs. If it fails, its name is repeated after the summary.
     pub fn quietly(&self, name: &str, arguments: &[&str]) -> Result<bool, Error> {
         let status = self.command(name, arguments).stdout(Stdio::null()).status();
-        Ok(status
+        let passed = status
             .map_err(|error| format!("{name}: {error}"))?
-            .success())
+            .success();
+        if !passed {
+            let words = [&[name], arguments].concat();
+            let line = format!("failed: {}", words.join(" "));
+            self.output().failures.push(line);
+        }
+        Ok(passed)
     }
 }
 
@@ -255,6 +261,14 @@ mod tests {
         assert!(all(&[&GOOD], &context));
         assert!(!all(&[&BAD, &GOOD], &context));
         assert!(!all(&[&GOOD, &MISSING], &context));
+    }
+
+    #[test]
+    fn the_summary_names_a_command_that_failed_without_output() {
+        let context = context(false);
+        assert!(context.quietly("true", &[]).unwrap());
+        assert!(!context.quietly("false", &["--series", "7.2"]).unwrap());
+        assert_eq!(context.output().failures, ["failed: false --series 7.2"]);
     }
 
     #[test]
