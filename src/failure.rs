@@ -4,7 +4,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use ima::config::{Config, OnFailure};
+use ima::config::{Config, FAILURE_DELAY, ON_FAILURE, OnFailure};
 use ima::fault::{Code, Fault};
 use ima::keyring::KeyringName;
 use ima::layout::ROOT;
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const SYSRQ: &str = "/proc/sysrq-trigger";
 
 /// The action after a refusal, and the delay before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Ending {
     /// The action.
     pub action: OnFailure,
@@ -40,11 +40,18 @@ pub struct Ending {
     pub delay: Duration,
     /// The PCR that a refusal is measured into before a shell is started.
     pub measure_pcr: Option<u8>,
+    /// Executes the shell, and returns if that fails. Only [`Ending::of`] sets it: switch_root starts none, and has no code for it.
+    shell: Option<fn()>,
 }
 
 impl Default for Ending {
     fn default() -> Self {
-        Self::of(&Config::default())
+        Self {
+            action: ON_FAILURE,
+            delay: FAILURE_DELAY,
+            measure_pcr: None,
+            shell: None,
+        }
     }
 }
 
@@ -55,6 +62,7 @@ impl Ending {
             action: config.on_failure,
             delay: config.failure_delay,
             measure_pcr: config.measure_pcr,
+            shell: Some(shell),
         }
     }
 
@@ -88,7 +96,7 @@ impl Ending {
             Some(Self {
                 action,
                 delay,
-                measure_pcr: None,
+                ..Self::default()
             })
         };
         parse().unwrap_or_default()
@@ -169,7 +177,11 @@ fn act(ending: Ending, device: Device) -> ! {
                 std::process::exit(1);
             }
         }
-        OnFailure::Shell => shell(),
+        OnFailure::Shell => {
+            if let Some(shell) = ending.shell {
+                shell();
+            }
+        }
     }
     match device {
         Device::Answers => {
@@ -271,21 +283,27 @@ mod tests {
             let ending = Ending {
                 action,
                 delay: Duration::from_secs(3),
-                measure_pcr: None,
+                ..Ending::default()
             };
-            assert_eq!(Ending::from_text(&ending.to_text()), ending);
+            let parsed = Ending::from_text(&ending.to_text());
+            assert_eq!((parsed.action, parsed.delay), (ending.action, ending.delay));
+            assert!(parsed.measure_pcr.is_none() && parsed.shell.is_none());
         }
     }
 
     #[test]
     fn no_text_gives_a_shell() {
         for text in ["shell:0", "", "reboot", "reboot:x", ":", "shell"] {
-            assert_eq!(Ending::from_text(text), Ending::default(), "{text}");
+            let parsed = Ending::from_text(text);
+            let default = Config::default();
+            assert_eq!(parsed.action, default.on_failure, "{text}");
+            assert_eq!(parsed.delay, default.failure_delay, "{text}");
+            assert!(parsed.shell.is_none(), "{text}");
         }
         let shell = Ending {
             action: OnFailure::Shell,
             delay: Duration::ZERO,
-            measure_pcr: None,
+            ..Ending::default()
         };
         assert_eq!(shell.to_text(), "reboot:0");
     }

@@ -211,6 +211,12 @@ impl RootWait {
 /// `stall_timeout` where nothing says it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The default of `on_failure`.
+pub const ON_FAILURE: OnFailure = OnFailure::Reboot;
+
+/// The default of `failure_delay`.
+pub const FAILURE_DELAY: Duration = Duration::from_secs(10);
+
 /// Seconds in decimal digits, at most a day.
 pub fn seconds(text: &str) -> Option<Duration> {
     const DAY: u64 = 86_400;
@@ -425,8 +431,8 @@ impl Default for Config {
             evm_sigv3: false,
             require_tpm: false,
             measure_pcr: None,
-            on_failure: OnFailure::Reboot,
-            failure_delay: Duration::from_secs(10),
+            on_failure: ON_FAILURE,
+            failure_delay: FAILURE_DELAY,
             debug: false,
             switch_root: "/usr/sbin/switch_root.static".to_owned(),
             init: "/sbin/init".to_owned(),
