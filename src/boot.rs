@@ -50,11 +50,11 @@ pub fn start() -> ExitCode {
     let start = match start::request() {
         Request::Boot(start) => start,
         Request::Print(text) => {
-            print!("{text}");
+            logging::print(rustix::stdio::stdout(), &text);
             return ExitCode::SUCCESS;
         }
         Request::Refuse(fault) => {
-            eprintln!("ima-init: {fault}");
+            logging::print(rustix::stdio::stderr(), &format!("ima-init: {fault}\n"));
             return ExitCode::from(2);
         }
         Request::DryRun => return ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
 //! How a refused boot ends. The only program that is executed then is the shell of `on_failure=shell`, for which the
 //! configuration in the initramfs must have `debug=yes` too.
 
+use std::ffi::CStr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ const ROOTS: [&str; 3] = [ROOT, "/root", "/sysroot"];
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Takes commands that the kernel executes at once (Documentation/admin-guide/sysrq.rst).
-const SYSRQ: &str = "/proc/sysrq-trigger";
+const SYSRQ: &CStr = c"/proc/sysrq-trigger";
 
 /// The action after a refusal, and the delay before it.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +141,7 @@ fn print(fault: &Fault, ending: Ending) {
 /// Makes the root read-only before it is unmounted, so that its file system is clean although open files delay the unmounting.
 fn unmount_roots() {
     for root in ROOTS {
-        let _ = mount_remount(root, MountFlags::RDONLY, "");
+        let _ = mount_remount(root, MountFlags::RDONLY, c"");
         let _ = unmount(root, UnmountFlags::DETACH);
     }
     rustix::fs::sync();
@@ -160,7 +161,7 @@ fn reboot_at_once() {
 }
 
 fn act(ending: Ending, device: Device) -> ! {
-    std::thread::sleep(ending.delay);
+    process::sleep(ending.delay);
     match ending.action {
         OnFailure::Reboot => {}
         OnFailure::Poweroff => reboot_orderly(RebootCommand::PowerOff),
@@ -170,11 +171,11 @@ fn act(ending: Ending, device: Device) -> ! {
             forever();
         }
         OnFailure::Panic => {
-            let _ = kernel_files::write("/proc/sys/kernel/sysrq", b"1\n");
+            let _ = kernel_files::write(c"/proc/sys/kernel/sysrq", b"1\n");
             let _ = kernel_files::write(SYSRQ, b"c\n");
             // Without CONFIG_MAGIC_SYSRQ, the kernel panics when PID 1 ends.
             if std::process::id() == 1 {
-                std::process::exit(1);
+                syscalls::exit(1);
             }
         }
         OnFailure::Shell => {
@@ -204,7 +205,7 @@ fn act(ending: Ending, device: Device) -> ! {
 /// and systemd starts its emergency shell.
 fn shell() {
     if std::process::id() != 1 {
-        std::process::exit(1);
+        syscalls::exit(1);
     }
     // A refusal before the certificates were added leaves it as the kernel made it.
     if let Some(keyring) = root_keyring(KeyringName::DmVerity) {
@@ -225,7 +226,7 @@ fn shell() {
 
 fn forever() -> ! {
     loop {
-        std::thread::park();
+        rustix::event::pause();
     }
 }
 
@@ -258,7 +259,7 @@ fn crashed(address: usize) -> ! {
 pub fn catch_panics(ending: Ending) {
     syscalls::on_out_of_memory(out_of_memory);
     syscalls::on_crash(crashed);
-    if let Ok(mut known) = ENDING.lock() {
+    if let Ok(mut known) = ENDING.try_lock() {
         *known = Some(ending);
     }
     // Not called in a program of `build/ship`.

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Dir, Mode, OFlags, open, readlink};
+use rustix::path::Arg;
 
 use crate::errno::Errno;
 
@@ -18,12 +19,8 @@ const ROOM: usize = 4096;
 /// # Errors
 ///
 /// What open(2) and read(2) say.
-pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
-    let file = open(
-        path.as_ref(),
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+pub fn read(path: impl Arg) -> Result<Vec<u8>, Errno> {
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut content = Vec::new();
     loop {
         content.reserve(ROOM);
@@ -40,7 +37,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, Errno> {
 /// # Errors
 ///
 /// The same; EILSEQ if it is not UTF-8.
-pub fn text(path: impl AsRef<Path>) -> Result<String, Errno> {
+pub fn text(path: impl Arg) -> Result<String, Errno> {
     String::from_utf8(read(path)?).map_err(|_| Errno::ILSEQ)
 }
 
@@ -49,9 +46,9 @@ pub fn text(path: impl AsRef<Path>) -> Result<String, Errno> {
 /// # Errors
 ///
 /// What open(2) and write(2) say: ENOENT for a file that is not there; EIO if the kernel took a part.
-pub fn write(path: impl AsRef<Path>, value: &[u8]) -> Result<(), Errno> {
+pub fn write(path: impl Arg, value: &[u8]) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = open(path.as_ref(), flags, Mode::empty())?;
+    let file = open(path, flags, Mode::empty())?;
     match rustix::io::write(&file, value)? {
         length if length == value.len() => Ok(()),
         _ => Err(Errno::IO),

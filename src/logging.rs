@@ -1,13 +1,15 @@
 //! The log: to `/dev/kmsg`, one write a record; warnings and errors to the console too where the kernel's own console
 //! level would keep them from it.
 
+use std::ffi::CStr;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::sync::{Mutex, OnceLock};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::fs::{Mode, OFlags, open as open_file};
 
+use crate::errno::Errno;
 use crate::kernel_files;
 
 /// A record longer than the kernel's PRINTKRB_RECORD_MAX is refused with EINVAL (kernel/printk/printk.c,
@@ -17,6 +19,8 @@ const MAX_RECORD: usize = 960;
 /// The syslog facility "daemon", by which these records differ from the kernel's own.
 const FACILITY: u8 = 3 << 3;
 
+const WRITE: OFlags = OFlags::WRONLY.union(OFlags::CLOEXEC);
+
 struct Logger {
     state: Mutex<State>,
 }
@@ -25,20 +29,19 @@ enum State {
     /// `/dev` is not mounted yet: records are kept.
     Waiting(Vec<(Level, String)>),
     Open {
-        kmsg: File,
+        kmsg: OwnedFd,
         /// Records of a smaller severity number reach the console through the kernel.
         console_level: u8,
     },
 }
 
-static LOGGER: OnceLock<Logger> = OnceLock::new();
+static LOGGER: Logger = Logger {
+    state: Mutex::new(State::Waiting(Vec::new())),
+};
 
 /// Starts to accept records. They are kept until [`open`] is called.
 pub fn start() {
-    let logger = LOGGER.get_or_init(|| Logger {
-        state: Mutex::new(State::Waiting(Vec::new())),
-    });
-    if log::set_logger(logger).is_ok() {
+    if log::set_logger(&LOGGER).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
 }
@@ -46,20 +49,23 @@ pub fn start() {
 /// Settings of the kernel that keep records from its log, with the value that the init works with. The kernel drops records of
 /// userspace beyond ten in five seconds (`ratelimit`, the default of the first), and its own of the audit system likewise, of
 /// which a policy of ten rules leaves none to those that say why a file was denied (kernel/audit.c, `kauditd_printk_skb`).
-const LIMITS: [(&str, &str); 2] = [
-    ("/proc/sys/kernel/printk_devkmsg", "on\n"),
-    ("/proc/sys/kernel/printk_ratelimit", "0\n"),
+const LIMITS: [(&CStr, &[u8]); 2] = [
+    (c"/proc/sys/kernel/printk_devkmsg", b"on\n"),
+    (c"/proc/sys/kernel/printk_ratelimit", b"0\n"),
 ];
 
 /// The values that they had.
-static LIMITED: [OnceLock<String>; LIMITS.len()] = [const { OnceLock::new() }; LIMITS.len()];
+static LIMITED: Mutex<[Option<Vec<u8>>; LIMITS.len()]> = Mutex::new([const { None }; LIMITS.len()]);
 
 /// Removes the limits, for the first time or after [`restore_limits`].
 pub fn lift_limits() {
-    for ((path, free), before) in LIMITS.iter().zip(&LIMITED) {
-        if let Ok(value) = kernel_files::text(path) {
-            let _ = before.set(value);
-            let _ = kernel_files::write(path, free.as_bytes());
+    let Ok(mut limited) = LIMITED.try_lock() else {
+        return;
+    };
+    for ((path, free), before) in LIMITS.iter().zip(&mut *limited) {
+        if let Ok(value) = kernel_files::read(*path) {
+            before.get_or_insert(value);
+            let _ = kernel_files::write(*path, free);
         }
     }
 }
@@ -67,9 +73,12 @@ pub fn lift_limits() {
 /// Restores the limits of the kernel's log. To be called just before another program is executed, because the init cannot do it
 /// afterwards. The kernel still logs the first ten records after that, and the denial of that program is one of them.
 pub fn restore_limits() {
-    for ((path, _), before) in LIMITS.iter().zip(&LIMITED) {
-        if let Some(value) = before.get() {
-            let _ = kernel_files::write(path, value.as_bytes());
+    let Ok(limited) = LIMITED.try_lock() else {
+        return;
+    };
+    for ((path, _), before) in LIMITS.iter().zip(&*limited) {
+        if let Some(value) = before {
+            let _ = kernel_files::write(*path, value);
         }
     }
 }
@@ -77,13 +86,12 @@ pub fn restore_limits() {
 /// Opens `/dev/kmsg` and writes the records that were kept. Called again, after a mount of proc, it only reads the console
 /// level. Without `/dev/kmsg` (no CONFIG_PRINTK) records go to the console alone.
 pub fn open() {
-    let Some(logger) = LOGGER.get() else { return };
     lift_limits();
-    let console_level = kernel_files::text("/proc/sys/kernel/printk")
+    let console_level = kernel_files::text(c"/proc/sys/kernel/printk")
         .ok()
         .and_then(|levels| levels.split_ascii_whitespace().next()?.parse().ok())
         .unwrap_or(7);
-    let Ok(mut state) = logger.state.lock() else {
+    let Ok(mut state) = LOGGER.state.try_lock() else {
         return;
     };
     let waiting = match &mut *state {
@@ -96,7 +104,7 @@ pub fn open() {
         }
         State::Waiting(records) => std::mem::take(records),
     };
-    let Ok(kmsg) = OpenOptions::new().write(true).open("/dev/kmsg") else {
+    let Ok(kmsg) = open_file(c"/dev/kmsg", WRITE, Mode::empty()) else {
         *state = State::Waiting(waiting);
         return;
     };
@@ -146,7 +154,7 @@ impl State {
             } => {
                 let severity = severity(level);
                 for line in text.lines() {
-                    let _ = kmsg.write_all(record(severity, line).as_bytes());
+                    print(&*kmsg, &record(severity, line));
                 }
                 if severity >= *console_level && level <= Level::Warn {
                     console(text);
@@ -161,11 +169,25 @@ fn console(text: &str) {
     for line in text.lines() {
         let _ = write!(all, "ima-init: {}\r\n", printable(line));
     }
-    let _ = match OpenOptions::new().write(true).open("/dev/console") {
-        Ok(mut console) => console.write_all(all.as_bytes()),
+    match open_file(c"/dev/console", WRITE, Mode::empty()) {
+        Ok(console) => print(console, &all),
         // The kernel opened /dev/console of the initramfs as stderr of the init.
-        Err(_) => std::io::stderr().write_all(all.as_bytes()),
-    };
+        Err(_) => print(rustix::stdio::stderr(), &all),
+    }
+}
+
+/// Writes a text; what cannot be written is lost, as there is nowhere else to say so.
+pub fn print(file: impl AsFd, text: &str) {
+    let file = file.as_fd();
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match rustix::io::write(file, rest) {
+            Ok(0) => return,
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 const fn severity(level: Level) -> u8 {

@@ -1,10 +1,11 @@
 //! Work in a process of its own, so that what waits for a device without end waits there.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::{NanosleepRelativeResult, nanosleep};
 
 use crate::errno::Errno;
 use crate::syscalls::{self, Forked};
@@ -20,7 +21,7 @@ pub fn run_for(limit: Duration, action: &dyn Fn()) -> bool {
         Ok(Forked::Parent) => {}
         Ok(Forked::Child) => {
             action();
-            std::process::exit(0);
+            syscalls::exit(0);
         }
         Err(_) => {
             action();
@@ -35,20 +36,33 @@ pub fn run_for(limit: Duration, action: &dyn Fn()) -> bool {
 /// Waits, at most `limit`, until there is something to read from the pipe or its other end is closed. Returns whether that
 /// happened.
 pub fn is_ready(pipe: impl AsFd, limit: Option<Duration>) -> bool {
-    let deadline = limit.map(|limit| Instant::now().checked_add(limit));
+    let deadline = limit.map(|limit| syscalls::monotonic_time().saturating_add(limit));
     loop {
-        let timeout = deadline.flatten().map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            }
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_sub(syscalls::monotonic_time());
+            timespec(left)
         });
         match poll(&mut [PollFd::new(&pipe, PollFlags::IN)], timeout.as_ref()) {
             Err(Errno::INTR) => {}
             Err(_) => return true,
             Ok(count) => return count > 0,
         }
+    }
+}
+
+/// Waits for that long.
+pub fn sleep(time: Duration) {
+    let mut left = timespec(time);
+    while let NanosleepRelativeResult::Interrupted(rest) = nanosleep(&left) {
+        left = rest;
+    }
+}
+
+/// The longest time that can be said for one that cannot.
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
     }
 }
 

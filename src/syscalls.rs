@@ -2,35 +2,38 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::OnceLock;
+use std::sync::Mutex;
+use std::time::Duration;
 
-use nix::fcntl::AtFlags;
 use nix::libc;
-use nix::unistd::ForkResult;
+use rustix::time::Timespec;
 
-use crate::errno::{Errno, from_nix};
+use crate::errno::Errno;
 
 /// An allocator that calls the function of [`on_out_of_memory`] before it fails.
 #[derive(Debug)]
 pub struct Allocator<Source>(pub Source);
 
-static OUT_OF_MEMORY: OnceLock<fn(usize)> = OnceLock::new();
+static OUT_OF_MEMORY: Mutex<Option<fn(usize)>> = Mutex::new(None);
 
-/// Sets the function that is called with the number of bytes for which there is no memory. The first one stays. If it returns,
-/// the program is aborted.
+/// Sets the function that is called with the number of bytes for which there is no memory. If it returns, the program is
+/// aborted.
 pub fn on_out_of_memory(function: fn(usize)) {
-    let _ = OUT_OF_MEMORY.set(function);
+    if let Ok(mut known) = OUT_OF_MEMORY.try_lock() {
+        *known = Some(function);
+    }
 }
 
 impl<Source> Allocator<Source> {
     fn checked(memory: *mut u8, size: usize) -> *mut u8 {
-        if memory.is_null()
-            && let Some(function) = OUT_OF_MEMORY.get()
-        {
-            function(size);
+        if memory.is_null() {
+            let function = OUT_OF_MEMORY.try_lock().ok().and_then(|known| *known);
+            if let Some(function) = function {
+                function(size);
+            }
         }
         memory
     }
@@ -63,10 +66,11 @@ unsafe impl<Source: GlobalAlloc> GlobalAlloc for Allocator<Source> {
 /// instruction (SIGILL) or, on arm64, a breakpoint (SIGTRAP), and abort(3) raises SIGABRT.
 const CRASHES: [libc::c_int; 3] = [libc::SIGILL, libc::SIGTRAP, libc::SIGABRT];
 
-static ON_CRASH: OnceLock<fn(usize) -> !> = OnceLock::new();
+static ON_CRASH: Mutex<Option<fn(usize) -> !>> = Mutex::new(None);
 
 extern "C" fn crashed(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    if let Some(function) = ON_CRASH.get() {
+    let function = ON_CRASH.try_lock().ok().and_then(|known| *known);
+    if let Some(function) = function {
         // SAFETY: the kernel passes a pointer to its own siginfo_t to a handler with SA_SIGINFO. For signals without an address,
         // the same bytes are other numbers.
         let address = unsafe { (*info).si_addr() };
@@ -74,10 +78,12 @@ extern "C" fn crashed(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
     }
 }
 
-/// Sets the function that is called when this process cannot go on, with the address of the instruction. The first one stays. It
-/// cannot return. A second crash, in that function, kills the process.
+/// Sets the function that is called when this process cannot go on, with the address of the instruction. It cannot return. A
+/// second crash, in that function, kills the process.
 pub fn on_crash(function: fn(usize) -> !) {
-    let _ = ON_CRASH.set(function);
+    if let Ok(mut known) = ON_CRASH.try_lock() {
+        *known = Some(function);
+    }
     // SAFETY: all fields are numbers, an optional pointer or an empty set of signals, for which zeros are valid.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = crashed as *const () as usize;
@@ -99,6 +105,12 @@ pub enum Forked {
     Child,
 }
 
+unsafe extern "C" {
+    /// fork(2) without the handlers of pthread_atfork(3), of which these programs have none (POSIX.1-2024; musl since 1.2.2,
+    /// glibc since 2.34).
+    fn _Fork() -> libc::pid_t;
+}
+
 /// fork(2).
 ///
 /// # Errors
@@ -107,11 +119,31 @@ pub enum Forked {
 pub fn fork() -> Result<Forked, Errno> {
     // SAFETY: the child has only the thread that forked, and would wait forever for a lock that another one held. The programs
     // of this crate start no threads.
-    match unsafe { nix::unistd::fork() } {
-        Ok(ForkResult::Parent { .. }) => Ok(Forked::Parent),
-        Ok(ForkResult::Child) => Ok(Forked::Child),
-        Err(errno) => Err(from_nix(errno)),
+    match unsafe { _Fork() } {
+        0 => Ok(Forked::Child),
+        result => check(result.into()).map(|()| Forked::Parent),
     }
+}
+
+/// Ends this process at once, without the functions of atexit(3): those are the parent's.
+pub fn exit(code: u8) -> ! {
+    // SAFETY: ends the process and touches no memory.
+    unsafe { libc::_exit(code.into()) }
+}
+
+/// The time since some moment before this program was started (clock_gettime(2), CLOCK_MONOTONIC). It is a system call, and not
+/// the C library's function, which first looks for the kernel's code for it (vdso(7)): that pays for a program that asks often.
+pub fn monotonic_time() -> Duration {
+    // Where a word has 32 bits, the call of that name has numbers of 32 bits. The other one, clock_gettime64, has the same number
+    // on all those processors.
+    #[cfg(target_pointer_width = "64")]
+    const CLOCK_GETTIME: libc::c_long = libc::SYS_clock_gettime;
+    #[cfg(target_pointer_width = "32")]
+    const CLOCK_GETTIME: libc::c_long = 403;
+    let mut time = Timespec::default();
+    // SAFETY: the kernel writes two numbers of 64 bits, which Timespec consists of, and keeps no reference to it.
+    unsafe { libc::syscall(CLOCK_GETTIME, libc::CLOCK_MONOTONIC, &raw mut time) };
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Restores the default action of SIGPIPE, which Rust's runtime ignores (library/std/src/rt.rs). A program that is executed
@@ -123,8 +155,10 @@ pub fn restore_sigpipe() {
 
 /// execve(2). Returns only if it fails.
 pub fn execute(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> Errno {
-    let Err(errno) = nix::unistd::execve(program, arguments, environment);
-    from_nix(errno)
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: both vectors are NULL-terminated arrays of C strings that live through the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    last_error()
 }
 
 /// execveat(2) of a file in a directory, or with an empty path of the open file itself (AT_EMPTY_PATH). Returns only if it
@@ -135,9 +169,26 @@ pub fn execute_at(
     arguments: &[&CStr],
     environment: &[&CStr],
 ) -> Errno {
-    let flags = AtFlags::AT_EMPTY_PATH;
-    let Err(errno) = nix::unistd::execveat(file, path, arguments, environment, flags);
-    from_nix(errno)
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: as in execute. There is no such function in musl.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    last_error()
+}
+
+/// The NULL-terminated array that an execution takes. It has no strings of its own.
+fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
+    let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    pointers
 }
 
 /// Whether the kernel would execute a file.
@@ -177,9 +228,15 @@ pub fn execve_check(file: &File) -> Verdict {
 
 /// The error of a system call that returned -1.
 fn check(result: libc::c_long) -> Result<(), Errno> {
-    nix::errno::Errno::result(result)
-        .map(drop)
-        .map_err(from_nix)
+    match result {
+        -1 => Err(last_error()),
+        _ => Ok(()),
+    }
+}
+
+/// The error of the last call of the C library that failed.
+fn last_error() -> Errno {
+    Errno::from_raw_os_error(nix::errno::Errno::last_raw())
 }
 
 /// Maps the file's first page executable and unmaps it: the kernel appraises it as when the file is loaded
@@ -199,7 +256,7 @@ pub fn map_executable(file: &File) -> Verdict {
         )
     };
     if address == libc::MAP_FAILED {
-        return Verdict::Denied(from_nix(nix::errno::Errno::last()));
+        return Verdict::Denied(last_error());
     }
     // SAFETY: exactly the mapping made above, to which there is no reference.
     unsafe { libc::munmap(address, LENGTH) };
@@ -274,6 +331,7 @@ pub fn measure_verity(file: &File, answer: &mut [u8; VERITY_DIGEST]) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::unistd::ForkResult;
 
     #[test]
     fn a_program_may_be_mapped_and_a_directory_not() {

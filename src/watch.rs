@@ -5,11 +5,9 @@
 //! root, so it never waits for the device. It ends when PID 1 closes its end of the pipe between them, ends, or executes
 //! another program.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use ima::config;
 use ima::fault::{Code, Fault, Stage};
@@ -18,7 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::errno::{Errno, describe};
 use crate::process::is_ready;
-use crate::syscalls::{self, Forked};
+use crate::syscalls::{self, Forked, monotonic_time};
 
 /// The environment variable with the limit, from the init to switch_root.
 pub const VARIABLE: &str = "IMA_INIT_STALL_TIMEOUT";
@@ -31,14 +29,12 @@ const NOTICE: Duration = Duration::from_secs(5);
 /// The message that ends a step. Each message is one packet of the pipe, and no packet is empty.
 const DONE: &[u8] = b"\n";
 
-/// Separates the name of the stage from the description of the step, in a message.
-const SEPARATOR: &str = ": ";
-
 /// The longest packet, in bytes (PIPE_BUF; pipe(7), O_DIRECT).
 const PACKET: usize = 4096;
 
-/// The pipe to the watch; `None` while there is none.
-static STEPS: Mutex<Option<File>> = Mutex::new(None);
+/// The pipe to the watch; `None` while there is none. Nothing waits for the lock: there is no other thread that could release it,
+/// and a crash may have interrupted what has it.
+static STEPS: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Starts the watch. When a step takes longer than `limit`, `on_limit` is called with the fault, in the process of the watch;
 /// without a limit there are only notices.
@@ -48,7 +44,7 @@ pub fn start(limit: Option<Duration>, on_limit: &dyn Fn(&Fault)) {
             // While this process has the sending end open too, it would not see that PID 1 has closed it.
             drop(sender);
             watch(&steps, limit, on_limit);
-            std::process::exit(0);
+            syscalls::exit(0);
         }
         Ok(sender)
     });
@@ -85,7 +81,9 @@ pub fn stop() {
 }
 
 fn set_sender(sender: Option<OwnedFd>) {
-    *STEPS.lock().unwrap_or_else(PoisonError::into_inner) = sender.map(File::from);
+    if let Ok(mut steps) = STEPS.try_lock() {
+        *steps = sender;
+    }
 }
 
 /// Runs a step that may wait for a device. A step contains no other step. `what` describes it, as in "reading /dev/sda1".
@@ -98,49 +96,47 @@ pub fn during<T>(stage: Stage, what: impl AsRef<str>, step: impl FnOnce() -> T) 
 
 /// Begins a step that lasts until this program ends or executes another one.
 pub fn begin(stage: Stage, what: &str) {
-    let message = format!("{stage}{SEPARATOR}{what}");
+    let message = format!("{stage}: {what}");
     let message = message.as_bytes();
     send(message.get(..PACKET).unwrap_or(message));
 }
 
 fn send(message: &[u8]) {
-    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(mut steps) = steps.as_ref() {
+    if let Ok(steps) = STEPS.try_lock()
+        && let Some(steps) = steps.as_ref()
+    {
         // If the watch has ended, the boot goes on without it.
-        let _ = steps.write(message);
+        let _ = rustix::io::write(steps, message);
     }
 }
 
 /// A step that has begun.
 struct Step {
-    /// The stage that does it, for the log.
-    stage: String,
-    what: String,
-    since: Instant,
+    /// The stage that does it and a description, as in `root: reading /dev/sda1`.
+    text: String,
+    /// By [`monotonic_time`].
+    since: Duration,
     /// After how long the next notice is due.
     next: Duration,
 }
 
 impl Step {
     fn new(message: &[u8]) -> Self {
-        let message = String::from_utf8_lossy(message);
-        let (stage, what) = message
-            .split_once(SEPARATOR)
-            .unwrap_or((Stage::Root.name(), &message));
         Self {
-            stage: stage.to_owned(),
-            what: what.to_owned(),
-            since: Instant::now(),
+            text: String::from_utf8_lossy(message).into_owned(),
+            since: monotonic_time(),
             next: NOTICE,
         }
     }
 
     /// Prints a notice when one is due; calls `on_limit` when the limit is reached.
     fn check(&mut self, limit: Option<Duration>, on_limit: &dyn Fn(&Fault)) {
-        let waited = self.since.elapsed();
+        let waited = self.waited();
         let seconds = waited.as_secs();
         if limit.is_some_and(|limit| waited >= limit) {
-            let detail = format!("{} has not ended after {seconds} s", self.what);
+            // Without the name of the stage.
+            let what = self.text.split_once(' ').map_or("", |(_, what)| what);
+            let detail = format!("{what} has not ended after {seconds} s");
             on_limit(&Fault::new(Code::RootSilent, detail));
         }
         if waited >= self.next {
@@ -158,9 +154,9 @@ impl Step {
                 format!("the limit is {left} s more")
             },
         );
-        let (stage, what) = (&self.stage, &self.what);
         format!(
-            "{stage}: {what} has taken {} s so far; {until}",
+            "{} has taken {} s so far; {until}",
+            self.text,
             waited.as_secs()
         )
     }
@@ -169,7 +165,11 @@ impl Step {
     fn time_to_next(&self, limit: Option<Duration>) -> Duration {
         limit
             .map_or(self.next, |limit| limit.min(self.next))
-            .saturating_sub(self.since.elapsed())
+            .saturating_sub(self.waited())
+    }
+
+    fn waited(&self) -> Duration {
+        monotonic_time().saturating_sub(self.since)
     }
 }
 
