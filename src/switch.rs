@@ -2,12 +2,13 @@
 //! the init there. Takes util-linux's command line.
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, OsString};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 use ima::fault::{Cause, Code, Fault, Stage};
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::stdio::{stderr, stdout};
 
 use crate::change_root::{change_root, device, require_initramfs_magic};
 use crate::errno::{Errno, describe};
@@ -40,91 +41,108 @@ Example:
   exec switch_root /rootfs /sbin/init
 ";
 
+const VERSION: &str = concat!("switch_root (ima-init) ", env!("CARGO_PKG_VERSION"), "\n");
+
 /// What the command line requests.
 #[derive(Debug, PartialEq, Eq)]
-enum Request {
+enum Request<'a> {
     Help,
     Version,
     Switch {
-        new_root: OsString,
-        init: OsString,
-        arguments: Vec<OsString>,
+        new_root: &'a CStr,
+        /// The init, and behind it its arguments.
+        command: &'a [&'a CStr],
     },
 }
 
-/// Runs switch_root with the program's arguments. A failure as PID 1 ends the machine, like a refusal of the init.
-pub fn start() -> std::process::ExitCode {
-    let request = match parse(std::env::args_os().skip(1).collect()) {
-        Ok(request) => request,
-        Err(fault) => {
-            eprintln!("switch_root: {fault}");
-            return 2.into();
-        }
+/// Runs switch_root with the program's arguments, of which the first is its own name, and its environment. Returns the status
+/// that the program ends with. A failure as PID 1 ends the machine, like a refusal of the init.
+pub fn start(arguments: &[&CStr], environment: &[&CStr]) -> u8 {
+    open_standard_files();
+    let refuse = |fault: &Fault| {
+        logging::print(stderr(), &format!("switch_root: {fault}\n"));
+        2
     };
-    match request {
-        Request::Help => print!("{HELP}"),
-        Request::Version => println!("switch_root (ima-init) {}", env!("CARGO_PKG_VERSION")),
+    match parse(arguments.get(1..).unwrap_or_default()) {
+        Err(fault) => return refuse(&fault),
+        Ok(Request::Help) => logging::print(stdout(), HELP),
+        Ok(Request::Version) => logging::print(stdout(), VERSION),
         // Not PID 1: the command fails, and the machine keeps running.
-        Request::Switch { .. } if std::process::id() != 1 => {
-            eprintln!("switch_root: {}", not_pid_1(std::process::id()));
-            return 2.into();
+        Ok(Request::Switch { .. }) if std::process::id() != 1 => {
+            return refuse(&not_pid_1(std::process::id()));
         }
-        Request::Switch {
-            new_root,
-            init,
-            arguments,
-        } => {
+        Ok(Request::Switch { new_root, command }) => {
             logging::start();
             logging::open();
-            let ending = std::env::var(VARIABLE)
-                .map(|text| Ending::from_text(&text))
+            let ending = variable(environment, VARIABLE)
+                .map(Ending::from_text)
                 .unwrap_or_default();
             failure::catch_panics(ending);
-            let limit = std::env::var(watch::VARIABLE);
-            watch::start(watch::from_text(limit.as_deref().ok()), &|fault| {
-                failure::end_from_watch(fault, ending)
-            });
+            let limit = watch::from_text(variable(environment, watch::VARIABLE));
+            watch::start(limit, &|fault| failure::end_from_watch(fault, ending));
             let what = format!("switching to {}", new_root.to_string_lossy());
             watch::begin(Stage::Handover, &what);
-            let Err(fault) = switch(&new_root, &init, arguments);
+            let Err(fault) = switch(new_root, command, environment);
             failure::end(&fault, ending)
         }
     }
-    0.into()
+    0
 }
 
-fn parse(arguments: Vec<OsString>) -> Result<Request, Fault> {
+/// Opens what of the standard files is not open, so that nothing else becomes one of them: the real init inherits them.
+fn open_standard_files() {
+    // The kernel takes the lowest number that is free.
+    while let Ok(file) = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()) {
+        if file.as_raw_fd() > stderr().as_raw_fd() {
+            return;
+        }
+        let _ = file.into_raw_fd();
+    }
+}
+
+/// The value of a variable, if it is text.
+fn variable<'a>(environment: &[&'a CStr], name: &str) -> Option<&'a str> {
+    environment.iter().find_map(|variable| {
+        let value = value_of(variable, name)?;
+        str::from_utf8(value).ok()
+    })
+}
+
+/// The value, if the variable has that name.
+fn value_of<'a>(variable: &'a CStr, name: &str) -> Option<&'a [u8]> {
+    variable
+        .to_bytes()
+        .strip_prefix(name.as_bytes())?
+        .strip_prefix(b"=")
+}
+
+fn parse<'a>(mut arguments: &'a [&'a CStr]) -> Result<Request<'a>, Fault> {
     let usage = |detail: String| Err(Fault::new(Code::SwitchUsage, detail));
-    let mut arguments = arguments.into_iter().peekable();
-    if let Some(option) = arguments.next_if(|argument| argument.as_bytes().starts_with(b"-")) {
-        match option.as_bytes() {
+    if let [option, rest @ ..] = arguments
+        && option.to_bytes().starts_with(b"-")
+    {
+        match option.to_bytes() {
             b"-h" | b"--help" => return Ok(Request::Help),
             b"-V" | b"--version" => return Ok(Request::Version),
-            b"--" => {}
+            b"--" => arguments = rest,
             _ => return usage(format!("unknown option {}", option.to_string_lossy())),
         }
     }
-    match (arguments.next(), arguments.next()) {
-        (Some(new_root), Some(init)) => Ok(Request::Switch {
-            new_root,
-            init,
-            arguments: arguments.collect(),
-        }),
+    match arguments {
+        [new_root, command @ ..] if !command.is_empty() => {
+            Ok(Request::Switch { new_root, command })
+        }
         _ => usage("NEWROOT or INIT is missing".to_owned()),
     }
 }
 
-fn switch(
-    new_root: &OsString,
-    init: &OsString,
-    arguments: Vec<OsString>,
-) -> Result<Infallible, Fault> {
+fn switch(new_root: &CStr, command: &[&CStr], environment: &[&CStr]) -> Result<Infallible, Fault> {
     let shown = new_root.to_string_lossy();
     let not_new = |why: &str| Fault::new(Code::SwitchNewRoot, format!("{shown}: {why}"));
     let refused =
         |what: &str, errno| Fault::new(Code::SwitchMove, format!("{what}: {}", describe(errno)));
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let old = openat(CWD, "/", flags, Mode::empty()).map_err(|errno| refused("/", errno))?;
+    let old = openat(CWD, c"/", flags, Mode::empty()).map_err(|errno| refused("/", errno))?;
     let new =
         openat(CWD, new_root, flags, Mode::empty()).map_err(|errno| not_new(&describe(errno)))?;
     let magic = files::magic(&old).map_err(|errno| refused("/", errno))?;
@@ -138,7 +156,7 @@ fn switch(
     change_root(&old, &new, old_device).map_err(|errno| refused(&shown, errno))?;
     drop(new);
     empty(old, old_device);
-    execute(init, arguments)
+    execute(command, environment)
 }
 
 /// What must hold before anything is moved or deleted.
@@ -172,20 +190,23 @@ struct Level {
     directory: OwnedFd,
     /// Its name in the directory above.
     name: CString,
+    /// What could not be deleted and may be a directory.
     entries: Vec<CString>,
 }
 
 impl Level {
+    /// Deletes what is no directory, as it is read: an initramfs has many more files than directories.
     fn new(directory: OwnedFd, name: CString) -> Self {
-        let entries = Dir::read_from(&directory)
-            .map(|entries| {
-                entries
-                    .filter_map(Result::ok)
-                    .map(|entry| entry.file_name().to_owned())
-                    .filter(|name| name.as_c_str() != c"." && name.as_c_str() != c"..")
-                    .collect()
-            })
-            .unwrap_or_default();
+        let mut entries = Vec::new();
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut read = RawDir::new(&directory, &mut buffer);
+        while let Some(Ok(entry)) = read.next() {
+            let name = entry.file_name();
+            let is_here = name == c"." || name == c"..";
+            if !is_here && unlinkat(&directory, name, AtFlags::empty()).is_err() {
+                entries.push(name.to_owned());
+            }
+        }
         Self {
             directory,
             name,
@@ -206,9 +227,6 @@ fn empty(directory: OwnedFd, old_device: u64) {
             }
             continue;
         };
-        if unlinkat(&level.directory, &name, AtFlags::empty()).is_ok() {
-            continue;
-        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let inner = openat(&level.directory, &name, flags, Mode::empty());
         if let Some(inner) = inner.ok().filter(|inner| device(inner) == Ok(old_device)) {
@@ -217,30 +235,21 @@ fn empty(directory: OwnedFd, old_device: u64) {
     }
 }
 
-fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Fault> {
-    let shown = init.to_string_lossy();
-    let failed =
-        |errno: Errno| Fault::new(Code::SwitchExec, format!("{shown}: {}", describe(errno)));
-    let text = |text: &[u8]| CString::new(text).map_err(|_| failed(Errno::INVAL));
-    let path = text(init.as_bytes())?;
-    let mut vector = vec![path.clone()];
-    for argument in &arguments {
-        vector.push(text(argument.as_bytes())?);
-    }
-    let mut environment = Vec::new();
-    for (name, value) in
-        std::env::vars_os().filter(|(name, _)| name != VARIABLE && name != watch::VARIABLE)
-    {
-        let pair = [name.as_bytes(), b"=", value.as_bytes()].concat();
-        environment.push(text(&pair)?);
-    }
+fn execute(command: &[&CStr], environment: &[&CStr]) -> Result<Infallible, Fault> {
+    let init = command.first().copied().unwrap_or_default();
+    let is_ours = |variable: &CStr| {
+        [VARIABLE, watch::VARIABLE]
+            .iter()
+            .any(|name| value_of(variable, name).is_some())
+    };
+    let mut environment = environment.to_vec();
+    environment.retain(|variable| !is_ours(variable));
     logging::restore_limits();
     syscalls::restore_sigpipe();
-    let vector: Vec<&CStr> = vector.iter().map(CString::as_c_str).collect();
-    let environment: Vec<&CStr> = environment.iter().map(CString::as_c_str).collect();
-    let errno = syscalls::execute(&path, &vector, &environment);
+    let errno = syscalls::execute(init, command, &environment);
     logging::lift_limits();
-    let fault = failed(errno);
+    let detail = format!("{}: {}", init.to_string_lossy(), describe(errno));
+    let fault = Fault::new(Code::SwitchExec, detail);
     Err(match errno {
         Errno::NOENT => fault.because(Cause::INIT_ABSENT),
         Errno::NOEXEC => fault.because(Cause::INIT_FOREIGN),
@@ -252,25 +261,34 @@ fn execute(init: &OsString, arguments: Vec<OsString>) -> Result<Infallible, Faul
 mod tests {
     use super::*;
 
-    fn arguments(arguments: &[&str]) -> Vec<OsString> {
-        arguments.iter().map(OsString::from).collect()
+    #[test]
+    fn the_command_line_is_that_of_util_linux() {
+        assert_eq!(parse(&[c"-h"]).unwrap(), Request::Help);
+        assert_eq!(parse(&[c"--version"]).unwrap(), Request::Version);
+        let switch = Request::Switch {
+            new_root: c"/rootfs",
+            command: &[c"/sbin/init", c"-s", c"3"],
+        };
+        let arguments = [c"--", c"/rootfs", c"/sbin/init", c"-s", c"3"];
+        assert_eq!(parse(&arguments).unwrap(), switch);
+        assert_eq!(parse(&arguments[1..]).unwrap(), switch);
+        for bad in [
+            &[][..],
+            &[c"/rootfs"],
+            &[c"--", c"/rootfs"],
+            &[c"-x", c"/rootfs", c"/sbin/init"],
+        ] {
+            assert_eq!(parse(bad).unwrap_err().code(), Code::SwitchUsage);
+        }
     }
 
     #[test]
-    fn the_command_line_is_that_of_util_linux() {
-        assert_eq!(parse(arguments(&["-h"])).unwrap(), Request::Help);
-        assert_eq!(parse(arguments(&["--version"])).unwrap(), Request::Version);
-        assert_eq!(
-            parse(arguments(&["/rootfs", "/sbin/init", "-s", "3"])).unwrap(),
-            Request::Switch {
-                new_root: "/rootfs".into(),
-                init: "/sbin/init".into(),
-                arguments: arguments(&["-s", "3"]),
-            }
-        );
-        for bad in [&[][..], &["/rootfs"], &["-x", "/rootfs", "/sbin/init"]] {
-            assert_eq!(parse(arguments(bad)).unwrap_err().code(), Code::SwitchUsage);
-        }
+    fn a_variable_is_found_by_its_whole_name() {
+        let environment = [c"AB=no", c"A", c"A=1=2", c"B=\xff", c"C="];
+        assert_eq!(variable(&environment, "A"), Some("1=2"));
+        assert_eq!(variable(&environment, "B"), None);
+        assert_eq!(variable(&environment, "C"), Some(""));
+        assert_eq!(variable(&environment, "D"), None);
     }
 
     #[test]

@@ -146,6 +146,48 @@ pub fn monotonic_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
+/// The strings of a list that ends with a null pointer.
+///
+/// # Safety
+///
+/// The list and its strings must stay as they are until the program ends, like those that the kernel passes to `main`.
+pub unsafe fn strings(mut list: *const *const c_char) -> Vec<&'static CStr> {
+    let mut strings = Vec::new();
+    // SAFETY: the list has a null pointer at its end, and no element behind that is looked at.
+    while let Some(string) = unsafe { list.read().as_ref() } {
+        // SAFETY: it is a string that stays.
+        strings.push(unsafe { CStr::from_ptr(string) });
+        // SAFETY: this element was not the last.
+        list = unsafe { list.add(1) };
+    }
+    strings
+}
+
+/// Defines the `main` of a program with `#![no_main]`, which calls a function with the arguments and the environment. Rust's own
+/// (library/std/src/rt.rs) brings with it what such a program does not use, as the state of threads and a buffer for the standard
+/// output.
+#[macro_export]
+macro_rules! define_main {
+    ($start:path) => {
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        extern "C" fn main(
+            _: std::ffi::c_int,
+            arguments: *const *const std::ffi::c_char,
+            environment: *const *const std::ffi::c_char,
+        ) -> std::ffi::c_int {
+            // SAFETY: the C library passes on what the kernel put there for this program, which changes none of it.
+            let (arguments, environment) = unsafe {
+                (
+                    $crate::syscalls::strings(arguments),
+                    $crate::syscalls::strings(environment),
+                )
+            };
+            $start(&arguments, &environment).into()
+        }
+    };
+}
+
 /// Restores the default action of SIGPIPE, which Rust's runtime ignores (library/std/src/rt.rs). A program that is executed
 /// would inherit the ignored signal, and so would every process of the real init. To be called just before an execution.
 pub fn restore_sigpipe() {
