@@ -1,4 +1,5 @@
-//! The system calls that rustix does not offer: the only module with `unsafe`, and the only one that uses nix and libc.
+//! The system calls that rustix does not offer, and allocators: the only module with `unsafe`, and the only one that uses nix and
+//! libc.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -12,6 +13,10 @@ use nix::libc;
 use rustix::time::Timespec;
 
 use crate::errno::Errno;
+
+mod arena;
+
+pub use arena::Arena;
 
 /// An allocator that calls the function of [`on_out_of_memory`] before it fails.
 #[derive(Debug)]

@@ -2,12 +2,10 @@
 
 #![cfg_attr(not(test), no_main)]
 
-use std::alloc::System;
-
-use ima_init::syscalls::Allocator;
+use ima_init::syscalls::{Allocator, Arena};
 
 #[global_allocator]
-static ALLOCATOR: Allocator<System> = Allocator(System);
+static ALLOCATOR: Allocator<Arena> = Allocator(Arena::new());
 
 #[cfg(not(test))]
 ima_init::define_main!(ima_init::switch::start);
