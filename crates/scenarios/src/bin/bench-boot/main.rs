@@ -30,6 +30,9 @@ struct Options {
     /// A program or library in the initramfs of a column; may be repeated
     #[arg(long, value_name = "NAME=FILE", value_parser = named)]
     program: Vec<(String, PathBuf)>,
+    /// A column whose init puts no policy in force; may be repeated
+    #[arg(long, value_name = "NAME")]
+    without_policy: Vec<String>,
     /// The column whose numbers the others are shown as multiples of
     #[arg(long, value_name = "NAME", default_value = "")]
     base: String,
@@ -61,8 +64,8 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
 /// Times in microseconds, from the kernel's "Run /init".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Times {
-    /// Until the policy is in force.
-    policy: u64,
+    /// Until the policy is in force, if the init has one.
+    policy: Option<u64>,
     /// Until the real root's init runs.
     init: u64,
 }
@@ -78,11 +81,13 @@ struct Boot {
 /// What the real init says of the memory of PID 1, before its number.
 const MEMORY: &str = "benchmark: peak memory of PID 1 in KiB: ";
 
-/// Returns what a console shows.
-fn boot(console: &str) -> Result<Boot, String> {
+/// Returns what a console shows, of an init with a policy or of one without.
+fn boot(console: &str, with_policy: bool) -> Result<Boot, String> {
     let since = |text| time_between(console, "Run /init as init process", text);
     let times = Times {
-        policy: since("ima: policy update completed")?,
+        policy: with_policy
+            .then(|| since("ima: policy update completed"))
+            .transpose()?,
         init: since("benchmark: the real init runs")?,
     };
     let memory = console
@@ -108,13 +113,14 @@ fn machine(options: &Options, initramfs: &Path, append: &str) -> Measured {
 fn measure(options: &Options, name: &str, initramfs: &Path) -> Result<Vec<Boot>, Error> {
     let terminal = std::io::stderr().is_terminal();
     let machine = machine(options, initramfs, "");
+    let with_policy = !options.without_policy.iter().any(|form| form == name);
     let mut measured = Vec::new();
     for run in 1..=options.runs {
         if terminal {
             eprint!("\r\x1b[K{name}: run {run} of {}", options.runs);
             let _ = std::io::stderr().flush();
         }
-        measured.push(machine.boot(&options.console, boot)?);
+        measured.push(machine.boot(&options.console, |console| boot(console, with_policy))?);
     }
     if terminal {
         eprint!("\r\x1b[K");
@@ -142,12 +148,27 @@ fn line(title: &str, cells: impl Iterator<Item = String>) -> String {
     format!("{title:<34}{cells}\n")
 }
 
+/// Returns what a cell shows of a number that a form may not have.
+fn cell(number: Option<f64>, decimals: usize, unit: &str) -> String {
+    number.map_or("-".to_owned(), |number| {
+        format!("{number:.decimals$}{unit}")
+    })
+}
+
 /// Returns a line with a number of each form, divided by 1000, with so many decimals and a unit; and one with the multiples of
 /// the base.
-fn compared(title: &str, numbers: &[u64], base: usize, decimals: usize, unit: &str) -> String {
-    let thousands = |number: &u64| format!("{:.decimals$} {unit}", *number as f64 / 1000.0);
-    let base = numbers[base] as f64;
-    let multiple = |number: &u64| format!("{:.2}", *number as f64 / base);
+fn compared(
+    title: &str,
+    numbers: &[Option<u64>],
+    base: usize,
+    decimals: usize,
+    unit: &str,
+) -> String {
+    let thousands = |number: &Option<u64>| cell(number.map(|n| n as f64 / 1000.0), decimals, unit);
+    let multiple = |number: &Option<u64>| {
+        let both = number.zip(numbers[base]);
+        cell(both.map(|(n, base)| n as f64 / base as f64), 2, "")
+    };
     line(title, numbers.iter().map(thousands))
         + &line("  multiple of the base", numbers.iter().map(multiple))
 }
@@ -156,17 +177,25 @@ fn compared(title: &str, numbers: &[u64], base: usize, decimals: usize, unit: &s
 fn table(measured: &[Vec<Boot>], base: usize) -> String {
     let mut text = String::new();
     let policy = |boot: &Boot| boot.times.policy;
-    let real_init = |boot: &Boot| boot.times.init;
+    let real_init = |boot: &Boot| Some(boot.times.init);
     for (title, time) in [
-        ("Run /init to policy in force", policy as fn(&Boot) -> u64),
+        (
+            "Run /init to policy in force",
+            policy as fn(&Boot) -> Option<u64>,
+        ),
         ("Run /init to the real init", real_init),
     ] {
-        let (medians, spreads): (Vec<u64>, Vec<u64>) = measured
+        let (medians, spreads): (Vec<_>, Vec<_>) = measured
             .iter()
-            .map(|boots| median_and_spread(boots.iter().map(time)))
+            .map(|boots| {
+                let times: Option<Vec<u64>> = boots.iter().map(time).collect();
+                times
+                    .map(|times| median_and_spread(times.into_iter()))
+                    .unzip()
+            })
             .unzip();
-        text += &compared(title, &medians, base, 2, "ms");
-        let spread = |time: &u64| format!("{:.2} ms", *time as f64 / 1000.0);
+        text += &compared(title, &medians, base, 2, " ms");
+        let spread = |time: &Option<u64>| cell(time.map(|time| time as f64 / 1000.0), 2, " ms");
         text += &line(
             "  largest difference between runs",
             spreads.iter().map(spread),
@@ -200,18 +229,18 @@ fn run(options: &Options) -> Result<(), Error> {
         measured.push(measure(options, name, file)?);
         let of_form = options.program.iter().filter(|(form, _)| form == name);
         let of_form: Vec<PathBuf> = of_form.map(|(_, file)| file.clone()).collect();
-        programs.push(size(&of_form)?);
-        initramfs.push(size(std::slice::from_ref(file))?);
+        programs.push(Some(size(&of_form)?));
+        initramfs.push(Some(size(std::slice::from_ref(file))?));
     }
     print!("{}", line("", names.cloned()));
     print!("{}", table(&measured, base));
     print!(
         "{}",
-        compared("programs and libraries", &programs, base, 1, "kB")
+        compared("programs and libraries", &programs, base, 1, " kB")
     );
     print!(
         "{}",
-        compared("initramfs (gzip)", &initramfs, base, 1, "kB")
+        compared("initramfs (gzip)", &initramfs, base, 1, " kB")
     );
     Ok(())
 }
@@ -236,6 +265,13 @@ mod tests {
         6,201,1250,-,caller=T1;ima: policy update completed\r\n6,202,1900,-;benchmark: the real init runs\r\n\
         6,202,1900,-;benchmark: peak memory of PID 1 in KiB: 600\r\n6,203,9000,-;ima: policy update completed\r\n";
 
+    /// Returns the words of each line.
+    fn words(text: &str) -> Vec<Vec<&str>> {
+        text.lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect()
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         Options::command().debug_assert();
@@ -245,22 +281,37 @@ mod tests {
     fn times_are_those_since_init() {
         let expected = Boot {
             times: Times {
-                policy: 250,
+                policy: Some(250),
                 init: 900,
             },
             memory: 614_400,
         };
-        assert_eq!(boot(CONSOLE), Ok(expected));
+        assert_eq!(boot(CONSOLE, true), Ok(expected));
         for (missing, named) in [("the real init", "the real init runs"), ("KiB", "memory")] {
-            let error = boot(&CONSOLE.replace(missing, "another")).expect_err("an error");
+            let error = boot(&CONSOLE.replace(missing, "another"), true).expect_err("an error");
             assert!(error.contains(named), "{error}");
         }
     }
 
     #[test]
+    fn only_an_init_with_a_policy_has_to_put_it_in_force() {
+        let without = CONSOLE.replace("policy update", "another");
+        let error = boot(&without, true).expect_err("an error");
+        assert!(error.contains("policy update"), "{error}");
+        let times = Times {
+            policy: None,
+            init: 900,
+        };
+        assert_eq!(boot(&without, false).map(|boot| boot.times), Ok(times));
+    }
+
+    #[test]
     fn the_table_has_the_multiples_of_the_base() {
         let boot = |policy, init, memory| Boot {
-            times: Times { policy, init },
+            times: Times {
+                policy: Some(policy),
+                init,
+            },
             memory,
         };
         let text = table(
@@ -274,15 +325,27 @@ mod tests {
             ],
             1,
         );
-        let lines: Vec<Vec<&str>> = text
-            .lines()
-            .map(|line| line.split_whitespace().collect())
-            .collect();
+        let lines = words(&text);
         assert_eq!(lines[0][6..], ["2.10", "ms", "1.05", "ms"]);
         assert_eq!(lines[1][4..], ["2.00", "1.00"]);
         assert_eq!(lines[4][4..], ["0.20", "1.00"]);
         assert_eq!(lines[5][4..], ["0.30", "ms", "0.00", "ms"]);
         assert_eq!(lines[6][5..], ["3.0", "kB", "2.0", "kB"]);
+    }
+
+    #[test]
+    fn a_form_without_a_policy_has_a_dash() {
+        let boot = |policy, init| Boot {
+            times: Times { policy, init },
+            memory: 0,
+        };
+        let text = table(&[vec![boot(None, 500)], vec![boot(Some(250), 1000)]], 1);
+        let lines = words(&text);
+        assert_eq!(lines[0][6..], ["-", "0.25", "ms"]);
+        assert_eq!(lines[1][4..], ["-", "1.00"]);
+        assert_eq!(lines[2][4..], ["-", "0.00", "ms"]);
+        assert_eq!(lines[3][6..], ["0.50", "ms", "1.00", "ms"]);
+        assert_eq!(lines[4][4..], ["0.50", "1.00"]);
     }
 
     #[test]
