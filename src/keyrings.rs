@@ -174,18 +174,14 @@ impl offer::Keyring for KernelKeyring<'_> {
         refusal: Option<&Fault>,
     ) {
         let (name, path) = (self.name.as_str(), &file.path);
+        let subject = certificate.map(Certificate::subject);
+        let key_id = certificate.map(Certificate::key_id);
+        let algorithm = certificate.map(|certificate| certificate.key().to_string());
         if refusal.is_none() {
-            let what = certificate.map_or_else(
-                || "a certificate that the init cannot parse".to_owned(),
-                |certificate| {
-                    let key = certificate.key();
-                    format!(
-                        "{}, key id {}, {key}",
-                        certificate.subject(),
-                        certificate.key_id()
-                    )
-                },
-            );
+            let what = match (&subject, &key_id, &algorithm) {
+                (Some(subject), Some(id), Some(key)) => format!("{subject}, key id {id}, {key}"),
+                _ => "a certificate that the init cannot parse".to_owned(),
+            };
             info!("keys: {name}: {what} ({path})");
         }
         let content = file.content.as_deref().unwrap_or_default();
@@ -194,9 +190,9 @@ impl offer::Keyring for KernelKeyring<'_> {
             keyring: self.name,
             path: path.to_owned(),
             sha256: hex::encode(&digest.unwrap_or_default()),
-            subject: certificate.map(Certificate::subject),
-            key_id: certificate.map(Certificate::key_id),
-            algorithm: certificate.map(|certificate| certificate.key().to_string()),
+            subject,
+            key_id,
+            algorithm,
             not_after: certificate.map(Certificate::not_after),
             source: file.source,
             refused: refusal.map(Fault::code),

@@ -1,6 +1,7 @@
 //! The log: to `/dev/kmsg`, one write a record; warnings and errors to the console too where the kernel's own console
 //! level would keep them from it.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
@@ -210,7 +211,10 @@ fn record(severity: u8, line: &str) -> String {
 }
 
 /// Replaces control characters, so that file names and labels of a hostile disk cannot send escape sequences to the console.
-fn printable(line: &str) -> String {
+fn printable(line: &str) -> Cow<'_, str> {
+    if line.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return line.into();
+    }
     line.chars()
         .map(|letter| if letter.is_control() { '?' } else { letter })
         .collect()

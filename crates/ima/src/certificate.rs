@@ -796,8 +796,12 @@ fn bit_len(number: &[u8]) -> u32 {
 
 /// A name fit for a log: the kernel ring buffer and a console must not get control characters out of a certificate.
 fn printable(name: &[u8]) -> String {
+    let name = DistinguishedName(name).to_string();
+    if !name.chars().any(char::is_control) {
+        return name;
+    }
     let mut text = String::new();
-    for character in DistinguishedName(name).to_string().chars() {
+    for character in name.chars() {
         if character.is_control() {
             text.extend(character.escape_default());
         } else {

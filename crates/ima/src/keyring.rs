@@ -105,11 +105,11 @@ impl<'a> Key<'a> {
 pub fn keys(proc_keys: &str) -> impl Iterator<Item = Key<'_>> {
     proc_keys.lines().filter_map(|line| {
         // serial flags usage timeout permissions uid gid type description
-        let mut rest = line;
+        let mut rest = unindented(line);
         let mut word = || {
-            rest = rest.trim_start_matches(' ');
-            let (word, after) = rest.split_once(' ')?;
-            rest = after;
+            let length = rest.bytes().position(|byte| byte == b' ')?;
+            let (word, after) = rest.split_at_checked(length)?;
+            rest = unindented(after);
             Some(word)
         };
         let serial = i32::from_str_radix(word()?, 16).ok()?;
@@ -125,9 +125,15 @@ pub fn keys(proc_keys: &str) -> impl Iterator<Item = Key<'_>> {
             serial: Serial(serial),
             permissions,
             kind,
-            description: rest.trim_start_matches(' '),
+            description: rest,
         })
     })
+}
+
+/// The text without the spaces that it begins with.
+fn unindented(text: &str) -> &str {
+    let spaces = text.bytes().take_while(|byte| *byte == b' ').count();
+    text.get(spaces..).unwrap_or_default()
 }
 
 /// What KEYCTL_DESCRIBE says of a key: `TYPE;UID;GID;PERMISSIONS;DESCRIPTION` (security/keys/keyctl.c, `keyctl_describe_key`).

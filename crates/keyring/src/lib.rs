@@ -87,11 +87,13 @@ const USUAL_DESCRIPTION: usize = 256;
 ///
 /// ENOKEY for one that is not there, EACCES for one that this process may not view.
 pub fn describe(serial: Serial) -> Result<String, Errno> {
-    let text = read(USUAL_DESCRIPTION, MAX_DESCRIPTION, |buffer| {
+    let mut description = read(USUAL_DESCRIPTION, MAX_DESCRIPTION, |buffer| {
         syscalls::describe(serial, buffer)
     })?;
-    let text = text.strip_suffix(b"\0").unwrap_or(&text);
-    Ok(String::from_utf8_lossy(text).into_owned())
+    if description.last() == Some(&0) {
+        description.pop();
+    }
+    Ok(text(description))
 }
 
 /// The kernel's list of keys, `/proc/keys`, without what is not a line of it: any user can make a key whose description holds a
@@ -110,7 +112,13 @@ fn listed() -> std::io::Result<String> {
     // The kernel looks at all keys again for each read(2).
     let mut list = Vec::with_capacity(USUAL_LIST);
     std::fs::File::open("/proc/keys")?.read_to_end(&mut list)?;
-    Ok(String::from_utf8_lossy(&list).into_owned())
+    Ok(text(list))
+}
+
+/// The bytes as text, in which what is not UTF-8 is replaced.
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The length of a list of some fifty keys.

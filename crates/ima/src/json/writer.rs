@@ -36,16 +36,25 @@ impl Writer {
     pub fn string(&mut self, value: &str) {
         self.separate();
         self.text.push('"');
-        for letter in value.chars() {
-            match letter {
-                '"' => self.text.push_str("\\\""),
-                '\\' => self.text.push_str("\\\\"),
-                control if u32::from(control) < 0x20 => {
-                    let _ = write!(self.text, "\\u{:04x}", u32::from(control));
+        let mut rest = value;
+        let is_special = |byte| matches!(byte, b'"' | b'\\' | 0..0x20);
+        while let Some((plain, special)) = rest
+            .bytes()
+            .position(is_special)
+            .and_then(|at| rest.split_at_checked(at))
+        {
+            let mut letters = special.chars();
+            self.text.push_str(plain);
+            match letters.next() {
+                Some(letter @ ('"' | '\\')) => self.text.extend(['\\', letter]),
+                control => {
+                    let number = control.map_or(0, u32::from);
+                    let _ = write!(self.text, "\\u{number:04x}");
                 }
-                letter => self.text.push(letter),
             }
+            rest = letters.as_str();
         }
+        self.text.push_str(rest);
         self.text.push('"');
     }
 
