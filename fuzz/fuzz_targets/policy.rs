@@ -14,7 +14,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     };
     assert!(errors.is_empty());
     assert_eq!(policy, known);
-    assert!(policy.is_within(&policy));
+    assert!(policy.is_within(data));
     let _ = lint(data, &policy, Some(Release { major: 6, minor: 1 }));
     let formatted = format::format(data).expect("a policy without errors");
     assert_eq!(format::format(&formatted), Ok(formatted.clone()));

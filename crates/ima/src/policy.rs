@@ -582,14 +582,6 @@ impl Policy {
             })
             .filter(|rule| rule.action == Action::Appraise)
     }
-
-    /// Whether the rules of this policy all stand in `other`, in this order, other rules between them or not: what is
-    /// read back from the kernel may begin with rules built into it.
-    pub fn is_within(&self, other: &Self) -> bool {
-        let mut others = other.rules();
-        self.rules()
-            .all(|rule| others.any(|candidate| candidate == rule))
-    }
 }
 
 /// Why a line of a policy is refused.

@@ -32,6 +32,20 @@ impl Policy {
         }
     }
 
+    /// Whether the rules of this policy all stand in what the kernel shows of its own, in this order, other rules between them or
+    /// not: it may begin with rules built into the kernel, and a newer kernel may show some that are not known here.
+    pub fn is_within(&self, shown: &[u8]) -> bool {
+        let mut shown = shown.split(|byte| *byte == b'\n');
+        // Most rules are shown as they were written, and comparing takes much less time than parsing.
+        let is_line = |candidate: &[u8], line: &Line| {
+            candidate.trim_ascii_end() == line.text.as_bytes()
+                || self::rule(candidate).is_some_and(|rule| rule == line.rule)
+        };
+        self.lines
+            .iter()
+            .all(|line| shown.any(|candidate| is_line(candidate, line)))
+    }
+
     /// Every error of a policy file, one a line at most.
     pub fn errors(text: &[u8]) -> Vec<PolicyError> {
         lines(text).filter_map(Result::err).collect()
@@ -53,6 +67,11 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Result<Line, PolicyErro
         .zip(1_usize..)
         .filter_map(|(bytes, number)| line(bytes, number).transpose());
     too_large.into_iter().chain(parsed)
+}
+
+/// The rule of a line; nothing for one that has none or an error.
+fn rule(bytes: &[u8]) -> Option<Rule> {
+    line(bytes, 0).ok().flatten().map(|line| line.rule)
 }
 
 fn line(bytes: &[u8], number: usize) -> Result<Option<Line>, PolicyError> {
@@ -131,25 +150,14 @@ fn parse_rule(text: &str) -> Result<Rule, TokenError> {
 
 impl Builder {
     fn token(&mut self, token: &str) -> Result<(), Kind> {
-        if let Some(action) = by_name(&Action::ALL, token) {
-            return if self.action.replace(action).is_some() {
-                Err(Kind::SecondAction)
-            } else {
-                Ok(())
-            };
-        }
-        if token == "permit_directio" {
-            self.rule.permit_directio = true;
-            return Ok(());
-        }
         if token.starts_with('#') {
             return Err(Kind::CommentInRule);
         }
         let is_operator = |byte| matches!(byte, b'=' | b'<' | b'>');
         let at = token.bytes().position(is_operator);
-        let (key, rest) = at
-            .and_then(|at| token.split_at_checked(at))
-            .ok_or(Kind::UnknownKeyword)?;
+        let Some((key, rest)) = at.and_then(|at| token.split_at_checked(at)) else {
+            return self.word(token);
+        };
         let (operator, value) = rest.split_at_checked(1).ok_or(Kind::UnknownKeyword)?;
         let comparison = by_name(&Comparison::ALL, operator).ok_or(Kind::UnknownKeyword)?;
         if self.id(key, comparison, value)? {
@@ -159,6 +167,19 @@ impl Builder {
             return Err(Kind::UnknownKeyword);
         }
         self.option(key, value)
+    }
+
+    /// A token without a value.
+    fn word(&mut self, word: &str) -> Result<(), Kind> {
+        if word == "permit_directio" {
+            self.rule.permit_directio = true;
+            return Ok(());
+        }
+        let action = by_name(&Action::ALL, word).ok_or(Kind::UnknownKeyword)?;
+        match self.action.replace(action) {
+            Some(_) => Err(Kind::SecondAction),
+            None => Ok(()),
+        }
     }
 
     /// `uid`, `gid`, `fowner`, `fgroup` and the effective ids; `false` if the key is none of them.
@@ -189,14 +210,6 @@ impl Builder {
 
     fn option(&mut self, key: &str, value: &str) -> Result<(), Kind> {
         let rule = &mut self.rule;
-        if let Some(field) = by_name(&LsmField::ALL, key) {
-            let label = nonempty(value)?;
-            if rule.lsm.iter().any(|(present, _)| *present == field) {
-                return Err(Kind::Duplicate);
-            }
-            rule.lsm.push((field, label.to_owned()));
-            return Ok(());
-        }
         match key {
             "func" => once(&mut rule.hook, || {
                 let name = nonempty(value)?;
@@ -302,7 +315,15 @@ impl Builder {
                 rule.appraise_algos = algorithms;
                 Ok(())
             }
-            _ => Err(Kind::UnknownKeyword),
+            _ => {
+                let field = by_name(&LsmField::ALL, key).ok_or(Kind::UnknownKeyword)?;
+                let label = nonempty(value)?;
+                if rule.lsm.iter().any(|(present, _)| *present == field) {
+                    return Err(Kind::Duplicate);
+                }
+                rule.lsm.push((field, label.to_owned()));
+                Ok(())
+            }
         }
     }
 }
