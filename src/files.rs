@@ -3,13 +3,13 @@
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::buffer::spare_capacity;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
 
 use crate::errno::{Errno, describe};
 
@@ -111,24 +111,17 @@ pub fn remove_tree(parent: impl AsFd, name: &str) -> Result<(), Errno> {
 /// Removes what is in a directory; of what is below its directories, moves them up. Whether the directory is empty then.
 fn remove_entries(top: &OwnedFd, number: &mut u64) -> Result<bool, Errno> {
     let mut is_empty = true;
-    for name in entries(top)? {
-        let name = name?;
-        match remove(top.as_fd(), &name) {
+    each_name(&directory_below(top.as_fd(), c".")?, &mut |name| {
+        match remove(top.as_fd(), name) {
             Err(Errno::NOTEMPTY) => is_empty = false,
-            done => {
-                done?;
-                continue;
-            }
+            done => return done,
         }
-        let below = directory_below(top.as_fd(), &name)?;
-        for inner in entries(&below)? {
-            let inner = inner?;
-            match remove(below.as_fd(), &inner) {
-                Err(Errno::NOTEMPTY) => move_up(&below, &inner, top, number)?,
-                done => done?,
-            }
-        }
-    }
+        let below = directory_below(top.as_fd(), name)?;
+        each_name(&below, &mut |inner| match remove(below.as_fd(), inner) {
+            Err(Errno::NOTEMPTY) => move_up(&below, inner, top, number),
+            done => done,
+        })
+    })?;
     Ok(is_empty)
 }
 
@@ -158,11 +151,33 @@ fn directory_below(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno
     fs::openat(parent, name, flags, Mode::empty())
 }
 
-/// The names in a directory, as they are read.
-fn entries(directory: &OwnedFd) -> Result<impl Iterator<Item = Result<CString, Errno>>, Errno> {
-    let names =
-        Dir::read_from(directory)?.map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-    Ok(names.filter(|name| !matches!(name.as_deref(), Ok(name) if name == c"." || name == c"..")))
+/// How much of a directory is read at once, in bytes. A name has at most 255, and some more in a few file systems.
+const NAMES: usize = 4096;
+
+/// Calls `visit` for each name in a directory that was just opened, but for `.` and `..`, until it fails.
+///
+/// # Errors
+///
+/// What getdents64(2) says, and what `visit` returns.
+pub fn each_name(
+    directory: &OwnedFd,
+    visit: &mut dyn FnMut(&CStr) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    // Not by `rustix::fs::Dir`, which clears its buffer for each read: that takes longer than to read a directory.
+    let mut buffer = [MaybeUninit::uninit(); NAMES];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            // The directory was deleted.
+            Err(Errno::NOENT) => return Ok(()),
+            entry => entry?,
+        };
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            visit(name)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a regular file below `root` for reading. Links are followed, but never out of `root`; `..` stops at it. Only a regular
@@ -274,13 +289,12 @@ fn names(root: BorrowedFd<'_>, path: &Path, resolve: ResolveFlags) -> Result<Vec
         opened => opened?,
     };
     let mut names = Vec::new();
-    for entry in Dir::new(directory)?.take(MAX_NAMES) {
-        let entry = entry?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            names.push(name.to_owned());
+    each_name(&directory, &mut |name| {
+        if names.len() < MAX_NAMES {
+            names.push(OsStr::from_bytes(name.to_bytes()).to_owned());
         }
-    }
+        Ok(())
+    })?;
     names.sort_unstable();
     Ok(names)
 }
@@ -305,25 +319,25 @@ pub fn read(file: &File, limit: usize) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// Reads from an offset until the buffer is full or the file ends. Returns the number of bytes.
+/// Reads from an offset up to a length, less where the file ends.
 ///
 /// # Errors
 ///
 /// What pread(2) says.
-pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
-    let mut length = 0;
-    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        let at = u64::try_from(length)
+pub fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(length);
+    while bytes.len() < length {
+        let at = u64::try_from(bytes.len())
             .unwrap_or(u64::MAX)
             .saturating_add(offset);
-        match file.read_at(rest, at) {
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
             Ok(0) => break,
-            Ok(count) => length = length.saturating_add(count),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
     }
-    Ok(length)
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 #[cfg(test)]

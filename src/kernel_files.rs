@@ -2,14 +2,15 @@
 //! read(2), so that they are read with few calls; and it never makes one because a program writes to it.
 
 use std::ffi::OsStr;
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::buffer::spare_capacity;
-use rustix::fs::{Dir, Mode, OFlags, open, readlink};
+use rustix::fs::{Mode, OFlags, open, readlink};
 use rustix::path::Arg;
 
 use crate::errno::Errno;
+use crate::files::each_name;
 
 /// How much is read at once. Most of these files have no more than a page.
 const ROOM: usize = 4096;
@@ -22,11 +23,13 @@ const ROOM: usize = 4096;
 pub fn read(path: impl Arg) -> Result<Vec<u8>, Errno> {
     let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut content = Vec::new();
+    // On the stack, because the heap would grow by so much for each of these files, of which most have a few bytes.
+    let mut buffer = [MaybeUninit::uninit(); ROOM];
     loop {
-        content.reserve(ROOM);
-        match rustix::io::read(&file, spare_capacity(&mut content)) {
-            Ok(0) => return Ok(content),
-            Ok(_) | Err(Errno::INTR) => {}
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(([], _)) => return Ok(content),
+            Ok((more, _)) => content.extend_from_slice(more),
+            Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
         }
     }
@@ -58,14 +61,14 @@ pub fn write(path: impl Arg, value: &[u8]) -> Result<(), Errno> {
 /// The names in a directory of text, in no order; none if it cannot be read.
 pub fn names(path: impl AsRef<Path>) -> Vec<String> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(path.as_ref(), flags, Mode::empty());
-    let Ok(entries) = directory.and_then(Dir::new) else {
-        return Vec::new();
-    };
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str().ok().map(str::to_owned))
-        .filter(|name| name != "." && name != "..")
-        .collect()
+    let mut names = Vec::new();
+    let _ = open(path.as_ref(), flags, Mode::empty()).and_then(|directory| {
+        each_name(&directory, &mut |name| {
+            names.extend(name.to_str().map(str::to_owned));
+            Ok(())
+        })
+    });
+    names
 }
 
 /// The directory that a link of sysfs leads to, as in `/sys/class`: all of them are relative, with a `..` for each directory below

@@ -1,7 +1,8 @@
 //! The kernel's own records of policy updates and of files that it denied, from `/dev/kmsg`.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Seek as _, SeekFrom};
+use std::mem::MaybeUninit;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
@@ -14,6 +15,9 @@ use crate::errno::Errno;
 
 /// How many records are read at most. A policy update or a denial writes only a few.
 const MAX_RECORDS: usize = 4096;
+
+/// The longest record with what the kernel writes before and behind its text (CONSOLE_EXT_LOG_MAX of older kernels).
+const ROOM: usize = 8192;
 
 /// How often, and how long each time, a record of the audit system is waited for. A kernel thread writes it a moment after
 /// the event (kernel/audit.c, `kauditd_thread`). Many short waits instead of a long one, because a virtual machine may be
@@ -129,18 +133,19 @@ impl KernelLog {
     }
 
     fn read(&mut self) {
-        let Some(kmsg) = &mut self.kmsg else { return };
-        let mut buffer = [0; 8192];
+        let Some(kmsg) = &self.kmsg else { return };
+        let mut buffer = [MaybeUninit::uninit(); ROOM];
         for _ in 0..MAX_RECORDS {
-            let length = match kmsg.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(length) => length,
-                // EPIPE: records were overwritten; the next read goes on behind them.
-                Err(error) if error.raw_os_error() == Some(32) => continue,
+            let record = match rustix::io::read(kmsg, &mut buffer) {
+                Ok(([], _)) => return,
+                Ok((record, _)) => record,
+                // Records were overwritten; the next read goes on behind them.
+                Err(Errno::PIPE) => continue,
                 Err(_) => return,
             };
-            let record = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-            if let Some(text) = kmsg::kernel_text(&record).filter(|text| is_kept(text)) {
+            // The kernel escapes what is not ASCII (kernel/printk/printk.c, `msg_add_ext_text`).
+            let text = std::str::from_utf8(record).ok().and_then(kmsg::kernel_text);
+            if let Some(text) = text.filter(|text| is_kept(text)) {
                 self.lines.push(text.to_owned());
             }
         }

@@ -3,11 +3,10 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
 
 use ima::fault::{Cause, Code, Fault, Stage};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
 use rustix::stdio::{stderr, stdout};
 
 use crate::change_root::{change_root, device, require_initramfs_magic};
@@ -198,15 +197,12 @@ impl Level {
     /// Deletes what is no directory, as it is read: an initramfs has many more files than directories.
     fn new(directory: OwnedFd, name: CString) -> Self {
         let mut entries = Vec::new();
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut read = RawDir::new(&directory, &mut buffer);
-        while let Some(Ok(entry)) = read.next() {
-            let name = entry.file_name();
-            let is_here = name == c"." || name == c"..";
-            if !is_here && unlinkat(&directory, name, AtFlags::empty()).is_err() {
+        let _ = files::each_name(&directory, &mut |name| {
+            if unlinkat(&directory, name, AtFlags::empty()).is_err() {
                 entries.push(name.to_owned());
             }
-        }
+            Ok(())
+        });
         Self {
             directory,
             name,

@@ -17,7 +17,7 @@ pub struct Uevents {
 }
 
 impl Uevents {
-    /// Starts to listen. A device that appears from now on is announced or found by reading `/sys/class/block` after this.
+    /// Starts to listen. A device that appears from now on is announced or found by reading `/proc/partitions` after this.
     ///
     /// # Errors
     ///

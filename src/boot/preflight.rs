@@ -149,10 +149,7 @@ impl Programs for KernelPrograms<'_> {
     }
 
     fn read(&self, file: &File, offset: u64, length: usize) -> Result<Vec<u8>, String> {
-        let mut bytes = vec![0; length];
-        let filled = files::read_at(file, &mut bytes, offset).map_err(|error| error.to_string())?;
-        bytes.truncate(filled);
-        Ok(bytes)
+        files::read_at(file, offset, length).map_err(|error| error.to_string())
     }
 
     /// A kernel without AT_EXECVE_CHECK appraises a mapping instead, under the same conditions if the policy has MMAP_CHECK.
@@ -176,8 +173,7 @@ impl Programs for KernelPrograms<'_> {
 
 /// The machine that this program is built for. `None` if that cannot be read; then only the kernel decides.
 fn own_machine() -> Option<elf::Machine> {
-    let mut header = [0; elf::HEADER_LENGTH];
     let own = File::open("/proc/self/exe").ok()?;
-    let length = files::read_at(&own, &mut header, 0).ok()?;
-    Some(Elf::parse(header.get(..length)?)?.machine())
+    let header = files::read_at(&own, 0, elf::HEADER_LENGTH).ok()?;
+    Some(Elf::parse(&header)?.machine())
 }

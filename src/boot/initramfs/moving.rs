@@ -8,13 +8,13 @@ use std::os::fd::OwnedFd;
 
 use ima::signatures::{Attributes, Signatures};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, linkat, mkdirat, mknodat, openat, readlinkat, sendfile, statat, symlinkat,
-    unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, linkat, mkdirat, mknodat, openat, readlinkat, sendfile, statat, symlinkat, unlinkat,
 };
 
 use crate::change_root::device;
 use crate::errno::{Errno, describe, from_io};
+use crate::files::each_name;
 
 /// How many bytes of a file are copied at once.
 const PIECE: usize = 1 << 24;
@@ -74,12 +74,10 @@ impl Level {
     fn new(old: OwnedFd, new: OwnedFd, path: Vec<u8>, name: CString) -> Result<Self, Errno> {
         let stat = rustix::fs::fstat(&old)?;
         let mut entries = Vec::new();
-        for entry in Dir::read_from(&old)? {
-            let name = entry?.file_name().to_owned();
-            if name.as_c_str() != c"." && name.as_c_str() != c".." {
-                entries.push(name);
-            }
-        }
+        each_name(&old, &mut |name| {
+            entries.push(name.to_owned());
+            Ok(())
+        })?;
         Ok(Self {
             old,
             new,

@@ -73,12 +73,7 @@ impl Device {
             block_size,
             gpt_is_forced,
         };
-        Table::read(disk, |offset, length| {
-            let mut bytes = vec![0; length];
-            let length = read_at(&file, &mut bytes, offset).ok()?;
-            bytes.truncate(length);
-            Some(bytes)
-        })
+        Table::read(disk, |offset, length| read_at(&file, offset, length).ok())
     }
 
     /// Those of its partitions that have one of these numbers.
@@ -102,12 +97,7 @@ impl Device {
     /// The parts of its beginning in which superblocks are.
     fn read_parts(&self) -> io::Result<[Vec<u8>; 2]> {
         let file = File::open(self.path())?;
-        let read = |(offset, length)| -> io::Result<Vec<u8>> {
-            let mut part = vec![0; length];
-            let length = read_at(&file, &mut part, offset)?;
-            part.truncate(length);
-            Ok(part)
-        };
+        let read = |(offset, length)| read_at(&file, offset, length);
         let [start, far] = filesystem::PROBED;
         Ok([read(start)?, read(far)?])
     }
@@ -134,17 +124,27 @@ impl Device {
 /// Every block device with a size, by name.
 pub(super) fn all() -> Vec<Device> {
     let class = Path::new("/sys/class/block");
-    let mut devices: Vec<Device> = kernel_files::names(class)
-        .iter()
+    // Most systems have loop devices without a size, which are not in this list (block/genhd.c, `show_partition`).
+    let list = kernel_files::text("/proc/partitions").unwrap_or_default();
+    let mut devices: Vec<Device> = listed(&list)
         .filter_map(|name| at(&class.join(name)))
         .collect();
     devices.sort_by(|a, b| a.name.cmp(&b.name));
     devices
 }
 
+/// The names in a text of `/proc/partitions` as sysfs has them: `!` for each `/`. A line is `MAJOR MINOR KIBIBYTES NAME`; the first
+/// says so.
+fn listed(partitions: &str) -> impl Iterator<Item = String> {
+    let names = partitions
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_ascii_whitespace().nth(3));
+    names.map(|name| name.replace('/', "!"))
+}
+
 /// The device of a directory in sysfs, or of a link to it, if it has a size.
 pub(super) fn at(path: &Path) -> Option<Device> {
-    // Most systems have loop devices without one: nothing more is read of them.
     let size = kernel_files::text(path.join("size")).ok()?;
     let sectors = size.trim().parse().ok().filter(|sectors| *sectors > 0)?;
     let uevent = kernel_files::text(path.join("uevent")).ok()?;
@@ -232,5 +232,23 @@ pub(super) fn list(devices: &[Device]) -> String {
     match devices.len().checked_sub(16) {
         None | Some(0) => shown.join(", "),
         Some(more) => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_sysfs() {
+        let list = "major minor  #blocks  name\n\n 254        0       2048 vda\n 104        1         17 cciss/c0d0p1\n";
+        assert_eq!(listed(list).collect::<Vec<_>>(), ["vda", "cciss!c0d0p1"]);
+        assert_eq!(listed("").count(), 0);
+        // What this machine lists is what it has.
+        let partitions = kernel_files::text("/proc/partitions").unwrap();
+        for name in listed(&partitions) {
+            let size = kernel_files::text(Path::new("/sys/class/block").join(name).join("size"));
+            assert_ne!(size.unwrap(), "0\n");
+        }
     }
 }

@@ -39,12 +39,8 @@ pub(super) fn unlock(device: &Device) -> Result<(Device, String), Fault> {
 
 /// Reads the container and has the TPM give out its key.
 fn volume_key(path: &str) -> Result<(Container, Token, VolumeKey), Fault> {
-    let mut read = |offset, length| -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; length];
-        let length = read_at(&File::open(path)?, &mut bytes, offset)?;
-        bytes.truncate(length);
-        Ok(bytes)
-    };
+    let mut read =
+        |offset, length| -> io::Result<Vec<u8>> { read_at(&File::open(path)?, offset, length) };
     let container = Container::read(&mut read)?;
     let tokens = container.tokens()?;
     let mut tpm = crate::tpm::open().map_err(|error| Fault::new(Code::LuksTpm, error))?;

@@ -133,17 +133,12 @@ fn signed_root_hash(name: &RootName, settings: &Settings) -> Result<SignedRootHa
             .with_remedy(fault.remedy().to_owned())
     })?;
     let path = device.path();
-    let mut bytes = vec![0; signed::MAX_LENGTH];
-    let read = || read_at(&File::open(&path)?, &mut bytes, 0);
-    let length = watch::during(Stage::Root, format!("reading {path}"), read).map_err(|error| {
+    let read = || read_at(&File::open(&path)?, 0, signed::MAX_LENGTH);
+    let bytes = watch::during(Stage::Root, format!("reading {path}"), read).map_err(|error| {
         Fault::new(Code::VeritySignature, format!("{path}: {error}"))
             .because(Cause::SIGNED_ROOT_HASH_UNREADABLE)
     })?;
-    signed::usable(
-        bytes.get(..length).unwrap_or_default(),
-        &path,
-        &settings.config.revoked,
-    )
+    signed::usable(&bytes, &path, &settings.config.revoked)
 }
 
 /// A root that is verified: what to ask the kernel about it.
@@ -340,18 +335,17 @@ impl Verified {
 }
 
 fn block(device: &Device, place: u64, length: u32) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    let length = usize::try_from(length).ok()?;
     let file = File::open(device.path()).ok()?;
-    let filled = read_at(&file, &mut bytes, place).ok()?;
-    (filled == bytes.len()).then_some(bytes)
+    let bytes = read_at(&file, place, length).ok()?;
+    (bytes.len() == length).then_some(bytes)
 }
 
 /// The superblock of the tree.
 fn superblock(data: &Device, tree: &Device, verity: &VerityRoot) -> Result<Superblock, Fault> {
     let path = tree.path();
-    let mut bytes = vec![0; SUPERBLOCK_LENGTH];
-    let read = || read_at(&File::open(&path)?, &mut bytes, verity.offset);
-    let length = watch::during(Stage::Root, format!("reading {path}"), read).map_err(|error| {
+    let read = || read_at(&File::open(&path)?, verity.offset, SUPERBLOCK_LENGTH);
+    let bytes = watch::during(Stage::Root, format!("reading {path}"), read).map_err(|error| {
         Fault::new(
             Code::VeritySuperblock,
             format!("{path} at byte {}: {error}", verity.offset),
@@ -365,8 +359,7 @@ fn superblock(data: &Device, tree: &Device, verity: &VerityRoot) -> Result<Super
         data_length: data.length(),
         is_data: verity.tree.is_none(),
     };
-    let bytes = bytes.get(..length).unwrap_or_default();
-    dm_verity::superblock(bytes, &place, &verity.root_hash)
+    dm_verity::superblock(&bytes, &place, &verity.root_hash)
 }
 
 fn refused(step: &str, errno: Errno, log: Option<&mut KernelLog>) -> Fault {
