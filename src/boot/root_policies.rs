@@ -62,10 +62,13 @@ fn offer(
     report: &mut Report,
 ) -> Result<RootUnderPolicy, Fault> {
     policy::require_cover(policy.wanted(), file_system(&root), report)?;
-    offer_all(&policy, &root, report);
-    let canary = Canary::new()?;
+    let offered = offer_all(&policy, &root, report);
     let required = policy.wanted().enforce() == Enforce::Required;
-    if required && policy.policy().appraises_tmpfs() && canary.execute() != Execution::Denied {
+    if offered > 0
+        && required
+        && policy.policy().appraises_tmpfs()
+        && Canary::new()?.execute() != Execution::Denied
+    {
         // Rules are only ever appended; this must not happen, and must not pass if it does.
         let detail = "after the real root's policies were loaded, an unsigned program runs";
         return Err(Fault::new(Code::PolicyNotInForce, detail));
@@ -82,8 +85,8 @@ fn file_system(root: &MountedRoot) -> On<'_> {
 
 /// Offers the root's `etc/ima/ima_policy*` and systemd's `etc/ima/ima-policy`, by path, so that the kernel checks their
 /// signatures. Each policy that is not empty is in the report, up to [`MAX_POLICIES`]; each that the kernel does not take gives
-/// a warning.
-fn offer_all(policy: &PolicyInForce, root: &MountedRoot, report: &mut Report) {
+/// a warning. Returns how many of them are not empty.
+fn offer_all(policy: &PolicyInForce, root: &MountedRoot, report: &mut Report) -> usize {
     let directory = Path::new(layout::ROOT_POLICIES);
     let names = files::names_in(root.directory(), directory).unwrap_or_else(|errno| {
         let detail = format!("{}: {}", root.shown(directory), describe(errno));
@@ -100,6 +103,7 @@ fn offer_all(policy: &PolicyInForce, root: &MountedRoot, report: &mut Report) {
     let mut names = names
         .iter()
         .filter(|name| layout::is_root_policy(name.as_bytes()));
+    let mut offered: usize = 0;
     for name in names.by_ref().take(MAX_POLICIES) {
         let path = directory.join(name);
         let shown = root.shown(&path);
@@ -114,6 +118,7 @@ fn offer_all(policy: &PolicyInForce, root: &MountedRoot, report: &mut Report) {
                 false
             }
         };
+        offered = offered.saturating_add(1);
         report.policy.additional.push(AdditionalPolicy {
             path: shown,
             accepted,
@@ -127,6 +132,7 @@ fn offer_all(policy: &PolicyInForce, root: &MountedRoot, report: &mut Report) {
             .because(Cause::TOO_MANY_ROOT_POLICIES.with(&[&MAX_POLICIES.to_string()]));
         report.warn(fault);
     }
+    offered
 }
 
 /// What became of a policy of the root that the kernel did not refuse.
