@@ -2,12 +2,10 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use dlmalloc::GlobalDlmalloc;
-use ima_init::syscalls::Allocator;
+use ima_init::syscalls::{Allocator, Heap};
 
-/// musl's allocator maps and unmaps memory again and again, with two system calls each time. This one keeps what it has mapped.
 #[global_allocator]
-static ALLOCATOR: Allocator<GlobalDlmalloc> = Allocator(GlobalDlmalloc);
+static ALLOCATOR: Allocator<Heap> = Allocator(Heap::new());
 
 fn main() -> std::process::ExitCode {
     ima_init::boot::start()

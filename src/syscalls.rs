@@ -15,8 +15,10 @@ use rustix::time::Timespec;
 use crate::errno::Errno;
 
 mod arena;
+mod heap;
 
 pub use arena::Arena;
+pub use heap::Heap;
 
 /// An allocator that calls the function of [`on_out_of_memory`] before it fails.
 #[derive(Debug)]
