@@ -1,4 +1,4 @@
-//! Every system call of the init can fail, and what comes of it is one of two: the boot is refused with a code and its action,
+//! Every system call of the init and of switch_root can fail, and what comes of it is one of two: the boot is refused with a code and its action,
 //! and nothing of the root ran; or it is handed over, and everything is enforced as it is without the failure.
 //!
 //! The guest program traces the init and has one of its calls fail, without making it, with one error (`guest`'s module
@@ -70,6 +70,11 @@ fn in_front(faults: &str) -> Setup {
     setup
 }
 
+/// The same, with the switch_root of the root traced.
+fn of_switch_root(faults: &str) -> Setup {
+    alone(&format!("{SWITCH_ROOT}{faults}"))
+}
+
 /// What came of a boot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Result {
@@ -128,14 +133,22 @@ fn judge(outcome: &Outcome, unchanged: bool) -> std::result::Result<Result, Stri
     match code {
         Some(code) if acted(outcome, &code) => Ok(Result::Refused(code)),
         // Before main there is nobody who could refuse.
-        None if matches!(outcome.ending, Ending::Panic(_))
-            && !outcome.console_contains("ima-init: ") =>
-        {
+        None if matches!(outcome.ending, Ending::Panic(_)) && !said_anything(outcome) => {
             Ok(Result::Died)
         }
         Some(_) => wrong("refused, but its action did not follow"),
         None => wrong("neither handed over nor refused"),
     }
+}
+
+/// Whether the program that is traced said anything: of switch_root, that is what comes after the init's last line.
+fn said_anything(outcome: &Outcome) -> bool {
+    let console = &outcome.console;
+    let after = match console.split_once("ima-init: handover: after ") {
+        Some((before, after)) if before.contains(&format!("FAULTS={SWITCH_ROOT}")) => after,
+        _ => console,
+    };
+    after.contains("ima-init: ")
 }
 
 /// Whether the action that the refusal announced is the configured one, or before the configuration was read the default, and
@@ -172,7 +185,7 @@ fn counted(traced: Traced) -> Vec<String> {
         "{}",
         console_tail(&outcome)
     );
-    assert!(calls.len() > 200, "{} calls", calls.len());
+    assert!(calls.len() > 40, "{} calls", calls.len());
     calls
 }
 
@@ -217,10 +230,13 @@ fn error_name(errno: i32) -> &'static str {
         .map_or("?", |(_, name)| name)
 }
 
+/// Has switch_root traced, before what is to become of it.
+const SWITCH_ROOT: &str = "switch_root:";
+
 /// Calls that have no error: if one of these fails, it shows nothing about a real kernel.
 const WITHOUT_ERROR: [&str; 1] = ["getpid"];
 
-/// add_key(2): without its certificate a boot is refused, so that some boot is whatever the draw.
+/// add_key(2), for the certificate.
 const ADD_KEY: &str = "add_key";
 
 /// Pairs of call and error, each once: one of each stretch of the calls, with errors by chance.
@@ -248,9 +264,9 @@ fn pair(text: &str) -> (usize, i32) {
     (number(call).into(), number(errno).into())
 }
 
-/// The init runs into the instruction by which its panics end, after the configuration is read.
-fn panics(kernel: Kernel, at: &str) {
-    let (outcome, unchanged) = boot(&mut on(kernel, at));
+/// The program runs into the instruction by which its panics end, after the configuration is read.
+fn panics(mut setup: Setup) {
+    let (outcome, unchanged) = boot(&mut setup);
     let refused = Result::Refused("IMA-106".to_owned());
     assert_eq!(judge(&outcome, unchanged), Ok(refused));
     assert_eq!(outcome.ending, Ending::PowerOff);
@@ -258,25 +274,30 @@ fn panics(kernel: Kernel, at: &str) {
 
 #[test]
 fn a_panic_is_a_refusal() {
-    panics(Kernel::Full, "150:panic");
+    panics(on(Kernel::Full, "150:panic"));
+}
+
+#[test]
+fn a_panic_of_switch_root_is_a_refusal() {
+    panics(of_switch_root("35:panic"));
 }
 
 /// Its instruction raises SIGTRAP, and not SIGILL.
 #[test]
 fn a_panic_on_aarch64_is_a_refusal() {
-    panics(Kernel::Aarch64, "150:panic");
+    panics(on(Kernel::Aarch64, "150:panic"));
 }
 
 #[test]
 #[ignore = "varies the processor of a_panic_is_a_refusal"]
 fn a_panic_on_armv7_is_a_refusal() {
-    panics(Kernel::Armv7, "150:panic");
+    panics(on(Kernel::Armv7, "150:panic"));
 }
 
 #[test]
 #[ignore = "varies the processor of a_panic_is_a_refusal"]
 fn a_panic_on_riscv64_is_a_refusal() {
-    panics(Kernel::Riscv64, "150:panic");
+    panics(on(Kernel::Riscv64, "150:panic"));
 }
 
 /// A boot of which one call is to fail.
@@ -284,33 +305,51 @@ type Traced = fn(&str) -> Setup;
 
 #[test]
 fn every_call_may_fail() {
-    every_call_of(alone, "faults.tsv");
+    every_call_of(alone, ADD_KEY, "faults.tsv");
+}
+
+#[test]
+fn every_call_of_switch_root_may_fail() {
+    every_call_of(of_switch_root, "chroot", "faults-of-switch-root.tsv");
 }
 
 #[test]
 fn every_call_in_front_of_another_initramfs_may_fail() {
-    every_call_of(in_front, "faults-in-front.tsv");
+    every_call_of(in_front, ADD_KEY, "faults-in-front.tsv");
 }
 
 #[test]
 #[ignore = "varies the processor of every_call_may_fail"]
 fn every_call_may_fail_on_aarch64() {
-    every_call_of(|faults| on(Kernel::Aarch64, faults), "faults-aarch64.tsv");
+    every_call_of(
+        |faults| on(Kernel::Aarch64, faults),
+        ADD_KEY,
+        "faults-aarch64.tsv",
+    );
 }
 
 #[test]
 #[ignore = "varies the processor of every_call_may_fail"]
 fn every_call_may_fail_on_armv7() {
-    every_call_of(|faults| on(Kernel::Armv7, faults), "faults-armv7.tsv");
+    every_call_of(
+        |faults| on(Kernel::Armv7, faults),
+        ADD_KEY,
+        "faults-armv7.tsv",
+    );
 }
 
 #[test]
 #[ignore = "varies the processor of every_call_may_fail"]
 fn every_call_may_fail_on_riscv64() {
-    every_call_of(|faults| on(Kernel::Riscv64, faults), "faults-riscv64.tsv");
+    every_call_of(
+        |faults| on(Kernel::Riscv64, faults),
+        ADD_KEY,
+        "faults-riscv64.tsv",
+    );
 }
 
-fn every_call_of(traced: Traced, table: &str) {
+/// Without the call `needed` a boot is refused, so that some boot is whatever the draw.
+fn every_call_of(traced: Traced, needed: &str, table: &str) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = number("IMA_INIT_SEED", now.expect("a clock").as_secs());
     println!("IMA_INIT_SEED={seed}");
@@ -320,8 +359,8 @@ fn every_call_of(traced: Traced, table: &str) {
         Ok(list) => list.split(',').map(pair).collect(),
         Err(_) => {
             let mut pairs = pairs(calls.len(), wanted, seed);
-            let key = calls.iter().position(|name| name == ADD_KEY);
-            let refused = (key.expect("the key is added"), ERRORS[0].0);
+            let call = calls.iter().position(|name| name == needed);
+            let refused = (call.expect("it is made"), ERRORS[0].0);
             if !pairs.contains(&refused) {
                 pairs.push(refused);
             }

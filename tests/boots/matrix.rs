@@ -219,12 +219,22 @@ pub fn refuse(row: &Row, fault: impl FnOnce(&mut Setup)) {
 
 /// The kernel records what it is asked to execute from the moment the policy is in force: of the root, there must be nothing.
 /// The canary is not a program and of no root, the programs of an initramfs with an init of its own are in none of the tests'
-/// roots. A switch_root that has refused was itself executed.
+/// roots. A switch_root that has refused, or ended before it could, was itself executed.
 pub fn assert_nothing_executed(outcome: &Outcome) {
     for program in executed(outcome) {
-        let it_refused = outcome.console_contains("refused: [IMA-81")
-            || outcome.console_contains("switching to /rootfs");
-        let switching = program.ends_with("/switch_root.static") && it_refused;
+        let it_refused = |after: &str| {
+            [
+                "refused: [IMA-10",
+                "refused: [IMA-81",
+                "switching to /rootfs",
+            ]
+            .iter()
+            .any(|text| after.contains(text))
+        };
+        let record = outcome.console.split_once(program);
+        let switching = program.ends_with("/switch_root.static")
+            && (matches!(outcome.ending, Ending::Panic(_))
+                || record.is_some_and(|(_, after)| it_refused(after)));
         assert!(
             ["canary", "/canary"].contains(&program)
                 || front::EXECUTED.contains(&program)

@@ -8,6 +8,8 @@
 //!     FAULTS=N:ERRNO    the Nth, from 0, fails with this error
 //!     FAULTS=N:panic    after the Nth, the program runs into the instruction by which it would end itself in a panic
 //!     FAULTS=trace      none fails; each is reported with its time (ima_testbed::trace)
+//!
+//! With `switch_root:` before any of these, it is about the program that the init becomes.
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
@@ -110,11 +112,15 @@ mod tracer {
     }
 
     pub(super) fn run(wanted: &str) -> Result<(), String> {
+        let (programs, wanted) = match wanted.strip_prefix("switch_root:") {
+            Some(wanted) => (1, wanted),
+            None => (0, wanted),
+        };
         let fault = Fault::parse(wanted);
         if fault.is_none() && !["count", "trace"].contains(&wanted) {
             return Err(format!("FAULTS={wanted} is not understood"));
         }
-        let calls = follow(fault.as_ref()).map_err(|errno| errno.to_string())?;
+        let calls = follow(programs, fault.as_ref()).map_err(|errno| errno.to_string())?;
         match wanted {
             "count" => {
                 // A record of the kernel's log is short.
@@ -218,8 +224,8 @@ mod tracer {
         }
     }
 
-    /// Follows PID 1 from its next execve to the one after that; gives its calls.
-    fn follow(fault: Option<&Fault>) -> Result<Vec<TracedCall>, Errno> {
+    /// Lets PID 1 become so many programs more, and follows it from its next execve to the one after that; gives its calls.
+    fn follow(mut programs: usize, fault: Option<&Fault>) -> Result<Vec<TracedCall>, Errno> {
         let init = Pid::from_raw(1);
         let options = Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(init, options)?;
@@ -250,7 +256,8 @@ mod tracer {
                     return Ok(calls);
                 }
                 WaitStatus::PtraceEvent(_, _, EXEC) => {
-                    begun = true;
+                    begun = programs == 0;
+                    programs = programs.saturating_sub(1);
                     None
                 }
                 WaitStatus::PtraceSyscall(_) => {
