@@ -279,6 +279,7 @@ pub fn boots(context: &Context) -> Result<Ended, Error> {
     for name in [
         "faults",
         "faults-in-front",
+        "faults-of-switch-root",
         "faults-aarch64",
         "faults-armv7",
         "faults-riscv64",
