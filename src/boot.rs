@@ -10,7 +10,8 @@
 //! the stage that proved the policy can make; [`handover::hand_over`], the only function that executes anything of the real
 //! root, takes a [`preflight::Ready`], which is made of it.
 
-use std::process::ExitCode;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
 
 use ima::fault::Fault;
 use ima::policy::cover::On;
@@ -20,6 +21,7 @@ use crate::failure::{self, Ending};
 use crate::features::{self, Feature};
 use crate::logging;
 use crate::report::Report;
+use crate::syscalls;
 use crate::watch;
 use start::{Request, Start};
 
@@ -40,24 +42,29 @@ pub mod root_policies;
 pub mod script_control;
 pub mod start;
 
-/// Boots, or ends as the configuration says. Returns only where this process is not to end the machine: after the help or the
-/// version, where systemd goes on after `load`, and after a wrong use on a running system.
-pub fn start() -> ExitCode {
+/// Boots, or ends as the configuration says, with the program's arguments, of which the first is its own name. Returns only where
+/// this process is not to end the machine: after the help or the version, where systemd goes on after `load`, and after a wrong
+/// use on a running system. The status is that of the program.
+pub fn start(arguments: &[&CStr], _environment: &[&CStr]) -> u8 {
+    syscalls::ignore_sigpipe();
     if std::process::id() == 1 {
         logging::start();
         failure::catch_panics(Ending::default());
     }
-    let start = match start::request() {
+    let arguments = arguments
+        .iter()
+        .map(|argument| OsStr::from_bytes(argument.to_bytes()).to_owned());
+    let start = match start::request(arguments.collect()) {
         Request::Boot(start) => start,
         Request::Print(text) => {
             logging::print(rustix::stdio::stdout(), &text);
-            return ExitCode::SUCCESS;
+            return 0;
         }
         Request::Refuse(fault) => {
             logging::print(rustix::stdio::stderr(), &format!("ima-init: {fault}\n"));
-            return ExitCode::from(2);
+            return 2;
         }
-        Request::DryRun => return ExitCode::SUCCESS,
+        Request::DryRun => return 0,
         Request::End(fault) => {
             logging::start();
             logging::open();
@@ -68,7 +75,7 @@ pub fn start() -> ExitCode {
     let mut ending = Ending::default();
     failure::catch_panics(ending);
     match boot(&start, &mut ending) {
-        Ok(handover::HandedOver { .. }) => ExitCode::SUCCESS,
+        Ok(handover::HandedOver { .. }) => 0,
         Err(fault) => failure::end(&fault, measure::refusal(&fault, ending)),
     }
 }

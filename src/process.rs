@@ -1,14 +1,29 @@
-//! Work in a process of its own, so that what waits for a device without end waits there.
+//! What belongs to a process: its standard files, waiting, and work in a process of its own, so that what waits for a device
+//! without end waits there.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _, IntoRawFd as _};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::stdio::stderr;
 use rustix::thread::{NanosleepRelativeResult, nanosleep};
 
 use crate::errno::Errno;
 use crate::syscalls::{self, Forked};
+
+/// Opens what of the standard files is not open, so that nothing else becomes one of them: the programs that are executed later
+/// inherit them.
+pub fn open_standard_files() {
+    // The kernel takes the lowest number that is free.
+    while let Ok(file) = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()) {
+        if file.as_raw_fd() > stderr().as_raw_fd() {
+            return;
+        }
+        let _ = file.into_raw_fd();
+    }
+}
 
 /// Runs `action` in a new process and waits at most `limit` for it. Returns whether it ended by then. Where no process can be
 /// started, this one does it and waits as long as it takes.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use ima::fault::{Cause, Code, Fault, Stage};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, unlinkat};
@@ -14,6 +14,7 @@ use crate::errno::{Errno, describe};
 use crate::failure::{self, Ending, VARIABLE};
 use crate::files;
 use crate::logging;
+use crate::process;
 use crate::syscalls;
 use crate::watch;
 
@@ -57,7 +58,7 @@ enum Request<'a> {
 /// Runs switch_root with the program's arguments, of which the first is its own name, and its environment. Returns the status
 /// that the program ends with. A failure as PID 1 ends the machine, like a refusal of the init.
 pub fn start(arguments: &[&CStr], environment: &[&CStr]) -> u8 {
-    open_standard_files();
+    process::open_standard_files();
     let refuse = |fault: &Fault| {
         logging::print(stderr(), &format!("switch_root: {fault}\n"));
         2
@@ -86,17 +87,6 @@ pub fn start(arguments: &[&CStr], environment: &[&CStr]) -> u8 {
         }
     }
     0
-}
-
-/// Opens what of the standard files is not open, so that nothing else becomes one of them: the real init inherits them.
-fn open_standard_files() {
-    // The kernel takes the lowest number that is free.
-    while let Ok(file) = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()) {
-        if file.as_raw_fd() > stderr().as_raw_fd() {
-            return;
-        }
-        let _ = file.into_raw_fd();
-    }
 }
 
 /// The value of a variable, if it is text.

@@ -195,8 +195,14 @@ macro_rules! define_main {
     };
 }
 
-/// Restores the default action of SIGPIPE, which Rust's runtime ignores (library/std/src/rt.rs). A program that is executed
-/// would inherit the ignored signal, and so would every process of the real init. To be called just before an execution.
+/// Ignores SIGPIPE: to write to a pipe that nobody reads is an error then, and not the end of a process that is not PID 1.
+pub fn ignore_sigpipe() {
+    // SAFETY: to ignore a signal takes no handler, and no other thread sets one: the programs of this crate start none.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Restores the default action of SIGPIPE. A program that is executed would inherit the ignored signal, and so would every process
+/// of the real init. To be called just before an execution.
 pub fn restore_sigpipe() {
     // SAFETY: the default action is no handler, and no other thread sets one: the programs of this crate start none.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };

@@ -11,6 +11,7 @@ use crate::errno::{Errno, describe};
 use crate::files;
 use crate::kernel_files;
 use crate::logging;
+use crate::process;
 use crate::report::Report;
 use crate::securityfs::{IMA, SECURITYFS};
 
@@ -34,6 +35,8 @@ pub fn set_up(start: &Start, report: &mut Report) -> Result<Environment, Fault> 
     // Other users must be able to read the directories that are made here, whatever umask the init inherited.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     api("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
+    // Without /dev/console in the initramfs, the kernel opened none.
+    process::open_standard_files();
     logging::open();
     // A mount of proc never fails with EBUSY (fs/proc/root.c, `proc_get_tree`): a second one would hide the first, and the
     // filtered command line that is mounted in it.

@@ -90,11 +90,11 @@ pub enum Request {
     End(Fault),
 }
 
-/// What this process was started for.
-pub fn request() -> Request {
+/// What this process was started for, by its name and arguments.
+pub fn request(command_line: Vec<OsString>) -> Request {
     // A symbolic link counts too, wherever it leads.
     let fronted = std::fs::symlink_metadata(layout::FRONTED_INIT).is_ok();
-    request_of(std::env::args_os().collect(), std::process::id(), fronted)
+    request_of(command_line, std::process::id(), fronted)
 }
 
 /// `fronted`: whether the initramfs has its own init besides this one.

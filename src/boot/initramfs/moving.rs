@@ -1,6 +1,6 @@
 //! Moves the files of one file system into another, each with its signature.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::File;
@@ -108,7 +108,7 @@ pub(super) fn move_all(
     let mut mover = Mover {
         signatures,
         device,
-        links: HashMap::new(),
+        links: BTreeMap::new(),
         new_root: new
             .try_clone()
             .map_err(|error| copy_error(Vec::new(), from_io(&error)))?,
@@ -140,7 +140,7 @@ struct Mover<'a> {
     signatures: &'a Signatures,
     device: u64,
     /// The new paths of files with several names, by inode.
-    links: HashMap<u64, CString>,
+    links: BTreeMap<u64, CString>,
     new_root: OwnedFd,
     moved: Moved,
 }
