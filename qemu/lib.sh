@@ -108,11 +108,12 @@ need_helper() {
     export IMA_INIT_SCRIPT_HELPER=$helper
 }
 
-# remapped_paths OPTION TARGET: a compiler's options with which nothing in a program depends on the directories it is built in, of
-# which cargo's target directory is one.
+# remapped_paths OPTION TARGET: a compiler's options with which nothing in a program depends on the directories of cargo: that of its
+# sources, and the target directory. The paths of this project's own sources are relative. The options name no checkout, so that
+# what one has compiled need not be compiled again in another one.
 remapped_paths() {
     local from
-    for from in "$top=/ima-init" "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$2=/target"; do
+    for from in "${CARGO_HOME:-$HOME/.cargo}=/cargo" "$2=/target"; do
         [[ $from != *[[:space:]]* ]] || die "there is white space in ${from%=*}; build in a directory without"
         printf -- '%s=%s ' "$1" "$from"
     done
